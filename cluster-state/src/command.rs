@@ -1,0 +1,159 @@
+//! Everything that can change the tables, and every answer; the entry's payload, so names and order here are a wire format.
+
+use serde::{Deserialize, Serialize};
+use std::sync::Arc;
+use types::{
+    AttemptSecret, Availability, CheckpointRef, ClusterId, EndCause, Endpoint, JobId, JobPhase, JobSpec, LogIndex,
+    MemberEnd, MemberKey, Placement, RequestId, Token, WorkerId, WorkerInstance, WorkerRegistration,
+};
+
+/// One change. Effects of none happen here: leaders' loops look at the tables and act.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Command {
+    /// First of a cluster's life: gives it its identity.
+    FormCluster {
+        /// The identity.
+        cluster: ClusterId,
+    },
+    /// Accepts a job once (`JOB-1`).
+    SubmitJob {
+        /// Chosen by the client; a second one with the same job changes nothing.
+        request: RequestId,
+        /// The job.
+        spec: Arc<JobSpec>,
+    },
+    /// Asks for the end of a job. Idempotent.
+    CancelJob {
+        /// Which.
+        job: JobId,
+    },
+    /// A worker opened a session.
+    RegisterWorker {
+        /// What it says of itself.
+        registration: WorkerRegistration,
+    },
+    /// Cordon, uncordon or drain.
+    SetAvailability {
+        /// Which worker.
+        worker: WorkerId,
+        /// From now on.
+        availability: Availability,
+    },
+    /// The lease of a worker is over: its ranks are dead by its own clock.
+    LoseWorker {
+        /// Which.
+        worker: WorkerId,
+        /// Which life of it; a newer one is not lost by an old message.
+        instance: WorkerInstance,
+    },
+    /// Places gangs. Re-checked whole on today's tables: taken whole or refused whole.
+    CommitPlan {
+        /// The index that the plan was made from.
+        based_on: LogIndex,
+        /// All placed gangs.
+        gangs: Vec<PlannedGang>,
+    },
+    /// All members are prepared: their ranks may start.
+    StartAttempt {
+        /// Which job.
+        job: JobId,
+        /// Of its live attempt.
+        token: Token,
+        /// In rank order.
+        endpoints: Vec<Endpoint>,
+    },
+    /// A member has no process left.
+    EndMember {
+        /// Which.
+        key: MemberKey,
+        /// That it ran under.
+        token: Token,
+        /// How it ended.
+        end: MemberEnd,
+    },
+    /// Stops a live attempt for a reason that no member reported.
+    StopAttempt {
+        /// Which job.
+        job: JobId,
+        /// Of its live attempt.
+        token: Token,
+        /// Why.
+        cause: EndCause,
+    },
+    /// A checkpoint is in the blob store on a majority.
+    RecordCheckpoint {
+        /// The member that saved it.
+        key: MemberKey,
+        /// That it ran under.
+        token: Token,
+        /// Where it is.
+        checkpoint: CheckpointRef,
+    },
+}
+
+/// One gang of a plan.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PlannedGang {
+    /// Which waiting job.
+    pub job: JobId,
+    /// Where its ranks go.
+    pub placement: Arc<Placement>,
+    /// Made by the leader: `apply` has no randomness.
+    pub secret: AttemptSecret,
+}
+
+/// What a command did.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Outcome {
+    /// It is so now (or was so already).
+    Done,
+    /// The job exists under this number.
+    Submitted {
+        /// Its number.
+        job: JobId,
+        /// True when an earlier entry had accepted it.
+        repeated: bool,
+    },
+    /// Where the job stands after the wish to cancel it.
+    Canceled(JobPhase),
+    /// The plan was taken; this is the token of all its attempts.
+    PlanTaken(Token),
+    /// Nothing changed.
+    Refused(Refusal),
+}
+
+/// Why nothing changed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+pub enum Refusal {
+    /// The log belongs to a cluster already.
+    #[error("the cluster {0} is formed already")]
+    FormedAlready(ClusterId),
+    /// No such job.
+    #[error("there is no job {0}")]
+    UnknownJob(JobId),
+    /// No such worker.
+    #[error("there is no worker {0}")]
+    UnknownWorker(WorkerId),
+    /// A live worker has this name.
+    #[error(
+        "the name {0} is in use by another worker; give this one another --name, or stop the other and wait for its lease to end"
+    )]
+    NameInUse(WorkerId),
+    /// The request id came with another job before.
+    #[error("request id {0} was used for another job ({1})")]
+    RequestReused(RequestId, JobId),
+    /// The report or wish belongs to an earlier attempt (`FENCE-2`).
+    #[error("token {given} of job {job} is out of date")]
+    StaleToken {
+        /// Which job.
+        job: JobId,
+        /// What came.
+        given: Token,
+    },
+    /// The tables have changed since the plan was made.
+    #[error("the plan does not fit the present state: {0}")]
+    PlanOutOfDate(String),
+    /// A broken invariant in the command itself.
+    #[error("the command makes no sense: {0}")]
+    Invalid(String),
+}

@@ -1,0 +1,41 @@
+//! One command a file; here only the switch over them.
+
+mod cancel_job;
+mod commit_plan;
+mod end_member;
+mod form_cluster;
+mod lose_worker;
+mod record_checkpoint;
+mod register_worker;
+mod set_availability;
+mod start_attempt;
+mod stop_attempt;
+mod submit_job;
+
+use crate::{Command, Outcome, Refusal, State};
+use types::{LogIndex, Timestamp};
+
+/// Where and when a command stands in the log.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct At {
+    pub(crate) index: LogIndex,
+    pub(crate) time: Timestamp,
+}
+
+pub(crate) fn apply(state: &mut State, at: At, command: &Command) -> Result<Outcome, Refusal> {
+    match command {
+        Command::FormCluster { cluster } => form_cluster::apply(state, *cluster),
+        Command::SubmitJob { request, spec } => submit_job::apply(state, at, *request, spec),
+        Command::CancelJob { job } => cancel_job::apply(state, at, *job),
+        Command::RegisterWorker { registration } => register_worker::apply(state, at, registration),
+        Command::SetAvailability { worker, availability } => set_availability::apply(state, at, worker, *availability),
+        Command::LoseWorker { worker, instance } => lose_worker::apply(state, at, worker, *instance),
+        Command::CommitPlan { based_on: _, gangs } => commit_plan::apply(state, at, gangs),
+        Command::StartAttempt { job, token, endpoints } => start_attempt::apply(state, at, *job, *token, endpoints),
+        Command::EndMember { key, token, end } => end_member::apply(state, at, *key, *token, end),
+        Command::StopAttempt { job, token, cause } => stop_attempt::apply(state, at, *job, *token, cause),
+        Command::RecordCheckpoint { key, token, checkpoint } => {
+            record_checkpoint::apply(state, at, *key, *token, checkpoint)
+        }
+    }
+}

@@ -1,0 +1,27 @@
+//! Cordon, uncordon and drain; a drain stops what runs there so that it starts elsewhere.
+
+use super::At;
+use crate::{Outcome, Refusal, State, transitions};
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use types::{Availability, EndCause, WorkerId};
+
+pub(super) fn apply(state: &mut State, at: At, id: &WorkerId, availability: Availability) -> Result<Outcome, Refusal> {
+    let held = state
+        .update_worker(id, |worker| {
+            worker.availability = availability;
+            worker.held.members.clone()
+        })
+        .ok_or_else(|| Refusal::UnknownWorker(id.clone()))?;
+    if availability == Availability::Draining {
+        let jobs: BTreeSet<_> = held.iter().map(|key| key.job).collect();
+        for job in jobs {
+            state.update_job(at.index, job, |job| {
+                if let Some(attempt) = job.attempts.last_mut() {
+                    transitions::stop(Arc::make_mut(attempt), EndCause::Drained { worker: id.clone() });
+                }
+            });
+        }
+    }
+    Ok(Outcome::Done)
+}

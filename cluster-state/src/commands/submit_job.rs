@@ -1,0 +1,32 @@
+//! Accepts a job; the request id makes a retry harmless (`JOB-1`).
+
+use super::At;
+use crate::{Job, Outcome, Refusal, State};
+use std::sync::Arc;
+use types::{JobId, JobPhase, JobSpec, RequestId, Timestamp};
+
+pub(super) fn apply(state: &mut State, at: At, request: RequestId, spec: &Arc<JobSpec>) -> Result<Outcome, Refusal> {
+    if let Some(job) = state.requests.get(&request).and_then(|id| state.jobs.get(id)) {
+        if job.spec != *spec {
+            return Err(Refusal::RequestReused(request, job.id));
+        }
+        return Ok(Outcome::Submitted { job: job.id, repeated: true });
+    }
+    let id = JobId(state.jobs_ever + 1);
+    state.insert_job(Job {
+        id,
+        request,
+        spec: spec.clone(),
+        phase: JobPhase::Queued,
+        submitted: at.time,
+        ended: None,
+        ready_at: Timestamp(0),
+        failures: 0,
+        interruptions: 0,
+        attempts: Vec::new(),
+        checkpoints: Vec::new(),
+        outputs: Vec::new(),
+        changed: at.index,
+    });
+    Ok(Outcome::Submitted { job: id, repeated: false })
+}

@@ -1,0 +1,31 @@
+//! The replicated tables and the one function that changes them: pure, so that the same log gives the same bytes (`STATE-1`).
+//!
+//! ```text
+//!  Command ──> State::apply(index, time, command) ──> Outcome          one command a file, under commands/
+//!                │
+//!                ├── jobs, attempts, checkpoints        transitions.rs: what the end of an attempt does to its job
+//!                ├── workers and what they hold
+//!                └── queries: waiting jobs, wishes of a worker, changes since an index
+//! ```
+//!
+//! No clock, no randomness, no hash order: time and secrets come in with the command. `State::clone` is O(1) (persistent
+//! maps), so a reader takes a snapshot and never holds up `apply`.
+//!
+//! Kept here: `GANG-1`, `GANG-2`, `SLOT-1`, `FENCE-1`, `FENCE-2`, `JOB-1`, `JOB-2`; `LEASE-1` together with the leader, who
+//! proposes `LoseWorker` only when the lease is over.
+
+mod command;
+mod commands;
+mod job;
+mod state;
+mod transitions;
+mod wishes;
+mod worker;
+
+#[cfg(test)]
+mod tests;
+
+pub use command::{Command, Outcome, PlannedGang, Refusal};
+pub use job::{Attempt, Job, JobOutput, SavedCheckpoint};
+pub use state::State;
+pub use worker::{Held, Worker};

@@ -1,0 +1,162 @@
+//! The tables, their indexes and their queries; changed by `apply` only.
+
+use crate::{Command, Job, Outcome, Worker, commands};
+use imbl::{OrdMap, OrdSet};
+use serde::{Deserialize, Serialize};
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use types::{ClusterId, JobId, JobPhase, LogIndex, RequestId, Timestamp, WorkerId};
+
+/// Request ids remembered: past this the oldest are forgotten, so that a retry a million jobs later is a new job.
+pub(crate) const REQUESTS_MAX: usize = 1_000_000;
+
+/// The whole replicated state. Cloning is O(1).
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct State {
+    pub(crate) cluster: Option<ClusterId>,
+    pub(crate) applied: LogIndex,
+    pub(crate) jobs: OrdMap<JobId, Arc<Job>>,
+    pub(crate) workers: OrdMap<WorkerId, Arc<Worker>>,
+    pub(crate) requests: OrdMap<RequestId, JobId>,
+    /// Jobs in phase `Queued`: highest priority first, then in order of submission.
+    pub(crate) waiting: OrdSet<(Reverse<i32>, JobId)>,
+    /// Jobs with a live attempt.
+    pub(crate) live: OrdSet<JobId>,
+    /// Each job once, under the entry that changed it last.
+    pub(crate) changes: OrdSet<(LogIndex, JobId)>,
+    pub(crate) phases: BTreeMap<JobPhase, u64>,
+    pub(crate) jobs_ever: u64,
+    pub(crate) requests_forgotten_to: JobId,
+}
+
+impl State {
+    /// Empty tables, before any entry.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Applies one command of the entry at `index`, stamped `time` by the leader who proposed it. Total: a command that
+    /// makes no sense is refused and changes nothing.
+    pub fn apply(&mut self, index: LogIndex, time: Timestamp, command: &Command) -> Outcome {
+        self.applied = self.applied.max(index);
+        match commands::apply(self, commands::At { index, time }, command) {
+            Ok(outcome) => outcome,
+            Err(refusal) => Outcome::Refused(refusal),
+        }
+    }
+
+    /// The identity, once formed.
+    pub fn cluster(&self) -> Option<ClusterId> {
+        self.cluster
+    }
+
+    /// The last entry that was applied here.
+    pub fn applied(&self) -> LogIndex {
+        self.applied
+    }
+
+    /// One job.
+    pub fn job(&self, id: JobId) -> Option<&Arc<Job>> {
+        self.jobs.get(&id)
+    }
+
+    /// All jobs older than `before` (all when none), newest first.
+    pub fn jobs_before(&self, before: Option<JobId>) -> impl Iterator<Item = &Arc<Job>> {
+        let end = before.unwrap_or(JobId(u64::MAX));
+        self.jobs.range(..end).rev().map(|(_, job)| job)
+    }
+
+    /// Number of jobs ever accepted.
+    pub fn jobs_count(&self) -> u64 {
+        self.jobs_ever
+    }
+
+    /// Number of jobs in each phase that has any.
+    pub fn phases(&self) -> &BTreeMap<JobPhase, u64> {
+        &self.phases
+    }
+
+    /// Jobs that wait, in the order in which they may start.
+    pub fn waiting(&self) -> impl Iterator<Item = &Arc<Job>> {
+        self.waiting.iter().filter_map(|(_, id)| self.jobs.get(id))
+    }
+
+    /// Jobs with a live attempt, by number.
+    pub fn live(&self) -> impl Iterator<Item = &Arc<Job>> {
+        self.live.iter().filter_map(|id| self.jobs.get(id))
+    }
+
+    /// Jobs whose last change came after `index`, in the order of these changes.
+    pub fn changed_after(&self, index: LogIndex) -> impl Iterator<Item = (LogIndex, &Arc<Job>)> {
+        let from = (LogIndex(index.0.saturating_add(1)), JobId(0));
+        self.changes.range(from..).filter_map(|(at, id)| Some((*at, self.jobs.get(id)?)))
+    }
+
+    /// One worker.
+    pub fn worker(&self, id: &WorkerId) -> Option<&Arc<Worker>> {
+        self.workers.get(id)
+    }
+
+    /// All workers by name.
+    pub fn workers(&self) -> impl Iterator<Item = (&WorkerId, &Arc<Worker>)> {
+        self.workers.iter()
+    }
+
+    /// Changes a job and keeps every index true. The one door to the job table.
+    pub(crate) fn update_job<R>(&mut self, at: LogIndex, id: JobId, change: impl FnOnce(&mut Job) -> R) -> Option<R> {
+        let slot = self.jobs.get_mut(&id)?;
+        let before = (slot.phase, slot.changed, slot.live_attempt().is_some());
+        let job = Arc::make_mut(slot);
+        let result = change(job);
+        job.changed = at;
+        let after = (job.phase, job.live_attempt().is_some());
+        let key = (Reverse(job.spec.priority), id);
+        self.changes.remove(&(before.1, id));
+        self.changes.insert((at, id));
+        if before.0 != after.0 {
+            self.count_phase(Some(before.0), after.0);
+            self.waiting.remove(&key);
+            if after.0 == JobPhase::Queued {
+                self.waiting.insert(key);
+            }
+        }
+        match (before.2, after.1) {
+            (false, true) => drop(self.live.insert(id)),
+            (true, false) => drop(self.live.remove(&id)),
+            _ => {}
+        }
+        Some(result)
+    }
+
+    /// Adds a new waiting job.
+    pub(crate) fn insert_job(&mut self, job: Job) {
+        self.count_phase(None, job.phase);
+        self.waiting.insert((Reverse(job.spec.priority), job.id));
+        self.changes.insert((job.changed, job.id));
+        self.requests.insert(job.request, job.id);
+        self.jobs_ever = job.id.0;
+        self.jobs.insert(job.id, Arc::new(job));
+        self.forget_old_requests();
+    }
+
+    fn count_phase(&mut self, from: Option<JobPhase>, to: JobPhase) {
+        if let Some(count) = from.and_then(|phase| self.phases.get_mut(&phase)) {
+            *count = count.saturating_sub(1);
+        }
+        *self.phases.entry(to).or_default() += 1;
+    }
+
+    fn forget_old_requests(&mut self) {
+        while self.requests.len() > REQUESTS_MAX && self.requests_forgotten_to.0 < self.jobs_ever {
+            self.requests_forgotten_to.0 += 1;
+            if let Some(job) = self.jobs.get(&self.requests_forgotten_to) {
+                self.requests.remove(&job.request);
+            }
+        }
+    }
+
+    pub(crate) fn update_worker<R>(&mut self, id: &WorkerId, change: impl FnOnce(&mut Worker) -> R) -> Option<R> {
+        self.workers.get_mut(id).map(|slot| change(Arc::make_mut(slot)))
+    }
+}

@@ -1,0 +1,145 @@
+//! Each named invariant after every one of many random commands.
+
+use super::*;
+use proptest::prelude::*;
+use std::collections::BTreeSet;
+
+/// One random step; numbers are taken modulo what exists.
+#[derive(Clone, Debug)]
+enum Step {
+    Register(u8, u64),
+    Submit(u32, u32, u32, u32),
+    Cancel(u64),
+    Place(u64, Vec<u8>, u32),
+    Start(u64),
+    End(u64, u32, i32, u64),
+    Lose(u8),
+    Availability(u8, bool),
+    Checkpoint(u64, u64),
+    TimeLimit(u64),
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        1 => (0..4_u8, 1..3_u64).prop_map(|(w, i)| Step::Register(w, i)),
+        3 => (1..4_u32, 1..3_u32, 0..2_u32, 0..3_u32).prop_map(|(i, r, g, m)| Step::Submit(i, r, g, m)),
+        1 => (1..8_u64).prop_map(Step::Cancel),
+        8 => (1..8_u64, proptest::collection::vec(0..4_u8, 1..4), 0..2_u32).prop_map(|(j, w, d)| Step::Place(j, w, d)),
+        4 => (1..8_u64).prop_map(Step::Start),
+        8 => (1..8_u64, 0..3_u32, -1..2_i32, 0..3_u64).prop_map(|(j, n, c, back)| Step::End(j, n, c, back)),
+        1 => (0..4_u8).prop_map(Step::Lose),
+        1 => (0..4_u8, any::<bool>()).prop_map(|(w, drain)| Step::Availability(w, drain)),
+        1 => (1..8_u64, 1..50_u64).prop_map(|(j, s)| Step::Checkpoint(j, s)),
+        1 => (1..8_u64).prop_map(Step::TimeLimit),
+    ]
+}
+
+fn command(log: &Log, step: Step) -> Option<Command> {
+    let job = |id: u64| log.state.job(JobId(id));
+    let token = |id: u64| Some(job(id)?.attempts.last()?.token);
+    Some(match step {
+        Step::Register(w, instance) => Command::RegisterWorker { registration: registration(w, instance) },
+        Step::Submit(instances, ranks, gpus, restarts) => {
+            let mut request = [1; 16];
+            request[..8].copy_from_slice(&log.index.to_le_bytes());
+            Command::SubmitJob { request: RequestId(request), spec: spec(instances, ranks, gpus, restarts) }
+        }
+        Step::Cancel(id) => Command::CancelJob { job: JobId(id) },
+        Step::Place(id, workers, device) => {
+            let spec = job(id)?.spec.clone();
+            let workers: Vec<u8> = workers.into_iter().cycle().take(spec.gang.instances as usize).collect();
+            let placement = placement(&spec, &workers, device);
+            let gangs = vec![PlannedGang { job: JobId(id), placement, secret: AttemptSecret([0; 32]) }];
+            Command::CommitPlan { based_on: LogIndex(0), gangs }
+        }
+        Step::Start(id) => {
+            let endpoints = (0..job(id)?.spec.gang.world_size())
+                .map(|rank| Endpoint { rank: RankIndex(rank), data: String::new(), framework: String::new() })
+                .collect();
+            Command::StartAttempt { job: JobId(id), token: token(id)?, endpoints }
+        }
+        Step::End(id, node_rank, code, back) => {
+            let attempt = job(id)?.attempts.last()?.clone();
+            let exit = if code < 0 { RankExit::Stopped } else { RankExit::Code(code) };
+            let token = Token(attempt.token.0.saturating_sub(back / 2));
+            Command::EndMember { key: attempt.key(JobId(id), node_rank), token, end: ended(exit) }
+        }
+        Step::Lose(w) => {
+            let instance = log.state.worker(&worker_id(w))?.registration.instance;
+            Command::LoseWorker { worker: worker_id(w), instance }
+        }
+        Step::Availability(w, drain) => {
+            let availability = if drain { Availability::Draining } else { Availability::Open };
+            Command::SetAvailability { worker: worker_id(w), availability }
+        }
+        Step::Checkpoint(id, step) => {
+            let attempt = job(id)?.attempts.last()?.clone();
+            let checkpoint = CheckpointRef { step, tree: ContentHash([0; 32]) };
+            Command::RecordCheckpoint { key: attempt.key(JobId(id), 0), token: attempt.token, checkpoint }
+        }
+        Step::TimeLimit(id) => {
+            Command::StopAttempt { job: JobId(id), token: token(id)?, cause: EndCause::TimeLimit { limit_ms: 1 } }
+        }
+    })
+}
+
+/// Everything that must hold after every entry.
+fn check(state: &State, before: &State) {
+    let mut held: BTreeMap<WorkerId, (u32, u64, BTreeSet<MemberKey>, u32)> = BTreeMap::new();
+    for job in state.jobs.values() {
+        let live = job.attempts.iter().filter(|attempt| attempt.phase.is_live()).count();
+        assert!(live <= 1, "GANG-2");
+        assert!(job.attempts.windows(2).all(|pair| pair[0].token < pair[1].token), "FENCE-1");
+        assert_eq!(state.live.contains(&job.id), live == 1);
+        assert_eq!(job.phase == JobPhase::Queued, state.waiting.iter().any(|(_, id)| *id == job.id));
+        assert!(live == 0 || !job.phase.is_final(), "a final job holds nothing");
+        assert!(state.changes.contains(&(job.changed, job.id)));
+        if let Some(old) = before.job(job.id).filter(|old| old.phase.is_final()) {
+            assert_eq!(old, job, "JOB-2");
+        }
+        let Some(attempt) = job.live_attempt() else { continue };
+        let ranks: usize = attempt.placement.members.iter().map(|member| member.ranks.len()).sum();
+        assert_eq!(ranks, job.spec.gang.world_size() as usize, "GANG-1");
+        for (member, _) in attempt.placement.members.iter().zip(&attempt.ends).filter(|(_, end)| end.is_none()) {
+            let sum = held.entry(member.worker.clone()).or_default();
+            sum.0 += member.ranks.len() as u32;
+            sum.1 += 10 * member.ranks.len() as u64;
+            sum.2.insert(attempt.key(job.id, member.node_rank));
+            sum.3 += member.ranks.iter().map(|rank| rank.devices.len() as u32).sum::<u32>();
+        }
+        assert!(!matches!(attempt.phase, AttemptPhase::Ended(_)));
+    }
+    assert_eq!(state.changes.len(), state.jobs.len());
+    for (id, worker) in &state.workers {
+        let (cpus, memory, members, devices) = held.remove(id).unwrap_or_default();
+        assert_eq!((worker.held.cpus, worker.held.memory_bytes), (cpus, memory), "SLOT-1");
+        assert_eq!(worker.held.members, members);
+        assert_eq!(worker.held.devices.len() as u32, devices, "SLOT-1: no device twice");
+        assert!(cpus <= worker.registration.inventory.cpus && memory <= worker.registration.inventory.memory_bytes);
+    }
+    assert!(held.is_empty());
+    let counted: u64 = state.phases.values().sum();
+    assert_eq!(counted, state.jobs.len() as u64, "JOB-1");
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(200))]
+
+    /// GANG-1, GANG-2, SLOT-1, FENCE-1, JOB-1, JOB-2 after every entry, and STATE-1 at the end.
+    #[test]
+    fn invariants_hold_under_random_commands(steps in proptest::collection::vec(step(), 1..80)) {
+        let mut log = Log::with_workers(3);
+        let mut replica = log.state.clone();
+        for step in steps {
+            let Some(command) = command(&log, step) else { continue };
+            let before = log.state.clone();
+            let outcome = log.apply(command.clone());
+            check(&log.state, &before);
+            let again = replica.apply(LogIndex(log.index), Timestamp(log.now), &command);
+            prop_assert_eq!(outcome, again);
+        }
+        prop_assert_eq!(postcard::to_allocvec(&log.state).unwrap(), postcard::to_allocvec(&replica).unwrap());
+        let copy: State = postcard::from_bytes(&postcard::to_allocvec(&log.state).unwrap()).unwrap();
+        prop_assert_eq!(copy, log.state);
+    }
+}

@@ -1,0 +1,133 @@
+//! What a member's end does to its attempt and what the attempt's end does to its job.
+
+use crate::{Attempt, Job, JobOutput, State};
+use types::{AttemptPhase, EndCause, JobId, JobPhase, LogIndex, MemberEnd, Millis, RankExit, Timestamp, WorkerId};
+
+/// Longest wait before a restart.
+const BACKOFF_MAX: Millis = Millis(300_000);
+
+/// Gives an attempt its cause, once: the first cause is the one that people read.
+pub(crate) fn stop(attempt: &mut Attempt, cause: EndCause) {
+    if matches!(attempt.phase, AttemptPhase::Preparing | AttemptPhase::Running) {
+        attempt.phase = AttemptPhase::Stopping(cause);
+    }
+}
+
+/// What is wrong with a member's end, if anything is.
+pub(crate) fn cause_of(worker: &WorkerId, end: &MemberEnd) -> Option<EndCause> {
+    let ranks = match end {
+        MemberEnd::NotPrepared { reason, machine_fault } => {
+            return Some(EndCause::NotPrepared {
+                worker: worker.clone(),
+                reason: reason.clone(),
+                machine_fault: *machine_fault,
+            });
+        }
+        MemberEnd::Unknown => return Some(EndCause::WorkerLost { worker: worker.clone() }),
+        MemberEnd::Exited { ranks, .. } => ranks,
+    };
+    // The first to fail is the one at fault; those after it mostly fell with it.
+    let failed = ranks
+        .iter()
+        .filter(|rank| !matches!(rank.exit, RankExit::Code(0) | RankExit::Stopped | RankExit::NotStarted))
+        .min_by_key(|rank| (rank.ended, rank.rank));
+    if let Some(rank) = failed {
+        if rank.out_of_memory {
+            return Some(EndCause::OutOfMemory { rank: rank.rank, worker: worker.clone() });
+        }
+        let (code, signal) = match rank.exit {
+            RankExit::Code(code) => (Some(code), None),
+            RankExit::Signal(signal) => (None, Some(signal)),
+            RankExit::NotStarted | RankExit::Stopped => (None, None),
+        };
+        return Some(EndCause::UserCode {
+            rank: rank.rank,
+            worker: worker.clone(),
+            code,
+            signal,
+            stderr_tail: rank.stderr_tail.clone(),
+        });
+    }
+    // Stopped though nobody here asked: the worker's own lease ended, or it was told to by an operator.
+    ranks.iter().any(|rank| rank.exit != RankExit::Code(0)).then(|| EndCause::WorkerLost { worker: worker.clone() })
+}
+
+/// Ends the attempt if no member is left, and moves its job on. Call after a member's end was recorded.
+pub(crate) fn settle(state: &mut State, at: LogIndex, time: Timestamp, id: JobId) {
+    state.update_job(at, id, |job| {
+        let Some(attempt) = job.attempts.last_mut() else { return };
+        if !attempt.phase.is_live() || attempt.ends.iter().any(Option::is_none) {
+            return;
+        }
+        let attempt = std::sync::Arc::make_mut(attempt);
+        let cause = match std::mem::replace(&mut attempt.phase, AttemptPhase::Preparing) {
+            AttemptPhase::Stopping(cause) | AttemptPhase::Ended(cause) => cause,
+            AttemptPhase::Preparing | AttemptPhase::Running => EndCause::Success,
+        };
+        attempt.phase = AttemptPhase::Ended(cause.clone());
+        attempt.ended = Some(time);
+        move_on(job, &cause, time);
+    });
+}
+
+fn move_on(job: &mut Job, cause: &EndCause, time: Timestamp) {
+    let cancelled = job.phase == JobPhase::CancelRequested;
+    if *cause == EndCause::Success {
+        job.outputs = outputs(job);
+        return finish(job, JobPhase::Completed, time);
+    }
+    if cancelled || *cause == EndCause::Canceled {
+        return finish(job, JobPhase::Canceled, time);
+    }
+    if cause.is_infrastructure() {
+        job.interruptions += 1;
+        job.phase = JobPhase::Queued;
+        // A lost or drained worker is out of placement already; a faulty one is not, so that wait grows.
+        let wait = match cause {
+            EndCause::NotPrepared { .. } => backoff(job.spec.restart.backoff, job.interruptions),
+            _ => Millis(0),
+        };
+        job.ready_at = time.plus(wait);
+        return;
+    }
+    job.failures += 1;
+    job.interruptions = 0;
+    if job.failures > job.spec.restart.max_restarts || matches!(cause, EndCause::TimeLimit { .. }) {
+        return finish(job, JobPhase::Failed, time);
+    }
+    job.phase = JobPhase::Queued;
+    job.ready_at = time.plus(backoff(job.spec.restart.backoff, job.failures));
+}
+
+fn finish(job: &mut Job, phase: JobPhase, time: Timestamp) {
+    job.phase = phase;
+    job.ended = Some(time);
+}
+
+fn backoff(first: Millis, times: u32) -> Millis {
+    let factor = 1_u64.checked_shl(times.saturating_sub(1).min(20)).unwrap_or(u64::MAX);
+    Millis(first.0.saturating_mul(factor).min(BACKOFF_MAX.0))
+}
+
+fn outputs(job: &Job) -> Vec<JobOutput> {
+    let Some(attempt) = job.attempts.last() else { return Vec::new() };
+    let mut all = Vec::new();
+    for (node_rank, end) in attempt.ends.iter().enumerate() {
+        if let Some(MemberEnd::Exited { outputs, .. }) = end {
+            all.extend(outputs.iter().map(|output| JobOutput { node_rank: node_rank as u32, output: output.clone() }));
+        }
+    }
+    all
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_wait_doubles_up_to_five_minutes() {
+        assert_eq!(backoff(Millis(1_000), 1), Millis(1_000));
+        assert_eq!(backoff(Millis(1_000), 4), Millis(8_000));
+        assert_eq!(backoff(Millis(1_000), 60), BACKOFF_MAX);
+    }
+}

@@ -1,0 +1,104 @@
+//! A worker as the cluster knows it, and what is held on it; the sums stay within capacity (`SLOT-1`).
+
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, BTreeSet};
+use types::{Availability, Member, MemberKey, RankResources, Timestamp, WorkerRegistration};
+
+/// A known worker.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Worker {
+    /// What it said of itself when it last opened a session.
+    pub registration: WorkerRegistration,
+    /// May it get new gangs?
+    pub availability: Availability,
+    /// True from the end of its lease until it registers again.
+    pub lost: bool,
+    /// When it registered first.
+    pub registered: Timestamp,
+    /// What is taken.
+    pub held: Held,
+}
+
+/// What members hold on one worker.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Held {
+    /// CPU slots.
+    pub cpus: u32,
+    /// Bytes.
+    pub memory_bytes: u64,
+    /// Devices by index, each with its one holder.
+    pub devices: BTreeMap<u32, MemberKey>,
+    /// Members of live attempts that have not ended here.
+    pub members: BTreeSet<MemberKey>,
+}
+
+impl Worker {
+    /// Takes new gangs?
+    pub fn is_open(&self) -> bool {
+        !self.lost && self.availability == Availability::Open
+    }
+
+    /// One word for tables: lost, draining, cordoned or ready.
+    pub fn state_name(&self) -> &'static str {
+        match (self.lost, self.availability) {
+            (true, _) => "lost",
+            (false, Availability::Draining) => "draining",
+            (false, Availability::Cordoned) => "cordoned",
+            (false, Availability::Open) => "ready",
+        }
+    }
+
+    /// CPU slots that nobody holds.
+    pub fn cpus_free(&self) -> u32 {
+        self.registration.inventory.cpus.saturating_sub(self.held.cpus)
+    }
+
+    /// Bytes that nobody holds.
+    pub fn memory_bytes_free(&self) -> u64 {
+        self.registration.inventory.memory_bytes.saturating_sub(self.held.memory_bytes)
+    }
+
+    /// Healthy devices that nobody holds, by index.
+    pub fn devices_free(&self) -> impl Iterator<Item = u32> + '_ {
+        let devices = &self.registration.inventory.devices;
+        devices.iter().filter(|d| d.healthy && !self.held.devices.contains_key(&d.index)).map(|d| d.index)
+    }
+
+    /// Gives `member` what it needs, or says why it cannot.
+    pub(crate) fn hold(&mut self, key: MemberKey, member: &Member, each: RankResources) -> Result<(), String> {
+        let name = &self.registration.worker;
+        if !self.is_open() {
+            return Err(format!("worker {name} is {}", self.state_name()));
+        }
+        let ranks = member.ranks.len() as u64;
+        let cpus = u32::try_from(ranks.saturating_mul(u64::from(each.cpus))).unwrap_or(u32::MAX);
+        let memory_bytes = ranks.saturating_mul(each.memory_bytes);
+        if cpus > self.cpus_free() || memory_bytes > self.memory_bytes_free() {
+            return Err(format!("worker {name} has too little free"));
+        }
+        let mut devices = self.held.devices.clone();
+        for index in member.ranks.iter().flat_map(|rank| &rank.devices) {
+            let usable = self.registration.inventory.devices.iter().any(|d| d.index == *index && d.healthy);
+            if !usable || devices.insert(*index, key).is_some() {
+                return Err(format!("device {index} of worker {name} is not free"));
+            }
+        }
+        self.held.devices = devices;
+        self.held.cpus += cpus;
+        self.held.memory_bytes += memory_bytes;
+        self.held.members.insert(key);
+        Ok(())
+    }
+
+    /// Takes back what `member` held; nothing when it holds nothing (any more).
+    pub(crate) fn release(&mut self, key: MemberKey, member: &Member, each: RankResources) {
+        if !self.held.members.remove(&key) {
+            return;
+        }
+        let ranks = member.ranks.len() as u64;
+        let cpus = u32::try_from(ranks.saturating_mul(u64::from(each.cpus))).unwrap_or(u32::MAX);
+        self.held.cpus = self.held.cpus.saturating_sub(cpus);
+        self.held.memory_bytes = self.held.memory_bytes.saturating_sub(ranks.saturating_mul(each.memory_bytes));
+        self.held.devices.retain(|_, holder| *holder != key);
+    }
+}

@@ -1,0 +1,96 @@
+//! Files that survive a power cut: written beside, flushed, renamed, and the folder flushed too; and one owner a directory.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write};
+use std::path::Path;
+
+/// Replaces `path` by `bytes`: after this returns the new content is on disk; a crash before leaves the old content.
+pub fn write_atomically(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let folder = path.parent().ok_or_else(|| io::Error::other(format!("{} has no parent folder", path.display())))?;
+    let mut name = path.file_name().map(std::ffi::OsStr::to_os_string).unwrap_or_default();
+    name.push(format!(".{}.tmp", std::process::id()));
+    let beside = folder.join(name);
+    let written = write_synced(&beside, bytes).and_then(|()| std::fs::rename(&beside, path));
+    if written.is_err() {
+        let _ = std::fs::remove_file(&beside);
+    }
+    written?;
+    sync_folder(folder)
+}
+
+fn write_synced(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let mut file = OpenOptions::new().write(true).create(true).truncate(true).open(path)?;
+    file.write_all(bytes)?;
+    file.sync_all()
+}
+
+/// Flushes a folder's entries: a created or renamed file is only then sure to be found after a power cut.
+pub fn sync_folder(folder: &Path) -> io::Result<()> {
+    File::open(folder)?.sync_all()
+}
+
+/// Creates a folder that only this user may enter, with its parents; fine when it is there.
+pub fn create_private_folder(folder: &Path) -> io::Result<()> {
+    use std::os::unix::fs::DirBuilderExt;
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)
+}
+
+/// Held as long as this process owns a data directory; released by the kernel when the process dies.
+#[derive(Debug)]
+pub struct FolderLock {
+    _file: File,
+}
+
+/// Why a data directory could not be taken.
+#[derive(Debug, thiserror::Error)]
+pub enum LockError {
+    /// Another live process has it.
+    #[error("{0} is in use by another running process")]
+    InUse(String),
+    /// The lock file could not be made.
+    #[error("cannot lock {folder}")]
+    Io {
+        /// Which folder.
+        folder: String,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// Makes `folder` if need be and takes it for this process alone.
+pub fn lock_folder(folder: &Path) -> Result<FolderLock, LockError> {
+    let wrap = |source| LockError::Io { folder: folder.display().to_string(), source };
+    create_private_folder(folder).map_err(wrap)?;
+    let file = OpenOptions::new().write(true).create(true).truncate(false).open(folder.join("lock")).map_err(wrap)?;
+    match rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(FolderLock { _file: file }),
+        Err(rustix::io::Errno::WOULDBLOCK) => Err(LockError::InUse(folder.display().to_string())),
+        Err(errno) => Err(wrap(errno.into())),
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_write_replaces_whole_and_leaves_nothing_beside() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a");
+        write_atomically(&path, b"one").unwrap();
+        write_atomically(&path, b"two").unwrap();
+        assert_eq!(std::fs::read(&path).unwrap(), b"two");
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_folder_has_one_owner() {
+        let folder = tempfile::tempdir().unwrap();
+        let first = lock_folder(folder.path()).unwrap();
+        assert!(matches!(lock_folder(folder.path()), Err(LockError::InUse(_))));
+        drop(first);
+        assert!(lock_folder(folder.path()).is_ok());
+    }
+}

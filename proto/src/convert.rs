@@ -1,0 +1,268 @@
+//! Between wire messages and `types`: every count and size from outside is checked here, all faults at once.
+
+use crate::v1;
+use std::collections::BTreeMap;
+use types::{
+    CodeSnapshot, ContentHash, Distribution, GangSpec, GitState, Input, InputKind, JobSpec, Limits, Millis, Output,
+    RankResources, RestartPolicy,
+};
+
+/// Everything that is wrong with a message, in one text a fault a line.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{}", .0.join("\n"))]
+pub struct InvalidMessage(pub Vec<String>);
+
+const GRACE_DEFAULT: Millis = Millis(10_000);
+const BACKOFF_DEFAULT: Millis = Millis(1_000);
+
+/// Reads a job from the wire. Every fault is listed.
+pub fn job_spec(wire: v1::JobSpec) -> Result<JobSpec, InvalidMessage> {
+    let mut faults = Vec::new();
+    check_sizes(&wire, &mut faults);
+    let gang = gang(wire.gang.unwrap_or_default(), &mut faults);
+    let code = wire.code.and_then(|code| code_snapshot(code, &mut faults));
+    let inputs = wire
+        .inputs
+        .into_iter()
+        .filter_map(|(name, value)| Some((name.clone(), input(&name, value, &mut faults)?)))
+        .collect();
+    let outputs =
+        wire.outputs.into_iter().map(|(name, output)| (name, Output { description: output.description })).collect();
+    let spec = JobSpec {
+        display_name: wire.display_name,
+        experiment_name: wire.experiment_name,
+        description: wire.description,
+        tags: wire.tags,
+        command: wire.command,
+        code,
+        environment_variables: wire.environment_variables,
+        inputs,
+        outputs,
+        gang,
+        timeout: (wire.timeout_ms > 0).then_some(Millis(wire.timeout_ms)),
+        grace: or_default(wire.grace_ms, GRACE_DEFAULT),
+        priority: wire.priority,
+        queue: if wire.queue.is_empty() { "default".into() } else { wire.queue },
+        restart: RestartPolicy {
+            max_restarts: wire.max_restarts,
+            backoff: or_default(wire.restart_backoff_ms, BACKOFF_DEFAULT),
+        },
+    };
+    if faults.is_empty() { Ok(spec) } else { Err(InvalidMessage(faults)) }
+}
+
+fn or_default(value_ms: u64, default: Millis) -> Millis {
+    if value_ms == 0 { default } else { Millis(value_ms) }
+}
+
+fn check_sizes(wire: &v1::JobSpec, faults: &mut Vec<String>) {
+    if wire.command.trim().is_empty() {
+        faults.push("command is empty: say what each rank runs".into());
+    }
+    if wire.command.contains('\0') {
+        faults.push("command holds a NUL character".into());
+    }
+    if wire.command.len() > Limits::COMMAND_BYTES_MAX {
+        faults.push(format!(
+            "command has {} bytes; at most {} are allowed",
+            wire.command.len(),
+            Limits::COMMAND_BYTES_MAX
+        ));
+    }
+    let bytes = prost::Message::encoded_len(wire);
+    if bytes > Limits::SPEC_BYTES_MAX {
+        faults.push(format!("the job has {bytes} bytes; at most {} are allowed", Limits::SPEC_BYTES_MAX));
+    }
+    for (what, count) in [
+        ("tags", wire.tags.len()),
+        ("environment_variables", wire.environment_variables.len()),
+        ("inputs", wire.inputs.len()),
+        ("outputs", wire.outputs.len()),
+    ] {
+        if count > Limits::MAP_ENTRIES_MAX {
+            faults.push(format!("{what} has {count} entries; at most {} are allowed", Limits::MAP_ENTRIES_MAX));
+        }
+    }
+    for name in wire.inputs.keys().chain(wire.outputs.keys()) {
+        if !is_port_name(name) {
+            faults.push(format!(
+                "input or output name {name:?} is not valid: letters, digits and '_', not starting with a digit"
+            ));
+        }
+    }
+    for (name, value) in &wire.environment_variables {
+        if name.is_empty() || name.contains(['=', '\0']) || value.contains('\0') {
+            faults.push(format!("environment variable {name:?} is not valid"));
+        }
+    }
+}
+
+fn is_port_name(name: &str) -> bool {
+    !name.is_empty()
+        && name.len() <= 255
+        && !name.starts_with(|c: char| c.is_ascii_digit())
+        && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
+}
+
+fn gang(wire: v1::Gang, faults: &mut Vec<String>) -> GangSpec {
+    let distribution = match wire.distribution() {
+        v1::Distribution::None => Distribution::None,
+        v1::Distribution::Pytorch => Distribution::PyTorch,
+        v1::Distribution::Tensorflow => Distribution::TensorFlow {
+            worker_count: wire.tensorflow_worker_count,
+            parameter_server_count: wire.tensorflow_parameter_server_count,
+        },
+        v1::Distribution::Mpi => Distribution::Mpi,
+    };
+    let gang = GangSpec {
+        instances: wire.instances.max(1),
+        ranks_per_instance: wire.ranks_per_instance.max(1),
+        per_rank: RankResources {
+            cpus: wire.cpus_per_rank.max(1),
+            memory_bytes: wire.memory_bytes_per_rank,
+            gpus: wire.gpus_per_rank,
+        },
+        distribution,
+        spread: wire.spread,
+    };
+    if gang.world_size() > Limits::RANKS_MAX {
+        faults.push(format!("the gang has {} ranks; at most {} are allowed", gang.world_size(), Limits::RANKS_MAX));
+    }
+    gang
+}
+
+fn code_snapshot(wire: v1::CodeSnapshot, faults: &mut Vec<String>) -> Option<CodeSnapshot> {
+    let Some(tree) = ContentHash::from_slice(&wire.tree) else {
+        faults.push(format!("code.tree has {} bytes; a content hash has 32", wire.tree.len()));
+        return None;
+    };
+    let git = (!wire.git_commit.is_empty()).then_some(GitState {
+        commit: wire.git_commit,
+        branch: wire.git_branch,
+        dirty: wire.git_dirty,
+    });
+    Some(CodeSnapshot { tree, git })
+}
+
+fn input(name: &str, wire: v1::Input, faults: &mut Vec<String>) -> Option<Input> {
+    match wire.value {
+        Some(v1::input::Value::Literal(text)) => Some(Input::Literal(text)),
+        Some(v1::input::Value::Data(data)) => {
+            let Some(tree) = ContentHash::from_slice(&data.tree) else {
+                faults.push(format!("inputs.{name}: tree has {} bytes; a content hash has 32", data.tree.len()));
+                return None;
+            };
+            let kind = if data.folder { InputKind::Folder } else { InputKind::File };
+            Some(Input::Data { kind, tree, origin: data.origin })
+        }
+        None => {
+            faults.push(format!("inputs.{name} has no value"));
+            None
+        }
+    }
+}
+
+/// Writes a job for the wire; `job_spec` of the result is the same job.
+pub fn wire_job_spec(spec: &JobSpec) -> v1::JobSpec {
+    v1::JobSpec {
+        display_name: spec.display_name.clone(),
+        experiment_name: spec.experiment_name.clone(),
+        description: spec.description.clone(),
+        tags: spec.tags.clone(),
+        command: spec.command.clone(),
+        code: spec.code.as_ref().map(wire_code),
+        environment_variables: spec.environment_variables.clone(),
+        inputs: spec.inputs.iter().map(|(name, value)| (name.clone(), wire_input(value))).collect(),
+        outputs: wire_outputs(&spec.outputs),
+        gang: Some(wire_gang(&spec.gang)),
+        timeout_ms: spec.timeout.map_or(0, |t| t.0),
+        grace_ms: spec.grace.0,
+        priority: spec.priority,
+        queue: spec.queue.clone(),
+        max_restarts: spec.restart.max_restarts,
+        restart_backoff_ms: spec.restart.backoff.0,
+    }
+}
+
+fn wire_outputs(outputs: &BTreeMap<String, Output>) -> BTreeMap<String, v1::Output> {
+    outputs
+        .iter()
+        .map(|(name, output)| (name.clone(), v1::Output { description: output.description.clone() }))
+        .collect()
+}
+
+fn wire_code(code: &CodeSnapshot) -> v1::CodeSnapshot {
+    let git = code.git.clone();
+    v1::CodeSnapshot {
+        tree: code.tree.0.to_vec().into(),
+        git_commit: git.as_ref().map(|g| g.commit.clone()).unwrap_or_default(),
+        git_branch: git.as_ref().map(|g| g.branch.clone()).unwrap_or_default(),
+        git_dirty: git.is_some_and(|g| g.dirty),
+    }
+}
+
+fn wire_input(input: &Input) -> v1::Input {
+    let value = match input {
+        Input::Literal(text) => v1::input::Value::Literal(text.clone()),
+        Input::Data { kind, tree, origin } => v1::input::Value::Data(v1::DataInput {
+            folder: *kind == InputKind::Folder,
+            tree: tree.0.to_vec().into(),
+            origin: origin.clone(),
+        }),
+    };
+    v1::Input { value: Some(value) }
+}
+
+fn wire_gang(gang: &GangSpec) -> v1::Gang {
+    let (distribution, workers, servers) = match gang.distribution {
+        Distribution::None => (v1::Distribution::None, 0, 0),
+        Distribution::PyTorch => (v1::Distribution::Pytorch, 0, 0),
+        Distribution::TensorFlow { worker_count, parameter_server_count } => {
+            (v1::Distribution::Tensorflow, worker_count, parameter_server_count)
+        }
+        Distribution::Mpi => (v1::Distribution::Mpi, 0, 0),
+    };
+    v1::Gang {
+        instances: gang.instances,
+        ranks_per_instance: gang.ranks_per_instance,
+        cpus_per_rank: gang.per_rank.cpus,
+        memory_bytes_per_rank: gang.per_rank.memory_bytes,
+        gpus_per_rank: gang.per_rank.gpus,
+        distribution: distribution.into(),
+        tensorflow_worker_count: workers,
+        tensorflow_parameter_server_count: servers,
+        spread: gang.spread,
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    fn wire() -> v1::JobSpec {
+        v1::JobSpec {
+            command: "true".into(),
+            inputs: [("data".to_owned(), v1::Input { value: Some(v1::input::Value::Literal("3".into())) })].into(),
+            ..Default::default()
+        }
+    }
+
+    #[test]
+    fn a_job_round_trips() {
+        let spec = job_spec(wire()).unwrap();
+        assert_eq!(job_spec(wire_job_spec(&spec)).unwrap(), spec);
+        assert_eq!(spec.gang.world_size(), 1);
+    }
+
+    #[test]
+    fn all_faults_are_reported_at_once() {
+        let mut bad = wire();
+        bad.command = " ".into();
+        bad.inputs.insert("1x".into(), v1::Input::default());
+        bad.gang = Some(v1::Gang { instances: 100_000, ..Default::default() });
+        bad.code = Some(v1::CodeSnapshot::default());
+        let faults = job_spec(bad).unwrap_err().0;
+        assert_eq!(faults.len(), 5, "{faults:?}");
+    }
+}

@@ -1,0 +1,21 @@
+//! The wire: generated messages and services, and conversions to `types`. Wire types stop here.
+
+pub mod convert;
+
+/// `muster.v1`: what clients of any language may use. See `docs/grpc.md`.
+#[allow(missing_docs, clippy::pedantic, clippy::all)]
+pub mod v1 {
+    tonic::include_proto!("muster.v1");
+}
+
+/// `muster.internal.v1`: between daemons of one version only.
+#[allow(missing_docs, clippy::pedantic, clippy::all)]
+pub mod internal {
+    tonic::include_proto!("muster.internal.v1");
+}
+
+/// Descriptors of `muster.v1` for gRPC server reflection.
+pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/muster.bin"));
+
+/// Version of the internal protocol; both sides of a worker session must have the same.
+pub const PROTOCOL: u32 = 1;

@@ -1,0 +1,152 @@
+//! What was asked: a validated job, as the job file's parser makes it and the replicated state keeps it.
+
+use crate::{ContentHash, Millis};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// A validated job. Texts may still hold `${{inputs.x}}` and `${{outputs.y}}`: the worker resolves them to local paths.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JobSpec {
+    /// For people; not unique.
+    pub display_name: String,
+    /// Groups jobs for people.
+    pub experiment_name: String,
+    /// Free text.
+    pub description: String,
+    /// Free labels.
+    pub tags: BTreeMap<String, String>,
+    /// Run by `/bin/sh -c` in the code folder, once a rank (once a gang for MPI).
+    pub command: String,
+    /// The snapshot of the local code folder.
+    pub code: Option<CodeSnapshot>,
+    /// Added to each rank's environment.
+    pub environment_variables: BTreeMap<String, String>,
+    /// By name.
+    pub inputs: BTreeMap<String, Input>,
+    /// By name; each becomes a folder whose content is kept when the job ends.
+    pub outputs: BTreeMap<String, Output>,
+    /// How many ranks, and what each needs.
+    pub gang: GangSpec,
+    /// Longest running time of one attempt; none = unlimited.
+    pub timeout: Option<Millis>,
+    /// From SIGTERM to SIGKILL.
+    pub grace: Millis,
+    /// Higher starts first; 0 is usual.
+    pub priority: i32,
+    /// Queue name; `default` is usual.
+    pub queue: String,
+    /// When a gang that ended badly starts again.
+    pub restart: RestartPolicy,
+}
+
+/// Code by content, and where it came from.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CodeSnapshot {
+    /// Hash of the tree blob.
+    pub tree: ContentHash,
+    /// The git state of the folder when it was taken, if it was a git work tree.
+    pub git: Option<GitState>,
+}
+
+/// Of the work tree that a snapshot was taken from.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GitState {
+    /// Full commit id.
+    pub commit: String,
+    /// Branch, or empty when detached.
+    pub branch: String,
+    /// True when files differed from the commit.
+    pub dirty: bool,
+}
+
+/// An input of a job.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Input {
+    /// Put into the command as it is.
+    Literal(String),
+    /// A local file or folder, uploaded by content; the command sees its local path.
+    Data {
+        /// File or folder.
+        kind: InputKind,
+        /// Hash of the tree blob (a file is a tree of one entry).
+        tree: ContentHash,
+        /// The path as the job file gave it, for people.
+        origin: String,
+    },
+}
+
+/// Azure ML's `uri_file` and `uri_folder`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum InputKind {
+    /// `uri_file`
+    File,
+    /// `uri_folder`
+    Folder,
+}
+
+/// A named output folder of a job.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Output {
+    /// Free text.
+    pub description: String,
+}
+
+/// Shape of the gang: `instances` members of `ranks_per_instance` ranks each.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GangSpec {
+    /// `resources.instance_count`, at least 1.
+    pub instances: u32,
+    /// `distribution.process_count_per_instance`, at least 1.
+    pub ranks_per_instance: u32,
+    /// What each rank needs.
+    pub per_rank: RankResources,
+    /// How ranks find each other.
+    pub distribution: Distribution,
+    /// True places at most one instance of the gang on a worker.
+    pub spread: bool,
+}
+
+impl GangSpec {
+    /// Number of ranks.
+    pub fn world_size(&self) -> u32 {
+        self.instances.saturating_mul(self.ranks_per_instance)
+    }
+}
+
+/// What one rank holds while it runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RankResources {
+    /// CPU slots, at least 1.
+    pub cpus: u32,
+    /// Bytes; 0 = no limit of its own.
+    pub memory_bytes: u64,
+    /// Whole GPUs.
+    pub gpus: u32,
+}
+
+/// The launch contract of the job's framework.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Distribution {
+    /// Plain processes with Muster's own environment.
+    None,
+    /// `MASTER_ADDR`, `RANK` and the like.
+    PyTorch,
+    /// `TF_CONFIG`.
+    TensorFlow {
+        /// Workers in the cluster.
+        worker_count: u32,
+        /// Parameter servers in the cluster.
+        parameter_server_count: u32,
+    },
+    /// One `mpirun` on the first member reaches the others through their daemons.
+    Mpi,
+}
+
+/// What happens after an attempt that did not complete.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RestartPolicy {
+    /// Further attempts after a failure of the job's own making.
+    pub max_restarts: u32,
+    /// Wait before the first of them; doubles each time up to 5 minutes.
+    pub backoff: Millis,
+}

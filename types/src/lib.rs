@@ -1,0 +1,31 @@
+//! The words that every crate of Muster shares: ids, resources, jobs, gangs, wishes, reports; values only, no I/O, no clock.
+//!
+//! A constructor holds each rule (what a name may contain, how large a gang may be), so that nobody checks it again.
+
+mod hash;
+mod ids;
+mod job;
+mod lifecycle;
+mod limits;
+mod machine;
+mod placement;
+mod time;
+mod wish;
+
+pub use hash::{ContentHash, FileKind, Tree, TreeEntry, TreeError};
+pub use ids::{
+    AttemptNumber, AttemptSecret, ClusterId, CoordinatorId, InvalidName, JobId, LogIndex, RankIndex, RequestId, Token,
+    WorkerId, WorkerInstance,
+};
+pub use job::{
+    CodeSnapshot, Distribution, GangSpec, GitState, Input, InputKind, JobSpec, Output, RankResources, RestartPolicy,
+};
+pub use lifecycle::{AttemptPhase, EndCause, JobPhase};
+pub use limits::Limits;
+pub use machine::{Availability, Device, Inventory, Topology, WorkerRegistration};
+pub use placement::{Member, MemberKey, Placement, RankPlacement};
+pub use time::{Millis, Timestamp};
+pub use wish::{
+    CheckpointRef, Endpoint, Goal, MemberEnd, MemberState, MemberStatus, OutputTree, RankEnd, RankExit, StreamKind,
+    StreamLength, Wish,
+};

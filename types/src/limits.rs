@@ -1,0 +1,29 @@
+//! Bounds on what comes from outside, in one place, each with its reason.
+
+/// Bounds that the edges check; past one of them a call is refused with a message that names it.
+pub struct Limits;
+
+impl Limits {
+    /// Ranks in one gang: what a single manifest still carries within an entry.
+    pub const RANKS_MAX: u32 = 4_096;
+    /// Bytes of one encoded job: entries stay small in the log (sled wants at most 64 KiB).
+    pub const SPEC_BYTES_MAX: usize = 48 * 1024;
+    /// Bytes of one command line.
+    pub const COMMAND_BYTES_MAX: usize = 16 * 1024;
+    /// Entries in each map of a job (inputs, outputs, variables, tags).
+    pub const MAP_ENTRIES_MAX: usize = 256;
+    /// Bytes of one chunk of a blob or stream on the wire.
+    pub const CHUNK_BYTES_MAX: usize = 256 * 1024;
+    /// Bytes of one gRPC message.
+    pub const MESSAGE_BYTES_MAX: usize = 4 * 1024 * 1024;
+    /// Files in one snapshot.
+    pub const TREE_ENTRIES_MAX: usize = 100_000;
+    /// Bytes of all files in one snapshot: 16 GiB.
+    pub const TREE_BYTES_MAX: u64 = 16 << 30;
+    /// Bytes of stderr kept as evidence of a failure.
+    pub const STDERR_TAIL_BYTES: usize = 4 * 1024;
+    /// Lines of stderr kept as evidence of a failure.
+    pub const STDERR_TAIL_LINES: usize = 20;
+    /// Jobs in one page of a list.
+    pub const PAGE_MAX: u32 = 1_000;
+}

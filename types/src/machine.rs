@@ -1,0 +1,71 @@
+//! What a worker offers: processors, memory, devices, labels and its place in the topology.
+
+use crate::{WorkerId, WorkerInstance};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// One GPU as its driver reports it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Device {
+    /// Index on its machine.
+    pub index: u32,
+    /// Stable identity from the driver.
+    pub uuid: String,
+    /// Product name.
+    pub name: String,
+    /// Memory in bytes.
+    pub memory_bytes: u64,
+    /// False takes the device out of placement.
+    pub healthy: bool,
+}
+
+/// What a machine can give to ranks.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Inventory {
+    /// CPU slots: by default one a core; a rank without its own wish takes one.
+    pub cpus: u32,
+    /// Memory for ranks in bytes.
+    pub memory_bytes: u64,
+    /// GPUs; empty on a CPU-only machine, which is normal.
+    pub devices: Vec<Device>,
+}
+
+/// Where a machine stands; empty text = unknown.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Topology {
+    /// Failure or power zone.
+    pub zone: String,
+    /// Rack.
+    pub rack: String,
+}
+
+/// Everything a worker says of itself when it opens a session.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WorkerRegistration {
+    /// Its name.
+    pub worker: WorkerId,
+    /// Which life of which data directory.
+    pub instance: WorkerInstance,
+    /// What it offers.
+    pub inventory: Inventory,
+    /// Operator's labels.
+    pub labels: BTreeMap<String, String>,
+    /// Rack and zone.
+    pub topology: Topology,
+    /// Address at which other machines reach the data plane of its ranks (no port).
+    pub data_address: String,
+    /// Version of the daemon.
+    pub version: String,
+}
+
+/// May new gangs be placed on a worker?
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Availability {
+    /// Yes.
+    #[default]
+    Open,
+    /// No; what runs goes on.
+    Cordoned,
+    /// No; what runs is stopped with its grace and started elsewhere.
+    Draining,
+}
