@@ -1,0 +1,169 @@
+//! Brings the demo's cluster up and hands it the job.
+
+use super::DemoArgs;
+use super::course::Course;
+use super::folder::{Folder, free_addresses};
+use super::processes::{Daemon, Processes};
+use super::{COORDINATORS, WORKERS};
+use crate::commands::Session;
+use crate::commands::submit;
+use client::{Client, v1};
+use std::ffi::OsString;
+use std::path::Path;
+use std::time::Duration;
+use types::{JobId, Timestamp};
+
+/// Where the coordinators listen.
+#[derive(Clone, Debug)]
+pub struct Addresses {
+    /// gRPC, in the order of their ids from 1.
+    pub grpc: Vec<String>,
+    /// HTTP.
+    pub http: Vec<String>,
+}
+
+impl Addresses {
+    /// Free ones on loopback.
+    pub fn choose() -> anyhow::Result<Self> {
+        let mut grpc = free_addresses(COORDINATORS * 2)?;
+        let http = grpc.split_off(COORDINATORS);
+        Ok(Addresses { grpc, http })
+    }
+}
+
+/// A slow machine that builds at the same time still makes it.
+const UP_PATIENCE: Duration = Duration::from_mins(1);
+
+/// Starts all daemons and waits until every worker is ready.
+pub async fn cluster(
+    course: &mut Course<'_>,
+    client: &Client,
+    processes: &Processes,
+    folder: &Path,
+    addresses: &Addresses,
+) -> anyhow::Result<()> {
+    for index in 0..COORDINATORS {
+        processes.spawn(coordinator(index, folder, addresses)).await?;
+    }
+    course.tell(&format!("{COORDINATORS} coordinators started"))?;
+    for index in 1..=WORKERS {
+        processes.spawn(worker(index, folder, addresses)).await?;
+    }
+    course.tell(&format!("{WORKERS} workers started"))?;
+    course.watch_cluster();
+    course
+        .until("three coordinators that vote", UP_PATIENCE, |board| {
+            board.status.as_ref().is_some_and(|status| {
+                status.leader > 0 && status.members.iter().filter(|member| member.voter).count() == COORDINATORS
+            })
+        })
+        .await?;
+    course
+        .until("four ready workers", UP_PATIENCE, |board| {
+            board.workers.iter().filter(|worker| worker.state == "ready").count() == WORKERS
+        })
+        .await?;
+    let _ = client;
+    course.tell(&format!("{COORDINATORS} coordinators vote, {WORKERS} workers are ready"))
+}
+
+fn coordinator(index: usize, folder: &Path, addresses: &Addresses) -> Daemon {
+    let id = index + 1;
+    let name = format!("coordinator-{id}");
+    let mut arguments: Vec<OsString> = ["coordinator", "--id"].map(OsString::from).into();
+    arguments.push(id.to_string().into());
+    arguments.extend(["--data".into(), folder.join(&name).into_os_string()]);
+    arguments.extend(["--listen".into(), OsString::from(&addresses.grpc[index])]);
+    arguments.extend(["--http".into(), OsString::from(&addresses.http[index])]);
+    if index == 0 {
+        arguments.push("--bootstrap".into());
+    } else {
+        arguments.extend(["--join".into(), OsString::from(&addresses.grpc[0])]);
+    }
+    Daemon { name, arguments }
+}
+
+fn worker(index: usize, folder: &Path, addresses: &Addresses) -> Daemon {
+    let name = format!("worker-{index}");
+    let mut arguments: Vec<OsString> = ["worker", "--name"].map(OsString::from).into();
+    arguments.push(name.clone().into());
+    arguments.extend(["--data".into(), folder.join(&name).into_os_string()]);
+    arguments.extend(["--coordinators".into(), OsString::from(addresses.grpc.join(","))]);
+    // Two slots each: when one worker is lost, the other three still hold four ranks.
+    arguments.extend(["--cpus", "2", "--on-stop", "kill"].map(OsString::from));
+    Daemon { name, arguments }
+}
+
+/// The job that runs, and when it was handed over.
+#[derive(Clone, Copy, Debug)]
+pub struct Submitted {
+    /// Its number.
+    pub job: JobId,
+    /// Just before the submit.
+    pub at: Timestamp,
+}
+
+/// How one run of the job differs from the file.
+pub struct Alone {
+    /// Stretched, so that there is time to kill.
+    pub chaos: bool,
+    /// Its display name.
+    pub name: &'static str,
+}
+
+/// A step takes at least so long under `--chaos`: training must outlast a lease.
+const CHAOS_STEP_DELAY_MS: u32 = 60;
+
+/// Submits the job of the demo.
+pub async fn submit(
+    course: &mut Course<'_>,
+    client: &Client,
+    folder: &Folder,
+    args: &DemoArgs,
+    session: &Session,
+) -> anyhow::Result<Submitted> {
+    let at = daemon::clock::now();
+    let run = Alone { chaos: args.chaos, name: "digits" };
+    let job = submit_job(course, client, folder, args, session, &run).await?;
+    course.tell(&format!("job {job} submitted: {}", folder.path.join("digits/job.yml").display()))?;
+    Ok(Submitted { job, at })
+}
+
+/// Prepares, uploads and submits one run of the job.
+pub async fn submit_job(
+    course: &mut Course<'_>,
+    client: &Client,
+    folder: &Folder,
+    args: &DemoArgs,
+    session: &Session,
+    run: &Alone,
+) -> anyhow::Result<JobId> {
+    let file = folder.write_job()?;
+    let mut prepared = tokio::task::spawn_blocking(move || submit::prepare(&file)).await??;
+    prepared.spec.display_name = run.name.into();
+    let mut command = prepared.spec.command.trim_end().to_owned();
+    if let Some(seed) = args.seed {
+        command.push_str(&format!(" --training.seed {seed}"));
+    }
+    if args.chaos {
+        let delay = if run.chaos { CHAOS_STEP_DELAY_MS } else { 0 };
+        command.push_str(&format!(" --training.step_delay_ms {delay}"));
+    }
+    prepared.spec.command = command;
+    course
+        .during(async {
+            submit::upload(client, &prepared, session).await?;
+            Ok(client.submit(&prepared.spec).await?)
+        })
+        .await
+}
+
+/// Adds a coordinator that has not joined by itself.
+pub fn member(id: u64, addresses: &Addresses) -> v1::AddMemberRequest {
+    let index = usize::try_from(id).unwrap_or(1).saturating_sub(1);
+    v1::AddMemberRequest {
+        id,
+        address: addresses.grpc.get(index).cloned().unwrap_or_default(),
+        http_address: addresses.http.get(index).cloned().unwrap_or_default(),
+    }
+}

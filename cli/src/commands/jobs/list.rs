@@ -1,0 +1,94 @@
+//! `muster jobs list`: newest first, filtered, over as many pages as it takes.
+
+use super::super::Session;
+use super::super::watching::{Shown, show};
+use super::parse_phase;
+use crate::failure::Exit;
+use crate::output::{Cell, Column, Output, Table, json, text};
+use clap::Args;
+use client::{Client, v1};
+
+/// `muster jobs list`
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:
+  muster jobs list --phase running --phase queued
+  muster jobs list --experiment digits --all -o json
+  muster jobs list --watch")]
+pub struct ListArgs {
+    /// Only jobs in this phase; may be given several times
+    #[arg(long, value_name = "PHASE")]
+    phase: Vec<String>,
+    /// Only jobs that have not started: the same as --phase Queued
+    #[arg(long)]
+    pending: bool,
+    /// Only jobs of this experiment
+    #[arg(long, value_name = "NAME", default_value = "", hide_default_value = true)]
+    experiment: String,
+    /// Only jobs whose display name contains this
+    #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
+    name: String,
+    /// At most so many
+    #[arg(long, default_value_t = 50, value_name = "N")]
+    limit: usize,
+    /// No limit
+    #[arg(long, conflicts_with = "limit")]
+    all: bool,
+    /// Answer from the coordinator's own copy: faster, perhaps a moment old
+    #[arg(long)]
+    stale: bool,
+    /// Show again whenever something changes, until interrupted
+    #[arg(long, short)]
+    watch: bool,
+}
+
+pub(super) async fn run(args: ListArgs, client: &Client, session: &Session) -> anyhow::Result<Exit> {
+    let mut phases = args.phase.iter().map(|name| parse_phase(name)).collect::<anyhow::Result<Vec<_>>>()?;
+    if args.pending {
+        phases.push(types::JobPhase::Queued.name().to_owned());
+    }
+    let query = v1::ListJobsRequest {
+        phases,
+        experiment_name: args.experiment,
+        name_contains: args.name,
+        stale: args.stale,
+        ..Default::default()
+    };
+    let limit = if args.all { usize::MAX } else { args.limit };
+    show(session, args.watch, || async {
+        let jobs = client.list_up_to(query.clone(), limit).await?;
+        let value = serde_json::json!({ "jobs": jobs.iter().map(json::summary).collect::<Vec<_>>() });
+        Ok(Shown { value, table: Box::new(move |output| table(&jobs, output)) })
+    })
+    .await
+}
+
+fn table(jobs: &[v1::JobSummary], output: &Output) -> String {
+    let now = daemon::clock::now();
+    let mut table = Table::new(vec![
+        Column::number("ID"),
+        Column::whole("PHASE"),
+        Column::text("NAME"),
+        Column::text("EXPERIMENT"),
+        Column::number("RANKS"),
+        Column::number("TRIES"),
+        Column::number("AGE"),
+        Column::number("RAN"),
+        Column::text("WORKERS"),
+        Column::text("REASON"),
+    ]);
+    for job in jobs {
+        table.row(vec![
+            job.id.to_string().into(),
+            Cell::state(&job.phase),
+            job.display_name.as_str().into(),
+            job.experiment_name.as_str().into(),
+            job.world_size.to_string().into(),
+            job.attempts.to_string().into(),
+            text::age(job.submitted_ms, now).into(),
+            text::duration(job.started_ms, job.ended_ms, now).into(),
+            job.workers.join(",").into(),
+            job.reason.lines().next().unwrap_or_default().into(),
+        ]);
+    }
+    table.render(output, "no jobs")
+}

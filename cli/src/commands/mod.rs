@@ -1,0 +1,91 @@
+//! One command a file. Each takes its own options and a `Session`, prints, and says how the process ends.
+
+pub mod cluster;
+pub mod completions;
+pub mod contexts;
+pub mod coordinator;
+pub mod demo;
+pub mod download;
+pub mod follow;
+pub mod jobs;
+pub mod lineage;
+pub mod logs;
+pub mod metrics;
+pub mod role;
+pub mod submit;
+pub mod train;
+pub mod watching;
+pub mod worker;
+pub mod workers;
+
+use crate::args::{Cli, Command, Global};
+use crate::context;
+use crate::failure::Exit;
+use crate::output::Output;
+use anyhow::Context as _;
+use client::Client;
+use std::process::ExitCode;
+
+/// What a command works with.
+pub struct Session {
+    global: Global,
+    /// Where and how to print.
+    pub output: Output,
+}
+
+impl Session {
+    /// A client of the cluster that is meant; must be called inside the runtime.
+    pub fn client(&self) -> anyhow::Result<Client> {
+        let wanted = self.global.wanted();
+        let environment = context::Environment::read();
+        // With addresses given, a damaged file must not stand in the way.
+        let file = if wanted.coordinators.is_empty() {
+            context::config_path().and_then(|path| context::load(&path)).or_else(|error| {
+                if environment.coordinators.is_some() { Ok(context::Contexts::default()) } else { Err(error) }
+            })?
+        } else {
+            context::Contexts::default()
+        };
+        Ok(Client::connect(context::choose(&wanted, &environment, &file)?))
+    }
+}
+
+/// Runs the command and says how the process ends.
+pub fn run(cli: Cli) -> anyhow::Result<Exit> {
+    let session = Session { output: Output::new(cli.global.output, cli.global.color), global: cli.global };
+    match cli.command {
+        Command::Completions(args) => completions::run(&args),
+        Command::Train(args) => train::run(args),
+        Command::Contexts(command) => contexts::run(&command, &session),
+        Command::Coordinator(args) => coordinator::run(args),
+        Command::Worker(args) => worker::run(args, &session),
+        Command::Demo(args) => demo::run(args, &session),
+        other => small_runtime()?.block_on(with_client(other, &session)),
+    }
+}
+
+async fn with_client(command: Command, session: &Session) -> anyhow::Result<Exit> {
+    let client = session.client()?;
+    match command {
+        Command::Submit(args) => submit::run(args, &client, session).await,
+        Command::Jobs(command) => jobs::run(command, &client, session).await,
+        Command::Logs(args) => logs::run(args, &client, session).await,
+        Command::Metrics(args) => metrics::run(args, &client, session).await,
+        Command::Lineage(args) => lineage::run(&args, &client, session).await,
+        Command::Download(args) => download::run(&args, &client, session).await,
+        Command::Workers(command) => workers::run(command, &client, session).await,
+        Command::Cluster(command) => cluster::run(command, &client, session).await,
+        // Run without a client, above.
+        _ => Ok(Exit::Error),
+    }
+}
+
+/// One thread is enough for a command that asks and prints.
+pub fn small_runtime() -> anyhow::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start the runtime")
+}
+
+/// The supervisor of one rank: `muster rank-shim ...`, started by a worker only.
+pub fn rank_shim() -> ExitCode {
+    worker::rank_shim()
+}

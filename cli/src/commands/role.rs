@@ -1,0 +1,76 @@
+//! What the daemons' commands share: their log, their runtime, and the leash that ends them with the demo.
+
+use anyhow::Context as _;
+use clap::{Args, ValueEnum};
+use daemon::Shutdown;
+use daemon::logging::LogFormat;
+use rustix::process::{Pid, Signal};
+use std::io::Read as _;
+
+/// Options of every daemon.
+#[derive(Args, Clone, Debug)]
+pub struct RoleArgs {
+    /// How the daemon writes its own log, to stderr; filtered by MUSTER_LOG (default info)
+    #[arg(long, value_enum, default_value_t, value_name = "FORMAT")]
+    log_format: Format,
+    /// Dies when this process dies (set by `muster demo`)
+    #[arg(long, hide = true, value_name = "PID")]
+    parent: Option<i32>,
+    /// Dies when stdin ends, unless it said `keep` before (set by `muster demo`)
+    #[arg(long, hide = true)]
+    leash: bool,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+enum Format {
+    /// Lines for people
+    #[default]
+    Text,
+    /// One JSON object a line
+    Json,
+}
+
+/// The byte on the leash that sets a daemon free.
+pub const KEEP: u8 = b'k';
+
+impl RoleArgs {
+    /// Prepares this process to be a daemon and runs it; `run` is called inside the runtime.
+    pub fn run<F>(&self, run: impl FnOnce(Shutdown) -> F) -> anyhow::Result<()>
+    where
+        F: Future<Output = anyhow::Result<()>>,
+    {
+        // First of all, and on the main thread: the kernel ties the signal to the thread that asked for it.
+        self.tie_to_parent()?;
+        let format = if self.log_format == Format::Json { LogFormat::Json } else { LogFormat::Text };
+        daemon::logging::init(format, daemon::environment::text("MUSTER_LOG").as_deref());
+        let runtime =
+            tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start the runtime")?;
+        runtime.block_on(async {
+            let shutdown = Shutdown::new();
+            shutdown.on_signals().context("cannot watch signals")?;
+            run(shutdown).await
+        })
+    }
+
+    fn tie_to_parent(&self) -> anyhow::Result<()> {
+        if let Some(parent) = self.parent {
+            rustix::process::set_parent_process_death_signal(Some(Signal::KILL)).context("cannot tie to the parent")?;
+            // It may have died before the kernel knew.
+            let now = rustix::process::getppid().map(Pid::as_raw_pid);
+            anyhow::ensure!(now == Some(parent), "the process that started this one is gone");
+        }
+        if self.leash {
+            std::thread::Builder::new().name("leash".into()).spawn(hold_leash).context("cannot hold the leash")?;
+        }
+        Ok(())
+    }
+}
+
+/// Ends this process at once when its parent let go without a word: there is nobody left to shut it down in order.
+fn hold_leash() {
+    let mut byte = [0_u8];
+    let kept = matches!(std::io::stdin().lock().read(&mut byte), Ok(1)) && byte[0] == KEEP;
+    if !kept {
+        let _ = rustix::process::kill_process(rustix::process::getpid(), Signal::KILL);
+    }
+}

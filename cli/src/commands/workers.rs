@@ -1,0 +1,215 @@
+//! `muster workers`: what they offer, what runs on them, and whether new gangs may come.
+
+use super::Session;
+use super::watching::{Shown, show};
+use crate::failure::{Exit, not_found};
+use crate::output::{Cell, Column, Output, Table, json, style, text};
+use anyhow::Context as _;
+use clap::{Args, Subcommand};
+use client::{Client, v1};
+use std::fmt::Write as _;
+use std::time::Duration;
+
+/// `muster workers ...`
+#[derive(Debug, Subcommand)]
+pub enum WorkersCommand {
+    /// List all workers
+    List(ListArgs),
+    /// Show one worker with its devices, labels and jobs
+    Show(NameArgs),
+    /// Place nothing new here; what runs goes on
+    Cordon(NamesArgs),
+    /// Place gangs here again
+    Uncordon(NamesArgs),
+    /// Cordon, and move what runs here elsewhere: stopped with its grace, started again from its last checkpoint
+    Drain(DrainArgs),
+}
+
+/// `muster workers list`
+#[derive(Args, Debug)]
+pub struct ListArgs {
+    /// Show again whenever something changes, until interrupted
+    #[arg(long, short)]
+    watch: bool,
+}
+
+/// One worker.
+#[derive(Args, Debug)]
+pub struct NameArgs {
+    /// The worker's name
+    worker: String,
+}
+
+/// Some workers.
+#[derive(Args, Debug)]
+pub struct NamesArgs {
+    /// The workers' names
+    #[arg(required = true)]
+    workers: Vec<String>,
+}
+
+/// `muster workers drain`
+#[derive(Args, Debug)]
+pub struct DrainArgs {
+    /// The workers' names
+    #[arg(required = true)]
+    workers: Vec<String>,
+    /// Return when nothing runs there any more
+    #[arg(long)]
+    wait: bool,
+}
+
+/// Runs it.
+pub async fn run(command: WorkersCommand, client: &Client, session: &Session) -> anyhow::Result<Exit> {
+    match command {
+        WorkersCommand::List(args) => list(args.watch, client, session).await,
+        WorkersCommand::Show(args) => {
+            let worker = one(client, &args.worker).await?;
+            session.output.print(&json::worker(&worker), |output| page(&worker, output))?;
+            Ok(Exit::Success)
+        }
+        WorkersCommand::Cordon(args) => {
+            let mut changed = Vec::new();
+            for name in &args.workers {
+                changed.push(client.cordon(name).await?);
+            }
+            print_states(&changed, session)
+        }
+        WorkersCommand::Uncordon(args) => {
+            let mut changed = Vec::new();
+            for name in &args.workers {
+                changed.push(client.uncordon(name).await?);
+            }
+            print_states(&changed, session)
+        }
+        WorkersCommand::Drain(args) => drain(&args, client, session).await,
+    }
+}
+
+async fn list(watch: bool, client: &Client, session: &Session) -> anyhow::Result<Exit> {
+    show(session, watch, || async {
+        let workers = client.workers().await?;
+        let value = serde_json::json!({ "workers": workers.iter().map(json::worker).collect::<Vec<_>>() });
+        Ok(Shown { value, table: Box::new(move |output| table(&workers, output)) })
+    })
+    .await
+}
+
+async fn one(client: &Client, name: &str) -> anyhow::Result<v1::Worker> {
+    let workers = client.workers().await?;
+    let known: Vec<String> = workers.iter().map(|worker| worker.name.clone()).collect();
+    workers
+        .into_iter()
+        .find(|worker| worker.name == name)
+        .ok_or_else(|| not_found(format!("no worker {name:?}; there are: {}", known.join(", "))))
+}
+
+async fn drain(args: &DrainArgs, client: &Client, session: &Session) -> anyhow::Result<Exit> {
+    let mut changed = Vec::new();
+    for name in &args.workers {
+        changed.push(client.drain(name).await?);
+    }
+    while args.wait && changed.iter().any(|worker| !worker.jobs.is_empty()) {
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        let workers = client.workers().await?;
+        for worker in &mut changed {
+            let now = workers.iter().find(|now| now.name == worker.name);
+            *worker = now.cloned().with_context(|| format!("worker {} is gone", worker.name))?;
+        }
+    }
+    print_states(&changed, session)
+}
+
+fn print_states(workers: &[v1::Worker], session: &Session) -> anyhow::Result<Exit> {
+    let value = serde_json::json!({ "workers": workers.iter().map(json::worker).collect::<Vec<_>>() });
+    session.output.print(&value, |output| {
+        workers.iter().fold(String::new(), |mut text, worker| {
+            let state = output.paint(style::state(&worker.state), &worker.state);
+            let _ = writeln!(text, "{}: {state}, {} jobs running", worker.name, worker.jobs.len());
+            text
+        })
+    })?;
+    Ok(Exit::Success)
+}
+
+fn table(workers: &[v1::Worker], output: &Output) -> String {
+    let mut table = Table::new(vec![
+        Column::whole("NAME"),
+        Column::whole("STATE"),
+        Column::number("CPUS"),
+        Column::number("MEMORY"),
+        Column::number("GPUS"),
+        Column::text("JOBS"),
+        Column::text("ZONE"),
+        Column::text("RACK"),
+        Column::text("ADDRESS"),
+        Column::text("VERSION"),
+    ]);
+    for worker in workers {
+        let jobs: Vec<String> = worker.jobs.iter().map(ToString::to_string).collect();
+        let gpus_used = worker.devices.iter().filter(|device| device.job > 0).count();
+        table.row(vec![
+            worker.name.as_str().into(),
+            Cell::state(&worker.state),
+            format!("{}/{}", worker.cpus_used, worker.cpus_total).into(),
+            format!("{}/{}", text::bytes(worker.memory_bytes_used), text::bytes(worker.memory_bytes_total)).into(),
+            format!("{gpus_used}/{}", worker.devices.len()).into(),
+            jobs.join(",").into(),
+            worker.zone.as_str().into(),
+            worker.rack.as_str().into(),
+            worker.data_address.as_str().into(),
+            worker.version.as_str().into(),
+        ]);
+    }
+    table.render(output, "no workers")
+}
+
+fn page(worker: &v1::Worker, output: &Output) -> String {
+    let state = output.paint(style::state(&worker.state), &worker.state);
+    let mut page = format!("{}  {state}\n", output.paint(style::HEAD, &worker.name));
+    let memory = (text::bytes(worker.memory_bytes_used), text::bytes(worker.memory_bytes_total));
+    let _ = writeln!(page, "  cpus       {} of {} used", worker.cpus_used, worker.cpus_total);
+    let _ = writeln!(page, "  memory     {} of {} used", memory.0, memory.1);
+    let _ = writeln!(page, "  zone, rack {}, {}", or_dash(&worker.zone), or_dash(&worker.rack));
+    let _ = writeln!(page, "  address    {}", worker.data_address);
+    let _ = writeln!(page, "  version    {}", worker.version);
+    let _ = writeln!(page, "  registered {}", text::instant(worker.registered_ms));
+    for (key, value) in &worker.labels {
+        let _ = writeln!(page, "  label      {}", crate::output::table::clean(&format!("{key}={value}")));
+    }
+    let jobs: Vec<String> = worker.jobs.iter().map(ToString::to_string).collect();
+    let _ = writeln!(page, "  jobs       {}", or_dash(&jobs.join(", ")));
+    if !worker.devices.is_empty() {
+        let _ = write!(page, "\n{}", devices(&worker.devices, output));
+    }
+    page
+}
+
+fn devices(devices: &[v1::Device], output: &Output) -> String {
+    let mut table = Table::new(vec![
+        Column::number("GPU"),
+        Column::text("NAME"),
+        Column::number("MEMORY"),
+        Column::whole("STATE"),
+        Column::text("UUID"),
+    ]);
+    for device in devices {
+        let state = match (device.healthy, device.job) {
+            (false, _) => Cell::styled("unhealthy", style::BAD),
+            (true, 0) => Cell::styled("free", style::GOOD),
+            (true, job) => format!("job {job}").into(),
+        };
+        table.row(vec![
+            device.index.to_string().into(),
+            device.name.as_str().into(),
+            text::bytes(device.memory_bytes).into(),
+            state,
+            device.uuid.as_str().into(),
+        ]);
+    }
+    table.render(output, "")
+}
+
+fn or_dash(text: &str) -> &str {
+    if text.is_empty() { "-" } else { text }
+}

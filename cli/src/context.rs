@@ -1,0 +1,202 @@
+//! Which cluster a command talks to: a flag, the environment, or the current context of `~/.config/muster/config.json`.
+
+use crate::failure::{bad_input, not_found};
+use anyhow::Context as _;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+/// Where a coordinator listens when nobody says otherwise.
+pub const DEFAULT_COORDINATOR: &str = "127.0.0.1:7070";
+
+/// The configuration file.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Contexts {
+    /// Used when nothing else is said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub current: Option<String>,
+    /// By name.
+    #[serde(default)]
+    pub contexts: BTreeMap<String, Cluster>,
+}
+
+/// One known cluster.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Cluster {
+    /// `host:port` of its coordinators.
+    pub coordinators: Vec<String>,
+}
+
+/// What was said on the command line.
+#[derive(Clone, Debug, Default)]
+pub struct Wanted {
+    /// `--coordinators`
+    pub coordinators: Vec<String>,
+    /// `--context`
+    pub context: Option<String>,
+}
+
+/// What the environment says.
+#[derive(Clone, Debug, Default)]
+pub struct Environment {
+    /// `MUSTER_COORDINATORS`
+    pub coordinators: Option<String>,
+    /// `MUSTER_CONTEXT`
+    pub context: Option<String>,
+}
+
+impl Environment {
+    /// Reads it.
+    pub fn read() -> Self {
+        Environment {
+            coordinators: daemon::environment::text("MUSTER_COORDINATORS"),
+            context: daemon::environment::text("MUSTER_CONTEXT"),
+        }
+    }
+}
+
+/// The addresses to use. The most explicit word counts: flags before environment before the file, addresses before names.
+pub fn choose(wanted: &Wanted, environment: &Environment, file: &Contexts) -> anyhow::Result<Vec<String>> {
+    if !wanted.coordinators.is_empty() {
+        return Ok(wanted.coordinators.clone());
+    }
+    if let Some(name) = &wanted.context {
+        return named(file, name);
+    }
+    if let Some(list) = &environment.coordinators {
+        let addresses: Vec<String> =
+            list.split(',').map(str::trim).filter(|part| !part.is_empty()).map(str::to_owned).collect();
+        if addresses.is_empty() {
+            return Err(bad_input("MUSTER_COORDINATORS names no address: write host:port,host:port"));
+        }
+        return Ok(addresses);
+    }
+    match environment.context.as_ref().or(file.current.as_ref()) {
+        Some(name) => named(file, name),
+        None => Ok(vec![DEFAULT_COORDINATOR.to_owned()]),
+    }
+}
+
+fn named(file: &Contexts, name: &str) -> anyhow::Result<Vec<String>> {
+    if let Some(cluster) = file.contexts.get(name) {
+        return Ok(cluster.coordinators.clone());
+    }
+    let known: Vec<&str> = file.contexts.keys().map(String::as_str).collect();
+    let known = if known.is_empty() { "there are none yet".to_owned() } else { format!("known: {}", known.join(", ")) };
+    Err(not_found(format!("no context {name:?}; {known}")))
+}
+
+/// `MUSTER_CONFIG`, or `config.json` under `$XDG_CONFIG_HOME/muster` or `~/.config/muster`.
+pub fn config_path() -> anyhow::Result<PathBuf> {
+    if let Some(path) = daemon::environment::text("MUSTER_CONFIG") {
+        return Ok(path.into());
+    }
+    let folder = daemon::environment::text("XDG_CONFIG_HOME")
+        .map(PathBuf::from)
+        .or_else(|| daemon::environment::text("HOME").map(|home| Path::new(&home).join(".config")))
+        .context("neither MUSTER_CONFIG, XDG_CONFIG_HOME nor HOME is set: no place for contexts")?;
+    Ok(folder.join("muster/config.json"))
+}
+
+/// Reads the file; an absent one holds nothing.
+pub fn load(path: &Path) -> anyhow::Result<Contexts> {
+    let text = match std::fs::read_to_string(path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Contexts::default()),
+        Err(error) => return Err(error).with_context(|| format!("cannot read {}", path.display())),
+    };
+    serde_json::from_str(&text).map_err(|error| bad_input(format!("{} is not valid: {error}", path.display())))
+}
+
+/// Changes the file under a lock, so that two commands at once both count.
+pub fn update(path: &Path, change: impl FnOnce(&mut Contexts)) -> anyhow::Result<()> {
+    let folder = path.parent().context("the configuration file has no folder")?;
+    daemon::files::create_private_folder(folder).with_context(|| format!("cannot make {}", folder.display()))?;
+    let lock = std::fs::File::create(path.with_extension("lock")).context("cannot lock the configuration")?;
+    rustix::fs::flock(&lock, rustix::fs::FlockOperation::LockExclusive).context("cannot lock the configuration")?;
+    let mut contexts = load(path)?;
+    change(&mut contexts);
+    let mut text = serde_json::to_string_pretty(&contexts)?;
+    text.push('\n');
+    daemon::files::write_atomically(path, text.as_bytes()).with_context(|| format!("cannot write {}", path.display()))
+}
+
+/// Adds or replaces a context.
+pub fn remember(path: &Path, name: &str, coordinators: Vec<String>) -> anyhow::Result<()> {
+    update(path, |contexts| {
+        contexts.contexts.insert(name.to_owned(), Cluster { coordinators });
+    })
+}
+
+/// Removes a context, but only while it names these coordinators: somebody may have made it anew.
+pub fn forget(path: &Path, name: &str, coordinators: &[String]) -> anyhow::Result<()> {
+    update(path, |contexts| {
+        if contexts.contexts.get(name).is_some_and(|cluster| cluster.coordinators == coordinators) {
+            contexts.contexts.remove(name);
+            if contexts.current.as_deref() == Some(name) {
+                contexts.current = None;
+            }
+        }
+    })
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    fn file() -> Contexts {
+        let cluster = |address: &str| Cluster { coordinators: vec![address.to_owned()] };
+        Contexts {
+            current: Some("lab".into()),
+            contexts: [("lab".to_owned(), cluster("lab:1")), ("demo".to_owned(), cluster("demo:1"))].into(),
+        }
+    }
+
+    #[test]
+    fn the_most_explicit_word_counts() {
+        let mut wanted = Wanted { coordinators: vec!["flag:1".into()], context: Some("demo".into()) };
+        let mut environment = Environment { coordinators: Some("env:1, env:2".into()), context: Some("demo".into()) };
+        assert_eq!(choose(&wanted, &environment, &file()).unwrap(), ["flag:1"]);
+        wanted.coordinators.clear();
+        assert_eq!(choose(&wanted, &environment, &file()).unwrap(), ["demo:1"]);
+        wanted.context = None;
+        assert_eq!(choose(&wanted, &environment, &file()).unwrap(), ["env:1", "env:2"]);
+        environment.coordinators = None;
+        assert_eq!(choose(&wanted, &environment, &file()).unwrap(), ["demo:1"]);
+        environment.context = None;
+        assert_eq!(choose(&wanted, &environment, &file()).unwrap(), ["lab:1"]);
+        assert_eq!(choose(&wanted, &environment, &Contexts::default()).unwrap(), [DEFAULT_COORDINATOR]);
+    }
+
+    #[test]
+    fn an_unknown_context_is_named_with_the_known_ones() {
+        let wanted = Wanted { context: Some("prod".into()), ..Wanted::default() };
+        let error = choose(&wanted, &Environment::default(), &file()).unwrap_err();
+        assert!(error.to_string().contains("\"prod\"") && error.to_string().contains("demo, lab"), "{error}");
+        assert_eq!(crate::failure::exit_of(&error), crate::failure::Exit::NotFound);
+    }
+
+    #[test]
+    fn contexts_are_kept_and_only_ones_own_is_forgotten() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a/b/config.json");
+        assert_eq!(load(&path).unwrap(), Contexts::default());
+        remember(&path, "demo", vec!["x:1".into()]).unwrap();
+        forget(&path, "demo", &["y:1".to_owned()]).unwrap();
+        assert_eq!(load(&path).unwrap().contexts["demo"].coordinators, ["x:1"]);
+        forget(&path, "demo", &["x:1".to_owned()]).unwrap();
+        assert!(load(&path).unwrap().contexts.is_empty());
+    }
+
+    #[test]
+    fn a_damaged_file_is_named_not_overwritten() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("config.json");
+        std::fs::write(&path, "{").unwrap();
+        assert!(remember(&path, "demo", vec![]).unwrap_err().to_string().contains("config.json"));
+        assert_eq!(std::fs::read(&path).unwrap(), b"{");
+    }
+}

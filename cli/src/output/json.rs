@@ -1,0 +1,309 @@
+//! Messages of `muster.v1` as JSON: the proto's own snake_case names, hashes as hex, times in milliseconds since 1970.
+//!
+//! Names here are an interface: they may be added to, never changed. `docs/cli.md` lists them.
+
+use client::v1;
+use serde_json::{Map, Value, json};
+
+/// A job in a list.
+pub fn summary(job: &v1::JobSummary) -> Value {
+    json!({
+        "id": job.id,
+        "phase": job.phase,
+        "display_name": job.display_name,
+        "experiment_name": job.experiment_name,
+        "submitted_ms": job.submitted_ms,
+        "started_ms": job.started_ms,
+        "ended_ms": job.ended_ms,
+        "attempts": job.attempts,
+        "world_size": job.world_size,
+        "reason": job.reason,
+        "priority": job.priority,
+        "queue": job.queue,
+        "workers": job.workers,
+    })
+}
+
+/// A change of a job.
+pub fn event(event: &v1::JobEvent) -> Value {
+    json!({ "index": event.index, "job": event.job.as_ref().map(summary) })
+}
+
+/// A job with everything that is known of it.
+pub fn job(job: &v1::Job) -> Value {
+    json!({
+        "summary": job.summary.as_ref().map(summary),
+        "spec": job.spec.as_ref().map(spec),
+        "attempts": job.attempts.iter().map(attempt).collect::<Vec<_>>(),
+        "checkpoints": job.checkpoints.iter().map(checkpoint).collect::<Vec<_>>(),
+        "outputs": job.outputs.iter().map(output).collect::<Vec<_>>(),
+    })
+}
+
+/// What was asked for.
+pub fn spec(spec: &v1::JobSpec) -> Value {
+    let inputs: Map<String, Value> = spec.inputs.iter().map(|(name, value)| (name.clone(), input(value))).collect();
+    let outputs: Map<String, Value> =
+        spec.outputs.iter().map(|(name, value)| (name.clone(), json!({ "description": value.description }))).collect();
+    json!({
+        "display_name": spec.display_name,
+        "experiment_name": spec.experiment_name,
+        "description": spec.description,
+        "tags": spec.tags,
+        "command": spec.command,
+        "code": spec.code.as_ref().map(|code| json!({
+            "tree": hex(&code.tree),
+            "git_commit": code.git_commit,
+            "git_branch": code.git_branch,
+            "git_dirty": code.git_dirty,
+        })),
+        "environment_variables": spec.environment_variables,
+        "inputs": inputs,
+        "outputs": outputs,
+        "gang": spec.gang.as_ref().map(gang),
+        "timeout_ms": spec.timeout_ms,
+        "grace_ms": spec.grace_ms,
+        "priority": spec.priority,
+        "queue": spec.queue,
+        "max_restarts": spec.max_restarts,
+        "restart_backoff_ms": spec.restart_backoff_ms,
+    })
+}
+
+fn input(input: &v1::Input) -> Value {
+    match &input.value {
+        Some(v1::input::Value::Literal(text)) => json!({ "literal": text }),
+        Some(v1::input::Value::Data(data)) => {
+            json!({ "data": { "folder": data.folder, "tree": hex(&data.tree), "origin": data.origin } })
+        }
+        None => Value::Null,
+    }
+}
+
+fn gang(gang: &v1::Gang) -> Value {
+    let distribution = match gang.distribution() {
+        v1::Distribution::None => "none",
+        v1::Distribution::Pytorch => "pytorch",
+        v1::Distribution::Tensorflow => "tensorflow",
+        v1::Distribution::Mpi => "mpi",
+    };
+    json!({
+        "instances": gang.instances,
+        "ranks_per_instance": gang.ranks_per_instance,
+        "cpus_per_rank": gang.cpus_per_rank,
+        "memory_bytes_per_rank": gang.memory_bytes_per_rank,
+        "gpus_per_rank": gang.gpus_per_rank,
+        "distribution": distribution,
+        "tensorflow_worker_count": gang.tensorflow_worker_count,
+        "tensorflow_parameter_server_count": gang.tensorflow_parameter_server_count,
+        "spread": gang.spread,
+    })
+}
+
+fn attempt(attempt: &v1::Attempt) -> Value {
+    let members: Vec<Value> = attempt
+        .members
+        .iter()
+        .map(|member| {
+            json!({
+                "node_rank": member.node_rank,
+                "worker": member.worker,
+                "ranks": member.ranks,
+                "devices": member.devices,
+            })
+        })
+        .collect();
+    json!({
+        "number": attempt.number,
+        "token": attempt.token,
+        "phase": attempt.phase,
+        "placed_ms": attempt.placed_ms,
+        "running_ms": attempt.running_ms,
+        "ended_ms": attempt.ended_ms,
+        "cause_kind": attempt.cause_kind,
+        "cause": attempt.cause,
+        "members": members,
+        "ranks": attempt.ranks.iter().map(rank).collect::<Vec<_>>(),
+        "resumed_from_step": attempt.resumed_from_step,
+    })
+}
+
+fn rank(rank: &v1::RankResult) -> Value {
+    json!({
+        "rank": rank.rank,
+        "worker": rank.worker,
+        "exit_code": rank.exit_code,
+        "signal": rank.signal,
+        "stopped": rank.stopped,
+        "ended_ms": rank.ended_ms,
+        "final_metrics": rank.final_metrics,
+    })
+}
+
+fn checkpoint(checkpoint: &v1::Checkpoint) -> Value {
+    json!({
+        "step": checkpoint.step,
+        "tree": hex(&checkpoint.tree),
+        "saved_ms": checkpoint.saved_ms,
+        "attempt": checkpoint.attempt,
+    })
+}
+
+fn output(output: &v1::JobOutput) -> Value {
+    json!({ "name": output.name, "node_rank": output.node_rank, "tree": hex(&output.tree), "bytes": output.bytes })
+}
+
+/// Why a job waits or how it ended.
+pub fn explanation(job_id: u64, explanation: &v1::Explanation) -> Value {
+    json!({
+        "job_id": job_id,
+        "phase": explanation.phase,
+        "summary": explanation.summary,
+        "details": explanation.details,
+        "position": explanation.position,
+        "ahead": explanation.ahead,
+        "hints": explanation.hints,
+    })
+}
+
+/// A metric point. A value that JSON has no number for is `null`.
+pub fn point(point: &v1::MetricPoint) -> Value {
+    json!({
+        "attempt": point.attempt,
+        "rank": point.rank,
+        "name": point.name,
+        "value": point.value,
+        "step": point.step,
+        "time_ms": point.time_ms,
+    })
+}
+
+/// The state of the cluster.
+pub fn status(status: &v1::ClusterStatus) -> Value {
+    json!({
+        "cluster_id": status.cluster_id,
+        "leader": status.leader,
+        "term": status.term,
+        "commit_index": status.commit_index,
+        "applied_index": status.applied_index,
+        "members": members(&status.members),
+        "workers_ready": status.workers_ready,
+        "workers_lost": status.workers_lost,
+        "workers_cordoned": status.workers_cordoned,
+        "jobs_by_phase": status.jobs_by_phase,
+        "cpus_total": status.cpus_total,
+        "cpus_used": status.cpus_used,
+        "devices_total": status.devices_total,
+        "devices_used": status.devices_used,
+        "version": status.version,
+        "answered_by": status.answered_by,
+    })
+}
+
+/// The coordinators.
+pub fn members(members: &[v1::ClusterMember]) -> Value {
+    let member = |member: &v1::ClusterMember| {
+        json!({
+            "id": member.id,
+            "address": member.address,
+            "http_address": member.http_address,
+            "role": member.role,
+            "voter": member.voter,
+            "lag_entries": member.lag_entries,
+        })
+    };
+    members.iter().map(member).collect()
+}
+
+/// One worker.
+pub fn worker(worker: &v1::Worker) -> Value {
+    let devices: Vec<Value> = worker
+        .devices
+        .iter()
+        .map(|device| {
+            json!({
+                "index": device.index,
+                "uuid": device.uuid,
+                "name": device.name,
+                "memory_bytes": device.memory_bytes,
+                "healthy": device.healthy,
+                "job": device.job,
+            })
+        })
+        .collect();
+    json!({
+        "name": worker.name,
+        "state": worker.state,
+        "cpus_total": worker.cpus_total,
+        "cpus_used": worker.cpus_used,
+        "memory_bytes_total": worker.memory_bytes_total,
+        "memory_bytes_used": worker.memory_bytes_used,
+        "devices": devices,
+        "labels": worker.labels,
+        "zone": worker.zone,
+        "rack": worker.rack,
+        "data_address": worker.data_address,
+        "version": worker.version,
+        "jobs": worker.jobs,
+        "registered_ms": worker.registered_ms,
+    })
+}
+
+/// The graph of what made what.
+pub fn lineage(graph: &v1::LineageGraph) -> Value {
+    let nodes: Vec<Value> = graph
+        .nodes
+        .iter()
+        .map(|node| json!({ "id": node.id, "kind": node.kind, "label": node.label, "facts": node.facts }))
+        .collect();
+    let edges: Vec<Value> =
+        graph.edges.iter().map(|edge| json!({ "from": edge.from, "to": edge.to, "role": edge.role })).collect();
+    json!({ "nodes": nodes, "edges": edges })
+}
+
+fn hex(bytes: &[u8]) -> String {
+    use std::fmt::Write as _;
+    bytes.iter().fold(String::new(), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_a_job_in_a_list_stay() {
+        let value = summary(&v1::JobSummary::default());
+        let names: Vec<&String> = value.as_object().map(|map| map.keys().collect()).unwrap_or_default();
+        assert_eq!(
+            names,
+            [
+                "attempts",
+                "display_name",
+                "ended_ms",
+                "experiment_name",
+                "id",
+                "phase",
+                "priority",
+                "queue",
+                "reason",
+                "started_ms",
+                "submitted_ms",
+                "workers",
+                "world_size"
+            ]
+        );
+    }
+
+    #[test]
+    fn hashes_are_hex_and_absent_parts_null() {
+        let value = job(&v1::Job {
+            checkpoints: vec![v1::Checkpoint { tree: vec![0xab, 1].into(), ..Default::default() }],
+            ..Default::default()
+        });
+        assert_eq!(value["checkpoints"][0]["tree"], "ab01");
+        assert!(value["summary"].is_null());
+    }
+}

@@ -1,0 +1,120 @@
+//! Times, amounts and hashes as people read them.
+
+use types::{ContentHash, Millis, Timestamp};
+
+/// `2026-03-01 14:05:09` in UTC; `-` for never.
+pub fn instant(ms: u64) -> String {
+    if ms == 0 {
+        return "-".into();
+    }
+    let seconds = ms / 1_000;
+    let (year, month, day) = civil(seconds / 86_400);
+    let of_day = seconds % 86_400;
+    format!("{year:04}-{month:02}-{day:02} {:02}:{:02}:{:02}Z", of_day / 3_600, of_day / 60 % 60, of_day % 60)
+}
+
+/// Days since 1970 to a calendar date (H. Hinnant, "chrono-compatible low-level date algorithms", `civil_from_days`).
+fn civil(days: u64) -> (u64, u64, u64) {
+    let shifted = days + 719_468;
+    let era = shifted / 146_097;
+    let of_era = shifted % 146_097;
+    let year_of_era = (of_era - of_era / 1_460 + of_era / 36_524 - of_era / 146_096) / 365;
+    let day_of_year = of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let month_shifted = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * month_shifted + 2) / 5 + 1;
+    let month = if month_shifted < 10 { month_shifted + 3 } else { month_shifted - 9 };
+    (year_of_era + era * 400 + u64::from(month <= 2), month, day)
+}
+
+/// How long ago; `-` for never.
+pub fn age(ms: u64, now: Timestamp) -> String {
+    if ms == 0 { "-".into() } else { short(now.since(Timestamp(ms))) }
+}
+
+/// From start to end, or to now while it lasts; `-` before the start.
+pub fn duration(started_ms: u64, ended_ms: u64, now: Timestamp) -> String {
+    if started_ms == 0 {
+        return "-".into();
+    }
+    let end = if ended_ms == 0 { now } else { Timestamp(ended_ms) };
+    short(end.since(Timestamp(started_ms)))
+}
+
+/// A span in one or two units: `850ms`, `12.3s`, `4m05s`, `3h10m`, `2d04h`.
+pub fn short(span: Millis) -> String {
+    match span.0 {
+        ms @ 0..1_000 => format!("{ms}ms"),
+        ms @ 1_000..60_000 => format!("{}.{}s", ms / 1_000, ms % 1_000 / 100),
+        ms @ 60_000..3_600_000 => format!("{}m{:02}s", ms / 60_000, ms % 60_000 / 1_000),
+        ms @ 3_600_000..86_400_000 => format!("{}h{:02}m", ms / 3_600_000, ms % 3_600_000 / 60_000),
+        ms => format!("{}d{:02}h", ms / 86_400_000, ms % 86_400_000 / 3_600_000),
+    }
+}
+
+/// Bytes in binary units: `512 B`, `1.5 MiB`.
+pub fn bytes(count: u64) -> String {
+    const UNITS: [&str; 5] = ["KiB", "MiB", "GiB", "TiB", "PiB"];
+    if count < 1_024 {
+        return format!("{count} B");
+    }
+    let mut value = count as f64 / 1_024.0;
+    let mut unit = 0;
+    while value >= 1_023.95 && unit + 1 < UNITS.len() {
+        value /= 1_024.0;
+        unit += 1;
+    }
+    format!("{value:.1} {}", UNITS[unit])
+}
+
+/// A hash from the wire, short; `-` when it is none.
+pub fn hash(bytes: &[u8]) -> String {
+    ContentHash::from_slice(bytes).map_or_else(|| "-".into(), |hash| hash.short())
+}
+
+/// Up to four significant digits, no needless zeros.
+pub fn number(value: f64) -> String {
+    if value == 0.0 || !value.is_finite() {
+        return format!("{value}");
+    }
+    let magnitude = value.abs();
+    if !(1e-4..1e6).contains(&magnitude) {
+        return format!("{value:.3e}");
+    }
+    let digits = (3 - magnitude.log10().floor() as i32).clamp(0, 8) as usize;
+    let text = format!("{value:.digits$}");
+    if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.').to_owned() } else { text }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn instants_are_calendar_dates() {
+        assert_eq!(instant(951_782_400_000), "2000-02-29 00:00:00Z");
+        assert_eq!(instant(1_767_225_599_999), "2025-12-31 23:59:59Z");
+        assert_eq!(instant(0), "-");
+    }
+
+    #[test]
+    fn spans_and_amounts_read_well() {
+        assert_eq!(short(Millis(850)), "850ms");
+        assert_eq!(short(Millis(12_349)), "12.3s");
+        assert_eq!(short(Millis(245_000)), "4m05s");
+        assert_eq!(short(Millis(187_200_000)), "2d04h");
+        assert_eq!(bytes(1_023), "1023 B");
+        assert_eq!(bytes(1_536), "1.5 KiB");
+        assert_eq!(bytes(1 << 30), "1.0 GiB");
+        assert_eq!(bytes((1 << 20) - 1), "1.0 MiB");
+    }
+
+    #[test]
+    fn numbers_keep_four_digits() {
+        for (value, text) in
+            [(0.97_531, "0.9753"), (123.456, "123.5"), (5.0, "5"), (0.0, "0"), (1e-7, "1.000e-7"), (100.0, "100")]
+        {
+            assert_eq!(number(value), text);
+        }
+        assert_eq!(number(f64::NAN), "NaN");
+    }
+}

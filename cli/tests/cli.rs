@@ -1,0 +1,191 @@
+//! The binary from outside: help, bad usage, no cluster, bad job files, contexts, completions.
+#![allow(clippy::unwrap_used)]
+
+use std::path::Path;
+use std::process::{Command, Output};
+
+/// `muster` with a home of its own.
+fn muster(home: &Path, arguments: &[&str]) -> Output {
+    command(home, arguments).output().unwrap()
+}
+
+fn command(home: &Path, arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_muster"));
+    command.args(arguments).env_clear().env("HOME", home);
+    command
+}
+
+fn dead_address() -> String {
+    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string()
+}
+
+fn stdout(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+#[test]
+fn help_has_examples_and_exit_codes() {
+    let home = tempfile::tempdir().unwrap();
+    let help = muster(home.path(), &["--help"]);
+    assert_eq!(help.status.code(), Some(0));
+    for word in ["demo", "coordinator", "worker", "submit", "jobs", "logs", "metrics", "lineage", "Exit codes"] {
+        assert!(stdout(&help).contains(word), "{word} in {}", stdout(&help));
+    }
+    for command in [&["submit", "--help"][..], &["logs", "--help"], &["demo", "--help"], &["jobs", "list", "--help"]] {
+        let help = muster(home.path(), command);
+        assert_eq!(help.status.code(), Some(0), "{command:?}");
+        assert!(stdout(&help).contains("Examples:"), "{command:?}");
+    }
+    assert!(stdout(&muster(home.path(), &["train", "--help"])).contains("--config"));
+}
+
+#[test]
+fn bad_usage_is_2_and_says_what_was_meant() {
+    let home = tempfile::tempdir().unwrap();
+    for bad in [
+        &["jbos"][..],
+        &["jobs", "show"],
+        &["jobs", "show", "seven"],
+        &["jobs", "show", "0"],
+        &["jobs", "list", "--phase", "sleeping", "--coordinators", "127.0.0.1:1"],
+        &["logs", "7", "--stream", "stdin"],
+        &["logs", "7", "--tail", "many"],
+        &["--output", "xml", "jobs", "list"],
+        &["contexts", "set", "x"],
+        &["demo", "--stop", "--keep"],
+    ] {
+        let output = muster(home.path(), bad);
+        assert_eq!(output.status.code(), Some(2), "{bad:?}: {}", stderr(&output));
+        assert!(!stderr(&output).is_empty(), "{bad:?}");
+    }
+    assert!(stderr(&muster(home.path(), &["jbos"])).contains("jobs"));
+}
+
+#[test]
+fn without_a_cluster_it_is_4_with_every_address_and_a_hint() {
+    let home = tempfile::tempdir().unwrap();
+    let (one, two) = (dead_address(), dead_address());
+    let both = format!("{one},{two}");
+    let job = home.path().join("job.yml");
+    std::fs::write(&job, "command: echo hi\n").unwrap();
+    for call in [&["submit", job.to_str().unwrap()][..], &["jobs", "list", "--watch"], &["logs", "1", "-f"]] {
+        let output = command(home.path(), call).env("MUSTER_COORDINATORS", &both).output().unwrap();
+        let text = stderr(&output);
+        assert_eq!(output.status.code(), Some(4), "{call:?}: {text}");
+        assert!(text.contains(&one) && text.contains(&two) && text.contains("refused"), "{call:?}: {text}");
+        assert!(text.contains("muster demo"), "{text}");
+        assert!(output.stdout.is_empty());
+    }
+}
+
+#[test]
+fn a_bad_job_file_is_2_with_all_its_faults_before_any_call() {
+    let home = tempfile::tempdir().unwrap();
+    let job = home.path().join("job.yml");
+    std::fs::write(&job, "comand: echo\nresources:\n  instance_cout: 2\ncode: ./missing\n").unwrap();
+    let output = muster(home.path(), &["submit", job.to_str().unwrap(), "--coordinators", &dead_address()]);
+    let text = stderr(&output);
+    assert_eq!(output.status.code(), Some(2), "{text}");
+    for part in ["job.yml:1:", "comand", "job.yml:3:", "instance_cout", "\"instance_count\""] {
+        assert!(text.contains(part), "{part} in {text}");
+    }
+    let missing = muster(home.path(), &["submit", "/no/such/job.yml"]);
+    assert_eq!(missing.status.code(), Some(2));
+    assert!(stderr(&missing).contains("/no/such/job.yml"));
+}
+
+#[test]
+fn a_missing_code_folder_is_2_with_its_line() {
+    let home = tempfile::tempdir().unwrap();
+    let job = home.path().join("job.yml");
+    std::fs::write(&job, "command: echo\ncode: ./missing\n").unwrap();
+    let output = muster(home.path(), &["submit", job.to_str().unwrap()]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(stderr(&output).contains("job.yml:2:") && stderr(&output).contains("missing"), "{}", stderr(&output));
+}
+
+#[test]
+fn a_good_job_file_is_checked_without_a_cluster() {
+    let home = tempfile::tempdir().unwrap();
+    std::fs::write(home.path().join("run.sh"), "echo hi\n").unwrap();
+    let job = home.path().join("job.yml");
+    std::fs::write(&job, "command: sh run.sh\ncode: .\nresources:\n  instance_count: 3\n").unwrap();
+    let output = muster(home.path(), &["submit", "--check", job.to_str().unwrap(), "-o", "json"]);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    let spec: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(spec["gang"]["instances"], 3);
+    assert_eq!(spec["code"]["tree"].as_str().unwrap().len(), 64);
+}
+
+#[test]
+fn contexts_are_set_used_listed_and_removed() {
+    let home = tempfile::tempdir().unwrap();
+    let run = |arguments: &[&str]| muster(home.path(), arguments);
+    assert!(stdout(&run(&["contexts", "list"])).contains("no contexts"));
+    assert!(run(&["contexts", "set", "lab", "--coordinators", "127.0.0.1:1,127.0.0.1:2"]).status.success());
+    assert!(run(&["contexts", "use", "lab"]).status.success());
+    let listed: serde_json::Value = serde_json::from_slice(&run(&["contexts", "list", "-o", "json"]).stdout).unwrap();
+    assert_eq!(listed["current"], "lab");
+    assert_eq!(listed["contexts"]["lab"]["coordinators"][1], "127.0.0.1:2");
+    assert!(stderr(&run(&["jobs", "list"])).contains("127.0.0.1:2"));
+    assert_eq!(run(&["--context", "nowhere", "jobs", "list"]).status.code(), Some(3));
+    assert!(run(&["contexts", "remove", "lab"]).status.success());
+    assert_eq!(run(&["contexts", "use", "lab"]).status.code(), Some(3));
+}
+
+#[test]
+fn completions_name_the_commands() {
+    let home = tempfile::tempdir().unwrap();
+    for shell in ["bash", "zsh", "fish"] {
+        let script = muster(home.path(), &["completions", shell]);
+        assert!(script.status.success());
+        assert!(stdout(&script).contains("cordon"), "{shell}");
+    }
+}
+
+#[test]
+fn a_reader_that_leaves_is_no_error() {
+    let home = tempfile::tempdir().unwrap();
+    let mut child = command(home.path(), &["completions", "bash"])
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    drop(child.stdout.take());
+    let output = child.wait_with_output().unwrap();
+    assert_eq!((output.status.code(), stderr(&output).as_str()), (Some(0), ""));
+}
+
+#[test]
+fn no_colours_where_nobody_sees_them() {
+    let home = tempfile::tempdir().unwrap();
+    for arguments in [&["--help"][..], &["contexts", "list"], &["jbos"]] {
+        let output = muster(home.path(), arguments);
+        assert!(!stdout(&output).contains('\u{1b}') && !stderr(&output).contains('\u{1b}'), "{arguments:?}");
+    }
+}
+
+#[test]
+fn a_wrong_training_option_is_2() {
+    let home = tempfile::tempdir().unwrap();
+    let output = muster(home.path(), &["train", "--training.epochs"]);
+    assert_eq!(output.status.code(), Some(2), "{}", stderr(&output));
+}
+
+#[test]
+fn stopping_a_demo_that_never_was_is_3() {
+    let home = tempfile::tempdir().unwrap();
+    let output = muster(home.path(), &["demo", "--stop"]);
+    assert_eq!(output.status.code(), Some(3), "{}", stderr(&output));
+}
+
+#[test]
+fn a_demo_never_touches_a_folder_with_other_files() {
+    let home = tempfile::tempdir().unwrap();
+    let output = muster(home.path(), &["demo", "--dir", "/etc"]);
+    assert_eq!(output.status.code(), Some(2), "{}", stderr(&output));
+}

@@ -1,0 +1,128 @@
+//! The coordinators a client knows: connected when first needed, the one that answered last is asked first.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+use tonic::transport::{Channel, Endpoint};
+
+/// A handle on one cluster; cheap to clone, all clones share their connections.
+///
+/// Calls must run inside a tokio runtime. Nothing is connected before the first call.
+#[derive(Clone, Debug)]
+pub struct Client {
+    pool: Arc<Pool>,
+    pub(crate) patience: crate::Patience,
+}
+
+#[derive(Debug)]
+struct Pool {
+    coordinators: Vec<Coordinator>,
+    preferred: AtomicUsize,
+}
+
+#[derive(Debug)]
+struct Coordinator {
+    address: String,
+    channel: OnceLock<Result<Channel, String>>,
+}
+
+impl Client {
+    /// A client of the cluster behind these `host:port` addresses. A wrong address shows in the first call's error.
+    pub fn connect(addresses: Vec<String>) -> Client {
+        let coordinators = addresses
+            .into_iter()
+            .map(|address| Coordinator { address: plain(&address), channel: OnceLock::new() })
+            .collect();
+        let pool = Pool { coordinators, preferred: AtomicUsize::new(0) };
+        Client { pool: Arc::new(pool), patience: crate::Patience::default() }
+    }
+
+    /// The same client with other deadlines.
+    #[must_use]
+    pub fn with_patience(mut self, patience: crate::Patience) -> Client {
+        self.patience = patience;
+        self
+    }
+
+    /// Addresses in the order in which they were given.
+    pub fn addresses(&self) -> Vec<String> {
+        self.pool.coordinators.iter().map(|coordinator| coordinator.address.clone()).collect()
+    }
+
+    /// The address that will be asked next: the one that answered last.
+    pub fn preferred_address(&self) -> Option<String> {
+        self.pool.coordinators.get(self.preferred()).map(|coordinator| coordinator.address.clone())
+    }
+
+    pub(crate) fn count(&self) -> usize {
+        self.pool.coordinators.len()
+    }
+
+    pub(crate) fn preferred(&self) -> usize {
+        self.pool.preferred.load(Ordering::Relaxed)
+    }
+
+    /// Leaves the coordinator at `index`, unless another task did so already.
+    pub(crate) fn move_on(&self, index: usize) {
+        let next = (index + 1) % self.count().max(1);
+        let _ = self.pool.preferred.compare_exchange(index, next, Ordering::Relaxed, Ordering::Relaxed);
+    }
+
+    pub(crate) fn address(&self, index: usize) -> &str {
+        self.pool.coordinators.get(index).map_or("", |coordinator| &coordinator.address)
+    }
+
+    pub(crate) fn channel(&self, index: usize) -> Result<Channel, String> {
+        let Some(coordinator) = self.pool.coordinators.get(index) else {
+            return Err("no address is known".into());
+        };
+        coordinator.channel.get_or_init(|| open(&coordinator.address)).clone()
+    }
+}
+
+fn plain(address: &str) -> String {
+    let address = address.trim();
+    address.strip_prefix("http://").unwrap_or(address).trim_end_matches('/').to_owned()
+}
+
+/// Connects in the background when the first call needs it, and again after a loss. Pings find a silent peer, so a stream
+/// that follows a quiet job cannot hang on a dead coordinator.
+fn open(address: &str) -> Result<Channel, String> {
+    let bad = || format!("{address:?} is not an address: write host:port");
+    if address.rsplit_once(':').is_none_or(|(host, port)| host.is_empty() || port.parse::<u16>().is_err()) {
+        return Err(bad());
+    }
+    let endpoint = Endpoint::from_shared(format!("http://{address}")).map_err(|_| bad())?;
+    Ok(endpoint
+        .connect_timeout(Duration::from_secs(2))
+        .tcp_nodelay(true)
+        .http2_keep_alive_interval(Duration::from_secs(5))
+        .keep_alive_timeout(Duration::from_secs(5))
+        .keep_alive_while_idle(true)
+        .initial_stream_window_size(1 << 20)
+        .initial_connection_window_size(4 << 20)
+        .connect_lazy())
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn wrong_addresses_are_named() {
+        let client = Client::connect(vec!["nowhere".into(), "http://127.0.0.1:1/".into(), ":7".into()]);
+        assert!(client.channel(0).unwrap_err().contains("\"nowhere\""));
+        assert!(client.channel(1).is_ok());
+        assert!(client.channel(2).is_err());
+        assert_eq!(client.addresses()[1], "127.0.0.1:1");
+    }
+
+    #[test]
+    fn leaving_a_coordinator_twice_moves_once() {
+        let client = Client::connect(vec!["a:1".into(), "b:1".into(), "c:1".into()]);
+        client.move_on(0);
+        client.move_on(0);
+        assert_eq!(client.preferred(), 1);
+    }
+}

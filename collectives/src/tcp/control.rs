@@ -1,0 +1,110 @@
+//! The control sockets and the cause: whatever ends a communicator is set here once, told to all peers and wakes the
+//! poll loop.
+//!
+//! A second socket per pair, because an abort must get through while the data socket is full. Every rank passes on the
+//! first abort that it makes or hears before it closes anything, so a rank that stops because of another is not
+//! blamed (COLL-4).
+
+use std::net::TcpStream;
+use std::os::fd::OwnedFd;
+use std::sync::{Mutex, OnceLock, PoisonError};
+
+use rustix::event::{EventfdFlags, eventfd};
+
+use super::frame::{Abort, Call, Report};
+use super::socket;
+use crate::error::Error;
+
+/// Shared by the thread inside an operation and those that call `abort`.
+#[derive(Debug)]
+pub(super) struct Control {
+    pub(super) rank: u32,
+    /// By rank; `None` for this rank, and for all that a failed rendezvous did not reach.
+    pub(super) peers: Vec<Option<TcpStream>>,
+    /// Readable once a cause is set.
+    pub(super) wake: OwnedFd,
+    cause: OnceLock<Abort>,
+    current: Mutex<(u64, Option<Call>)>,
+}
+
+impl Control {
+    pub(super) fn new(rank: u32, peers: Vec<Option<TcpStream>>) -> Result<Self, Error> {
+        let wake = eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC)
+            .map_err(|error| Error::Invalid { reason: format!("no eventfd: {error}") })?;
+        Ok(Control { rank, peers, wake, cause: OnceLock::new(), current: Mutex::new((0, None)) })
+    }
+
+    /// Starts the next operation and gives its number.
+    pub(super) fn begin(&self, call: Call) -> u64 {
+        let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
+        *current = (current.0 + 1, Some(call));
+        current.0
+    }
+
+    /// Number and words of the operation begun last.
+    pub(super) fn current(&self) -> (u64, String) {
+        let current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
+        (current.0, current.1.map_or_else(|| "rendezvous".to_owned(), |call| call.to_string()))
+    }
+
+    /// Why this communicator is over, if it is.
+    pub(super) fn cause(&self) -> Option<&Abort> {
+        self.cause.get()
+    }
+
+    /// Ends the communicator unless something has already; returns the cause that holds from now on.
+    pub(super) fn abort(&self, abort: Abort) -> &Abort {
+        let mut first = false;
+        let cause = self.cause.get_or_init(|| {
+            first = true;
+            abort
+        });
+        if first {
+            let Abort { culprit, sequence, cause: words, .. } = cause;
+            tracing::warn!(rank = self.rank, ?culprit, sequence, cause = %words, "collective aborted");
+            self.tell(&Report::Abort(cause.clone()));
+            // The counter cannot overflow from one write, and a full one is readable anyway.
+            let _ = rustix::io::write(&self.wake, &1u64.to_ne_bytes());
+        }
+        cause
+    }
+
+    /// Sends to all peers without waiting: a control socket holds far more than the one or two reports it ever carries.
+    pub(super) fn tell(&self, report: &Report) {
+        let bytes = report.encode();
+        for peer in self.peers.iter().flatten() {
+            let _ = socket::send(peer, &bytes, &[]);
+        }
+    }
+}
+
+impl Abort {
+    /// The error that a rank gets from every call after this.
+    pub(super) fn as_aborted(&self) -> Error {
+        Error::Aborted {
+            culprit: self.culprit,
+            cause: self.cause.clone(),
+            operation: self.operation.clone(),
+            sequence: self.sequence,
+        }
+    }
+
+    /// The error of the call in which `rank` met this: the two sides of a mismatch each see it as theirs.
+    pub(super) fn as_seen_by(&self, rank: u32) -> Error {
+        match &self.disagreement {
+            Some(sides) if sides.other == rank => Error::Mismatch {
+                rank: sides.reporter,
+                mine: sides.other_called.clone(),
+                theirs: sides.reporter_called.clone(),
+                sequence: self.sequence,
+            },
+            Some(sides) if sides.reporter == rank => Error::Mismatch {
+                rank: sides.other,
+                mine: sides.reporter_called.clone(),
+                theirs: sides.other_called.clone(),
+                sequence: self.sequence,
+            },
+            _ => self.as_aborted(),
+        }
+    }
+}

@@ -1,0 +1,396 @@
+//! The poll loop: moves one operation's bytes over all data sockets, on the calling thread, until done or until
+//! something ends it.
+//!
+//! A peer is declared dead only when its control socket says so or stays silent after its data socket broke: a peer
+//! that stops because of another has said that on the control socket first (COLL-4).
+
+use std::net::TcpStream;
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags};
+
+use super::control::Control;
+use super::frame::{Abort, HEADER, Header, REPORT, Report};
+use super::patience::Patience;
+use super::socket::{self, Moved};
+use super::transfer::Transfer;
+
+/// How long a broken data socket waits for the peer's control socket to say why.
+const GRACE: Duration = Duration::from_millis(250);
+
+/// How often the control sockets are looked at while bytes keep coming: a long transfer between two ranks must not keep
+/// them from hearing of a third.
+const LOOK_EVERY: Duration = Duration::from_millis(20);
+
+/// Why an operation ended early.
+#[derive(Debug)]
+pub(super) enum Stop {
+    /// A cause is set already, or was reported by a peer.
+    Told(Abort),
+    /// The cause has been set by another thread of this rank.
+    Woken,
+    Lost {
+        rank: usize,
+        reason: String,
+    },
+    Mismatch {
+        rank: usize,
+        theirs: Header,
+    },
+    Stale {
+        rank: usize,
+        token: u64,
+    },
+    Garbage {
+        rank: usize,
+    },
+    Timeout {
+        waiting_for: Vec<u32>,
+    },
+}
+
+/// The control socket as read so far.
+#[derive(Debug)]
+struct Listening {
+    bytes: [u8; REPORT],
+    filled: usize,
+    /// Operations that the peer had completed when it left in order.
+    left_after: Option<u64>,
+}
+
+#[derive(Debug)]
+struct Link {
+    rank: usize,
+    data: TcpStream,
+    control: Listening,
+    readable: bool,
+    writable: bool,
+    partner: bool,
+    header_sent: usize,
+    header: [u8; HEADER],
+    header_received: usize,
+}
+
+/// All data sockets of one rank, and what has been read of its control sockets.
+#[derive(Debug)]
+pub(super) struct Engine {
+    links: Vec<Link>,
+    timeout: Duration,
+    patience: Patience,
+    pub(super) scratch: Vec<u64>,
+}
+
+impl Engine {
+    /// `data` by rank, `None` for the own.
+    pub(super) fn new(data: Vec<Option<TcpStream>>, timeout: Duration, patience: Patience) -> Self {
+        let link = |(rank, data)| Link {
+            rank,
+            data,
+            control: Listening { bytes: [0; REPORT], filled: 0, left_after: None },
+            readable: true,
+            writable: true,
+            partner: false,
+            header_sent: 0,
+            header: [0; HEADER],
+            header_received: 0,
+        };
+        let links = data.into_iter().enumerate().filter_map(|(rank, data)| Some((rank, data?)));
+        Engine { links: links.map(link).collect(), timeout, patience, scratch: Vec::new() }
+    }
+
+    /// Second descriptors of the data sockets.
+    #[cfg(test)]
+    pub(super) fn sockets(&self) -> Vec<TcpStream> {
+        self.links.iter().filter_map(|link| link.data.try_clone().ok()).collect()
+    }
+
+    /// Runs `transfer` to its end, with `mine` as the header to every partner.
+    pub(super) fn drive(&mut self, control: &Control, mine: &Header, transfer: &mut dyn Transfer) -> Result<(), Stop> {
+        let header = mine.encode();
+        for link in &mut self.links {
+            link.begin(transfer.partner(link.rank));
+            link.check_left(mine.sequence)?;
+        }
+        // Each rank starts with the one after it, so that not all send to rank 0 first.
+        let first = self.links.iter().position(|link| link.rank > mine.from as usize).unwrap_or(0);
+        self.links.rotate_left(first);
+        let (mut moved_at, mut looked_at, mut rounds) = (Instant::now(), Instant::now(), 0);
+        loop {
+            let (progress, open) = match self.pass(&header, mine, transfer) {
+                Ok(passed) => passed,
+                Err(stop) => return Err(self.blame(control, mine.sequence, stop)),
+            };
+            if !open {
+                return Ok(());
+            }
+            if progress {
+                (moved_at, rounds) = (Instant::now(), 0);
+                if moved_at - looked_at > LOOK_EVERY {
+                    looked_at = moved_at;
+                    self.look(control, mine.sequence)?;
+                }
+                continue;
+            }
+            if self.patience.hold_out(rounds, moved_at) {
+                rounds += 1;
+                self.links.iter_mut().for_each(Link::retry);
+                continue;
+            }
+            let left = self.timeout.saturating_sub(moved_at.elapsed());
+            if left.is_zero() {
+                return Err(Stop::Timeout { waiting_for: self.waiting_for(transfer) });
+            }
+            self.wait(control, mine.sequence, Some(transfer), left)?;
+        }
+    }
+
+    /// One try on every link: whether any byte moved, and whether any is still to move.
+    fn pass(
+        &mut self,
+        header: &[u8; HEADER],
+        mine: &Header,
+        transfer: &mut dyn Transfer,
+    ) -> Result<(bool, bool), Stop> {
+        let (mut progress, mut open) = (false, false);
+        for link in &mut self.links {
+            progress |= link.push(header, transfer)?;
+            progress |= link.pull(mine, transfer)?;
+            open |= link.open(transfer);
+        }
+        Ok((progress, open))
+    }
+
+    /// Reads what the control sockets have to say, without waiting.
+    pub(super) fn look(&mut self, control: &Control, sequence: u64) -> Result<(), Stop> {
+        self.wait(control, sequence, None, Duration::ZERO)
+    }
+
+    /// Waits for any socket that matters. Without a transfer: for control sockets only.
+    fn wait(
+        &mut self,
+        control: &Control,
+        sequence: u64,
+        transfer: Option<&mut dyn Transfer>,
+        at_most: Duration,
+    ) -> Result<(), Stop> {
+        let wanted: Vec<PollFlags> = match transfer {
+            Some(transfer) => self.links.iter().map(|link| link.wanted(transfer)).collect(),
+            None => vec![PollFlags::empty(); self.links.len()],
+        };
+        let mut descriptors = Vec::with_capacity(1 + 2 * self.links.len());
+        descriptors.push(PollFd::new(&control.wake, PollFlags::IN));
+        let mut meaning = Vec::with_capacity(2 * self.links.len());
+        for (at, link) in self.links.iter().enumerate() {
+            if let (None, Some(peer)) = (link.control.left_after, &control.peers[link.rank]) {
+                descriptors.push(PollFd::new(peer, PollFlags::IN));
+                meaning.push((at, true));
+            }
+            // A socket of which nothing is wanted would only report its end, over and over.
+            if !wanted[at].is_empty() {
+                descriptors.push(PollFd::new(&link.data, wanted[at]));
+                meaning.push((at, false));
+            }
+        }
+        socket::poll(&mut descriptors, at_most);
+        if !descriptors[0].revents().is_empty() {
+            return Err(Stop::Woken);
+        }
+        let ready: Vec<_> = descriptors[1..].iter().map(PollFd::revents).zip(meaning).collect();
+        drop(descriptors);
+        let broken = PollFlags::HUP | PollFlags::ERR;
+        let mut reports = Vec::new();
+        for (flags, (at, is_control)) in ready {
+            if is_control && !flags.is_empty() {
+                reports.push(at);
+            } else {
+                self.links[at].readable |= flags.intersects(PollFlags::IN | broken);
+                self.links[at].writable |= flags.intersects(PollFlags::OUT | broken);
+            }
+        }
+        self.hear(control, sequence, &reports)
+    }
+
+    /// Reads the control sockets of these links. An abort that somebody reports goes before a loss that is seen here.
+    fn hear(&mut self, control: &Control, sequence: u64, links: &[usize]) -> Result<(), Stop> {
+        let mut lost = Ok(());
+        for at in links {
+            let link = &mut self.links[*at];
+            let Some(peer) = &control.peers[link.rank] else { continue };
+            match link.control.read(peer) {
+                Ok(Some(Report::Abort(abort))) => return Err(Stop::Told(abort)),
+                Ok(Some(Report::Goodbye { sequence: after })) => {
+                    link.control.left_after = Some(after);
+                    lost = lost.and(link.check_left(sequence));
+                }
+                Ok(None) => {}
+                Err(reason) => lost = lost.and(Err(Stop::Lost { rank: link.rank, reason })),
+            }
+        }
+        lost
+    }
+
+    /// The cause behind what a data socket showed: an abort that has been reported goes first, because it came first.
+    /// Where a connection broke, the control sockets get some time to say why.
+    fn blame(&mut self, control: &Control, sequence: u64, seen: Stop) -> Stop {
+        let grace = if let Stop::Lost { rank, .. } = &seen {
+            if let Some(link) = self.links.iter().find(|link| link.rank == *rank)
+                && let Err(stop) = link.check_left(sequence)
+            {
+                return stop;
+            }
+            GRACE
+        } else {
+            Duration::ZERO
+        };
+        let deadline = Instant::now() + grace;
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            match self.wait(control, sequence, None, left) {
+                Err(stop @ (Stop::Told(_) | Stop::Woken)) => return stop,
+                Err(Stop::Lost { rank, reason }) if !grace.is_zero() => return Stop::Lost { rank, reason },
+                _ if left.is_zero() => return seen,
+                _ => {}
+            }
+        }
+    }
+
+    /// Partners that have not entered the operation; if all have, those that owe bytes or take none.
+    fn waiting_for(&self, transfer: &dyn Transfer) -> Vec<u32> {
+        let ranks = |late: &dyn Fn(&&Link) -> bool| {
+            let mut ranks: Vec<u32> = self.links.iter().filter(late).map(|link| link.rank as u32).collect();
+            ranks.sort_unstable();
+            ranks
+        };
+        let absent = ranks(&|link| link.partner && link.header_received < HEADER);
+        if absent.is_empty() { ranks(&|link| link.open(transfer)) } else { absent }
+    }
+}
+
+impl Listening {
+    /// One report, if it is complete.
+    fn read(&mut self, peer: &TcpStream) -> Result<Option<Report>, String> {
+        match socket::receive(peer, &mut [], &mut self.bytes[self.filled..]) {
+            Moved::Later => Ok(None),
+            Moved::Over(reason) => Err(reason),
+            Moved::Bytes(bytes) => {
+                self.filled += bytes;
+                if self.filled < REPORT {
+                    return Ok(None);
+                }
+                self.filled = 0;
+                Report::decode(&self.bytes).map(Some).ok_or_else(|| "control report that makes no sense".to_owned())
+            }
+        }
+    }
+}
+
+impl Link {
+    fn begin(&mut self, partner: bool) {
+        self.partner = partner;
+        // A partner may have sent before this rank came: one try is cheaper than a poll.
+        (self.readable, self.writable) = (true, true);
+        (self.header_sent, self.header_received) = (0, 0);
+    }
+
+    /// Try again without having asked the kernel: cheaper than a poll while an answer is expected at once.
+    fn retry(&mut self) {
+        (self.readable, self.writable) = (true, true);
+    }
+
+    /// A peer that left in order is gone for all operations after its last.
+    fn check_left(&self, sequence: u64) -> Result<(), Stop> {
+        match self.control.left_after {
+            Some(after) if after < sequence => {
+                Err(Stop::Lost { rank: self.rank, reason: format!("left the group after operation {after}") })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn open(&self, transfer: &dyn Transfer) -> bool {
+        (self.partner && (self.header_sent < HEADER || self.header_received < HEADER))
+            || transfer.expects(self.rank)
+            || transfer.owes(self.rank)
+    }
+
+    fn wanted(&self, transfer: &mut dyn Transfer) -> PollFlags {
+        let mut wanted = PollFlags::empty();
+        if (self.partner && self.header_received < HEADER) || !transfer.incoming(self.rank).is_empty() {
+            wanted |= PollFlags::IN;
+        }
+        if (self.partner && self.header_sent < HEADER) || !transfer.outgoing(self.rank).is_empty() {
+            wanted |= PollFlags::OUT;
+        }
+        wanted
+    }
+
+    fn lost(&self, reason: String) -> Stop {
+        Stop::Lost { rank: self.rank, reason }
+    }
+
+    /// Sends what can go now.
+    fn push(&mut self, header: &[u8; HEADER], transfer: &mut dyn Transfer) -> Result<bool, Stop> {
+        if !self.partner || !self.writable {
+            return Ok(false);
+        }
+        let (head, body) = (&header[self.header_sent..], transfer.outgoing(self.rank));
+        let asked = head.len() + body.len();
+        if asked == 0 {
+            return Ok(false);
+        }
+        let bytes = match socket::send(&self.data, head, body) {
+            Moved::Bytes(bytes) => bytes,
+            Moved::Later => 0,
+            Moved::Over(reason) => return Err(self.lost(reason)),
+        };
+        self.writable = bytes == asked;
+        let of_head = bytes.min(head.len());
+        self.header_sent += of_head;
+        if bytes > of_head {
+            transfer.sent(self.rank, bytes - of_head);
+        }
+        Ok(bytes > 0)
+    }
+
+    /// Receives what is there and wanted.
+    fn pull(&mut self, mine: &Header, transfer: &mut dyn Transfer) -> Result<bool, Stop> {
+        if !self.partner || !self.readable {
+            return Ok(false);
+        }
+        let (head, body) = (&mut self.header[self.header_received..], transfer.incoming(self.rank));
+        let (of_head, asked) = (head.len(), head.len() + body.len());
+        if asked == 0 {
+            return Ok(false);
+        }
+        let bytes = match socket::receive(&self.data, head, body) {
+            Moved::Bytes(bytes) => bytes,
+            Moved::Later => 0,
+            Moved::Over(reason) => return Err(self.lost(reason)),
+        };
+        // A short read has emptied the socket; asking again at once would be a wasted call.
+        self.readable = bytes == asked;
+        self.header_received += bytes.min(of_head);
+        if of_head > 0 && self.header_received == HEADER {
+            self.check(mine)?;
+        }
+        if bytes > of_head {
+            transfer.received(self.rank, bytes - of_head);
+        }
+        Ok(bytes > 0)
+    }
+
+    fn check(&self, mine: &Header) -> Result<(), Stop> {
+        let rank = self.rank;
+        let Some(theirs) = Header::decode(&self.header) else { return Err(Stop::Garbage { rank }) };
+        if theirs.token != mine.token {
+            return Err(Stop::Stale { rank, token: theirs.token });
+        }
+        if theirs.from as usize != rank {
+            return Err(Stop::Garbage { rank });
+        }
+        if theirs.sequence != mine.sequence || theirs.call != mine.call {
+            return Err(Stop::Mismatch { rank, theirs });
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,316 @@
+//! Bytes on the wire: the header before each operation's payload and the reports on the control socket. Fixed sizes,
+//! little endian.
+
+use std::fmt;
+
+use crate::buffer::{DType, Op};
+
+/// Bytes of a data header: one cache line.
+pub(super) const HEADER: usize = 64;
+/// Bytes of a control report; fixed, so that reading one needs no state but a fill level.
+pub(super) const REPORT: usize = 512;
+
+const MAGIC: u32 = 0x434d_554d;
+const CALL: usize = 20;
+
+/// Which collective.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Operation {
+    AllReduce,
+    ReduceScatter,
+    AllGather,
+    Broadcast,
+    Barrier,
+}
+
+const OPERATIONS: [Operation; 5] =
+    [Operation::AllReduce, Operation::ReduceScatter, Operation::AllGather, Operation::Broadcast, Operation::Barrier];
+
+/// What a rank called, as far as all ranks must agree on it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Call {
+    pub(super) operation: Operation,
+    pub(super) op: Op,
+    pub(super) dtype: DType,
+    /// Elements of the part that has the same length on all ranks.
+    pub(super) count: u64,
+    pub(super) root: u32,
+    pub(super) ring: bool,
+}
+
+impl Call {
+    fn encode(&self, to: &mut [u8]) {
+        to[0] = self.operation as u8;
+        to[1] = self.op as u8;
+        to[2] = self.dtype as u8;
+        to[3] = u8::from(self.ring);
+        to[4..8].copy_from_slice(&self.root.to_le_bytes());
+        to[8..16].copy_from_slice(&self.count.to_le_bytes());
+    }
+
+    fn decode(from: &[u8]) -> Option<Self> {
+        Some(Call {
+            operation: *OPERATIONS.get(usize::from(from[0]))?,
+            op: *Op::ALL.get(usize::from(from[1]))?,
+            dtype: *DType::ALL.get(usize::from(from[2]))?,
+            ring: from[3] == 1,
+            root: u32_at(from, 4),
+            count: u64_at(from, 8),
+        })
+    }
+}
+
+impl fmt::Display for Call {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Call { op, dtype, count, root, .. } = self;
+        let ring = if self.ring { ", ring" } else { "" };
+        match self.operation {
+            Operation::AllReduce => write!(f, "all_reduce({op}, {count} {dtype}{ring})"),
+            Operation::ReduceScatter => write!(f, "reduce_scatter({op}, {count} {dtype})"),
+            Operation::AllGather => write!(f, "all_gather({count} {dtype})"),
+            Operation::Broadcast => write!(f, "broadcast({count} {dtype}, root {root})"),
+            Operation::Barrier => f.write_str("barrier()"),
+        }
+    }
+}
+
+/// First bytes of every operation between two ranks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Header {
+    pub(super) token: u64,
+    pub(super) sequence: u64,
+    pub(super) from: u32,
+    pub(super) call: Call,
+}
+
+impl Header {
+    pub(super) fn encode(&self) -> [u8; HEADER] {
+        let mut to = [0; HEADER];
+        to[0..4].copy_from_slice(&MAGIC.to_le_bytes());
+        to[4..8].copy_from_slice(&self.from.to_le_bytes());
+        to[8..16].copy_from_slice(&self.token.to_le_bytes());
+        to[16..24].copy_from_slice(&self.sequence.to_le_bytes());
+        self.call.encode(&mut to[24..24 + CALL]);
+        to
+    }
+
+    /// `None` for bytes that no rank of ours sends.
+    pub(super) fn decode(from: &[u8; HEADER]) -> Option<Self> {
+        if u32_at(from, 0) != MAGIC {
+            return None;
+        }
+        Some(Header {
+            from: u32_at(from, 4),
+            token: u64_at(from, 8),
+            sequence: u64_at(from, 16),
+            call: Call::decode(&from[24..24 + CALL])?,
+        })
+    }
+
+    /// What was called, with its number.
+    pub(super) fn describe(&self) -> String {
+        format!("{} as number {}", self.call, self.sequence)
+    }
+}
+
+/// The two sides of a mismatch, as the reporter saw them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Disagreement {
+    pub(super) reporter: u32,
+    pub(super) reporter_called: String,
+    pub(super) other: u32,
+    pub(super) other_called: String,
+}
+
+/// Why a rank stops; the first one that a rank makes or hears is its cause for good.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Abort {
+    pub(super) culprit: Option<u32>,
+    pub(super) sequence: u64,
+    pub(super) operation: String,
+    pub(super) cause: String,
+    pub(super) disagreement: Option<Disagreement>,
+}
+
+/// What goes over the control socket.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Report {
+    Abort(Abort),
+    /// The sender leaves in order, having completed this many operations.
+    Goodbye {
+        sequence: u64,
+    },
+}
+
+impl Report {
+    pub(super) fn encode(&self) -> [u8; REPORT] {
+        let mut writer = Writer { to: [0; REPORT], at: 0 };
+        writer.bytes(&MAGIC.to_le_bytes());
+        match self {
+            Report::Goodbye { sequence } => {
+                writer.bytes(&[1]);
+                writer.bytes(&sequence.to_le_bytes());
+            }
+            Report::Abort(abort) => {
+                writer.bytes(&[2]);
+                writer.bytes(&abort.sequence.to_le_bytes());
+                writer.bytes(&abort.culprit.unwrap_or(u32::MAX).to_le_bytes());
+                writer.text(&abort.operation, 64);
+                match &abort.disagreement {
+                    None => writer.bytes(&[0]),
+                    Some(sides) => {
+                        writer.bytes(&[1]);
+                        writer.bytes(&sides.reporter.to_le_bytes());
+                        writer.text(&sides.reporter_called, 72);
+                        writer.bytes(&sides.other.to_le_bytes());
+                        writer.text(&sides.other_called, 72);
+                    }
+                }
+                writer.text(&abort.cause, REPORT);
+            }
+        }
+        writer.to
+    }
+
+    pub(super) fn decode(from: &[u8; REPORT]) -> Option<Self> {
+        let mut reader = Reader { from };
+        if reader.u32()? != MAGIC {
+            return None;
+        }
+        let kind = reader.take(1)?[0];
+        let sequence = reader.u64()?;
+        if kind == 1 {
+            return Some(Report::Goodbye { sequence });
+        }
+        let culprit = Some(reader.u32()?).filter(|rank| *rank != u32::MAX);
+        let operation = reader.text()?;
+        let disagreement = if reader.take(1)?[0] == 0 {
+            None
+        } else {
+            Some(Disagreement {
+                reporter: reader.u32()?,
+                reporter_called: reader.text()?,
+                other: reader.u32()?,
+                other_called: reader.text()?,
+            })
+        };
+        let cause = reader.text()?;
+        (kind == 2).then_some(Report::Abort(Abort { culprit, sequence, operation, cause, disagreement }))
+    }
+}
+
+struct Writer {
+    to: [u8; REPORT],
+    at: usize,
+}
+
+impl Writer {
+    fn bytes(&mut self, bytes: &[u8]) {
+        let end = REPORT.min(self.at + bytes.len());
+        self.to[self.at..end].copy_from_slice(&bytes[..end - self.at]);
+        self.at = end;
+    }
+
+    /// At most `limit` bytes and never past the end: a cut cause is better than none.
+    fn text(&mut self, text: &str, limit: usize) {
+        let room = REPORT.saturating_sub(self.at + 2).min(limit);
+        let mut length = text.len().min(room);
+        while !text.is_char_boundary(length) {
+            length -= 1;
+        }
+        self.bytes(&(length as u16).to_le_bytes());
+        self.bytes(&text.as_bytes()[..length]);
+    }
+}
+
+struct Reader<'a> {
+    from: &'a [u8],
+}
+
+impl<'a> Reader<'a> {
+    fn take(&mut self, length: usize) -> Option<&'a [u8]> {
+        let (head, rest) = self.from.split_at_checked(length)?;
+        self.from = rest;
+        Some(head)
+    }
+
+    fn u32(&mut self) -> Option<u32> {
+        self.take(4).map(|bytes| u32_at(bytes, 0))
+    }
+
+    fn u64(&mut self) -> Option<u64> {
+        self.take(8).map(|bytes| u64_at(bytes, 0))
+    }
+
+    fn text(&mut self) -> Option<String> {
+        let length = self.take(2)?;
+        let length = usize::from(u16::from_le_bytes([length[0], length[1]]));
+        Some(String::from_utf8_lossy(self.take(length)?).into_owned())
+    }
+}
+
+pub(super) fn u32_at(from: &[u8], at: usize) -> u32 {
+    let mut bytes = [0; 4];
+    bytes.copy_from_slice(&from[at..at + 4]);
+    u32::from_le_bytes(bytes)
+}
+
+pub(super) fn u64_at(from: &[u8], at: usize) -> u64 {
+    let mut bytes = [0; 8];
+    bytes.copy_from_slice(&from[at..at + 8]);
+    u64::from_le_bytes(bytes)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn call() -> impl Strategy<Value = Call> {
+        (0..5usize, 0..4usize, 0..6usize, any::<u64>(), any::<u32>(), any::<bool>()).prop_map(
+            |(operation, op, dtype, count, root, ring)| Call {
+                operation: OPERATIONS[operation],
+                op: Op::ALL[op],
+                dtype: DType::ALL[dtype],
+                count,
+                root,
+                ring,
+            },
+        )
+    }
+
+    proptest! {
+        #[test]
+        fn headers_survive_the_wire(call in call(), token: u64, sequence: u64, from: u32) {
+            let header = Header { token, sequence, from, call };
+            prop_assert_eq!(Header::decode(&header.encode()), Some(header));
+        }
+
+        #[test]
+        fn reports_survive_the_wire(sequence: u64, culprit in proptest::option::of(0..9u32), cause in ".{0,80}") {
+            let report = Report::Abort(Abort {
+                culprit, sequence, operation: "barrier()".into(), cause,
+                disagreement: Some(Disagreement {
+                    reporter: 1, reporter_called: "a".into(), other: 2, other_called: "b".into(),
+                }),
+            });
+            prop_assert_eq!(Report::decode(&report.encode()), Some(report));
+        }
+
+        #[test]
+        fn any_bytes_are_decoded_or_refused(mut bytes in proptest::collection::vec(any::<u8>(), REPORT)) {
+            bytes[..4].copy_from_slice(&MAGIC.to_le_bytes());
+            let _ = Report::decode(bytes.as_slice().try_into().unwrap());
+            let _ = Header::decode(bytes[..HEADER].try_into().unwrap());
+        }
+    }
+
+    #[test]
+    fn long_causes_are_cut_at_a_character() {
+        let abort =
+            Abort { culprit: None, sequence: 1, operation: "x".into(), cause: "ä".repeat(500), disagreement: None };
+        let Some(Report::Abort(back)) = Report::decode(&Report::Abort(abort).encode()) else { unreachable!() };
+        assert!(back.cause.len() > 400 && back.cause.chars().all(|character| character == 'ä'));
+    }
+}

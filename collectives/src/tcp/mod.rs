@@ -1,0 +1,311 @@
+//! The TCP backend: chooses the algorithm, runs it on the engine and turns the way it ended into an error that all
+//! ranks share.
+
+mod control;
+mod engine;
+mod frame;
+mod handshake;
+mod pairwise;
+mod patience;
+mod rendezvous;
+mod ring;
+mod socket;
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+mod tests;
+mod transfer;
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use self::control::Control;
+use self::engine::{Engine, Stop};
+use self::frame::{Abort, Call, Disagreement, Header, Operation, Report};
+use self::pairwise::{Pairwise, Storage};
+use self::patience::Patience;
+use self::ring::Ring;
+use self::transfer::{Direct, Lane, Transfer};
+use crate::buffer::{Buf, BufMut, DType, Op};
+use crate::communicator::{self, Algorithm, Options, Rendezvous, arguments};
+use crate::error::Error;
+use crate::reduce::Fold;
+
+/// Up to this size every rank gets everybody's whole buffer and sums by itself: one latency step instead of two.
+const SMALL_BYTES_MAX: usize = 32 << 10;
+/// Above this many ranks `Auto` takes the ring: so many senders at once would overflow the switch's queue to one
+/// receiver.
+const DIRECT_RANKS_MAX: usize = 16;
+
+/// A group connected by TCP.
+#[derive(Debug)]
+pub(crate) struct Communicator {
+    rank: usize,
+    world: usize,
+    token: u64,
+    algorithm: Algorithm,
+    control: Control,
+    engine: Mutex<Engine>,
+}
+
+impl Communicator {
+    pub(crate) fn connect(rendezvous: Rendezvous, options: Options) -> Result<Self, Error> {
+        let (rank, world) = (rendezvous.rank, rendezvous.peers.len());
+        let (token, timeout) = (rendezvous.token, rendezvous.op_timeout);
+        let home = rendezvous.peers[rank as usize].address.ip();
+        let local_ranks = rendezvous.peers.iter().filter(|peer| peer.address.ip() == home).count();
+        let mesh = rendezvous::connect(rendezvous)?;
+        Ok(Communicator {
+            rank: rank as usize,
+            world,
+            token,
+            algorithm: options.algorithm,
+            control: Control::new(rank, mesh.control)?,
+            engine: Mutex::new(Engine::new(mesh.data, timeout, Patience::of(local_ranks))),
+        })
+    }
+
+    fn engine(&self) -> MutexGuard<'_, Engine> {
+        self.engine.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Runs one operation. `transfer` is built from the scratch, `finish` runs on it after success.
+    fn run(&self, engine: &mut Engine, call: Call, transfer: &mut dyn Transfer) -> Result<(), Error> {
+        if let Some(cause) = self.control.cause() {
+            return Err(cause.as_aborted());
+        }
+        let sequence = self.control.begin(call);
+        let mine = Header { token: self.token, sequence, from: self.rank as u32, call };
+        engine.drive(&self.control, &mine, transfer).map_err(|stop| self.stop(&mine, call.to_string(), stop))
+    }
+
+    /// Sets the cause, tells the peers and says what this call returns.
+    fn stop(&self, mine: &Header, operation: String, stop: Stop) -> Error {
+        let (sequence, rank) = (mine.sequence, self.rank as u32);
+        let blame = |culprit: Option<usize>, cause: String| Abort {
+            culprit: culprit.map(|rank| rank as u32),
+            sequence,
+            operation: operation.clone(),
+            cause,
+            disagreement: None,
+        };
+        let abort = match stop {
+            Stop::Told(abort) => abort,
+            Stop::Woken => blame(Some(self.rank), "aborted on this rank".to_owned()),
+            Stop::Lost { rank, reason } => blame(Some(rank), format!("rank {rank} is gone: {reason}")),
+            Stop::Garbage { rank } => blame(Some(rank), format!("rank {rank} sent bytes that make no sense")),
+            Stop::Mismatch { rank: other, theirs } => {
+                let (mine_text, theirs_text) = (mine.describe(), theirs.describe());
+                let cause = format!("rank {rank} called {mine_text} where rank {other} called {theirs_text}");
+                let sides = Disagreement {
+                    reporter: rank,
+                    reporter_called: mine_text,
+                    other: other as u32,
+                    other_called: theirs_text,
+                };
+                Abort { disagreement: Some(sides), ..blame(None, cause) }
+            }
+            Stop::Stale { rank, token } => {
+                let cause = format!("rank {rank} sent a frame of token {token} where {} is valid", self.token);
+                self.control.abort(blame(Some(rank), cause));
+                return Error::StaleFrame { rank: rank as u32, mine: self.token, theirs: token, sequence };
+            }
+            Stop::Timeout { waiting_for } => {
+                let culprit = if let [only] = waiting_for.as_slice() { Some(*only as usize) } else { None };
+                let abort = blame(culprit, format!("rank {rank} timed out waiting for ranks {waiting_for:?}"));
+                self.control.abort(abort);
+                return Error::Timeout { waiting_for, operation, sequence };
+            }
+        };
+        self.control.abort(abort).as_seen_by(rank)
+    }
+
+    fn fold(&self, op: Op, dtype: DType, stride: usize) -> Fold {
+        let divisor = (op == Op::Avg).then_some(self.world as u32);
+        Fold { dtype, op, contributions: self.world, position: self.rank, stride, divisor }
+    }
+
+    fn rings(&self, dtype: DType) -> bool {
+        // Partial sums of 16-bit floats would be rounded at every rank.
+        dtype.size() > 2
+            && match self.algorithm {
+                Algorithm::Auto => self.world > DIRECT_RANKS_MAX,
+                Algorithm::Direct => false,
+                Algorithm::Ring => true,
+            }
+    }
+
+    /// One lane per rank; the function is not asked for the own.
+    fn lanes(&self, lane: impl Fn(usize) -> Lane) -> Vec<Lane> {
+        (0..self.world).map(|rank| if rank == self.rank { Lane::default() } else { lane(rank) }).collect()
+    }
+
+    /// Everybody's `part(rank)` of everybody's source into the scratch, then one fold into `destination`, which holds
+    /// the own contribution. `part` names, by receiver, what is sent.
+    fn exchange_and_fold(
+        &self,
+        call: Call,
+        source: Option<&[u8]>,
+        destination: &mut [u8],
+        part: impl Fn(usize) -> std::ops::Range<usize>,
+    ) -> Result<(), Error> {
+        let mut engine = self.engine();
+        let (stride, length) = (destination.len().next_multiple_of(64), destination.len());
+        let mut scratch = std::mem::take(&mut engine.scratch);
+        let bytes = as_bytes(&mut scratch, stride * (self.world - 1));
+        let lanes = self.lanes(|rank| {
+            let start = (rank - usize::from(rank > self.rank)) * stride;
+            Lane { partner: true, send: part(rank), receive: start..start + length }
+        });
+        let mut transfer = Direct { source: source.unwrap_or(destination), destination: &mut *bytes, lanes };
+        let result = self.run(&mut engine, call, &mut transfer);
+        let folded = result.is_err() || self.fold(call.op, call.dtype, stride).run(destination, bytes);
+        engine.scratch = scratch;
+        result.and_then(|()| sound(folded))
+    }
+
+    fn pairwise(&self, call: Call, storage: Storage<'_>, slices: Vec<std::ops::Range<usize>>) -> Result<(), Error> {
+        let mut engine = self.engine();
+        let mut scratch = std::mem::take(&mut engine.scratch);
+        let bytes = as_bytes(&mut scratch, pairwise::scratch_bytes(self.world).0);
+        let fold = self.fold(call.op, call.dtype, 0);
+        let result = self.run(&mut engine, call, &mut Pairwise::new(storage, slices, self.rank, fold, bytes));
+        engine.scratch = scratch;
+        result
+    }
+
+    fn ring(&self, call: Call, buffer: &mut [u8]) -> Result<(), Error> {
+        let mut engine = self.engine();
+        let mut scratch = std::mem::take(&mut engine.scratch);
+        let bytes = as_bytes(&mut scratch, ring::CHUNK_BYTES);
+        let fold = self.fold(call.op, call.dtype, 0);
+        let result = self.run(&mut engine, call, &mut Ring::new(buffer, bytes, fold, self.rank, self.world));
+        engine.scratch = scratch;
+        result
+    }
+}
+
+impl communicator::Communicator for Communicator {
+    fn rank(&self) -> u32 {
+        self.rank as u32
+    }
+
+    fn world_size(&self) -> u32 {
+        self.world as u32
+    }
+
+    fn backend(&self) -> &'static str {
+        "tcp"
+    }
+
+    fn all_reduce(&self, buf: BufMut<'_>, op: Op) -> Result<(), Error> {
+        let (dtype, count) = (buf.dtype(), buf.len());
+        let call = call(Operation::AllReduce, op, dtype, count);
+        let bytes = buf.into_bytes();
+        if bytes.len() <= SMALL_BYTES_MAX {
+            let whole = 0..bytes.len();
+            self.exchange_and_fold(call, None, bytes, |_| whole.clone())
+        } else if self.rings(dtype) {
+            self.ring(Call { ring: true, ..call }, bytes)
+        } else {
+            self.pairwise(call, Storage::Whole(bytes), pairwise::slices(count, dtype.size(), self.world))
+        }
+    }
+
+    fn reduce_scatter(&self, src: Buf<'_>, dst: BufMut<'_>, op: Op) -> Result<(), Error> {
+        arguments::reduce_scatter(self.world as u32, &src, &dst)?;
+        let call = call(Operation::ReduceScatter, op, dst.dtype(), dst.len());
+        let (source, own) = (src.as_bytes(), dst.into_bytes());
+        let each = own.len();
+        let part = |rank: usize| rank * each..(rank + 1) * each;
+        own.copy_from_slice(&source[part(self.rank)]);
+        if each <= SMALL_BYTES_MAX {
+            return self.exchange_and_fold(call, Some(source), own, part);
+        }
+        self.pairwise(call, Storage::Split { source, own }, (0..self.world).map(part).collect())
+    }
+
+    fn all_gather(&self, src: Buf<'_>, dst: BufMut<'_>) -> Result<(), Error> {
+        arguments::all_gather(self.world as u32, &src, &dst)?;
+        let call = call(Operation::AllGather, Op::Sum, src.dtype(), src.len());
+        let (source, destination) = (src.as_bytes(), dst.into_bytes());
+        let each = source.len();
+        let part = |rank: usize| rank * each..(rank + 1) * each;
+        destination[part(self.rank)].copy_from_slice(source);
+        let lanes = self.lanes(|rank| Lane { partner: true, send: 0..each, receive: part(rank) });
+        self.run(&mut self.engine(), call, &mut Direct { source, destination, lanes })
+    }
+
+    fn broadcast(&self, buf: BufMut<'_>, root: u32) -> Result<(), Error> {
+        arguments::root(self.world as u32, root)?;
+        let call = Call { root, ..call(Operation::Broadcast, Op::Sum, buf.dtype(), buf.len()) };
+        let bytes = buf.into_bytes();
+        let (whole, root) = (0..bytes.len(), root as usize);
+        let mut transfer = if root == self.rank {
+            let lanes = self.lanes(|_| Lane { partner: true, send: whole.clone(), receive: 0..0 });
+            Direct { source: bytes, destination: &mut [], lanes }
+        } else {
+            let receive = |rank| if rank == root { whole.clone() } else { 0..0 };
+            let lanes = self.lanes(|rank| Lane { partner: rank == root, send: 0..0, receive: receive(rank) });
+            Direct { source: &[], destination: bytes, lanes }
+        };
+        self.run(&mut self.engine(), call, &mut transfer)
+    }
+
+    fn barrier(&self) -> Result<(), Error> {
+        let call = call(Operation::Barrier, Op::Sum, DType::I32, 0);
+        let lanes = self.lanes(|_| Lane { partner: true, ..Lane::default() });
+        self.run(&mut self.engine(), call, &mut Direct { source: &[], destination: &mut [], lanes })
+    }
+
+    fn check(&self) -> Result<(), Error> {
+        if let Some(cause) = self.control.cause() {
+            return Err(cause.as_aborted());
+        }
+        // Whoever holds the engine is inside an operation and looks for itself.
+        let Ok(mut engine) = self.engine.try_lock() else { return Ok(()) };
+        let (sequence, operation) = self.control.current();
+        let call = call(Operation::Barrier, Op::Sum, DType::I32, 0);
+        let mine = Header { token: self.token, sequence, from: self.rank as u32, call };
+        engine.look(&self.control, sequence).map_err(|stop| self.stop(&mine, operation, stop))
+    }
+
+    fn abort(&self, cause: &str) {
+        self.abort_blaming(Some(self.rank as u32), cause);
+    }
+
+    fn abort_blaming(&self, culprit: Option<u32>, cause: &str) {
+        let (sequence, operation) = self.control.current();
+        self.control.abort(Abort { culprit, sequence, operation, cause: cause.to_owned(), disagreement: None });
+    }
+}
+
+impl Drop for Communicator {
+    /// Says goodbye, so that peers still inside the last operation do not take the end of the connection for a death.
+    fn drop(&mut self) {
+        if self.control.cause().is_none() {
+            self.control.tell(&Report::Goodbye { sequence: self.control.current().0 });
+        }
+    }
+}
+
+fn call(operation: Operation, op: Op, dtype: DType, count: usize) -> Call {
+    Call { operation, op, dtype, count: count as u64, root: 0, ring: false }
+}
+
+/// Scratch of at least `bytes`, aligned for every element type; it only grows, so its pages stay warm.
+fn as_bytes(scratch: &mut Vec<u64>, bytes: usize) -> &mut [u8] {
+    let words = bytes.div_ceil(8);
+    if scratch.len() < words {
+        scratch.resize(words, 0);
+    }
+    // SAFETY: `u64` has no padding and every bit pattern is a value; the view covers the vector's initialised words.
+    unsafe { std::slice::from_raw_parts_mut(scratch.as_mut_ptr().cast(), scratch.len() * 8) }
+}
+
+fn sound(folded: bool) -> Result<(), Error> {
+    debug_assert!(folded, "scratch is aligned and long enough by construction");
+    if folded {
+        Ok(())
+    } else {
+        Err(Error::Invalid { reason: "buffer is not aligned for its element type".to_owned() })
+    }
+}

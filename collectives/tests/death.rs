@@ -1,0 +1,42 @@
+//! COLL-4 with real processes over TCP: the kernel tells of a death by SIGKILL as it does in production.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod support;
+
+use std::time::{Duration, Instant};
+
+use collectives::{BufMut, Op};
+use support::PATIENCE;
+use support::processes::{Setting, join, say, start};
+
+/// What each child does; in the parent, nothing.
+#[test]
+fn rank_of_a_group() {
+    let Some((_, comm)) = join(PATIENCE) else { return };
+    let mut buffer = vec![1f32; 50_000];
+    comm.all_reduce(BufMut::from(&mut buffer), Op::Sum).unwrap();
+    say("together");
+    let error = loop {
+        if let Err(error) = comm.all_reduce(BufMut::from(&mut buffer), Op::Avg) {
+            break error;
+        }
+    };
+    say(&format!("culprit {:?}", error.culprit()));
+    support::processes::read();
+}
+
+#[test]
+fn coll_4_a_killed_process_is_noticed_by_all_within_a_second_and_blamed() {
+    for victim in [0, 2] {
+        let mut group = start(3, Setting { role: "sum", ..Setting::default() });
+        for child in &group {
+            child.hear("together");
+        }
+        let killed = Instant::now();
+        group[victim].kill();
+        for (rank, child) in group.iter().enumerate().filter(|(rank, _)| *rank != victim) {
+            assert_eq!(child.hear("culprit"), format!("Some({victim})"), "rank {rank}");
+        }
+        assert!(killed.elapsed() < Duration::from_secs(1), "{:?}", killed.elapsed());
+    }
+}

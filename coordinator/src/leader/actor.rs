@@ -1,0 +1,296 @@
+//! The loop itself: one owner of sessions and reports, effects only through the node and the sessions' outboxes.
+
+use super::facts::{Fact, Reports};
+use super::leases::{self, QUORUM_AGE_MAX};
+use super::sessions::{SessionId, Sessions};
+use super::{Handle, Message, schedule};
+use crate::observe::Observed;
+use crate::raft::Node;
+use cluster_state::{Command, State};
+use proto::internal::{CheckpointTaken, to_worker};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+use types::{LogIndex, MemberKey, Timestamp, WorkerId};
+
+/// Leases, time limits and back-offs are looked at this often.
+const TICK: Duration = Duration::from_millis(50);
+
+/// Messages taken in one turn before the loop acts on them.
+const TURN_MAX: usize = 256;
+
+/// Shortest pause between two plans of which the first placed nothing.
+const IDLE_PLAN_PAUSE: Duration = Duration::from_millis(2);
+
+/// What the loop is told at start.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct LeaderConfig {
+    /// A worker kills its ranks when its lease was not renewed for this long.
+    pub(crate) lease: Duration,
+}
+
+/// Owner of the sessions and of what is on its way to the log.
+pub(crate) struct Leader {
+    node: Node,
+    config: LeaderConfig,
+    observed: Arc<Observed>,
+    handle: Handle,
+    mailbox: mpsc::Receiver<Message>,
+    sessions: Sessions,
+    reports: Reports,
+    leading_since: Option<Instant>,
+    in_flight: BTreeSet<Fact>,
+    planning: bool,
+    plan_after: Instant,
+    /// A plan is due but held back until `plan_after`.
+    plan_held: bool,
+    planned_at: Option<LogIndex>,
+    dispatched: LogIndex,
+    checkpoints: BTreeMap<MemberKey, (WorkerId, u64)>,
+}
+
+impl Leader {
+    pub(crate) fn new(
+        node: Node,
+        config: LeaderConfig,
+        observed: Arc<Observed>,
+        handle: Handle,
+        mailbox: mpsc::Receiver<Message>,
+    ) -> Self {
+        Self {
+            node,
+            config,
+            observed,
+            handle,
+            mailbox,
+            sessions: Sessions::default(),
+            reports: Reports::default(),
+            leading_since: None,
+            in_flight: BTreeSet::new(),
+            planning: false,
+            plan_after: Instant::now(),
+            plan_held: false,
+            planned_at: None,
+            dispatched: LogIndex(0),
+            checkpoints: BTreeMap::new(),
+        }
+    }
+
+    /// Runs until the process ends.
+    pub(crate) async fn run(mut self, shutdown: daemon::Shutdown) {
+        let mut applied = self.node.subscribe();
+        let mut role = self.node.leading();
+        let mut tick = tokio::time::interval(TICK);
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            let mut ticked = false;
+            tokio::select! {
+                () = shutdown.requested() => break,
+                message = self.mailbox.recv() => {
+                    let Some(message) = message else { break };
+                    self.take_turn(message);
+                }
+                changed = applied.changed() => if changed.is_err() { break },
+                changed = role.changed() => if changed.is_err() { break },
+                () = tokio::time::sleep_until(self.plan_after), if self.plan_held => {}
+                _ = tick.tick() => ticked = true,
+            }
+            let leads = *role.borrow_and_update();
+            self.follow_role(leads);
+            if self.leading_since.is_some() {
+                let state = applied.borrow_and_update().clone();
+                self.act(&state, ticked);
+            }
+        }
+        let leader = self.node.leader_address().unwrap_or_default();
+        self.sessions.redirect_all(&leader);
+    }
+
+    fn take_turn(&mut self, first: Message) {
+        self.take(first);
+        for _ in 1..TURN_MAX {
+            let Ok(message) = self.mailbox.try_recv() else { break };
+            self.take(message);
+        }
+    }
+
+    fn take(&mut self, message: Message) {
+        match message {
+            Message::Opened { worker, instance, statuses, outbox, reply } => {
+                if self.leading_since.is_some() {
+                    let id = self.sessions.open(worker, instance, outbox, Instant::now());
+                    let _ = reply.send(id);
+                    self.take_statuses(id, statuses);
+                }
+            }
+            Message::Heartbeat { session, sequence } => self.heartbeat(session, sequence),
+            Message::Statuses { session, statuses } => self.take_statuses(session, statuses),
+            Message::Checkpoint { session, key, token, checkpoint } => {
+                if let Some(worker) = self.sessions.worker(session).cloned() {
+                    self.checkpoints.insert(key, (worker, checkpoint.step));
+                    self.reports.take_checkpoint(key, token, checkpoint);
+                }
+            }
+            Message::Closed { session } => self.sessions.close(session),
+            Message::Proposed(fact) => drop(self.in_flight.remove(&fact)),
+            Message::Planned => self.planning = false,
+        }
+    }
+
+    /// Renews the lease only while a quorum still follows this leader: a leader that was cut off must let leases run out.
+    fn heartbeat(&mut self, session: SessionId, sequence: u64) {
+        if self.node.quorum_age().is_some_and(|age| age < QUORUM_AGE_MAX) {
+            self.sessions.heartbeat(session, sequence, Instant::now());
+        }
+    }
+
+    fn take_statuses(&mut self, session: SessionId, statuses: Vec<types::MemberStatus>) {
+        if self.sessions.worker(session).is_none() {
+            return;
+        }
+        for status in statuses {
+            self.reports.take(status);
+        }
+        // A member that the tables no longer know stays at the worker until the wishes say so again.
+        if let Some(worker) = self.sessions.worker(session).cloned() {
+            self.sessions.mark(&worker);
+        }
+    }
+
+    fn follow_role(&mut self, leads: bool) {
+        match (leads, self.leading_since) {
+            (true, None) => {
+                tracing::info!("leading");
+                self.leading_since = Some(Instant::now());
+                self.dispatched = LogIndex(0);
+            }
+            (false, Some(_)) => {
+                let leader = self.node.leader_address().unwrap_or_default();
+                tracing::info!(%leader, "no longer leading");
+                self.sessions.redirect_all(&leader);
+                self.reports = Reports::default();
+                self.checkpoints.clear();
+                self.leading_since = None;
+            }
+            _ => {}
+        }
+    }
+
+    fn act(&mut self, state: &State, ticked: bool) {
+        self.dispatch(state);
+        for (fact, command) in self.reports.due(state) {
+            self.propose(fact, command);
+        }
+        self.confirm_checkpoints(state);
+        if ticked {
+            self.look_at_clocks(state);
+        }
+        self.schedule(state, ticked);
+    }
+
+    /// Sends wishes to the workers whose jobs changed; new sessions and reporters get theirs too.
+    fn dispatch(&mut self, state: &State) {
+        for (_, job) in state.changed_after(self.dispatched) {
+            // The attempt before the last may still have had members when the tables changed.
+            for attempt in job.attempts.iter().rev().take(2) {
+                for member in &attempt.placement.members {
+                    self.sessions.mark(&member.worker);
+                }
+            }
+        }
+        self.dispatched = state.applied();
+        let dirty = self.sessions.take_dirty();
+        if dirty.is_empty() {
+            return;
+        }
+        let coordinators = self.node.grpc_addresses();
+        for worker in dirty {
+            // A second life of the name waits until the tables know it.
+            let known = state.worker(&worker).map(|known| known.registration.instance);
+            if known.is_some() && known == self.sessions.instance(&worker) {
+                self.sessions.send_wishes(&worker, &state.wishes(&worker), &coordinators);
+            }
+        }
+    }
+
+    fn confirm_checkpoints(&mut self, state: &State) {
+        let sessions = &mut self.sessions;
+        self.checkpoints.retain(|key, (worker, step)| {
+            let job = state.job(key.job);
+            let live = job.and_then(|job| job.live_attempt()).is_some_and(|live| live.number == key.attempt);
+            let saved = job.and_then(|job| job.checkpoints.last()).is_some_and(|last| last.checkpoint.step >= *step);
+            if saved || !live {
+                let taken = CheckpointTaken { key: postcard::to_allocvec(key).unwrap_or_default().into(), step: *step };
+                sessions.send(worker, to_worker::Message::Checkpoint(taken));
+            }
+            live && !saved
+        });
+    }
+
+    fn look_at_clocks(&mut self, state: &State) {
+        let Some(since) = self.leading_since else { return };
+        let lost = leases::lost(state, &self.sessions, since, self.config.lease, Instant::now());
+        for (fact, command) in lost.into_iter().chain(leases::over_time(state, daemon::clock::now())) {
+            self.propose(fact, command);
+        }
+    }
+
+    fn propose(&mut self, fact: Fact, command: Command) {
+        if !self.in_flight.insert(fact.clone()) {
+            return;
+        }
+        if let Fact::Lost(worker) = &fact {
+            tracing::warn!(worker_id = %worker, "worker lost: its lease is over");
+        }
+        let (node, handle) = (self.node.clone(), self.handle.clone());
+        tokio::spawn(async move {
+            if let Err(error) = node.propose(vec![command]).await {
+                tracing::debug!(?fact, %error, "not proposed; the next tick tries again");
+            }
+            handle.send(Message::Proposed(fact)).await;
+        });
+    }
+
+    /// Plans when something changed, or when a tick may have ended somebody's back-off; one plan at a time.
+    fn schedule(&mut self, state: &State, ticked: bool) {
+        let changed = self.planned_at != Some(state.applied());
+        let idle = state.waiting().next().is_none();
+        let wanted = !self.planning && !idle && (changed || ticked);
+        self.plan_held = wanted && Instant::now() < self.plan_after;
+        if !wanted || self.plan_held {
+            return;
+        }
+        let started = Instant::now();
+        let now: Timestamp = daemon::clock::now();
+        let command = schedule::command(state, now, daemon::random::attempt_secret);
+        let took = started.elapsed();
+        self.observed.cycle(took);
+        self.planned_at = Some(state.applied());
+        match command {
+            // A long cycle that placed nothing must not become all that this loop does.
+            Ok(None) => self.plan_after = Instant::now() + IDLE_PLAN_PAUSE.max(took * 4),
+            Ok(Some(command)) => self.commit(command),
+            Err(error) => tracing::error!(%error, "no randomness for a gang's secret"),
+        }
+    }
+
+    fn commit(&mut self, command: Command) {
+        self.planning = true;
+        let (node, handle, observed) = (self.node.clone(), self.handle.clone(), self.observed.clone());
+        tokio::spawn(async move {
+            match node.propose(vec![command.clone()]).await {
+                Ok(outcomes) => {
+                    tracing::debug!(?outcomes, "plan");
+                    let state = node.state();
+                    for (_, waited_ms) in schedule::started(&state, &command) {
+                        observed.queue_wait(Duration::from_millis(waited_ms));
+                    }
+                }
+                Err(error) => tracing::debug!(%error, "plan not committed"),
+            }
+            handle.send(Message::Planned).await;
+        });
+    }
+}

@@ -1,0 +1,91 @@
+//! Reports of workers that the log does not know yet; kept until it does, so that none is lost and none is said twice.
+
+use cluster_state::{Command, State};
+use std::collections::BTreeMap;
+use types::{
+    AttemptPhase, CheckpointRef, Endpoint, JobId, MemberEnd, MemberKey, MemberState, MemberStatus, Token, WorkerId,
+};
+
+/// Names a proposal that is on its way, so that it is made once at a time.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Fact {
+    /// A member ended.
+    End(MemberKey),
+    /// All members are prepared.
+    Start(JobId),
+    /// A checkpoint was saved.
+    Checkpoint(MemberKey),
+    /// A lease is over.
+    Lost(WorkerId),
+    /// A time limit is over.
+    OverTime(JobId),
+}
+
+/// What workers said and the log does not yet say.
+#[derive(Debug, Default)]
+pub(crate) struct Reports {
+    ends: BTreeMap<MemberKey, (Token, MemberEnd)>,
+    prepared: BTreeMap<(JobId, Token), BTreeMap<u32, Vec<Endpoint>>>,
+    checkpoints: BTreeMap<MemberKey, (Token, CheckpointRef)>,
+}
+
+impl Reports {
+    /// Takes one status of a worker.
+    pub(crate) fn take(&mut self, status: MemberStatus) {
+        let MemberStatus { key, token, state } = status;
+        match state {
+            MemberState::Preparing | MemberState::Running => {}
+            MemberState::Prepared(endpoints) => {
+                self.prepared.entry((key.job, token)).or_default().insert(key.node_rank, endpoints);
+            }
+            MemberState::Ended(end) => drop(self.ends.insert(key, (token, end))),
+        }
+    }
+
+    /// The newest checkpoint of a member is enough.
+    pub(crate) fn take_checkpoint(&mut self, key: MemberKey, token: Token, checkpoint: CheckpointRef) {
+        self.checkpoints.insert(key, (token, checkpoint));
+    }
+
+    /// What is to be proposed on these tables; forgets what they know already or refuse for good (`FENCE-2`).
+    pub(crate) fn due(&mut self, state: &State) -> Vec<(Fact, Command)> {
+        let mut due = Vec::new();
+        self.ends.retain(|key, (token, end)| {
+            let wanted = live(state, key.job, *token)
+                .is_some_and(|attempt| attempt.ends.get(key.node_rank as usize).is_some_and(Option::is_none));
+            if wanted {
+                due.push((Fact::End(*key), Command::EndMember { key: *key, token: *token, end: end.clone() }));
+            }
+            wanted
+        });
+        self.prepared.retain(|(job, token), members| {
+            let Some(attempt) = live(state, *job, *token).filter(|attempt| attempt.phase == AttemptPhase::Preparing)
+            else {
+                return false;
+            };
+            if members.len() == attempt.placement.members.len() {
+                let mut endpoints: Vec<Endpoint> = members.values().flatten().cloned().collect();
+                endpoints.sort_by_key(|endpoint| endpoint.rank);
+                due.push((Fact::Start(*job), Command::StartAttempt { job: *job, token: *token, endpoints }));
+            }
+            true
+        });
+        self.checkpoints.retain(|key, (token, checkpoint)| {
+            let wanted = live(state, key.job, *token).is_some()
+                && state
+                    .job(key.job)
+                    .and_then(|job| job.checkpoints.last())
+                    .is_none_or(|last| last.checkpoint.step < checkpoint.step);
+            if wanted {
+                let command = Command::RecordCheckpoint { key: *key, token: *token, checkpoint: checkpoint.clone() };
+                due.push((Fact::Checkpoint(*key), command));
+            }
+            wanted
+        });
+        due
+    }
+}
+
+fn live(state: &State, job: JobId, token: Token) -> Option<&cluster_state::Attempt> {
+    state.job(job)?.live_attempt().filter(|attempt| attempt.token == token).map(std::convert::AsRef::as_ref)
+}

@@ -1,0 +1,72 @@
+//! The leader's loop: compares what should be with what is and acts on the difference; every coordinator runs it, one acts.
+//!
+//! ```text
+//!  sessions ──statuses, heartbeats──> mailbox ─┐
+//!  tables   ──watch────────────────────────────┼─> act ──> wishes to sessions          (dispatch)
+//!  Raft     ──leading or not───────────────────┤      ├──> facts to the log            (facts: ends, starts, checkpoints)
+//!  clock    ──tick─────────────────────────────┘      ├──> a plan to the log           (schedule)
+//!                                                     └──> lost workers, time limits   (leases)
+//! ```
+//!
+//! Level-triggered: all it remembers (sessions, reports, what is on its way to the log) can be lost and comes again, so a new
+//! leader needs no hand-over. The mailbox is bounded; a full one holds up the session that fills it.
+
+mod actor;
+mod facts;
+mod leases;
+mod schedule;
+mod sessions;
+
+pub(crate) use actor::{Leader, LeaderConfig};
+pub(crate) use schedule::explain;
+pub(crate) use sessions::SessionId;
+
+use proto::internal::ToWorker;
+use tokio::sync::{mpsc, oneshot};
+use types::{CheckpointRef, MemberKey, MemberStatus, Token, WorkerId, WorkerInstance};
+
+/// Messages waiting for the loop; past this, sessions wait.
+const MAILBOX_MAX: usize = 4_096;
+
+/// What reaches the loop.
+#[derive(Debug)]
+pub(crate) enum Message {
+    /// A registered worker's session is open; answered with its number, or dropped when this coordinator does not lead.
+    Opened {
+        worker: WorkerId,
+        instance: WorkerInstance,
+        statuses: Vec<MemberStatus>,
+        outbox: mpsc::Sender<ToWorker>,
+        reply: oneshot::Sender<SessionId>,
+    },
+    /// The worker is alive and asks for its lease.
+    Heartbeat { session: SessionId, sequence: u64 },
+    /// Members that changed.
+    Statuses { session: SessionId, statuses: Vec<MemberStatus> },
+    /// A checkpoint is in the blob store.
+    Checkpoint { session: SessionId, key: MemberKey, token: Token, checkpoint: CheckpointRef },
+    /// The stream is over.
+    Closed { session: SessionId },
+    /// A proposal of this loop came back.
+    Proposed(facts::Fact),
+    /// The plan came back.
+    Planned,
+}
+
+/// Reaches the loop; cheap to clone.
+#[derive(Clone, Debug)]
+pub(crate) struct Handle {
+    mailbox: mpsc::Sender<Message>,
+}
+
+impl Handle {
+    pub(crate) fn new() -> (Self, mpsc::Receiver<Message>) {
+        let (mailbox, receiver) = mpsc::channel(MAILBOX_MAX);
+        (Self { mailbox }, receiver)
+    }
+
+    /// False when the loop is gone: this process ends.
+    pub(crate) async fn send(&self, message: Message) -> bool {
+        self.mailbox.send(message).await.is_ok()
+    }
+}

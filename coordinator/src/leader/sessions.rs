@@ -1,0 +1,156 @@
+//! Open worker sessions and when each worker was last heard of; in memory only, a new leader starts empty.
+
+use proto::internal::{HeartbeatAck, Redirect, ToWorker, Wishes, to_worker};
+use std::collections::{BTreeMap, BTreeSet};
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+use types::{Wish, WorkerId, WorkerInstance};
+
+/// Numbers sessions within one process, so that a late message of an old one is told apart.
+pub(crate) type SessionId = u64;
+
+#[derive(Debug)]
+struct Session {
+    id: SessionId,
+    instance: WorkerInstance,
+    outbox: mpsc::Sender<ToWorker>,
+    revision: u64,
+}
+
+/// All sessions of this coordinator.
+#[derive(Debug, Default)]
+pub(crate) struct Sessions {
+    by_worker: BTreeMap<WorkerId, Session>,
+    workers: BTreeMap<SessionId, WorkerId>,
+    /// The last heartbeat that was answered.
+    seen: BTreeMap<WorkerId, Instant>,
+    /// Workers whose wishes must be sent.
+    dirty: BTreeSet<WorkerId>,
+    opened: SessionId,
+}
+
+impl Sessions {
+    /// A newer session of a worker takes the place of the older one.
+    pub(crate) fn open(
+        &mut self,
+        worker: WorkerId,
+        instance: WorkerInstance,
+        outbox: mpsc::Sender<ToWorker>,
+        now: Instant,
+    ) -> SessionId {
+        self.opened += 1;
+        let session = Session { id: self.opened, instance, outbox, revision: 0 };
+        if let Some(old) = self.by_worker.insert(worker.clone(), session) {
+            self.workers.remove(&old.id);
+        }
+        self.workers.insert(self.opened, worker.clone());
+        self.seen.insert(worker.clone(), now);
+        self.dirty.insert(worker);
+        self.opened
+    }
+
+    pub(crate) fn close(&mut self, id: SessionId) {
+        if let Some(worker) = self.workers.remove(&id) {
+            self.by_worker.remove(&worker);
+        }
+    }
+
+    /// The worker of a session that is still the newest of that worker.
+    pub(crate) fn worker(&self, id: SessionId) -> Option<&WorkerId> {
+        self.workers.get(&id)
+    }
+
+    pub(crate) fn instance(&self, worker: &WorkerId) -> Option<WorkerInstance> {
+        self.by_worker.get(worker).map(|session| session.instance)
+    }
+
+    /// Renews the worker's lease.
+    pub(crate) fn heartbeat(&mut self, id: SessionId, sequence: u64, now: Instant) {
+        let Some(worker) = self.workers.get(&id).cloned() else { return };
+        self.seen.insert(worker.clone(), now);
+        self.send(&worker, to_worker::Message::Ack(HeartbeatAck { sequence }));
+    }
+
+    pub(crate) fn last_seen(&self, worker: &WorkerId) -> Option<Instant> {
+        self.seen.get(worker).copied()
+    }
+
+    pub(crate) fn mark(&mut self, worker: &WorkerId) {
+        self.dirty.insert(worker.clone());
+    }
+
+    /// Workers with a session whose wishes must be sent; each is named once.
+    pub(crate) fn take_dirty(&mut self) -> Vec<WorkerId> {
+        let dirty = std::mem::take(&mut self.dirty);
+        dirty.into_iter().filter(|worker| self.by_worker.contains_key(worker)).collect()
+    }
+
+    /// Sends a worker its wishes, whole.
+    pub(crate) fn send_wishes(&mut self, worker: &WorkerId, wishes: &[Wish], coordinators: &[String]) {
+        let Some(session) = self.by_worker.get_mut(worker) else { return };
+        session.revision += 1;
+        let revision = session.revision;
+        match postcard::to_allocvec(wishes) {
+            Ok(bytes) => {
+                let wishes = Wishes { revision, wishes: bytes.into(), coordinators: coordinators.to_vec() };
+                self.send(worker, to_worker::Message::Wishes(wishes));
+            }
+            Err(error) => tracing::error!(worker_id = %worker, %error, "wishes cannot be encoded"),
+        }
+    }
+
+    /// A worker that does not read its stream loses it and dials again.
+    pub(crate) fn send(&mut self, worker: &WorkerId, message: to_worker::Message) {
+        let Some(session) = self.by_worker.get(worker) else { return };
+        let id = session.id;
+        if let Err(error) = session.outbox.try_send(ToWorker { message: Some(message) }) {
+            tracing::warn!(worker_id = %worker, %error, "session closed: its worker does not keep up");
+            self.close(id);
+        }
+    }
+
+    /// This coordinator no longer leads: everybody goes to the new leader.
+    pub(crate) fn redirect_all(&mut self, leader: &str) {
+        for session in self.by_worker.values() {
+            let message = to_worker::Message::Redirect(Redirect { leader: leader.to_owned() });
+            // A full outbox needs no redirect: its end says the same.
+            let _ = session.outbox.try_send(ToWorker { message: Some(message) });
+        }
+        *self = Self { opened: self.opened, ..Self::default() };
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_newer_session_takes_over_and_the_older_one_is_deaf() {
+        let mut sessions = Sessions::default();
+        let worker = WorkerId::new("w").unwrap();
+        let (old, mut old_inbox) = mpsc::channel(4);
+        let (new, mut new_inbox) = mpsc::channel(4);
+        let first = sessions.open(worker.clone(), WorkerInstance(1), old, Instant::now());
+        let second = sessions.open(worker.clone(), WorkerInstance(1), new, Instant::now());
+        assert!(old_inbox.recv().await.is_none(), "the older stream ends");
+        sessions.heartbeat(first, 1, Instant::now());
+        sessions.close(first);
+        sessions.heartbeat(second, 2, Instant::now());
+        let ack = new_inbox.recv().await.unwrap();
+        assert_eq!(ack.message, Some(to_worker::Message::Ack(HeartbeatAck { sequence: 2 })));
+        assert_eq!(sessions.take_dirty(), [worker]);
+    }
+
+    #[tokio::test]
+    async fn a_worker_that_does_not_read_loses_its_session() {
+        let mut sessions = Sessions::default();
+        let worker = WorkerId::new("w").unwrap();
+        let (outbox, _inbox) = mpsc::channel(1);
+        let id = sessions.open(worker, WorkerInstance(1), outbox, Instant::now());
+        sessions.heartbeat(id, 1, Instant::now());
+        assert!(sessions.worker(id).is_some());
+        sessions.heartbeat(id, 2, Instant::now());
+        assert!(sessions.worker(id).is_none());
+    }
+}

@@ -1,0 +1,52 @@
+//! The replicated log between coordinators: openraft, fed by our store and network, behind one handle.
+//!
+//! ```text
+//!  propose ──> propose.rs ──> openraft ──> store (log, vote)        service.rs <── the other coordinators
+//!  linearizable ─> reads.rs ─┘    │  └──> network.rs ──────────────────^
+//!  members.rs ───────────────┘    └──> machine.rs: State::apply, snapshots ──> state(), applied()
+//! ```
+//!
+//! Only this module knows openraft. Promises: an acknowledged proposal is on the disks of a majority; a linearizable read
+//! sees every acknowledged proposal; a call from another cluster, for another coordinator or of another protocol is refused.
+
+mod error;
+mod machine;
+mod members;
+mod network;
+mod node;
+mod propose;
+mod reads;
+mod service;
+mod status;
+#[cfg(test)]
+mod tests;
+pub mod types;
+mod wire;
+
+pub use error::{BootstrapError, MemberError, OpenError, ProposeError, ReadError, Retry};
+pub use machine::{Applied, Machine};
+pub use node::{Config, Node, Timers};
+pub use propose::Committed;
+pub use service::Service;
+pub use status::{Leadership, Member, Role, Status};
+pub use types::Addresses;
+
+use std::time::Duration;
+
+/// Streams of one connection: what one client may keep open at once.
+const STREAMS_MAX: u32 = 1_024;
+/// A client that answers no ping for so long is gone.
+const KEEP_ALIVE: Duration = Duration::from_secs(10);
+
+/// A server with the limits that the coordinators' own calls need. To be served with
+/// `TcpIncoming::from(listener).with_nodelay(Some(true))`: `serve_with_incoming` ignores the server's own setting, and an
+/// append then waits 40 ms for an acknowledgement.
+pub fn tuned_server() -> tonic::transport::Server {
+    tonic::transport::Server::builder()
+        .tcp_nodelay(true)
+        .http2_keepalive_interval(Some(KEEP_ALIVE))
+        .http2_keepalive_timeout(Some(KEEP_ALIVE))
+        .initial_stream_window_size(2 << 20)
+        .initial_connection_window_size(8 << 20)
+        .max_concurrent_streams(STREAMS_MAX)
+}

@@ -1,0 +1,34 @@
+//! What a coordinator keeps on disk: the Raft log and vote, and snapshots of the state; damage is found, never passed on.
+//!
+//! ```text
+//!  DIR/raft/lock        one process at a time
+//!          /header      coordinator, cluster, format, which log is live          header.rs
+//!          /mark        how far the log was once flushed                         header.rs
+//!          /log-N/      records and facts, checksummed                           disk.rs, sled_disk.rs
+//!          /snapshots/  the last two snapshots, checksummed                      snapshots.rs
+//!
+//!  openraft ──> LogStore (log.rs) ──> cache of the newest entries (cache.rs)
+//!                      └──> one writer thread with group commit (writer.rs) ──> LogDisk
+//! ```
+//!
+//! Promises: what was acknowledged is there after a power cut; bytes that changed on disk are refused at open with an
+//! error that says how to recover from the peers; one failed flush stops the store for good.
+
+mod cache;
+mod disk;
+mod error;
+mod header;
+mod log;
+mod open;
+mod sled_disk;
+mod snapshots;
+#[cfg(test)]
+pub(crate) mod tests;
+mod writer;
+
+pub use disk::{DiskError, Fact, LogDisk, Record};
+pub use error::StoreError;
+pub use header::Identity;
+pub use log::LogStore;
+pub use open::{Store, StoreOptions};
+pub use snapshots::{Newest, Receiver, SNAPSHOT_BYTES_MAX, SnapshotFile, Snapshots};

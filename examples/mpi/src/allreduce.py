@@ -1,0 +1,27 @@
+"""Sums a vector over all MPI ranks and checks the result; every rank says where it is and how many there are."""
+
+import argparse
+import array
+
+from mpi4py import MPI
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--count", type=int, default=100_000, help="numbers in the vector")
+    arguments = parser.parse_args()
+
+    world = MPI.COMM_WORLD
+    rank, size = world.Get_rank(), world.Get_size()
+    mine = array.array("d", [rank + 1.0]) * arguments.count
+    total = array.array("d", [0.0]) * arguments.count
+    started = MPI.Wtime()
+    world.Allreduce([mine, MPI.DOUBLE], [total, MPI.DOUBLE], op=MPI.SUM)
+    took = MPI.Wtime() - started
+    expected = size * (size + 1) / 2
+    assert all(value == expected for value in total), f"expected {expected}, got {total[0]}"
+    print(f"rank {rank} of {size} on {MPI.Get_processor_name()}: sum {expected:g} in {took * 1e3:.2f} ms", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,154 @@
+//! Snapshots: turns the paths of a draft into content hashes and a list of what to upload. The only file access here.
+//!
+//! The same content gives the same hash, whatever the order, times or owners of the files: a snapshot holds relative
+//! paths, bytes and the executable bit, nothing else. What is read is bounded in number, size and depth; nothing is
+//! held in memory but one buffer and the list. A file may still change between here and its upload: whoever uploads
+//! it hashes again and refuses what does not match.
+
+mod error;
+mod git;
+mod hash;
+mod ignored;
+mod take;
+
+use crate::faults::{Fault, Mark, Report};
+use crate::{DataInput, Draft, Faults, LocalPath};
+use error::SnapshotError;
+use hash::Hasher;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use take::Snapshot;
+use types::{CodeSnapshot, ContentHash, Input, InputKind, JobSpec, Limits, Tree};
+
+/// A job that is ready: upload what the cluster lacks of `uploads`, then submit `spec`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Prepared {
+    /// Complete.
+    pub spec: JobSpec,
+    /// Every blob that the job refers to, each hash once, in the order of the hashes.
+    pub uploads: Vec<Upload>,
+    /// The draft's, and those of the snapshots. For people.
+    pub warnings: Vec<Fault>,
+}
+
+/// One blob of a job.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Upload {
+    /// SHA-256 of the bytes.
+    pub hash: ContentHash,
+    /// Size in bytes.
+    pub bytes: u64,
+    /// Where the bytes are.
+    pub source: UploadSource,
+}
+
+/// Where the bytes of a blob are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum UploadSource {
+    /// In this file, unless it has changed since: hash while sending.
+    File(PathBuf),
+    /// Here: the JSON of a `types::Tree`.
+    Bytes(Vec<u8>),
+}
+
+/// Hashes the code folder and the data inputs of a draft; `folder` is that of the job file, to which their paths are
+/// relative. Blocks on the disk and, for at most a few seconds, on `git`; call it where blocking is fine.
+///
+/// An absent experiment name becomes the folder's name, and an absent display name the experiment's.
+pub fn resolve(draft: Draft, folder: &Path) -> Result<Prepared, Faults> {
+    let mut resolver = Resolver { report: Report::new(&draft.file), folder, uploads: BTreeMap::new() };
+    let mut spec = draft.spec;
+    spec.code = draft.code.as_ref().and_then(|code| resolver.code(code));
+    for (name, input) in &draft.data {
+        if let Some(data) = resolver.data(input) {
+            spec.inputs.insert(name.clone(), data);
+        }
+    }
+    if spec.experiment_name.is_empty() {
+        spec.experiment_name = folder_name(folder);
+    }
+    if spec.display_name.is_empty() {
+        spec.display_name.clone_from(&spec.experiment_name);
+    }
+    if !resolver.report.is_sound() {
+        return Err(resolver.report.into_faults());
+    }
+    let uploads = resolver.uploads.into_values().collect();
+    let mut warnings = draft.warnings;
+    warnings.extend(resolver.report.into_warnings());
+    Ok(Prepared { spec, uploads, warnings })
+}
+
+fn folder_name(folder: &Path) -> String {
+    let name = folder.canonicalize().ok().and_then(|path| Some(path.file_name()?.to_str()?.to_owned()));
+    let clean = name.filter(|name| !name.chars().any(char::is_control));
+    clean.unwrap_or_else(|| "default".to_owned())
+}
+
+struct Resolver<'a> {
+    report: Report,
+    folder: &'a Path,
+    uploads: BTreeMap<ContentHash, Upload>,
+}
+
+impl Resolver<'_> {
+    fn code(&mut self, code: &LocalPath) -> Option<CodeSnapshot> {
+        let path = self.folder.join(&code.written);
+        let snapshot = take::folder(&path, ignored::Rules::Code);
+        let tree = self.keep(code, snapshot)?;
+        let git = git::state(&path, &mut |warning| self.report.warn(mark(code), &code.field, warning));
+        Some(CodeSnapshot { tree, git })
+    }
+
+    fn data(&mut self, input: &DataInput) -> Option<Input> {
+        let path = self.folder.join(&input.path.written);
+        let snapshot = match input.kind {
+            InputKind::File => take::file(&path),
+            InputKind::Folder => take::folder(&path, ignored::Rules::Data),
+        };
+        let tree = self.keep(&input.path, snapshot)?;
+        Some(Input::Data { kind: input.kind, tree, origin: input.path.written.clone() })
+    }
+
+    /// Adds the blobs of a snapshot and gives the hash of its tree.
+    fn keep(&mut self, place: &LocalPath, snapshot: Result<Snapshot, Vec<SnapshotError>>) -> Option<ContentHash> {
+        match snapshot.and_then(|snapshot| Ok((tree_blob(&snapshot.tree)?, snapshot))) {
+            Ok((blob, snapshot)) => {
+                for warning in snapshot.warnings {
+                    self.report.warn(mark(place), &place.field, warning);
+                }
+                let hash = blob.hash;
+                self.uploads.extend(snapshot.files.into_iter().map(|upload| (upload.hash, upload)));
+                self.uploads.insert(hash, blob);
+                Some(hash)
+            }
+            Err(errors) => {
+                for error in errors {
+                    self.report.fault(mark(place), &place.field, error.to_string());
+                }
+                None
+            }
+        }
+    }
+}
+
+fn mark(place: &LocalPath) -> Mark {
+    Mark { line: place.line, column: place.column }
+}
+
+fn tree_blob(tree: &Tree) -> Result<Upload, Vec<SnapshotError>> {
+    let json = serde_json::to_vec(tree).map_err(|error| vec![SnapshotError::Encode(error.to_string())])?;
+    let hash = Hasher::of_bytes(&json);
+    Ok(Upload { hash, bytes: json.len() as u64, source: UploadSource::Bytes(json) })
+}
+
+/// True as long as a snapshot of so many files and bytes is allowed.
+fn within_limits(files: usize, bytes: u64) -> Result<(), SnapshotError> {
+    if files > Limits::TREE_ENTRIES_MAX {
+        return Err(SnapshotError::TooManyFiles);
+    }
+    if bytes > Limits::TREE_BYTES_MAX {
+        return Err(SnapshotError::TooLarge);
+    }
+    Ok(())
+}

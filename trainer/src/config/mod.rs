@@ -1,0 +1,358 @@
+//! The configuration of a training: one struct, each field with unit, default and reason; all faults reported together.
+//!
+//! The file is YAML (or JSON, which YAML contains). Every field has a default, so an empty file trains on the built-in
+//! digits; unknown fields are faults. `key=value` overrides with dotted keys go before the file.
+
+mod document;
+mod fields;
+mod read;
+#[cfg(test)]
+mod tests;
+
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+use sha2::{Digest, Sha256};
+use types::ContentHash;
+
+use self::document::{Node, Origin, Value};
+use self::fields::{Faults, Fields};
+use crate::arguments::TrainArgs;
+use crate::error::{Error, Fault};
+
+/// All that a training is told. The names of the fields are those of the file.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Config {
+    /// What to learn from.
+    pub data: Data,
+    /// What learns.
+    pub model: Model,
+    /// How long and in which portions.
+    pub training: Training,
+    /// How gradients move parameters.
+    pub optimizer: Optimizer,
+    /// How the learning rate goes over the steps.
+    pub schedule: Schedule,
+    /// When to look at the test data.
+    pub evaluate: Evaluate,
+    /// When to report.
+    pub metrics: Metrics,
+    /// When to save.
+    pub checkpoint: Checkpoint,
+    /// How ranks talk.
+    pub communication: Communication,
+    /// Folder for the finished model. Default: `MUSTER_OUTPUT_MODEL`, the folder of a job's output named `model`;
+    /// without either no model is written.
+    pub output: Option<PathBuf>,
+}
+
+/// What to learn from.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Data {
+    /// Where the samples come from. Default: `digits`.
+    #[serde(flatten)]
+    pub source: Source,
+    /// Every feature is divided by this. Default: the largest value of the format where it is known (`digits` 16, `idx`
+    /// 255), else 1.
+    pub scale: f64,
+    /// Shift and stretch every feature to mean 0 and deviation 1 over the training samples. Default: false.
+    pub standardize: bool,
+    /// Share of the samples that is kept for testing, above 0 and below 1. Default: 0.2.
+    pub test_fraction: f64,
+    /// Chooses which samples are kept for testing. Default: 0.
+    pub split_seed: u64,
+}
+
+/// Where the samples come from.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(tag = "source", rename_all = "lowercase")]
+pub enum Source {
+    /// 1,797 handwritten digits of 8 x 8 pixels (UCI, "Optical Recognition of Handwritten Digits"), built in.
+    Digits,
+    /// A text file with one sample a line.
+    Csv {
+        /// The file.
+        path: PathBuf,
+        /// Which column is the label: a name of the header, or an index from 0. Default: the last column.
+        label: Column,
+        /// Whether the first line names the columns. Default: true where its features are not all numbers.
+        header: Option<bool>,
+        /// Between the fields. Default: a comma; `tab` is a tab.
+        delimiter: char,
+    },
+    /// Two files of NumPy's format 1 or 2, in C order and little-endian: f4, f8, u1, i4 or i8.
+    Npy {
+        /// Array of at least two dimensions, the first being the samples.
+        features: PathBuf,
+        /// Array of one whole number a sample.
+        labels: PathBuf,
+    },
+    /// Two files of the IDX format of bytes, as MNIST comes in.
+    Idx {
+        /// At least two dimensions, the first being the samples.
+        images: PathBuf,
+        /// One dimension.
+        labels: PathBuf,
+    },
+}
+
+/// A column of a table.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(untagged)]
+pub enum Column {
+    /// The last one.
+    Last,
+    /// From 0.
+    Index(usize),
+    /// As the header says.
+    Name(String),
+}
+
+/// A multi-layer perceptron with rectified linear units; the first and last size come from the data.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Model {
+    /// Units of each hidden layer, up to 16 layers. Default: `[128, 64]`; `[]` is a linear model.
+    pub hidden: Vec<usize>,
+}
+
+/// How long and in which portions.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Training {
+    /// `epochs` or `steps`, not both. Default: 30 epochs.
+    #[serde(flatten)]
+    pub length: Length,
+    /// Samples in one step, over all ranks. Default: 64.
+    pub batch_size: usize,
+    /// Chooses the first parameters and the order of the samples. Default: 1.
+    pub seed: u64,
+    /// Gradients longer than this (Euclidean norm over all parameters) are shortened to it. Default: no bound.
+    pub clip_norm: Option<f64>,
+    /// Pause after each step in milliseconds, so that a demonstration on small data can be watched. Default: 0.
+    pub step_delay_ms: u64,
+}
+
+/// When the training is over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Length {
+    /// Passes over the training samples.
+    Epochs(u64),
+    /// Optimizer updates.
+    Steps(u64),
+}
+
+/// How gradients move parameters. The same rule holds for all parameters, biases included.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[serde(tag = "kind", rename_all = "lowercase")]
+pub enum Optimizer {
+    /// Gradient descent with momentum.
+    Sgd {
+        /// The schedule's full rate. Default: 0.05.
+        learning_rate: f64,
+        /// Share of the last update that goes on. Default: 0.9.
+        momentum: f64,
+        /// Added to the gradient, times the parameter. Default: 0.
+        weight_decay: f64,
+    },
+    /// Adam with decoupled weight decay (Loshchilov and Hutter, 2019). The default.
+    AdamW {
+        /// The schedule's full rate. Default: 0.003.
+        learning_rate: f64,
+        /// Decay of the mean. Default: 0.9.
+        beta1: f64,
+        /// Decay of the mean square. Default: 0.999.
+        beta2: f64,
+        /// Added to the divisor. Default: 1e-8.
+        epsilon: f64,
+        /// Parameters shrink by this times the rate. Default: 0.01.
+        weight_decay: f64,
+    },
+}
+
+/// How the learning rate goes over the steps.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Schedule {
+    /// Default: cosine.
+    #[serde(flatten)]
+    pub kind: ScheduleKind,
+    /// The rate rises evenly over this many first steps. Default: 20.
+    pub warmup_steps: u64,
+}
+
+/// What follows the warm-up.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[serde(tag = "kind", rename_all = "lowercase")]
+pub enum ScheduleKind {
+    /// The full rate.
+    Constant,
+    /// Half a cosine wave down to `minimum` at the end.
+    Cosine {
+        /// Share of the full rate at the end. Default: 0.
+        minimum: f64,
+    },
+    /// Stairs.
+    Step {
+        /// Length of a stair in epochs. Default: 10.
+        every_epochs: u64,
+        /// From stair to stair. Default: 0.1.
+        factor: f64,
+    },
+}
+
+/// When to look at the test data; that is always done at the end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Evaluate {
+    /// In epochs; 0 for only at the end. Default: 1.
+    pub every_epochs: u64,
+}
+
+/// When to report.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Metrics {
+    /// In steps. Default: 5.
+    pub every_steps: u64,
+}
+
+/// When to save.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Checkpoint {
+    /// `every_steps` or `every_epochs`, not both. Default: never.
+    pub every: Option<Every>,
+    /// How many are kept; older ones are removed. Default: 3.
+    pub keep: u64,
+    /// Where they are written. Default: `MUSTER_CHECKPOINT_DIR`, which goes before this.
+    pub folder: Option<PathBuf>,
+    /// One checkpoint's folder to go on from. Default: `MUSTER_RESUME_FROM`, which goes before this.
+    pub resume_from: Option<PathBuf>,
+}
+
+/// A period.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Every {
+    /// Optimizer updates.
+    Steps(u64),
+    /// Passes over the data.
+    Epochs(u64),
+}
+
+/// How ranks talk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Communication {
+    /// Gradients are summed in portions of about this size, each as soon as it is whole. Default: 262144.
+    pub bucket_bytes: usize,
+    /// For all ranks to find each other, in seconds. Default: 60.
+    pub rendezvous_timeout_s: u64,
+    /// Longest silence of all ranks in one operation, in seconds: for a stuck rank, as a dead one is seen at once. It must
+    /// be longer than reading the data takes. Default: 300.
+    pub operation_timeout_s: u64,
+}
+
+impl Optimizer {
+    /// The schedule's full rate.
+    pub(crate) fn learning_rate(&self) -> f64 {
+        match self {
+            Optimizer::Sgd { learning_rate, .. } | Optimizer::AdamW { learning_rate, .. } => *learning_rate,
+        }
+    }
+}
+
+impl Config {
+    /// Reads the file and the overrides of `arguments`.
+    ///
+    /// # Errors
+    /// [`Error::Config`] with all faults; [`Error::Io`] where there is no such file.
+    pub fn load(arguments: &TrainArgs) -> Result<Config, Error> {
+        let (name, text) = match &arguments.config {
+            Some(path) => (path.display().to_string(), text_of(path)?),
+            None => ("defaults".to_owned(), String::new()),
+        };
+        Self::parse(&name, &text, &arguments.overrides).map_err(|faults| Error::Config { faults })
+    }
+
+    /// As [`Config::load`] with the text at hand; `name` is the file's in faults.
+    pub fn parse(name: &str, text: &str, overrides: &[String]) -> Result<Config, Vec<Fault>> {
+        let faults = Faults::new(name.to_owned());
+        let (mut root, found) = document::parse(text);
+        for (line, message) in found {
+            faults.add(&Origin::Line(line), "", message);
+        }
+        for one in overrides {
+            override_with(&mut root, one, &faults);
+        }
+        let mut fields = Fields::root(&root, &faults);
+        let config = read::config(&mut fields);
+        fields.finish();
+        let faults = faults.into_sorted();
+        if faults.is_empty() { Ok(config) } else { Err(faults) }
+    }
+
+    /// Names what decides the course of the training, so that a checkpoint is not gone on from with another: where things
+    /// are written, how often is reported and how buckets are cut is not in it.
+    pub(crate) fn course_hash(&self) -> ContentHash {
+        let course = (&self.data, &self.model, &self.training, &self.optimizer, &self.schedule);
+        let mut course = serde_json::to_value(course).unwrap_or_default();
+        // Paths change from machine to machine; the data is compared by content.
+        if let Some(data) = course.get_mut(0).and_then(serde_json::Value::as_object_mut) {
+            for path in ["path", "features", "labels", "images"] {
+                data.remove(path);
+            }
+        }
+        if let Some(training) = course.get_mut(2).and_then(serde_json::Value::as_object_mut) {
+            training.remove("step_delay_ms");
+        }
+        ContentHash(Sha256::digest(course.to_string().as_bytes()).into())
+    }
+}
+
+fn text_of(path: &Path) -> Result<String, Error> {
+    let bytes = crate::files::read_bounded(path, document::BYTES_MAX)?;
+    String::from_utf8(bytes).map_err(|error| {
+        let good = String::from_utf8_lossy(&error.as_bytes()[..error.utf8_error().valid_up_to()]).into_owned();
+        let message = "is not UTF-8 text here".to_owned();
+        let fault = Fault {
+            place: path.display().to_string(),
+            line: Some(good.split('\n').count()),
+            field: String::new(),
+            message,
+        };
+        Error::Config { faults: vec![fault] }
+    })
+}
+
+fn override_with(root: &mut Node, text: &str, faults: &Faults) {
+    let Some((key, value)) = text.split_once('=') else {
+        faults.add(&Origin::Override, text, "key=value was expected");
+        return;
+    };
+    let path_wanted = matches!(key.rsplit('.').next(), Some("output" | "path" | "folder" | "resume_from"));
+    let node = if path_wanted {
+        // A path is never a number, a list or a comment, whatever it looks like.
+        Node { origin: Origin::Override, value: Value::Scalar { text: value.to_owned(), plain: false } }
+    } else {
+        let (node, found) = document::parse(value);
+        for (_, message) in found {
+            faults.add(&Origin::Override, key, message);
+        }
+        mark(node)
+    };
+    if let Err(message) = document::set(root, key, node) {
+        faults.add(&Origin::Override, key, message);
+    }
+}
+
+/// Everything inside an override is an override.
+fn mark(mut node: Node) -> Node {
+    node.origin = Origin::Override;
+    node.value = match node.value {
+        Value::List(items) => Value::List(items.into_iter().map(mark).collect()),
+        Value::Table(entries) => Value::Table(
+            entries
+                .into_iter()
+                .map(|entry| document::Entry { origin: Origin::Override, node: mark(entry.node), ..entry })
+                .collect(),
+        ),
+        scalar => scalar,
+    };
+    node
+}

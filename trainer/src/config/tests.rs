@@ -1,0 +1,126 @@
+//! Faults are found all at once, each in its place; what is right reads back as it was meant.
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+use super::*;
+
+fn parse(text: &str) -> Config {
+    Config::parse("train.yml", text, &[]).unwrap_or_else(|faults| panic!("{faults:?}"))
+}
+
+fn faults(text: &str, overrides: &[&str]) -> Vec<String> {
+    let overrides: Vec<String> = overrides.iter().map(|one| (*one).to_owned()).collect();
+    match Config::parse("train.yml", text, &overrides) {
+        Err(faults) => faults.iter().map(ToString::to_string).collect(),
+        Ok(config) => panic!("{config:?}"),
+    }
+}
+
+#[test]
+fn every_fault_is_reported_at_once_with_its_line() {
+    let text = "\
+data:
+  source: csv
+  test_fraction: 1.5
+model:
+  hidden: [64, zero, 0]
+traning:
+  epochs: 3
+training:
+  epochs: 2
+  steps: 4
+  batch_sise: 32
+optimizer:
+  kind: adam
+  learning_rate: -1
+";
+    let found = faults(text, &["schedule.kind=linear", "nonsense"]);
+    let starts = [
+        "train.yml:2: data.path: is missing",
+        "train.yml:3: data.test_fraction: expected a number above 0 and below 1, found \"1.5\"",
+        "train.yml:5: model.hidden: expected a whole number from 1 to 65536, found \"zero\"",
+        "train.yml:5: model.hidden: expected a whole number from 1 to 65536, found \"0\"",
+        "train.yml:6: traning: unknown field; did you mean \"training\"?",
+        "train.yml:10: training.steps: stands beside epochs",
+        "train.yml:11: training.batch_sise: unknown field; did you mean \"batch_size\"?",
+        "train.yml:13: optimizer.kind: expected one of sgd, adamw, found \"adam\"",
+        "train.yml:14: optimizer.learning_rate: expected a number above 0, found \"-1\"",
+        "--nonsense: key=value was expected",
+        "--schedule.kind: expected one of constant, cosine, step",
+    ];
+    assert_eq!(found.len(), starts.len(), "{found:#?}");
+    for (found, start) in found.iter().zip(starts) {
+        assert!(found.starts_with(start), "{found:?} is not {start:?}");
+    }
+}
+
+#[test]
+fn an_empty_file_is_the_documented_defaults() {
+    let config = parse("");
+    assert_eq!(config.data.source, Source::Digits);
+    assert_eq!((config.data.scale, config.data.test_fraction, config.data.standardize), (16.0, 0.2, false));
+    assert_eq!(config.model.hidden, [128, 64]);
+    assert_eq!((config.training.length, config.training.batch_size), (Length::Epochs(30), 64));
+    assert!(matches!(config.optimizer, Optimizer::AdamW { learning_rate: 0.003, beta2: 0.999, .. }));
+    assert_eq!(config.schedule.kind, ScheduleKind::Cosine { minimum: 0.0 });
+    assert_eq!((config.checkpoint.every, config.checkpoint.keep, config.output), (None, 3, None));
+}
+
+#[test]
+fn the_readme_shows_exactly_the_defaults() {
+    let readme = include_str!("../../README.md");
+    let shown = readme.split("```yaml\n").nth(1).and_then(|rest| rest.split("```").next()).unwrap();
+    assert_eq!(parse(shown), parse(""));
+}
+
+#[test]
+fn fields_that_do_not_belong_to_the_kind_are_unknown() {
+    assert!(faults("optimizer: {kind: sgd, beta1: 0.5}", &[])[0].contains("optimizer.beta1: unknown field"));
+    assert!(faults("data: {source: digits, path: x}", &[])[0].contains("data.path: unknown field"));
+    assert!(faults("schedule: {kind: constant, minimum: 0}", &[])[0].contains("schedule.minimum: unknown field"));
+}
+
+#[test]
+fn types_are_not_guessed() {
+    assert!(faults("data: {standardize: yes}", &[])[0].contains("expected true or false"));
+    assert!(faults("training: {seed: '1'}", &[])[0].contains("expected a whole number"));
+    assert!(faults("training: {batch_size: 6.5}", &[])[0].contains("expected a whole number"));
+    assert!(faults("training: [1]", &[])[0].contains("expected a group of fields, found a list"));
+    assert!(faults("training: {clip_norm: .nan}", &[])[0].contains("expected a number"));
+    assert!(faults("data: {source: csv, path: a, header: false, label: kind}", &[])[0].contains("header is false"));
+    assert!(faults("data: {source: csv, path: a, delimiter: ab}", &[])[0].contains("one character"));
+    assert!(!faults("- 1", &[]).is_empty());
+}
+
+#[test]
+fn overrides_go_before_the_file() {
+    let overrides = ["training.epochs=2", "model.hidden=[8, 4]", "output=/a: b#c", "data.source=digits"];
+    let overrides: Vec<String> = overrides.iter().map(|one| (*one).to_owned()).collect();
+    let config = Config::parse("train.yml", "training: {epochs: 9}\nmodel: {hidden: []}", &overrides).unwrap();
+    assert_eq!((config.training.length, config.model.hidden.as_slice()), (Length::Epochs(2), [8, 4].as_slice()));
+    assert_eq!(config.output, Some(PathBuf::from("/a: b#c")));
+}
+
+#[test]
+fn the_course_hash_sees_what_matters_alone() {
+    let base = parse("data: {source: csv, path: /a}").course_hash();
+    for same in ["data: {source: csv, path: /b}", "data: {source: csv, path: /a}\noutput: /o\ncheckpoint: {keep: 9}"] {
+        assert_eq!(parse(same).course_hash(), base, "{same}");
+    }
+    assert_eq!(parse("data: {source: csv, path: /a}\ntraining: {step_delay_ms: 5}").course_hash(), base);
+    for other in ["training: {seed: 2}", "optimizer: {learning_rate: 0.1}", "schedule: {warmup_steps: 1}"] {
+        assert_ne!(parse(&format!("data: {{source: csv, path: /a}}\n{other}")).course_hash(), base, "{other}");
+    }
+}
+
+#[test]
+fn a_missing_or_huge_file_is_said_so() {
+    let folder = tempfile::tempdir().unwrap();
+    let load = |path: PathBuf| Config::load(&TrainArgs { config: Some(path), overrides: Vec::new() });
+    assert!(matches!(load(folder.path().join("none.yml")), Err(Error::Io { .. })));
+    let huge = folder.path().join("huge.yml");
+    std::fs::write(&huge, vec![b'#'; 300_000]).unwrap();
+    assert!(load(huge).unwrap_err().to_string().contains("larger than"));
+    let binary = folder.path().join("binary.yml");
+    std::fs::write(&binary, b"a: 1\n\xff").unwrap();
+    assert!(load(binary).unwrap_err().to_string().contains("binary.yml:2: is not UTF-8"));
+}

@@ -1,0 +1,248 @@
+//! What a worker daemon is told at start: every field with its unit, default and reason; all faults are found at once.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
+use types::{Topology, WorkerId};
+
+/// How the daemon runs. Made by [`Config::new`]; the cli overwrites what the operator set.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Name of this worker, unique in its cluster.
+    pub name: String,
+    /// Everything the daemon keeps: lock, identity, blob cache, members' folders.
+    pub data_dir: PathBuf,
+    /// `host:port` of coordinators to try first; the cluster names the others.
+    pub coordinators: Vec<String>,
+    /// IP address at which ranks listen for their gang. Default `127.0.0.1`: the data plane has no TLS yet.
+    pub data_address: String,
+    /// Admits that ranks listen on an address that is not loopback, unencrypted. Default false.
+    pub insecure_listen: bool,
+    /// Operator's labels, for placement.
+    pub labels: BTreeMap<String, String>,
+    /// Failure or power zone; empty = unknown.
+    pub zone: String,
+    /// Rack; empty = unknown.
+    pub rack: String,
+    /// CPU slots to offer; none = one a core.
+    pub cpus: Option<u32>,
+    /// Bytes of memory to offer to ranks; none = what the machine or its cgroup allows.
+    pub memory_bytes: Option<u64>,
+    /// Executable that has the `rank-shim` subcommand: the supervisor of each rank.
+    pub program: PathBuf,
+    /// Bytes on disk of one stream of one rank that no majority of coordinators has yet; past it the rank waits in
+    /// its write. Default 256 MiB: hours of usual logs, and a full disk takes many chatty ranks.
+    pub spool_bytes_max: u64,
+    /// Whether ranks get control groups. Default: where the machine permits.
+    pub cgroups: CgroupMode,
+    /// True gives a rank at most its CPU slots; false (default) only shares a busy machine in that proportion, so that
+    /// idle cores are used.
+    pub hard_cpu_limit: bool,
+    /// Most processes and threads of one rank; 0 (default) = no limit.
+    pub pids_max: u32,
+    /// What an orderly stop does to running ranks.
+    pub on_stop: OnStop,
+}
+
+/// Use of control groups.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum CgroupMode {
+    /// Use what the machine offers: v2, v1 with a bare v2 tree, or nothing.
+    #[default]
+    Auto,
+    /// Never: process groups and the subreaper only; limits are not enforced.
+    Off,
+}
+
+/// What an orderly stop of the daemon does to running ranks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OnStop {
+    /// They go on and are adopted by the next start; past the lease's end they kill themselves.
+    #[default]
+    KeepRanks,
+    /// They are killed before the daemon ends.
+    KillRanks,
+}
+
+/// Everything that is wrong with a configuration, one fault a line.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{}", .0.join("\n"))]
+pub struct ConfigError(pub Vec<String>);
+
+/// A configuration that holds.
+#[derive(Clone, Debug)]
+pub(crate) struct Checked {
+    pub(crate) worker: WorkerId,
+    pub(crate) data_address: IpAddr,
+    pub(crate) topology: Topology,
+    pub(crate) config: Config,
+}
+
+const SPOOL_BYTES_DEFAULT: u64 = 256 << 20;
+/// A pipe's worth and some: less would make every burst wait for the network.
+const SPOOL_BYTES_MIN: u64 = 1 << 20;
+const LABELS_MAX: usize = 256;
+const LABEL_BYTES_MAX: usize = 1_024;
+
+impl Config {
+    /// A worker with every default.
+    pub fn new(name: impl Into<String>, data_dir: &Path, coordinators: Vec<String>, program: &Path) -> Self {
+        Self {
+            name: name.into(),
+            data_dir: data_dir.to_owned(),
+            coordinators,
+            data_address: "127.0.0.1".into(),
+            insecure_listen: false,
+            labels: BTreeMap::new(),
+            zone: String::new(),
+            rack: String::new(),
+            cpus: None,
+            memory_bytes: None,
+            program: program.to_owned(),
+            spool_bytes_max: SPOOL_BYTES_DEFAULT,
+            cgroups: CgroupMode::Auto,
+            hard_cpu_limit: false,
+            pids_max: 0,
+            on_stop: OnStop::KeepRanks,
+        }
+    }
+
+    /// Checks everything and reports all faults together.
+    pub fn validate(&self) -> Result<(), ConfigError> {
+        self.checked().map(|_| ())
+    }
+
+    pub(crate) fn checked(&self) -> Result<Checked, ConfigError> {
+        let mut faults = Vec::new();
+        let worker = WorkerId::new(self.name.clone()).map_err(|error| faults.push(error.to_string())).ok();
+        let address = self.check_address(&mut faults);
+        self.check_coordinators(&mut faults);
+        self.check_amounts(&mut faults);
+        self.check_texts(&mut faults);
+        let config = self.absolute(&mut faults);
+        match (worker, address, config, faults.is_empty()) {
+            (Some(worker), Some(data_address), Some(config), true) => {
+                let topology = Topology { zone: self.zone.clone(), rack: self.rack.clone() };
+                Ok(Checked { worker, data_address, topology, config })
+            }
+            _ => Err(ConfigError(faults)),
+        }
+    }
+
+    fn check_address(&self, faults: &mut Vec<String>) -> Option<IpAddr> {
+        let Ok(address) = self.data_address.parse::<IpAddr>() else {
+            faults.push(format!("data address {:?} is not an IP address", self.data_address));
+            return None;
+        };
+        if address.is_unspecified() {
+            faults.push(format!("data address {address} is not one that other machines can dial: name an interface"));
+        } else if !address.is_loopback() && !self.insecure_listen {
+            faults.push(format!(
+                "data address {address} is not loopback: the ranks' traffic is not encrypted; say --insecure-listen to accept that"
+            ));
+        }
+        Some(address)
+    }
+
+    fn check_coordinators(&self, faults: &mut Vec<String>) {
+        if self.coordinators.is_empty() {
+            faults.push("no coordinator is named: give at least one host:port".into());
+        }
+        for address in &self.coordinators {
+            if !is_host_port(address) {
+                faults.push(format!("coordinator {address:?} is not host:port"));
+            }
+        }
+    }
+
+    fn check_amounts(&self, faults: &mut Vec<String>) {
+        if self.cpus == Some(0) {
+            faults.push("cpus is 0: a worker offers at least one CPU slot".into());
+        }
+        if self.memory_bytes == Some(0) {
+            faults.push("memory is 0 bytes: a worker offers at least some".into());
+        }
+        if self.spool_bytes_max < SPOOL_BYTES_MIN {
+            faults.push(format!("spool of {} bytes is too small: at least {SPOOL_BYTES_MIN}", self.spool_bytes_max));
+        }
+    }
+
+    fn check_texts(&self, faults: &mut Vec<String>) {
+        if self.labels.len() > LABELS_MAX {
+            faults.push(format!("{} labels are too many: at most {LABELS_MAX}", self.labels.len()));
+        }
+        for (key, value) in &self.labels {
+            if key.is_empty() || key.len() + value.len() > LABEL_BYTES_MAX {
+                faults.push(format!("label {key:?} must have a name and at most {LABEL_BYTES_MAX} bytes in all"));
+            }
+        }
+        for (what, text) in [("zone", &self.zone), ("rack", &self.rack)] {
+            if text.len() > LABEL_BYTES_MAX {
+                faults.push(format!("{what} has {} bytes; at most {LABEL_BYTES_MAX} are allowed", text.len()));
+            }
+        }
+    }
+
+    /// Paths made absolute: ranks run in other folders.
+    fn absolute(&self, faults: &mut Vec<String>) -> Option<Config> {
+        let mut config = self.clone();
+        for (what, path) in [("data directory", &mut config.data_dir), ("program", &mut config.program)] {
+            match std::path::absolute(&*path) {
+                Ok(absolute) if absolute.to_str().is_some() => *path = absolute,
+                Ok(other) => faults.push(format!("{what} {} is not UTF-8", other.display())),
+                Err(error) => faults.push(format!("{what} {:?}: {error}", path.display().to_string())),
+            }
+        }
+        if !config.program.is_file() {
+            faults.push(format!("program {} is not a file", config.program.display()));
+        }
+        faults.is_empty().then_some(config)
+    }
+}
+
+fn is_host_port(text: &str) -> bool {
+    if text.parse::<SocketAddr>().is_ok_and(|address| address.port() != 0) {
+        return true;
+    }
+    let Some((host, port)) = text.rsplit_once(':') else { return false };
+    let host_ok = !host.is_empty() && host.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_'));
+    host_ok && port.parse::<u16>().is_ok_and(|port| port != 0)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    fn good() -> Config {
+        Config::new("w1", Path::new("/tmp/x"), vec!["127.0.0.1:7000".into()], Path::new("/bin/sh"))
+    }
+
+    #[test]
+    fn a_plain_configuration_holds() {
+        good().validate().unwrap();
+        assert!(is_host_port("[::1]:80") && is_host_port("a-b.c:1"));
+        assert!(!is_host_port("a") && !is_host_port("a:0") && !is_host_port(":1") && !is_host_port("a/b:1"));
+    }
+
+    #[test]
+    fn all_faults_are_found_at_once() {
+        let mut bad = good();
+        bad.name = "-".into();
+        bad.data_address = "10.0.0.1".into();
+        bad.coordinators = vec!["nowhere".into()];
+        bad.cpus = Some(0);
+        bad.program = "/no/such/file".into();
+        let faults = bad.validate().unwrap_err().0;
+        assert_eq!(faults.len(), 5, "{faults:?}");
+    }
+
+    #[test]
+    fn an_open_address_needs_the_flag_that_admits_it() {
+        let mut config = good();
+        config.data_address = "10.0.0.1".into();
+        assert!(config.validate().unwrap_err().to_string().contains("--insecure-listen"));
+        config.insecure_listen = true;
+        config.validate().unwrap();
+    }
+}

@@ -1,0 +1,54 @@
+//! Why a worker daemon ends or does not start.
+
+use crate::config::ConfigError;
+use std::io;
+use types::ClusterId;
+
+/// What the operator has to look at; the session's own troubles are retried and never end the daemon.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The configuration does not hold.
+    #[error("the configuration is not valid:\n{0}")]
+    Config(#[from] ConfigError),
+    /// The data directory is another process's, or cannot be written.
+    #[error("the data directory cannot be taken")]
+    DataDir(#[from] daemon::files::LockError),
+    /// A file of the data directory is not what this daemon wrote.
+    #[error("{path} is damaged: {reason}")]
+    Damaged {
+        /// Which file.
+        path: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The machine refused something that the daemon cannot do without.
+    #[error("cannot {what}")]
+    Io {
+        /// What was tried.
+        what: String,
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
+    /// The cluster does not take this worker: duplicate name, other cluster, other protocol.
+    #[error("the cluster refused this worker: {0}")]
+    Refused(String),
+    /// The data directory belongs to another cluster.
+    #[error("the data directory belongs to cluster {ours}, but cluster {theirs} answered")]
+    OtherCluster {
+        /// Written in the data directory at the first contact.
+        ours: ClusterId,
+        /// Who answered.
+        theirs: ClusterId,
+    },
+    /// A part of the daemon ended that never ends by itself.
+    #[error("the {0} ended unexpectedly")]
+    ActorDied(&'static str),
+}
+
+impl Error {
+    pub(crate) fn io(what: impl Into<String>) -> impl FnOnce(io::Error) -> Self {
+        let what = what.into();
+        move |source| Error::Io { what, source }
+    }
+}

@@ -1,0 +1,260 @@
+//! Starts the rank: fork (into its control group where there is one), own session, its descriptors, exec. Between fork and
+//! exec only calls that are safe there, on values made before; a fault comes back through a pipe with its stage.
+
+use super::spec::{LISTEN_FD, METRICS_FD};
+use std::ffi::CString;
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::path::Path;
+
+/// What is executed, in the form that exec takes.
+pub(super) struct Program {
+    arguments: Vec<CString>,
+    environment: Vec<CString>,
+    folder: CString,
+    /// `cgroup.procs` files to join.
+    joins: Vec<CString>,
+}
+
+/// The rank's descriptors.
+pub(super) struct Descriptors {
+    pub(super) stdin: OwnedFd,
+    pub(super) stdout: OwnedFd,
+    pub(super) stderr: OwnedFd,
+    pub(super) metrics: OwnedFd,
+    pub(super) listener: Option<OwnedFd>,
+}
+
+/// Numbers from which on a descriptor cannot be in the way of the rank's own.
+const PARKED_FD_MIN: RawFd = 16;
+/// Raised for ranks: when the machine runs out of memory a rank goes before a daemon.
+const OOM_SCORE: &[u8] = b"500";
+
+#[repr(u8)]
+#[derive(Clone, Copy)]
+enum Stage {
+    Session = 1,
+    Join,
+    Descriptors,
+    Folder,
+    Exec,
+}
+
+impl Stage {
+    fn text(byte: u8) -> &'static str {
+        match byte {
+            1 => "cannot make a session",
+            2 => "cannot join its control group",
+            3 => "cannot set up its descriptors",
+            4 => "cannot enter its folder",
+            _ => "cannot execute its program",
+        }
+    }
+}
+
+impl Program {
+    pub(super) fn new(
+        command: &[String],
+        environment: &[(String, String)],
+        folder: &Path,
+        joins: &[std::path::PathBuf],
+    ) -> io::Result<Self> {
+        use std::os::unix::ffi::OsStrExt;
+        let text = |bytes: &[u8]| CString::new(bytes).map_err(|_| io::Error::other("a NUL in command or environment"));
+        if command.is_empty() {
+            return Err(io::Error::other("the command is empty"));
+        }
+        Ok(Self {
+            arguments: command.iter().map(|argument| text(argument.as_bytes())).collect::<io::Result<_>>()?,
+            environment: environment
+                .iter()
+                .map(|(name, value)| text(format!("{name}={value}").as_bytes()))
+                .collect::<io::Result<_>>()?,
+            folder: text(folder.as_os_str().as_bytes())?,
+            joins: joins
+                .iter()
+                .map(|group| text(group.join("cgroup.procs").as_os_str().as_bytes()))
+                .collect::<io::Result<_>>()?,
+        })
+    }
+}
+
+/// Starts the program; returns its process id once exec has succeeded.
+pub(super) fn spawn(program: &Program, descriptors: Descriptors, group: Option<&File>) -> io::Result<i32> {
+    let (fault_read, fault_write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
+    let parked = Parked::new(&descriptors, &fault_write)?;
+    let pointers = Pointers::new(program);
+    let parent = std::process::id().cast_signed();
+    // SAFETY: this process has one thread, so the child may use everything that was made before; it calls only
+    // async-signal-safe functions and ends in exec or _exit.
+    let pid = unsafe { fork(group) };
+    match pid {
+        -1 => return Err(io::Error::last_os_error()),
+        0 => {
+            // SAFETY: this is the child of that fork.
+            unsafe { run_child(&pointers, program, &parked, parent) }
+        }
+        _ => {}
+    }
+    drop((descriptors, parked, fault_write));
+    let mut fault = Vec::new();
+    File::from(fault_read).take(5).read_to_end(&mut fault)?;
+    match fault.as_slice() {
+        [] => Ok(pid),
+        [stage, errno @ ..] => {
+            let errno = errno.try_into().map_or(0, i32::from_ne_bytes);
+            // SAFETY: the child is ours and has ended or is about to.
+            unsafe { libc::waitpid(pid, std::ptr::null_mut(), 0) };
+            let source = io::Error::from_raw_os_error(errno);
+            Err(io::Error::new(source.kind(), format!("{}: {source}", Stage::text(*stage))))
+        }
+    }
+}
+
+/// Descriptors moved out of the way of the numbers that the rank gets.
+struct Parked {
+    standard: [OwnedFd; 3],
+    metrics: OwnedFd,
+    listener: Option<OwnedFd>,
+    fault: OwnedFd,
+}
+
+impl Parked {
+    fn new(descriptors: &Descriptors, fault: &OwnedFd) -> io::Result<Self> {
+        let listener = descriptors.listener.as_ref().map(park).transpose()?;
+        Ok(Self {
+            standard: [park(&descriptors.stdin)?, park(&descriptors.stdout)?, park(&descriptors.stderr)?],
+            metrics: park(&descriptors.metrics)?,
+            listener,
+            fault: park(fault)?,
+        })
+    }
+}
+
+fn park(fd: &OwnedFd) -> io::Result<OwnedFd> {
+    Ok(rustix::io::fcntl_dupfd_cloexec(fd, PARKED_FD_MIN)?)
+}
+
+/// Null-terminated arrays for exec; they point into a `Program` that outlives them.
+struct Pointers {
+    arguments: Vec<*const libc::c_char>,
+    environment: Vec<*const libc::c_char>,
+}
+
+impl Pointers {
+    fn new(program: &Program) -> Self {
+        let terminated = |texts: &[CString]| {
+            texts.iter().map(|text| text.as_ptr()).chain(std::iter::once(std::ptr::null())).collect()
+        };
+        Self { arguments: terminated(&program.arguments), environment: terminated(&program.environment) }
+    }
+}
+
+/// A fork that puts the child into a v2 control group at birth: moving it later would take a lock of the whole machine.
+unsafe fn fork(group: Option<&File>) -> i32 {
+    const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
+    if let Some(group) = group {
+        // SAFETY: all-zero is a valid clone_args.
+        let mut args: libc::clone_args = unsafe { std::mem::zeroed() };
+        args.flags = CLONE_INTO_CGROUP;
+        args.exit_signal = libc::SIGCHLD as u64;
+        args.cgroup = group.as_raw_fd() as u64;
+        // SAFETY: without CLONE_VM this is a fork.
+        let pid = unsafe { libc::syscall(libc::SYS_clone3, &raw const args, size_of::<libc::clone_args>()) };
+        if pid >= 0 {
+            return pid as i32;
+        }
+    }
+    // SAFETY: the caller has one thread.
+    unsafe { libc::fork() }
+}
+
+/// Runs in the child; never returns.
+unsafe fn run_child(pointers: &Pointers, program: &Program, parked: &Parked, parent: i32) -> ! {
+    // SAFETY: only async-signal-safe calls on values made before the fork.
+    unsafe {
+        if libc::setsid() < 0 {
+            fail(parked, Stage::Session);
+        }
+        reset_signals();
+        libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
+        // The supervisor may have died before the line above.
+        if libc::getppid() != parent {
+            libc::_exit(127);
+        }
+        for join in &program.joins {
+            if !write_file(join.as_ptr(), b"0") {
+                fail(parked, Stage::Join);
+            }
+        }
+        write_file(c"/proc/self/oom_score_adj".as_ptr(), OOM_SCORE);
+        let metrics = (parked.metrics.as_raw_fd(), METRICS_FD);
+        let standard = parked.standard.iter().zip(0..).map(|(fd, number)| (fd.as_raw_fd(), number));
+        let listener = parked.listener.iter().map(|fd| (fd.as_raw_fd(), LISTEN_FD));
+        for (from, to) in standard.chain(listener).chain(std::iter::once(metrics)) {
+            if libc::dup2(from, to) < 0 {
+                fail(parked, Stage::Descriptors);
+            }
+        }
+        if libc::chdir(program.folder.as_ptr()) < 0 {
+            fail(parked, Stage::Folder);
+        }
+        libc::execve(pointers.arguments[0], pointers.arguments.as_ptr(), pointers.environment.as_ptr());
+        fail(parked, Stage::Exec)
+    }
+}
+
+/// A rank starts with nothing blocked and nothing ignored, whatever its supervisor and daemon do with signals.
+unsafe fn reset_signals() {
+    // SAFETY: plain system calls on a local set.
+    unsafe {
+        for number in 1..32 {
+            if number != libc::SIGKILL && number != libc::SIGSTOP {
+                libc::signal(number, libc::SIG_DFL);
+            }
+        }
+        let mut none: libc::sigset_t = std::mem::zeroed();
+        libc::sigemptyset(&raw mut none);
+        libc::sigprocmask(libc::SIG_SETMASK, &raw const none, std::ptr::null_mut());
+    }
+}
+
+unsafe fn write_file(path: *const libc::c_char, bytes: &[u8]) -> bool {
+    // SAFETY: the path is null-terminated, the bytes are in scope.
+    unsafe {
+        let fd = libc::open(path, libc::O_WRONLY | libc::O_CLOEXEC);
+        if fd < 0 {
+            return false;
+        }
+        let written = libc::write(fd, bytes.as_ptr().cast(), bytes.len());
+        libc::close(fd);
+        written == bytes.len() as isize
+    }
+}
+
+unsafe fn fail(parked: &Parked, stage: Stage) -> ! {
+    let errno = io::Error::last_os_error().raw_os_error().unwrap_or(0).to_ne_bytes();
+    let message = [stage as u8, errno[0], errno[1], errno[2], errno[3]];
+    // SAFETY: five bytes into a pipe are written whole; the process ends.
+    unsafe {
+        libc::write(parked.fault.as_raw_fd(), message.as_ptr().cast(), message.len());
+        libc::_exit(127)
+    }
+}
+
+/// Takes a descriptor of this process that is known by number only.
+///
+/// # Safety
+/// Nobody else may own it.
+pub(super) unsafe fn adopt(number: RawFd) -> OwnedFd {
+    // SAFETY: the caller's promise.
+    unsafe { OwnedFd::from_raw_fd(number) }
+}
+
+/// Copies this process's stdin.
+pub(super) fn copy_stdin() -> io::Result<OwnedFd> {
+    // SAFETY: 0 is open as long as this process lives.
+    let stdin = unsafe { BorrowedFd::borrow_raw(0) };
+    Ok(rustix::io::fcntl_dupfd_cloexec(stdin, PARKED_FD_MIN)?)
+}

@@ -1,0 +1,289 @@
+//! A supervisor's life after its start: one loop over signals, deadlines and pipes until no descendant is left.
+
+use super::child::{self, Descriptors, Program};
+use super::metrics::Metrics;
+use super::record::Room;
+use super::signals::{Received, Signals, Timer};
+use super::spec::{ExitRecord, LaunchFault, ShimSpec, StoppedBy};
+use super::spool::{BUFFER_BYTES, Spool, Tail};
+use crate::layout::{self, rank};
+use crate::lease;
+use daemon::clock::boot_time;
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::time::Timespec;
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::Duration;
+use types::{RankEnd, RankExit, StreamKind, StreamLength};
+
+/// How soon a full spool or a dying tree is looked at again.
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
+/// How long the last bytes of a dead rank wait for room on a full disk.
+const DRAIN_MAX: Duration = Duration::from_secs(10);
+
+/// Runs one rank from start to recorded end.
+pub(super) fn run(spec: &ShimSpec) -> io::Result<()> {
+    let room = Room::take(&spec.rank_folder)?;
+    let lease = File::open(&spec.lease)?;
+    let signals = Signals::new()?;
+    let mut streams = Vec::new();
+    let mut ends = Vec::new();
+    for kind in StreamKind::ALL {
+        let (spool, end) = Spool::new(&layout::stream(&spec.rank_folder, kind), spec.spool_bytes_max)?;
+        streams.push((kind, spool));
+        ends.push(end);
+    }
+    let mut shim = Shim {
+        spec,
+        lease,
+        timer: Timer::new()?,
+        signals,
+        streams,
+        buffer: vec![0; BUFFER_BYTES],
+        tail: Tail::default(),
+        metrics: Metrics::new(spec.rank_folder.join(rank::CHECKPOINT)),
+        child: 0,
+        exit: None,
+        all_gone: false,
+        kill_at: None,
+        stopped_by: None,
+    };
+    let launched = shim.launch(ends);
+    if launched.is_ok() {
+        shim.supervise()?;
+    }
+    let record = shim.finish(launched.err());
+    spec.groups.remove();
+    room.write(&record)
+}
+
+struct Shim<'a> {
+    spec: &'a ShimSpec,
+    lease: File,
+    timer: Timer,
+    signals: Signals,
+    streams: Vec<(StreamKind, Spool)>,
+    buffer: Vec<u8>,
+    tail: Tail,
+    metrics: Metrics,
+    child: i32,
+    exit: Option<RankExit>,
+    /// No descendant is left.
+    all_gone: bool,
+    /// When the grace ends; zero = now.
+    kill_at: Option<Duration>,
+    stopped_by: Option<StoppedBy>,
+}
+
+impl Shim<'_> {
+    fn launch(&mut self, ends: Vec<OwnedFd>) -> io::Result<()> {
+        if self.lease_is_over() {
+            self.stopped_by = Some(StoppedBy::Lease);
+            return Err(io::Error::other("the worker's lease is over"));
+        }
+        let groups = &self.spec.groups;
+        for folder in groups.folders() {
+            match std::fs::create_dir(folder) {
+                Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(named("make", folder, error)),
+                _ => {}
+            }
+        }
+        for (file, value) in &groups.settings {
+            std::fs::write(file, value).map_err(|error| named("set", file, error))?;
+        }
+        let group = groups.unified.as_ref().map(File::open).transpose()?;
+        let program =
+            Program::new(&self.spec.command, &self.spec.environment, &self.spec.folder, &groups.controllers)?;
+        let null = File::open("/dev/null")?;
+        let listener = if self.spec.listens { Some(child::copy_stdin()?) } else { None };
+        let Ok([stdout, stderr, metrics]) = <[OwnedFd; 3]>::try_from(ends) else {
+            return Err(io::Error::other("a stream is missing"));
+        };
+        let descriptors = Descriptors { stdin: null.into(), stdout, stderr, metrics, listener };
+        self.child = child::spawn(&program, descriptors, group.as_ref())?;
+        // The rank's alone from here on: when it ends, the port is free.
+        replace_stdin()?;
+        std::fs::write(self.spec.rank_folder.join(rank::RUNNING), self.child.to_string())
+    }
+
+    fn supervise(&mut self) -> io::Result<()> {
+        while !self.all_gone {
+            self.arm_timer()?;
+            self.wait()?;
+            let received = self.signals.take();
+            self.obey(received);
+            self.check_deadlines();
+            if received.child || self.exit.is_some() {
+                self.reap();
+            }
+            if !self.all_gone && (self.exit.is_some() || self.kill_at == Some(Duration::ZERO)) {
+                self.kill_tree();
+            }
+            self.pump();
+        }
+        Ok(())
+    }
+
+    fn arm_timer(&mut self) -> io::Result<()> {
+        let lease = lease::read(&self.lease).unwrap_or(Duration::ZERO);
+        self.timer.arm(self.kill_at.map_or(lease, |kill_at| kill_at.min(lease)))
+    }
+
+    fn wait(&mut self) -> io::Result<()> {
+        let look_again = self.exit.is_some()
+            || self.kill_at == Some(Duration::ZERO)
+            || self.streams.iter().any(|(_, spool)| spool.is_blocked());
+        let timeout = look_again.then(|| Timespec {
+            tv_sec: 0,
+            tv_nsec: i64::from(LOOK_AGAIN.subsec_nanos()),
+        });
+        // A killed tree is waited for by SIGCHLD and the timeout: its past deadline would only spin.
+        let timer = (self.kill_at != Some(Duration::ZERO)).then(|| self.timer.as_fd());
+        let pipes = self.streams.iter().filter_map(|(_, spool)| spool.waits_for());
+        let mut fds: Vec<PollFd<'_>> = std::iter::once(self.signals.as_fd())
+            .chain(timer)
+            .chain(pipes)
+            .map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN))
+            .collect();
+        match poll(&mut fds, timeout.as_ref()) {
+            Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn obey(&mut self, received: Received) {
+        if received.kill {
+            self.stop(StoppedBy::Daemon, Duration::ZERO);
+        } else if received.stop && self.kill_at.is_none() {
+            self.stop(StoppedBy::Daemon, boot_time() + Duration::from_millis(self.spec.grace_ms));
+        }
+    }
+
+    fn check_deadlines(&mut self) {
+        self.timer.clear();
+        if self.kill_at != Some(Duration::ZERO) && self.lease_is_over() {
+            eprintln!("the worker's lease is over: the rank is killed");
+            self.stop(StoppedBy::Lease, Duration::ZERO);
+        }
+        if self.kill_at.is_some_and(|kill_at| kill_at <= boot_time()) {
+            self.kill_at = Some(Duration::ZERO);
+        }
+    }
+
+    fn lease_is_over(&self) -> bool {
+        lease::read(&self.lease).is_none_or(|deadline| deadline <= boot_time())
+    }
+
+    fn stop(&mut self, by: StoppedBy, kill_at: Duration) {
+        // A rank that has ended by itself was not stopped.
+        if self.exit.is_none() && self.stopped_by.is_none() {
+            self.stopped_by = Some(by);
+        }
+        self.kill_at = Some(kill_at);
+        if kill_at > Duration::ZERO && self.exit.is_none() {
+            // SAFETY: the child is not reaped, so its process group is still its own.
+            unsafe { libc::kill(-self.child, libc::SIGTERM) };
+        }
+    }
+
+    /// Takes the status of every descendant that has ended.
+    fn reap(&mut self) {
+        loop {
+            let mut status = 0;
+            // SAFETY: a plain system call on a local.
+            match unsafe { libc::waitpid(-1, &raw mut status, libc::WNOHANG) } {
+                0 => return,
+                -1 => {
+                    self.all_gone = io::Error::last_os_error().raw_os_error() == Some(libc::ECHILD);
+                    return;
+                }
+                pid if pid == self.child => self.exit = Some(exit_of(status)),
+                _ => {}
+            }
+        }
+    }
+
+    /// One pass; processes that are born meanwhile are met by the next.
+    fn kill_tree(&self) {
+        if !self.spec.groups.kill() {
+            crate::process::kill_all(&crate::process::descendants(std::process::id().cast_signed()));
+        } else if self.exit.is_some() {
+            // Descendants may have moved out of the group, if they had the right to.
+            crate::process::kill_all(&crate::process::descendants(std::process::id().cast_signed()));
+        }
+    }
+
+    fn pump(&mut self) {
+        let Self { streams, buffer, tail, metrics, .. } = self;
+        for (kind, spool) in streams {
+            spool.pump(buffer, &mut |bytes| observe(*kind, bytes, tail, metrics));
+        }
+    }
+
+    /// What is left in the pipes, then the record.
+    fn finish(&mut self, fault: Option<io::Error>) -> ExitRecord {
+        let deadline = boot_time() + DRAIN_MAX;
+        while !self.drain() && boot_time() < deadline {
+            let timeout = Timespec { tv_sec: 0, tv_nsec: i64::from(LOOK_AGAIN.subsec_nanos()) };
+            let _ = poll(&mut [], Some(&timeout));
+        }
+        let exit = match (self.stopped_by, self.exit) {
+            (Some(_), _) => RankExit::Stopped,
+            (None, Some(exit)) => exit,
+            (None, None) => RankExit::NotStarted,
+        };
+        let ended_well = exit == RankExit::Code(0) || exit == RankExit::Stopped;
+        let lengths = self.streams.iter().map(|(kind, spool)| StreamLength { kind: *kind, bytes: spool.length() });
+        let end = RankEnd {
+            rank: self.spec.rank,
+            exit,
+            out_of_memory: !ended_well && self.spec.groups.oom_kills() > 0,
+            ended: daemon::clock::now(),
+            stderr_tail: self.tail.text(),
+            streams: lengths.collect(),
+            final_metrics: self.metrics.last(),
+        };
+        let launch_fault = fault.map(|error| LaunchFault { reason: error.to_string() });
+        let bytes_lost = self.streams.iter().map(|(_, spool)| spool.unwritten()).sum();
+        ExitRecord { end, launch_fault, stopped_by: self.stopped_by, bytes_lost }
+    }
+
+    fn drain(&mut self) -> bool {
+        let Self { streams, buffer, tail, metrics, .. } = self;
+        let mut done = true;
+        for (kind, spool) in streams {
+            done &= spool.drain(buffer, &mut |bytes| observe(*kind, bytes, tail, metrics));
+        }
+        done
+    }
+}
+
+fn observe(kind: StreamKind, bytes: &[u8], tail: &mut Tail, metrics: &mut Metrics) {
+    match kind {
+        StreamKind::Stdout => {}
+        StreamKind::Stderr => tail.push(bytes),
+        StreamKind::Metrics => metrics.push(bytes),
+    }
+}
+
+fn exit_of(status: i32) -> RankExit {
+    if libc::WIFSIGNALED(status) {
+        RankExit::Signal(libc::WTERMSIG(status))
+    } else {
+        RankExit::Code(libc::WEXITSTATUS(status))
+    }
+}
+
+fn named(verb: &str, path: &std::path::Path, error: io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("cannot {verb} {}: {error}", path.display()))
+}
+
+fn replace_stdin() -> io::Result<()> {
+    let null = File::open("/dev/null")?;
+    // SAFETY: 0 is this process's stdin; nothing else in it holds that number.
+    if unsafe { libc::dup2(std::os::fd::AsRawFd::as_raw_fd(&null), 0) } < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(())
+}

@@ -1,0 +1,5 @@
+//! One file for each subcommand.
+
+pub mod fix;
+pub mod tidy;
+pub mod verify;
