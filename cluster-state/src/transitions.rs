@@ -14,7 +14,7 @@ pub(crate) fn stop(attempt: &mut Attempt, cause: EndCause) {
 }
 
 /// What is wrong with a member's end, if anything is.
-pub(crate) fn cause_of(worker: &WorkerId, end: &MemberEnd) -> Option<EndCause> {
+pub fn cause_of(worker: &WorkerId, end: &MemberEnd) -> Option<EndCause> {
     let ranks = match end {
         MemberEnd::NotPrepared { reason, machine_fault } => {
             return Some(EndCause::NotPrepared {

@@ -183,7 +183,7 @@ impl fmt::Display for EndCause {
                 write!(f, "rank {rank} on {worker} went over its memory limit")
             }
             EndCause::NotPrepared { worker, reason, .. } => {
-                write!(f, "{worker} could not prepare its ranks: {reason}")
+                write!(f, "on {worker}: {reason}")
             }
             EndCause::WorkerLost { worker } => write!(f, "worker {worker} was lost"),
             EndCause::Drained { worker } => write!(f, "worker {worker} was drained"),

@@ -85,6 +85,8 @@ pub enum MemberState {
     Prepared(Vec<Endpoint>),
     /// All its ranks are started.
     Running,
+    /// Something went wrong for good; the rest of it is being stopped and saved. What is known so far.
+    Failing(MemberEnd),
     /// No process of it is left.
     Ended(MemberEnd),
 }

@@ -79,8 +79,7 @@ pub(crate) struct Checked {
 }
 
 const SPOOL_BYTES_DEFAULT: u64 = 256 << 20;
-/// A pipe's worth and some: less would make every burst wait for the network.
-const SPOOL_BYTES_MIN: u64 = 1 << 20;
+const SPOOL_BYTES_MIN: u64 = stores::spool::BUDGET_BYTES_MIN;
 const LABELS_MAX: usize = 256;
 const LABEL_BYTES_MAX: usize = 1_024;
 

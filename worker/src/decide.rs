@@ -122,11 +122,17 @@ fn held_devices(running: &BTreeMap<MemberKey, Running>) -> BTreeSet<u32> {
 
 fn advance(key: MemberKey, wish: &Wish, stage: Stage) -> Option<Action> {
     match (wish.goal, stage) {
-        (Goal::Run, Stage::Waiting) => Some(Action::Start(key, wish.endpoints.clone())),
+        (Goal::Run, Stage::Waiting) if can_start(wish) => Some(Action::Start(key, wish.endpoints.clone())),
         (Goal::Stop, Stage::Waiting | Stage::Started) => Some(Action::Stop(key)),
         (Goal::Kill, Stage::Waiting | Stage::Started | Stage::Stopping) => Some(Action::Kill(key)),
         _ => None,
     }
+}
+
+/// A gang of several members needs every rank's endpoint; one member alone knows its own.
+fn can_start(wish: &Wish) -> bool {
+    let ranks: usize = wish.placement.members.iter().map(|member| member.ranks.len()).sum();
+    wish.endpoints.len() == ranks || (wish.endpoints.is_empty() && wish.placement.members.len() == 1)
 }
 
 fn begin(

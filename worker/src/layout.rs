@@ -7,11 +7,12 @@
 //!     member                               its wish, so that a restarted daemon knows it
 //!     ended                                its end, once known
 //!     code/ inputs/ outputs/ checkpoints/ resume/ tmp/ manifest.json
-//!     ranks/RANK/                          one rank: spec.json shim.json exit.json checkpoint.json stdout stderr metrics
+//!     ranks/RANK/                          one rank: spec.json shim.json exit.json checkpoint.json and the
+//!                                          spool: stdout stderr metrics marks
 //! ```
 
 use std::path::{Path, PathBuf};
-use types::{AttemptNumber, JobId, MemberKey, RankIndex, StreamKind};
+use types::{AttemptNumber, JobId, MemberKey, RankIndex};
 
 /// Names inside a rank's folder, shared with its supervisor.
 pub(crate) mod rank {
@@ -130,11 +131,6 @@ impl MemberLayout {
     pub(crate) fn rank(&self, rank: RankIndex) -> PathBuf {
         self.root.join("ranks").join(rank.to_string())
     }
-}
-
-/// The spool file of one stream.
-pub(crate) fn stream(rank_folder: &Path, kind: StreamKind) -> PathBuf {
-    rank_folder.join(kind.name())
 }
 
 #[cfg(test)]

@@ -41,6 +41,7 @@ impl LeaseFile {
     }
 
     /// The deadline that stands; none = never granted, or damaged.
+    #[cfg(test)]
     pub(crate) fn deadline(&self) -> Option<Duration> {
         read(&self.file)
     }

@@ -1,23 +1,158 @@
-//! The daemon on each machine.
+//! The daemon on each machine: keeps a session with the leader, and runs the ranks that it wishes for.
+//!
+//! ```text
+//!  run ─┬─ session        dials the leader; heartbeats and lease, wishes in, statuses out
+//!       ├─ reconciler     decide(wishes, running); owns the members
+//!       │    └─ member*   prepares, starts, watches, saves ──> supervisor of each rank (a process: `shim`)
+//!       ├─ shipper        (a thread) spools ──> every coordinator; a link for each
+//!       ├─ watcher        inotify: says which folder changed
+//!       └─ device monitor looks at the GPUs; a change is registered anew
+//! ```
+//!
+//! A member that fails is started again from what is on disk, as a restarted daemon does it. The others end the daemon
+//! when they end: it starts again and adopts what runs. Ranks live on below their own supervisors meanwhile.
+//!
+//! Promises: `LEASE-1`, `FENCE-2`, `GANG-2` and `SLOT-1` on this machine; output bytes are kept until a majority of
+//! coordinators has them (`LOG-1`).
 
+mod blobs;
 mod cgroup;
 mod config;
 mod decide;
+mod dial;
+mod environment;
 mod error;
 mod expand;
+mod identity;
+mod inventory;
 mod layout;
 mod lease;
+mod member;
+mod monitor;
 mod process;
+mod reconciler;
+mod session;
+mod ship;
 pub mod shim;
 #[cfg(test)]
 mod testing;
+mod watch;
 
 pub use config::{CgroupMode, Config, ConfigError, OnStop};
 pub use error::Error;
 
-/// Runs the daemon until `shutdown`, or until the cluster refuses it.
+use config::Checked;
+use layout::Layout;
+use lease::LeaseFile;
+use member::Context;
+use std::sync::Arc;
+use std::time::Duration;
+use stores::blobs::BlobStore;
+use tokio::sync::watch as channel;
+use types::WorkerRegistration;
+
+/// For the ranks to be killed and the leader to hear of it, in an orderly stop that ends them.
+const KILL_MAX: Duration = Duration::from_secs(5);
+/// For the last news to leave.
+const LAST_WORDS: Duration = Duration::from_millis(200);
+
+/// Runs the daemon until `shutdown`, or until the cluster refuses it. What runs here goes on when it returns, unless the
+/// configuration says otherwise.
 pub async fn run(config: Config, shutdown: daemon::Shutdown) -> Result<(), Error> {
-    config.validate()?;
-    shutdown.requested().await;
+    let checked = config.checked()?;
+    let layout = Layout::new(&checked.config.data_dir);
+    let _lock = daemon::files::lock_folder(layout.root())?;
+    let registration = register(&checked, &layout)?;
+    let cluster = identity::cluster(&layout)?;
+    let lease = LeaseFile::open(&layout.lease()).map_err(Error::io("open the lease file"))?;
+    let cache = BlobStore::open(&layout.cache());
+    let cache = cache.map_err(|error| Error::io("open the cache")(std::io::Error::other(error)))?;
+
+    let (coordinators, known) = channel::channel(checked.config.coordinators.clone());
+    let (watcher, watching) = watch::start();
+    let watching = tokio::spawn(watching);
+    let (shipper, shipping) =
+        ship::start(known.clone(), watcher.clone()).map_err(Error::io("start the shipper's thread"))?;
+    let context = context(&checked, &layout, &registration, blobs::Blobs::new(cache, known), shipper, watcher);
+    let found = member::find(&layout).map_err(Error::io("look for members of a former life"))?;
+    let (handle, reconciling) = reconciler::start(Arc::new(context), found);
+    let reconciling = tokio::spawn(reconciling);
+    let (registration, watched) = channel::channel(registration);
+    let monitoring = tokio::spawn(monitor::run(checked.config.clone(), registration));
+    let session = session::Session {
+        layout,
+        registration: watched,
+        seeds: checked.config.coordinators.clone(),
+        coordinators,
+        cluster,
+        lease,
+        reconciler: handle.clone(),
+    };
+    let mut session = tokio::spawn(session.run());
+    tokio::select! {
+        ended = &mut session => return Err(ended.unwrap_or(Error::ActorDied("session"))),
+        _ = reconciling => return Err(Error::ActorDied("reconciler")),
+        _ = watching => return Err(Error::ActorDied("watcher")),
+        _ = shipping => return Err(Error::ActorDied("shipper")),
+        _ = monitoring => return Err(Error::ActorDied("device monitor")),
+        () = shutdown.requested() => {}
+    }
+    if checked.config.on_stop == OnStop::KillRanks {
+        if tokio::time::timeout(KILL_MAX, handle.kill_all()).await.is_err() {
+            tracing::warn!("some ranks did not end in time; they end with their lease");
+        }
+        tokio::time::sleep(LAST_WORDS).await;
+    }
+    session.abort();
     Ok(())
+}
+
+fn register(checked: &Checked, layout: &Layout) -> Result<WorkerRegistration, Error> {
+    Ok(WorkerRegistration {
+        worker: checked.worker.clone(),
+        instance: identity::instance(layout)?,
+        inventory: inventory::take(&checked.config),
+        labels: checked.config.labels.clone(),
+        topology: checked.topology.clone(),
+        data_address: checked.data_address.to_string(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+    })
+}
+
+fn context(
+    checked: &Checked,
+    layout: &Layout,
+    registration: &WorkerRegistration,
+    blobs: blobs::Blobs,
+    shipper: ship::Handle,
+    watcher: watch::Handle,
+) -> Context {
+    let config = &checked.config;
+    let driver = match config.cgroups {
+        // Two daemons of one machine must not remove each other's groups.
+        CgroupMode::Auto => cgroup::Driver::detect(&format!("muster-{}-{}", checked.worker, registration.instance)),
+        CgroupMode::Off => cgroup::Driver::None,
+    };
+    tracing::info!(
+        worker_id = %checked.worker,
+        cpus = registration.inventory.cpus,
+        memory_bytes = registration.inventory.memory_bytes,
+        devices = registration.inventory.devices.len(),
+        cgroups = driver.name(),
+        "worker starts"
+    );
+    Context {
+        layout: layout.clone(),
+        base: environment::Base::take(&config.program),
+        devices: registration.inventory.devices.clone(),
+        data_address: checked.data_address,
+        program: config.program.clone(),
+        spool_bytes_max: config.spool_bytes_max,
+        hard_cpu_limit: config.hard_cpu_limit,
+        pids_max: config.pids_max,
+        driver,
+        blobs,
+        shipper,
+        watcher,
+    }
 }

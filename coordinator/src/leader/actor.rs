@@ -80,8 +80,8 @@ impl Leader {
 
     /// Runs until the process ends.
     pub(crate) async fn run(mut self, shutdown: daemon::Shutdown) {
-        let mut applied = self.node.subscribe();
-        let mut role = self.node.leading();
+        let mut applied = self.node.applied();
+        let mut role = self.node.leadership();
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
@@ -97,10 +97,11 @@ impl Leader {
                 () = tokio::time::sleep_until(self.plan_after), if self.plan_held => {}
                 _ = tick.tick() => ticked = true,
             }
-            let leads = *role.borrow_and_update();
+            let leads = role.borrow_and_update().leading;
             self.follow_role(leads);
             if self.leading_since.is_some() {
-                let state = applied.borrow_and_update().clone();
+                applied.mark_unchanged();
+                let state = self.node.state();
                 self.act(&state, ticked);
             }
         }
@@ -147,16 +148,12 @@ impl Leader {
     }
 
     fn take_statuses(&mut self, session: SessionId, statuses: Vec<types::MemberStatus>) {
-        if self.sessions.worker(session).is_none() {
-            return;
-        }
+        let Some(worker) = self.sessions.worker(session).cloned() else { return };
         for status in statuses {
-            self.reports.take(status);
+            self.reports.take(&worker, status);
         }
         // A member that the tables no longer know stays at the worker until the wishes say so again.
-        if let Some(worker) = self.sessions.worker(session).cloned() {
-            self.sessions.mark(&worker);
-        }
+        self.sessions.mark(&worker);
     }
 
     fn follow_role(&mut self, leads: bool) {
@@ -281,8 +278,8 @@ impl Leader {
         let (node, handle, observed) = (self.node.clone(), self.handle.clone(), self.observed.clone());
         tokio::spawn(async move {
             match node.propose(vec![command.clone()]).await {
-                Ok(outcomes) => {
-                    tracing::debug!(?outcomes, "plan");
+                Ok(committed) => {
+                    tracing::debug!(outcomes = ?committed.outcomes, "plan");
                     let state = node.state();
                     for (_, waited_ms) in schedule::started(&state, &command) {
                         observed.queue_wait(Duration::from_millis(waited_ms));

@@ -11,6 +11,8 @@ use types::{
 pub(crate) enum Fact {
     /// A member ended.
     End(MemberKey),
+    /// A member is failing.
+    Failing(MemberKey),
     /// All members are prepared.
     Start(JobId),
     /// A checkpoint was saved.
@@ -25,19 +27,21 @@ pub(crate) enum Fact {
 #[derive(Debug, Default)]
 pub(crate) struct Reports {
     ends: BTreeMap<MemberKey, (Token, MemberEnd)>,
+    failing: BTreeMap<MemberKey, (Token, WorkerId, MemberEnd)>,
     prepared: BTreeMap<(JobId, Token), BTreeMap<u32, Vec<Endpoint>>>,
     checkpoints: BTreeMap<MemberKey, (Token, CheckpointRef)>,
 }
 
 impl Reports {
-    /// Takes one status of a worker.
-    pub(crate) fn take(&mut self, status: MemberStatus) {
+    /// Takes one status of `worker`.
+    pub(crate) fn take(&mut self, worker: &WorkerId, status: MemberStatus) {
         let MemberStatus { key, token, state } = status;
         match state {
             MemberState::Preparing | MemberState::Running => {}
             MemberState::Prepared(endpoints) => {
                 self.prepared.entry((key.job, token)).or_default().insert(key.node_rank, endpoints);
             }
+            MemberState::Failing(end) => drop(self.failing.insert(key, (token, worker.clone(), end))),
             MemberState::Ended(end) => drop(self.ends.insert(key, (token, end))),
         }
     }
@@ -57,6 +61,14 @@ impl Reports {
                 due.push((Fact::End(*key), Command::EndMember { key: *key, token: *token, end: end.clone() }));
             }
             wanted
+        });
+        // The rest of the gang is stopped at once; the end itself may wait for what is still being saved.
+        self.failing.retain(|key, (token, worker, end)| {
+            let Some(attempt) = live(state, key.job, *token) else { return false };
+            let stopping = !matches!(attempt.phase, AttemptPhase::Preparing | AttemptPhase::Running);
+            let Some(cause) = cluster_state::cause_of(worker, end).filter(|_| !stopping) else { return false };
+            due.push((Fact::Failing(*key), Command::StopAttempt { job: key.job, token: *token, cause }));
+            true
         });
         self.prepared.retain(|(job, token), members| {
             let Some(attempt) = live(state, *job, *token).filter(|attempt| attempt.phase == AttemptPhase::Preparing)

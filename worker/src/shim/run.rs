@@ -5,8 +5,8 @@ use super::metrics::Metrics;
 use super::record::Room;
 use super::signals::{Received, Signals, Timer};
 use super::spec::{ExitRecord, LaunchFault, ShimSpec, StoppedBy};
-use super::spool::{BUFFER_BYTES, Spool, Tail};
-use crate::layout::{self, rank};
+use super::spool::{BUFFER_BYTES, Stream, Tail};
+use crate::layout::rank;
 use crate::lease;
 use daemon::clock::boot_time;
 use rustix::event::{PollFd, PollFlags, poll};
@@ -15,6 +15,7 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
+use stores::spool::{SpoolBudget, SpoolWriter};
 use types::{RankEnd, RankExit, StreamKind, StreamLength};
 
 /// How soon a full spool or a dying tree is looked at again.
@@ -27,11 +28,13 @@ pub(super) fn run(spec: &ShimSpec) -> io::Result<()> {
     let room = Room::take(&spec.rank_folder)?;
     let lease = File::open(&spec.lease)?;
     let signals = Signals::new()?;
+    let budget = SpoolBudget { bytes_per_stream_max: spec.spool_bytes_max, ..SpoolBudget::default() };
+    let spool = SpoolWriter::open(&spec.rank_folder, budget).map_err(io::Error::other)?;
     let mut streams = Vec::new();
     let mut ends = Vec::new();
     for kind in StreamKind::ALL {
-        let (spool, end) = Spool::new(&layout::stream(&spec.rank_folder, kind), spec.spool_bytes_max)?;
-        streams.push((kind, spool));
+        let (stream, end) = Stream::new(kind)?;
+        streams.push(stream);
         ends.push(end);
     }
     let mut shim = Shim {
@@ -39,6 +42,7 @@ pub(super) fn run(spec: &ShimSpec) -> io::Result<()> {
         lease,
         timer: Timer::new()?,
         signals,
+        spool,
         streams,
         buffer: vec![0; BUFFER_BYTES],
         tail: Tail::default(),
@@ -63,7 +67,8 @@ struct Shim<'a> {
     lease: File,
     timer: Timer,
     signals: Signals,
-    streams: Vec<(StreamKind, Spool)>,
+    spool: SpoolWriter,
+    streams: Vec<Stream>,
     buffer: Vec<u8>,
     tail: Tail,
     metrics: Metrics,
@@ -133,14 +138,14 @@ impl Shim<'_> {
     fn wait(&mut self) -> io::Result<()> {
         let look_again = self.exit.is_some()
             || self.kill_at == Some(Duration::ZERO)
-            || self.streams.iter().any(|(_, spool)| spool.is_blocked());
+            || self.streams.iter().any(Stream::is_blocked);
         let timeout = look_again.then(|| Timespec {
             tv_sec: 0,
             tv_nsec: i64::from(LOOK_AGAIN.subsec_nanos()),
         });
         // A killed tree is waited for by SIGCHLD and the timeout: its past deadline would only spin.
         let timer = (self.kill_at != Some(Duration::ZERO)).then(|| self.timer.as_fd());
-        let pipes = self.streams.iter().filter_map(|(_, spool)| spool.waits_for());
+        let pipes = self.streams.iter().filter_map(Stream::waits_for);
         let mut fds: Vec<PollFd<'_>> = std::iter::once(self.signals.as_fd())
             .chain(timer)
             .chain(pipes)
@@ -215,9 +220,10 @@ impl Shim<'_> {
     }
 
     fn pump(&mut self) {
-        let Self { streams, buffer, tail, metrics, .. } = self;
-        for (kind, spool) in streams {
-            spool.pump(buffer, &mut |bytes| observe(*kind, bytes, tail, metrics));
+        let Self { spool, streams, buffer, tail, metrics, .. } = self;
+        for stream in streams {
+            let kind = stream.kind;
+            stream.pump(spool, buffer, &mut |bytes| observe(kind, bytes, tail, metrics));
         }
     }
 
@@ -234,26 +240,30 @@ impl Shim<'_> {
             (None, None) => RankExit::NotStarted,
         };
         let ended_well = exit == RankExit::Code(0) || exit == RankExit::Stopped;
-        let lengths = self.streams.iter().map(|(kind, spool)| StreamLength { kind: *kind, bytes: spool.length() });
+        let lengths = StreamKind::ALL.map(|kind| StreamLength { kind, bytes: self.spool.length(kind) });
         let end = RankEnd {
             rank: self.spec.rank,
             exit,
             out_of_memory: !ended_well && self.spec.groups.oom_kills() > 0,
             ended: daemon::clock::now(),
             stderr_tail: self.tail.text(),
-            streams: lengths.collect(),
+            streams: lengths.to_vec(),
             final_metrics: self.metrics.last(),
         };
-        let launch_fault = fault.map(|error| LaunchFault { reason: error.to_string() });
-        let bytes_lost = self.streams.iter().map(|(_, spool)| spool.unwritten()).sum();
+        let launch_fault = fault.map(|error| LaunchFault {
+            reason: error.to_string(),
+            machine_fault: error.kind() != io::ErrorKind::ArgumentListTooLong,
+        });
+        let bytes_lost = self.streams.iter().map(Stream::unwritten).sum();
         ExitRecord { end, launch_fault, stopped_by: self.stopped_by, bytes_lost }
     }
 
     fn drain(&mut self) -> bool {
-        let Self { streams, buffer, tail, metrics, .. } = self;
+        let Self { spool, streams, buffer, tail, metrics, .. } = self;
         let mut done = true;
-        for (kind, spool) in streams {
-            done &= spool.drain(buffer, &mut |bytes| observe(*kind, bytes, tail, metrics));
+        for stream in streams {
+            let kind = stream.kind;
+            done &= stream.drain(spool, buffer, &mut |bytes| observe(kind, bytes, tail, metrics));
         }
         done
     }

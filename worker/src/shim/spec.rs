@@ -61,6 +61,8 @@ pub(crate) struct ExitRecord {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct LaunchFault {
     pub(crate) reason: String,
+    /// True when the machine is at fault, false when the job is.
+    pub(crate) machine_fault: bool,
 }
 
 /// Who had a rank stopped.

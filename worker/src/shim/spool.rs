@@ -1,57 +1,44 @@
-//! One stream of a rank: from its pipe to its spool file, byte for byte, no more on disk than the budget.
+//! One stream of a rank: from its pipe to its spool, byte for byte.
 //!
-//! The daemon punches holes where a majority of coordinators has the bytes, so that the blocks in use are what nobody else
-//! has. When they reach the budget, or the disk is full, the pipe is no longer read and the rank waits in its write:
+//! When the stream's budget is used up, or the disk is full, the pipe is no longer read and the rank waits in its write:
 //! output is delayed, never dropped.
 
 use rustix::io::Errno;
-use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::fs::{FileExt, MetadataExt};
-use std::path::Path;
+use stores::spool::SpoolWriter;
+use types::StreamKind;
 
 /// Read at once: a pipe's size, so that one read empties it.
 pub(super) const BUFFER_BYTES: usize = 64 * 1024;
 /// Reads before other streams and signals get their turn.
 const READS_AT_ONCE: usize = 8;
-/// Bytes between looks at the blocks in use: a look is a system call.
-const BYTES_BETWEEN_LOOKS: u64 = 1 << 20;
 
-pub(super) struct Spool {
-    pipe: Option<OwnedFd>,
-    file: File,
-    length: u64,
-    bytes_max: u64,
-    looked_at: u64,
-    /// Read from the pipe but not written: the disk was full.
-    unwritten: Vec<u8>,
-    blocked: bool,
-    first_fault: Option<io::Error>,
+/// How bytes are taken: within the budget while the rank lives, beyond it when it is gone.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    Live,
+    Final,
 }
 
-impl Spool {
-    /// Makes the file and the pipe; the pipe's other end goes to the rank.
-    pub(super) fn new(path: &Path, bytes_max: u64) -> io::Result<(Self, OwnedFd)> {
-        let file = OpenOptions::new().write(true).create(true).truncate(false).open(path)?;
-        let length = file.metadata()?.len();
+pub(super) struct Stream {
+    pub(super) kind: StreamKind,
+    pipe: Option<OwnedFd>,
+    /// Read from the pipe but not written: there was no room.
+    unwritten: Vec<u8>,
+    blocked: bool,
+    told: bool,
+}
+
+/// Gets each piece of a stream in order.
+pub(super) type Observer<'a> = &'a mut dyn FnMut(&[u8]);
+
+impl Stream {
+    /// Makes the pipe; its other end goes to the rank.
+    pub(super) fn new(kind: StreamKind) -> io::Result<(Self, OwnedFd)> {
         let (read, write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
         rustix::io::ioctl_fionbio(&read, true)?;
-        let spool = Self {
-            pipe: Some(read),
-            file,
-            length,
-            bytes_max,
-            looked_at: 0,
-            unwritten: Vec::new(),
-            blocked: false,
-            first_fault: None,
-        };
-        Ok((spool, write))
-    }
-
-    pub(super) fn length(&self) -> u64 {
-        self.length
+        Ok((Self { kind, pipe: Some(read), unwritten: Vec::new(), blocked: false, told: false }, write))
     }
 
     /// Bytes that were read and could not be written.
@@ -69,27 +56,26 @@ impl Spool {
         self.pipe.as_ref().filter(|_| !self.blocked).map(AsFd::as_fd)
     }
 
-    /// Moves what is there, within the budget. `seen` gets each piece in order.
-    pub(super) fn pump(&mut self, buffer: &mut [u8], seen: &mut dyn FnMut(&[u8])) {
-        self.blocked = !self.write_rest() || self.over_budget();
+    /// Moves what is there and has room.
+    pub(super) fn pump(&mut self, spool: &mut SpoolWriter, buffer: &mut [u8], seen: Observer<'_>) {
+        self.write_rest(spool, Phase::Live);
         for _ in 0..READS_AT_ONCE {
-            if self.blocked || !self.step(buffer, seen) {
+            if self.blocked || !self.step(spool, buffer, seen, Phase::Live) {
                 return;
             }
-            self.blocked |= self.over_budget();
         }
     }
 
-    /// After the last writer is gone: moves all that is left, whatever the budget (a pipe holds little). False when the
-    /// disk is full: try again later.
-    pub(super) fn drain(&mut self, buffer: &mut [u8], seen: &mut dyn FnMut(&[u8])) -> bool {
-        self.blocked = !self.write_rest();
-        while !self.blocked && self.step(buffer, seen) {}
+    /// After the last writer is gone: moves all that is left, beyond the budget too (a pipe holds little). False when
+    /// there is no room at all: try again later.
+    pub(super) fn drain(&mut self, spool: &mut SpoolWriter, buffer: &mut [u8], seen: Observer<'_>) -> bool {
+        self.write_rest(spool, Phase::Final);
+        while !self.blocked && self.step(spool, buffer, seen, Phase::Final) {}
         !self.blocked
     }
 
     /// One read and its write. False when nothing more is there now.
-    fn step(&mut self, buffer: &mut [u8], seen: &mut dyn FnMut(&[u8])) -> bool {
+    fn step(&mut self, spool: &mut SpoolWriter, buffer: &mut [u8], seen: Observer<'_>, phase: Phase) -> bool {
         let Some(pipe) = &self.pipe else { return false };
         let count = match rustix::io::read(pipe, &mut *buffer) {
             Ok(0) => {
@@ -105,53 +91,37 @@ impl Spool {
             }
         };
         seen(&buffer[..count]);
-        let written = self.write(&buffer[..count]);
+        let written = self.write(spool, &buffer[..count], phase);
         self.unwritten.extend_from_slice(&buffer[written..count]);
-        self.blocked |= !self.unwritten.is_empty();
         !self.blocked
     }
 
-    fn write_rest(&mut self) -> bool {
-        if self.unwritten.is_empty() {
-            return true;
+    fn write_rest(&mut self, spool: &mut SpoolWriter, phase: Phase) {
+        self.blocked = false;
+        if !self.unwritten.is_empty() {
+            let rest = std::mem::take(&mut self.unwritten);
+            let written = self.write(spool, &rest, phase);
+            self.unwritten = rest[written..].to_vec();
         }
-        let rest = std::mem::take(&mut self.unwritten);
-        let written = self.write(&rest);
-        self.unwritten = rest[written..].to_vec();
-        self.unwritten.is_empty()
     }
 
     /// Writes as much as there is room for.
-    fn write(&mut self, bytes: &[u8]) -> usize {
-        let mut done = 0;
-        while done < bytes.len() {
-            match self.file.write_at(&bytes[done..], self.length) {
-                Ok(0) => break,
-                Ok(count) => {
-                    done += count;
-                    self.length += count as u64;
-                }
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => {
-                    if self.first_fault.is_none() {
-                        eprintln!("output waits: cannot write the spool: {error}");
-                        self.first_fault = Some(error);
-                    }
-                    break;
-                }
+    fn write(&mut self, spool: &mut SpoolWriter, bytes: &[u8], phase: Phase) -> usize {
+        let taken = match phase {
+            Phase::Live => spool.append(self.kind, bytes),
+            Phase::Final => spool.append_final(self.kind, bytes),
+        };
+        let (count, reason) = match taken {
+            Ok(taken) => (taken.bytes, taken.blocked.map(|blocked| format!("{blocked:?} is full"))),
+            Err(error) => (0, Some(error.to_string())),
+        };
+        if let Some(reason) = reason {
+            self.blocked = true;
+            if !std::mem::replace(&mut self.told, true) {
+                eprintln!("{} waits: {reason}", self.kind.name());
             }
         }
-        done
-    }
-
-    fn over_budget(&mut self) -> bool {
-        let due = self.blocked || self.length - self.looked_at >= BYTES_BETWEEN_LOOKS.min(self.bytes_max / 4);
-        if due {
-            self.looked_at = self.length;
-            let used = self.file.metadata().map_or(0, |facts| facts.blocks() * 512);
-            return used >= self.bytes_max;
-        }
-        false
+        count
     }
 }
 
@@ -210,29 +180,31 @@ mod tests {
     }
 
     #[test]
-    fn past_its_budget_a_spool_stops_reading_and_loses_nothing() {
+    fn past_its_budget_a_stream_is_not_read_and_loses_nothing() {
+        use stores::spool::{BUDGET_BYTES_MIN, SpoolBudget, SpoolReader};
         let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("stdout");
-        let (mut spool, write) = Spool::new(&path, 256 * 1024).unwrap();
+        let budget = SpoolBudget { bytes_per_stream_max: BUDGET_BYTES_MIN, disk_free_min: 0 };
+        let mut spool = SpoolWriter::open(folder.path(), budget).unwrap();
+        let (mut stream, write) = Stream::new(StreamKind::Stdout).unwrap();
         rustix::io::ioctl_fionbio(&write, true).unwrap();
         let mut buffer = vec![0; BUFFER_BYTES];
         let mut sent = 0_u64;
-        while !spool.is_blocked() {
+        while !stream.is_blocked() {
             while let Ok(count) = rustix::io::write(&write, &[b'x'; 4096]) {
                 sent += count as u64;
             }
-            spool.pump(&mut buffer, &mut |_| {});
+            stream.pump(&mut spool, &mut buffer, &mut |_| {});
         }
-        assert!(spool.waits_for().is_none());
-        assert!(spool.length() < 1 << 20);
-        // The daemon frees what was shipped, and the reading goes on.
-        let flags = rustix::fs::FallocateFlags::PUNCH_HOLE | rustix::fs::FallocateFlags::KEEP_SIZE;
-        let file = OpenOptions::new().write(true).open(&path).unwrap();
-        rustix::fs::fallocate(&file, flags, 0, spool.length()).unwrap();
+        assert!(stream.waits_for().is_none());
+        assert_eq!(spool.length(StreamKind::Stdout), BUDGET_BYTES_MIN);
+        // The daemon releases what was shipped, and the reading goes on.
+        let mut reader = SpoolReader::open(folder.path()).unwrap();
+        reader.acknowledge(StreamKind::Stdout, BUDGET_BYTES_MIN).unwrap();
         drop(write);
-        while spool.length() < sent {
-            spool.pump(&mut buffer, &mut |_| {});
+        while spool.length(StreamKind::Stdout) < sent {
+            stream.pump(&mut spool, &mut buffer, &mut |_| {});
         }
-        assert_eq!(std::fs::metadata(&path).unwrap().len(), sent);
+        assert_eq!(reader.length(StreamKind::Stdout).unwrap(), sent);
+        assert_eq!(stream.unwritten(), 0);
     }
 }

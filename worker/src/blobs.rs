@@ -1,0 +1,325 @@
+//! Code, data and checkpoints in, outputs and checkpoints out: trees between this machine and any coordinator.
+
+use futures::{StreamExt, TryStreamExt};
+use proto::v1::blobs_client::BlobsClient;
+use proto::v1::{BlobChunk, GetBlobRequest, MissingRequest};
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+use stores::blobs::{BlobError, BlobStore, BlobWriter};
+use stores::trees::{self, CopyMode, MaterialiseError, ScanOptions, TreeBlobError};
+use tokio::sync::{mpsc, watch};
+use tokio::time::timeout;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::transport::Channel;
+use types::{ContentHash, Limits, Tree};
+
+/// Blobs fetched side by side: enough to hide round trips, few enough to leave the coordinators air.
+const FETCHES: usize = 4;
+/// Longest silence of a coordinator that sends or takes a blob.
+const SILENCE_MAX: Duration = Duration::from_secs(30);
+/// Rounds over all coordinators before a fetch is given up.
+const ROUNDS: u32 = 6;
+const ROUND_WAIT: Duration = Duration::from_millis(250);
+/// Hashes in one question.
+const HASHES_AT_ONCE: usize = 10_000;
+/// For the flushes on a majority, after the last byte was taken.
+const PUT_BASE: Duration = Duration::from_secs(120);
+/// Slowest upload that is waited for.
+const PUT_BYTES_PER_SECOND: u64 = 1 << 20;
+
+/// Why a tree did not arrive or leave.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum TransferError {
+    #[error("no coordinator could be reached for it: {0}")]
+    Unreachable(String),
+    #[error("no coordinator has blob {0}")]
+    NotFound(ContentHash),
+    #[error(transparent)]
+    Store(#[from] BlobError),
+    #[error(transparent)]
+    Tree(#[from] TreeBlobError),
+    #[error(transparent)]
+    Materialise(#[from] MaterialiseError),
+    #[error(transparent)]
+    Scan(#[from] trees::ScanError),
+    #[error("a part of the work ended unexpectedly")]
+    Lost,
+}
+
+impl TransferError {
+    /// With its causes, for people.
+    pub(crate) fn chain(&self) -> String {
+        let mut text = self.to_string();
+        let mut source = std::error::Error::source(self);
+        while let Some(error) = source {
+            text = format!("{text}: {error}");
+            source = error.source();
+        }
+        text
+    }
+}
+
+/// The cluster's blobs, with a cache on this machine. Clones are the same.
+#[derive(Clone, Debug)]
+pub(crate) struct Blobs {
+    cache: BlobStore,
+    coordinators: watch::Receiver<Vec<String>>,
+}
+
+/// A folder that is in the cluster now.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Uploaded {
+    pub(crate) tree: ContentHash,
+    pub(crate) bytes: u64,
+}
+
+/// Set when the one who waits for blocking work has gone.
+struct GivenUp(Arc<AtomicBool>);
+
+impl Drop for GivenUp {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+impl Blobs {
+    pub(crate) fn new(cache: BlobStore, coordinators: watch::Receiver<Vec<String>>) -> Self {
+        Self { cache, coordinators }
+    }
+
+    /// Makes the folder `destination`, which is not there yet, from the tree of that hash.
+    pub(crate) async fn materialise(&self, hash: ContentHash, destination: PathBuf) -> Result<Tree, TransferError> {
+        let tree = self.tree(hash).await?;
+        for _ in 0..2 {
+            match self.make(tree.clone(), destination.clone()).await {
+                Err(TransferError::Materialise(MaterialiseError::Missing(hashes))) => self.fetch(hashes).await?,
+                // The cached copy went bad: another one is fetched.
+                Err(TransferError::Materialise(MaterialiseError::Blob(BlobError::Corrupt(hash)))) => {
+                    tracing::warn!(%hash, "a cached blob was corrupt and is fetched again");
+                    self.cache.remove(&hash)?;
+                    self.fetch(vec![hash]).await?;
+                }
+                made => return made.map(|()| tree),
+            }
+        }
+        self.make(tree.clone(), destination).await.map(|()| tree)
+    }
+
+    async fn make(&self, tree: Tree, destination: PathBuf) -> Result<(), TransferError> {
+        let given_up = GivenUp(Arc::default());
+        let (seen, cache) = (given_up.0.clone(), self.cache.clone());
+        let work = move || {
+            trees::materialise_with(&tree, &cache, &destination, CopyMode::Verified, &mut |_| {
+                if seen.load(Ordering::Relaxed) {
+                    std::ops::ControlFlow::Break(())
+                } else {
+                    std::ops::ControlFlow::Continue(())
+                }
+            })
+        };
+        let made = tokio::task::spawn_blocking(work).await.map_err(|_| TransferError::Lost)?;
+        drop(given_up);
+        made.map(|_| ()).map_err(Into::into)
+    }
+
+    async fn tree(&self, hash: ContentHash) -> Result<Tree, TransferError> {
+        if !self.cache.contains(&hash) {
+            self.fetch(vec![hash]).await?;
+        }
+        match trees::load(&self.cache, &hash) {
+            Ok(Some(tree)) => Ok(tree),
+            Ok(None) => Err(TransferError::NotFound(hash)),
+            Err(error) => {
+                // A corrupt copy must not stand in the way for ever.
+                if matches!(error, TreeBlobError::Blob(BlobError::Corrupt(_))) {
+                    self.cache.remove(&hash)?;
+                }
+                Err(error.into())
+            }
+        }
+    }
+
+    /// Fetches what the cache lacks, from whichever coordinators have it.
+    async fn fetch(&self, hashes: Vec<ContentHash>) -> Result<(), TransferError> {
+        let mut error = TransferError::Unreachable("none is known".into());
+        for round in 0..ROUNDS {
+            if round > 0 {
+                tokio::time::sleep(ROUND_WAIT * 2_u32.pow(round - 1)).await;
+            }
+            let coordinators = self.coordinators.borrow().clone();
+            for address in coordinators {
+                match self.fetch_from(&address, &hashes).await {
+                    Ok(()) => return Ok(()),
+                    Err(fault @ TransferError::Store(_)) => return Err(fault),
+                    Err(fault) => {
+                        tracing::debug!(%address, error = %fault.chain(), "blobs not fetched");
+                        error = fault;
+                    }
+                }
+            }
+        }
+        Err(error)
+    }
+
+    async fn fetch_from(&self, address: &str, hashes: &[ContentHash]) -> Result<(), TransferError> {
+        let client = client(address).await?;
+        let missing = self.cache.missing(hashes);
+        let fetches = missing.into_iter().map(|hash| self.fetch_one(client.clone(), hash));
+        futures::stream::iter(fetches).buffer_unordered(FETCHES).try_collect::<Vec<()>>().await?;
+        Ok(())
+    }
+
+    async fn fetch_one(&self, mut client: BlobsClient<Channel>, hash: ContentHash) -> Result<(), TransferError> {
+        let request = GetBlobRequest { hash: hash.0.to_vec().into(), local: false };
+        let response = timeout(SILENCE_MAX, client.get(request)).await.map_err(silent)?;
+        let mut chunks = response.map_err(|status| refused(&status, hash))?.into_inner();
+        let mut writer: Option<BlobWriter> = None;
+        while let Some(chunk) = timeout(SILENCE_MAX, chunks.message()).await.map_err(silent)?.map_err(broken)? {
+            let open = match writer.take() {
+                Some(open) => open,
+                None => self.cache.writer(hash, chunk.bytes_total)?,
+            };
+            writer = Some(write(open, chunk)?);
+        }
+        let Some(writer) = writer else { return Err(TransferError::NotFound(hash)) };
+        let stored = tokio::task::spawn_blocking(move || writer.finish()).await.map_err(|_| TransferError::Lost)?;
+        stored.map(|_| ()).map_err(sender_fault)
+    }
+
+    /// Stores a folder's files and tree in the cluster: on a majority's disks when this returns.
+    pub(crate) async fn upload(&self, folder: &Path) -> Result<Uploaded, TransferError> {
+        let root = folder.to_owned();
+        let scan = tokio::task::spawn_blocking(move || trees::hash_folder(&root, &ScanOptions::default()));
+        let scan = scan.await.map_err(|_| TransferError::Lost)??;
+        let mut sources: BTreeMap<ContentHash, Source> = BTreeMap::new();
+        for entry in scan.tree.entries() {
+            sources.insert(entry.hash, Source::File(folder.join(&entry.path), entry.bytes));
+        }
+        sources.insert(scan.hash, Source::Bytes(scan.blob.clone()));
+        let mut error = TransferError::Unreachable("none is known".into());
+        let coordinators = self.coordinators.borrow().clone();
+        for address in coordinators {
+            match upload_to(&address, &sources).await {
+                Ok(()) => {
+                    let bytes = scan.tree.bytes_total();
+                    return Ok(Uploaded { tree: scan.hash, bytes });
+                }
+                Err(fault) => {
+                    tracing::debug!(%address, error = %fault.chain(), "folder not uploaded");
+                    error = fault;
+                }
+            }
+        }
+        Err(error)
+    }
+}
+
+#[derive(Clone, Debug)]
+enum Source {
+    File(PathBuf, u64),
+    Bytes(bytes::Bytes),
+}
+
+impl Source {
+    fn bytes_total(&self) -> u64 {
+        match self {
+            Source::File(_, bytes) => *bytes,
+            Source::Bytes(bytes) => bytes.len() as u64,
+        }
+    }
+}
+
+async fn upload_to(address: &str, sources: &BTreeMap<ContentHash, Source>) -> Result<(), TransferError> {
+    let mut client = client(address).await?;
+    let hashes: Vec<ContentHash> = sources.keys().copied().collect();
+    let mut missing = Vec::new();
+    for part in hashes.chunks(HASHES_AT_ONCE) {
+        let hashes = part.iter().map(|hash| hash.0.to_vec().into()).collect();
+        let question = client.missing(MissingRequest { hashes, local: false });
+        let answer = timeout(SILENCE_MAX, question).await.map_err(silent)?.map_err(broken)?;
+        missing.extend(answer.into_inner().hashes.iter().filter_map(|hash| ContentHash::from_slice(hash)));
+    }
+    let wanted: Vec<(ContentHash, Source)> =
+        missing.into_iter().filter_map(|hash| Some((hash, sources.get(&hash)?.clone()))).collect();
+    if wanted.is_empty() {
+        return Ok(());
+    }
+    let bytes: u64 = wanted.iter().map(|(_, source)| source.bytes_total()).sum();
+    let (sender, receiver) = mpsc::channel(8);
+    let reading = tokio::task::spawn_blocking(move || send_all(&wanted, &sender));
+    let deadline = PUT_BASE + Duration::from_secs(bytes / PUT_BYTES_PER_SECOND);
+    let put = timeout(deadline, client.put(ReceiverStream::new(receiver))).await.map_err(silent)?.map_err(broken);
+    match reading.await.map_err(|_| TransferError::Lost)? {
+        Err(error) if put.is_ok() => Err(TransferError::Unreachable(format!("a file could not be read: {error}"))),
+        _ => put.map(|_| ()),
+    }
+}
+
+/// Reads each blob in chunks; ends early when the call is over.
+fn send_all(wanted: &[(ContentHash, Source)], sender: &mpsc::Sender<BlobChunk>) -> io::Result<()> {
+    for (hash, source) in wanted {
+        let bytes_total = source.bytes_total();
+        let file = match source {
+            Source::File(path, _) => Some(File::open(path)?),
+            Source::Bytes(_) => None,
+        };
+        let mut offset = 0_u64;
+        loop {
+            let count = (bytes_total - offset).min(Limits::CHUNK_BYTES_MAX as u64) as usize;
+            let data = match (source, &file) {
+                (Source::Bytes(bytes), _) => bytes.slice(offset as usize..offset as usize + count),
+                (_, Some(file)) => {
+                    let mut data = vec![0; count];
+                    file.read_exact_at(&mut data, offset)?;
+                    data.into()
+                }
+                _ => break,
+            };
+            let chunk = BlobChunk { hash: hash.0.to_vec().into(), bytes_total, offset, data, local: false };
+            if sender.blocking_send(chunk).is_err() {
+                return Ok(());
+            }
+            offset += count as u64;
+            if offset >= bytes_total {
+                break;
+            }
+        }
+    }
+    Ok(())
+}
+
+async fn client(address: &str) -> Result<BlobsClient<Channel>, TransferError> {
+    let channel = crate::dial::connect(address).await.map_err(|error| TransferError::Unreachable(error.to_string()))?;
+    Ok(BlobsClient::new(channel).max_decoding_message_size(Limits::MESSAGE_BYTES_MAX))
+}
+
+fn write(mut writer: BlobWriter, chunk: BlobChunk) -> Result<BlobWriter, TransferError> {
+    writer.write(chunk.offset, &chunk.data).map_err(sender_fault)?;
+    Ok(writer)
+}
+
+/// What the sender did wrong makes us try another one; what our disk did wrong does not.
+fn sender_fault(error: BlobError) -> TransferError {
+    if error.is_refusal() { TransferError::Unreachable(error.to_string()) } else { TransferError::Store(error) }
+}
+
+fn silent(_: tokio::time::error::Elapsed) -> TransferError {
+    TransferError::Unreachable("it did not answer in time".into())
+}
+
+fn broken(status: tonic::Status) -> TransferError {
+    TransferError::Unreachable(format!("{}: {}", status.code(), status.message()))
+}
+
+fn refused(status: &tonic::Status, hash: ContentHash) -> TransferError {
+    match status.code() {
+        tonic::Code::NotFound => TransferError::NotFound(hash),
+        code => TransferError::Unreachable(format!("{code}: {}", status.message())),
+    }
+}

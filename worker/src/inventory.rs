@@ -1,0 +1,94 @@
+//! What this machine offers: cores, memory, NVIDIA devices through a library that is loaded only if it is there.
+
+use crate::config::Config;
+use nvml_wrapper::Nvml;
+use nvml_wrapper::error::NvmlError;
+use types::{Device, Inventory};
+
+/// Left to the system, the daemon and the supervisors: the larger of this and a sixteenth.
+const MEMORY_RESERVE_BYTES: u64 = 256 << 20;
+
+/// Looks at the machine; the operator's own figures win.
+pub(crate) fn take(config: &Config) -> Inventory {
+    let cpus = config.cpus.unwrap_or_else(|| {
+        let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        u32::try_from(cores).unwrap_or(u32::MAX)
+    });
+    let memory_bytes = config.memory_bytes.unwrap_or_else(|| {
+        let total = machine_memory().min(cgroup_memory());
+        total.saturating_sub(MEMORY_RESERVE_BYTES.max(total / 16))
+    });
+    Inventory { cpus, memory_bytes, devices: devices() }
+}
+
+fn machine_memory() -> u64 {
+    let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let kilobytes = text.lines().find_map(|line| {
+        line.strip_prefix("MemTotal:")?.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()
+    });
+    kilobytes.map_or(0, |kilobytes| kilobytes * 1024)
+}
+
+/// The limit of the group that this daemon stands in; unlimited groups say a huge number or `max`.
+fn cgroup_memory() -> u64 {
+    let own = std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+    let limit = |line: &str| {
+        let (controllers, path) = line.split_once(':')?.1.split_once(':')?;
+        let file = match controllers {
+            "" => format!("/sys/fs/cgroup{path}/memory.max"),
+            "memory" => format!("/sys/fs/cgroup/memory{path}/memory.limit_in_bytes"),
+            _ => return None,
+        };
+        std::fs::read_to_string(file).ok()?.trim().parse::<u64>().ok()
+    };
+    own.lines().filter_map(limit).min().unwrap_or(u64::MAX)
+}
+
+/// The machine's GPUs; none where there is no driver, which is normal.
+fn devices() -> Vec<Device> {
+    let nvml = match Nvml::init() {
+        Ok(nvml) => nvml,
+        Err(error) => {
+            tracing::debug!(%error, "no NVIDIA driver: this worker offers no devices");
+            return Vec::new();
+        }
+    };
+    let count = nvml.device_count().unwrap_or(0);
+    (0..count).map(|index| device(&nvml, index)).collect()
+}
+
+/// A device that does not answer is listed as unhealthy: its index stays taken.
+fn device(nvml: &Nvml, index: u32) -> Device {
+    let asked = || -> Result<Device, NvmlError> {
+        let device = nvml.device_by_index(index)?;
+        Ok(Device {
+            index,
+            uuid: device.uuid()?,
+            name: device.name()?,
+            memory_bytes: device.memory_info()?.total,
+            healthy: true,
+        })
+    };
+    asked().unwrap_or_else(|error| {
+        tracing::warn!(index, %error, "device does not answer and is not offered");
+        Device { index, uuid: String::new(), name: String::new(), memory_bytes: 0, healthy: false }
+    })
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use std::path::Path;
+
+    #[test]
+    fn every_machine_has_something_and_the_operator_wins() {
+        let mut config = Config::new("w", Path::new("/tmp"), vec![], Path::new("/bin/sh"));
+        let found = take(&config);
+        assert!(found.cpus >= 1 && found.memory_bytes > 0);
+        config.cpus = Some(64);
+        config.memory_bytes = Some(1 << 40);
+        let told = take(&config);
+        assert_eq!((told.cpus, told.memory_bytes), (64, 1 << 40));
+    }
+}

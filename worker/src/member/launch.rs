@@ -1,0 +1,106 @@
+//! Starts the supervisors of a member's ranks.
+
+use super::prepare::Prepared;
+use super::{Context, Fault};
+use crate::cgroup;
+use crate::environment::{self, Shared};
+use crate::layout::{MemberLayout, rank};
+use crate::shim::spec::ShimSpec;
+use std::fs::OpenOptions;
+use std::io::{self, Write};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use types::{Endpoint, RankIndex, Wish};
+
+/// A supervisor that was started, or was found running.
+#[derive(Debug)]
+pub(super) struct Supervised {
+    pub(super) rank: RankIndex,
+    pub(super) folder: PathBuf,
+    /// Exactly this process.
+    pub(super) process: OwnedFd,
+}
+
+/// Starts all, or those before the first fault; the caller kills what was started.
+pub(super) fn launch(
+    context: &Context,
+    wish: &Wish,
+    layout: &MemberLayout,
+    prepared: Prepared,
+    endpoints: &[Endpoint],
+    started: &mut Vec<Supervised>,
+) -> Result<(), Fault> {
+    write_private(&layout.manifest(), environment::manifest(wish, endpoints).to_string().as_bytes())
+        .and_then(|()| write_private(&layout.wish(), &postcard::to_stdvec(wish).map_err(io::Error::other)?))
+        .map_err(|error| Fault::machine(format!("cannot write its manifest: {error}")))?;
+    let shared = Shared {
+        base: &context.base,
+        wish,
+        names: &prepared.names,
+        layout,
+        endpoints,
+        devices: &context.devices,
+        loopback: context.data_address.is_loopback(),
+    };
+    let ranks = wish.member().map(|member| member.ranks.as_slice()).unwrap_or_default();
+    for (placed, sockets) in ranks.iter().zip(prepared.sockets) {
+        let environment = environment::of_rank(&shared, placed).map_err(|error| Fault::job(error.to_string()))?;
+        let folder = layout.rank(placed.rank);
+        let (groups, lacking) = context.driver.plan(wish.key, placed.rank, limits(context, wish));
+        if !lacking.is_empty() {
+            tracing::warn!(job_id = %wish.key.job, rank = %placed.rank, ?lacking, "limits are not enforced here");
+        }
+        let spec = ShimSpec {
+            rank: placed.rank,
+            command: vec!["/bin/sh".into(), "-c".into(), prepared.command.clone()],
+            environment,
+            folder: layout.code(),
+            rank_folder: folder.clone(),
+            lease: context.layout.lease(),
+            grace_ms: wish.spec.grace.0,
+            spool_bytes_max: context.spool_bytes_max,
+            groups,
+            listens: true,
+        };
+        // Free for the framework from now on.
+        drop(sockets.framework);
+        let process = start(&context.program, &spec, sockets.data.into())
+            .map_err(|error| Fault::machine(format!("cannot start the supervisor of rank {}: {error}", placed.rank)))?;
+        started.push(Supervised { rank: placed.rank, folder, process });
+    }
+    Ok(())
+}
+
+fn limits(context: &Context, wish: &Wish) -> cgroup::Limits {
+    let wanted = &wish.spec.gang.per_rank;
+    cgroup::Limits {
+        memory_bytes: wanted.memory_bytes,
+        cpu_percent: if context.hard_cpu_limit { u64::from(wanted.cpus) * 100 } else { 0 },
+        pids: u64::from(context.pids_max),
+    }
+}
+
+fn start(program: &Path, spec: &ShimSpec, listener: OwnedFd) -> io::Result<OwnedFd> {
+    std::fs::create_dir_all(&spec.rank_folder)?;
+    let path = spec.rank_folder.join(rank::SPEC);
+    write_private(&path, &serde_json::to_vec(spec)?)?;
+    let log = OpenOptions::new().create(true).append(true).open(spec.rank_folder.join(rank::LOG))?;
+    // The child is not waited for through `Child`: its handle does it, as for one that was adopted.
+    let child = Command::new(program)
+        .arg("rank-shim")
+        .arg(&path)
+        .env_clear()
+        .stdin(Stdio::from(listener))
+        .stdout(Stdio::null())
+        .stderr(Stdio::from(log))
+        .spawn()?;
+    crate::process::open(child.id().cast_signed())
+}
+
+/// A file that holds a secret.
+fn write_private(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?;
+    file.write_all(bytes)
+}

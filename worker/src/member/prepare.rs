@@ -1,0 +1,121 @@
+//! Makes a member ready to start: its folders, code, data and checkpoint, its ranks' sockets, and its expanded texts.
+
+use super::{Context, Fault};
+use crate::expand::{Names, expand};
+use crate::layout::MemberLayout;
+use rustix::net::{AddressFamily, SocketType, sockopt};
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+use types::{Endpoint, Input, InputKind, RankIndex, Wish};
+
+/// A member that can start.
+#[derive(Debug)]
+pub(super) struct Prepared {
+    pub(super) names: Names,
+    pub(super) command: String,
+    pub(super) sockets: Vec<Sockets>,
+}
+
+/// One rank's addresses, held until it starts.
+#[derive(Debug)]
+pub(super) struct Sockets {
+    pub(super) data: TcpListener,
+    /// Bound, not listening, and closed when the rank starts: nobody else is given the port before.
+    pub(super) framework: OwnedFd,
+    pub(super) endpoint: Endpoint,
+}
+
+impl Prepared {
+    pub(super) fn endpoints(&self) -> Vec<Endpoint> {
+        self.sockets.iter().map(|sockets| sockets.endpoint.clone()).collect()
+    }
+}
+
+/// Fetches and binds everything. Dropping the future leaves a folder that the caller removes.
+pub(super) async fn prepare(context: &Context, wish: &Wish, layout: &MemberLayout) -> Result<Prepared, Fault> {
+    make_folders(wish, layout).map_err(|error| Fault::machine(format!("cannot make its folders: {error}")))?;
+    match &wish.spec.code {
+        Some(code) => drop(fetch(context, code.tree, layout.code(), "code").await?),
+        None => std::fs::create_dir(layout.code()).map_err(|error| Fault::machine(format!("code folder: {error}")))?,
+    }
+    let names = fetch_inputs(context, wish, layout).await?;
+    if let Some(checkpoint) = &wish.checkpoint {
+        fetch(context, checkpoint.tree, layout.resume(), "checkpoint").await?;
+    }
+    let command = expand(&wish.spec.command, &names).map_err(|error| Fault::job(format!("command: {error}")))?;
+    for (name, value) in &wish.spec.environment_variables {
+        expand(value, &names).map_err(|error| Fault::job(format!("environment variable {name}: {error}")))?;
+    }
+    let sockets = bind_all(context, wish)
+        .map_err(|error| Fault::machine(format!("cannot bind on {}: {error}", context.data_address)))?;
+    Ok(Prepared { names, command, sockets })
+}
+
+fn make_folders(wish: &Wish, layout: &MemberLayout) -> io::Result<()> {
+    // What a life before this one left half-made.
+    match std::fs::remove_dir_all(layout.root()) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    daemon::files::create_private_folder(layout.root())?;
+    for folder in [layout.checkpoints(), layout.tmp(), layout.root().join("inputs"), layout.root().join("outputs")] {
+        std::fs::create_dir(folder)?;
+    }
+    wish.spec.outputs.keys().try_for_each(|name| std::fs::create_dir(layout.output(name)))
+}
+
+async fn fetch_inputs(context: &Context, wish: &Wish, layout: &MemberLayout) -> Result<Names, Fault> {
+    let mut names = Names::default();
+    for (name, input) in &wish.spec.inputs {
+        let value = match input {
+            Input::Literal(text) => text.clone(),
+            Input::Data { kind, tree, .. } => {
+                let folder = layout.input(name);
+                let tree = fetch(context, *tree, folder.clone(), name).await?;
+                let path = match (kind, tree.entries()) {
+                    (InputKind::Folder, _) => folder,
+                    (InputKind::File, [file]) => folder.join(&file.path),
+                    (InputKind::File, files) => {
+                        return Err(Fault::job(format!("input {name} is a file but has {} files", files.len())));
+                    }
+                };
+                path.display().to_string()
+            }
+        };
+        names.inputs.insert(name.clone(), value);
+    }
+    for name in wish.spec.outputs.keys() {
+        names.outputs.insert(name.clone(), layout.output(name).display().to_string());
+    }
+    Ok(names)
+}
+
+async fn fetch(
+    context: &Context,
+    hash: types::ContentHash,
+    folder: PathBuf,
+    what: &str,
+) -> Result<types::Tree, Fault> {
+    let made = context.blobs.materialise(hash, folder).await;
+    made.map_err(|error| Fault::machine(format!("cannot fetch {what}: {}", error.chain())))
+}
+
+fn bind_all(context: &Context, wish: &Wish) -> io::Result<Vec<Sockets>> {
+    let ranks = wish.member().map(|member| member.ranks.as_slice()).unwrap_or_default();
+    ranks.iter().map(|placed| bind(context, placed.rank)).collect()
+}
+
+fn bind(context: &Context, rank: RankIndex) -> io::Result<Sockets> {
+    let any_port = SocketAddr::new(context.data_address, 0);
+    let data = TcpListener::bind(any_port)?;
+    let family = if any_port.is_ipv6() { AddressFamily::INET6 } else { AddressFamily::INET };
+    let framework = rustix::net::socket_with(family, SocketType::STREAM, rustix::net::SocketFlags::CLOEXEC, None)?;
+    // The framework binds with this option too, and may do so while a connection of the past lingers.
+    sockopt::set_socket_reuseaddr(&framework, true)?;
+    rustix::net::bind(&framework, &any_port)?;
+    let reserved = SocketAddr::try_from(rustix::net::getsockname(&framework)?)?;
+    let endpoint = Endpoint { rank, data: data.local_addr()?.to_string(), framework: reserved.to_string() };
+    Ok(Sockets { data, framework, endpoint })
+}

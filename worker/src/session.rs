@@ -1,0 +1,344 @@
+//! The session with the leader: one stream, in one order; dialled again, wherever the leader is, whenever it breaks.
+//!
+//! ```text
+//!  dial ──> hello (everything that is here) ──> welcome ──> heartbeats, news ──>   lease, wishes <──
+//!    ^          └─ redirect: there, or the next        └─ refused: the operator must act, the daemon ends
+//!    '── lost: no word for most of a lease, or the stream broke
+//! ```
+//!
+//! `LEASE-1`: an acknowledged heartbeat moves the lease to the moment when it was *sent*, plus the lease.
+
+use crate::dial;
+use crate::error::Error;
+use crate::identity;
+use crate::layout::Layout;
+use crate::lease::LeaseFile;
+use crate::reconciler::{self, News, Subscription};
+use daemon::clock::boot_time;
+use proto::internal::worker_session_client::WorkerSessionClient;
+use proto::internal::{CheckpointSaved, FromWorker, Heartbeat, Hello, Statuses, ToWorker, Welcome};
+use proto::internal::{from_worker, to_worker};
+use std::collections::VecDeque;
+use std::time::Duration;
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::Streaming;
+use types::{ClusterId, Limits, MemberKey, Wish, WorkerRegistration};
+
+/// Messages on their way to the leader.
+const OUTBOX: usize = 64;
+/// From dialling to the leader's answer.
+const ANSWER_MAX: Duration = Duration::from_secs(5);
+/// For the stream to take one message.
+const SEND_MAX: Duration = Duration::from_secs(2);
+/// Pauses between two tries: short first, because a gang's lease runs while no leader is found.
+const PAUSE_FIRST: Duration = Duration::from_millis(50);
+const PAUSE_MAX: Duration = Duration::from_secs(1);
+/// Heartbeats whose answers are waited for.
+const UNANSWERED_MAX: usize = 256;
+
+/// The session actor.
+pub(crate) struct Session {
+    pub(crate) layout: Layout,
+    /// What this worker says of itself; a change begins a new session.
+    pub(crate) registration: watch::Receiver<WorkerRegistration>,
+    /// Named by the operator: tried when no other is known.
+    pub(crate) seeds: Vec<String>,
+    /// All coordinators as the cluster names them; written here, read by whoever dials.
+    pub(crate) coordinators: watch::Sender<Vec<String>>,
+    pub(crate) cluster: Option<ClusterId>,
+    pub(crate) lease: LeaseFile,
+    pub(crate) reconciler: reconciler::Handle,
+}
+
+/// How a session ended.
+enum Ended {
+    /// Another coordinator leads; empty = nobody knows.
+    Redirected(String),
+    /// Broken, silent or fallen behind; `lived` when it had been welcomed.
+    Lost { why: String, lived: bool },
+    /// This worker has news of itself.
+    Changed,
+    /// For good.
+    Fatal(Error),
+}
+
+fn lost(why: impl Into<String>) -> Ended {
+    Ended::Lost { why: why.into(), lived: false }
+}
+
+impl Session {
+    /// Runs until something ends this daemon for good.
+    pub(crate) async fn run(mut self) -> Error {
+        let mut pause = PAUSE_FIRST;
+        let mut next = 0_usize;
+        let mut hint: Option<String> = None;
+        loop {
+            let candidates = self.candidates();
+            let address = hint.take().unwrap_or_else(|| candidates[next % candidates.len()].clone());
+            match self.once(&address).await {
+                Ended::Fatal(error) => return error,
+                Ended::Changed => hint = Some(address),
+                Ended::Redirected(leader) if !leader.is_empty() && leader != address => {
+                    tracing::debug!(%address, %leader, "sent on to the leader");
+                    hint = Some(leader);
+                    sleep(PAUSE_FIRST).await;
+                }
+                Ended::Redirected(_) => {
+                    next += 1;
+                    sleep(PAUSE_FIRST).await;
+                }
+                Ended::Lost { why, lived } => {
+                    if lived {
+                        tracing::warn!(%address, why, "session lost");
+                        pause = PAUSE_FIRST;
+                    } else {
+                        tracing::debug!(%address, why, "no session");
+                    }
+                    next += 1;
+                    sleep(pause).await;
+                    // A whole round without success: slower.
+                    if next.is_multiple_of(candidates.len()) {
+                        pause = (pause * 2).min(PAUSE_MAX);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Never empty: the configuration names at least one.
+    fn candidates(&self) -> Vec<String> {
+        let mut all = self.coordinators.borrow().clone();
+        for seed in &self.seeds {
+            if !all.contains(seed) {
+                all.push(seed.clone());
+            }
+        }
+        all
+    }
+
+    async fn once(&mut self, address: &str) -> Ended {
+        let Some(subscription) = self.reconciler.subscribe().await else {
+            return Ended::Fatal(Error::ActorDied("reconciler"));
+        };
+        let opened = timeout(ANSWER_MAX, self.open(address, &subscription)).await;
+        let (outbox, mut incoming, welcome) = match opened {
+            Ok(Ok(opened)) => opened,
+            Ok(Err(ended)) => return ended,
+            Err(_) => return lost("no answer in time"),
+        };
+        if let Err(error) = self.welcomed(address, &welcome).await {
+            return Ended::Fatal(error);
+        }
+        match self.relay(&outbox, &mut incoming, &welcome, subscription.news).await {
+            Ended::Lost { why, .. } => Ended::Lost { why, lived: true },
+            ended => ended,
+        }
+    }
+
+    async fn open(
+        &mut self,
+        address: &str,
+        subscription: &Subscription,
+    ) -> Result<(mpsc::Sender<FromWorker>, Streaming<ToWorker>, Welcome), Ended> {
+        let registration = self.registration.borrow_and_update().clone();
+        let hello = Hello {
+            protocol: proto::PROTOCOL,
+            cluster_id: self.cluster.map(|id| id.0.to_vec()).unwrap_or_default().into(),
+            registration: encode(&registration)?,
+            statuses: encode(&subscription.statuses)?,
+        };
+        let channel = dial::connect(address).await.map_err(|error| lost(format!("cannot connect: {error}")))?;
+        let mut client = WorkerSessionClient::new(channel).max_decoding_message_size(Limits::MESSAGE_BYTES_MAX);
+        let (outbox, outgoing) = mpsc::channel(OUTBOX);
+        let first = FromWorker { message: Some(from_worker::Message::Hello(hello)) };
+        outbox.try_send(first).map_err(|_| lost("the stream takes nothing"))?;
+        let response = client.open(ReceiverStream::new(outgoing)).await;
+        let mut incoming = response.map_err(|status| lost(status.to_string()))?.into_inner();
+        let answer = incoming.message().await.map_err(|status| lost(status.to_string()))?;
+        match answer.and_then(|answer| answer.message) {
+            Some(to_worker::Message::Welcome(welcome)) => Ok((outbox, incoming, welcome)),
+            Some(to_worker::Message::Redirect(redirect)) => Err(Ended::Redirected(redirect.leader)),
+            Some(to_worker::Message::Refused(refused)) => Err(Ended::Fatal(Error::Refused(refused.reason))),
+            Some(_) => Err(lost("the first answer makes no sense")),
+            None => Err(lost("the stream ended without an answer")),
+        }
+    }
+
+    async fn welcomed(&mut self, address: &str, welcome: &Welcome) -> Result<(), Error> {
+        let theirs = <[u8; 16]>::try_from(welcome.cluster_id.as_ref()).map(ClusterId);
+        let theirs = theirs.map_err(|_| Error::Refused("the leader names no cluster".into()))?;
+        match self.cluster {
+            Some(ours) if ours != theirs => return Err(Error::OtherCluster { ours, theirs }),
+            Some(_) => {}
+            None => {
+                let layout = self.layout.clone();
+                let joined = tokio::task::spawn_blocking(move || identity::join(&layout, theirs)).await;
+                joined.map_err(|_| Error::ActorDied("writer of the cluster's name"))??;
+                self.cluster = Some(theirs);
+            }
+        }
+        tracing::info!(leader = %address, cluster = %theirs, "session opened");
+        self.name_coordinators(&welcome.coordinators);
+        Ok(())
+    }
+
+    fn name_coordinators(&self, named: &[String]) {
+        if !named.is_empty() {
+            self.coordinators.send_if_modified(|known| {
+                let changed = known != named;
+                if changed {
+                    *known = named.to_vec();
+                }
+                changed
+            });
+        }
+    }
+
+    async fn relay(
+        &mut self,
+        outbox: &mpsc::Sender<FromWorker>,
+        incoming: &mut Streaming<ToWorker>,
+        welcome: &Welcome,
+        mut news: mpsc::Receiver<News>,
+    ) -> Ended {
+        let lease = Duration::from_millis(welcome.lease_ms);
+        let mut beat = interval(Duration::from_millis(welcome.heartbeat_ms.max(10)));
+        beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut beats = Beats::default();
+        // Enough of the lease is left to find another leader.
+        let silence_max = lease / 2;
+        let mut heard = Instant::now();
+        loop {
+            let ended = tokio::select! {
+                message = incoming.message() => match message {
+                    Ok(Some(ToWorker { message: Some(message) })) => {
+                        if matches!(message, to_worker::Message::Ack(_)) {
+                            heard = Instant::now();
+                        }
+                        self.hear(message, &mut beats, lease).await
+                    }
+                    Ok(Some(_)) => None,
+                    Ok(None) => Some(lost("the leader ended it")),
+                    Err(status) => Some(lost(status.to_string())),
+                },
+                item = news.recv() => match item {
+                    Some(item) => match message_of(item) {
+                        Some(message) => send(outbox, message).await,
+                        None => Some(lost("a status cannot be encoded")),
+                    },
+                    None => Some(lost("it fell behind")),
+                },
+                _ = beat.tick() => {
+                    if heard.elapsed() > silence_max {
+                        Some(lost("no heartbeat was answered"))
+                    } else {
+                        send(outbox, from_worker::Message::Heartbeat(beats.next())).await
+                    }
+                },
+                changed = self.registration.changed() => changed.is_ok().then_some(Ended::Changed),
+            };
+            if let Some(ended) = ended {
+                return ended;
+            }
+        }
+    }
+
+    async fn hear(&mut self, message: to_worker::Message, beats: &mut Beats, lease: Duration) -> Option<Ended> {
+        match message {
+            to_worker::Message::Ack(ack) => {
+                if let Some(sent) = beats.answered(ack.sequence)
+                    && let Err(error) = self.lease.renew(sent + lease)
+                {
+                    tracing::error!(%error, "the lease cannot be renewed: the ranks here will end with it");
+                }
+            }
+            to_worker::Message::Wishes(wishes) => {
+                let Ok(all) = postcard::from_bytes::<Vec<Wish>>(&wishes.wishes) else {
+                    return Some(lost("the wishes cannot be read"));
+                };
+                self.name_coordinators(&wishes.coordinators);
+                self.reconciler.wishes(all).await;
+            }
+            to_worker::Message::Checkpoint(taken) => {
+                let Ok(key) = postcard::from_bytes::<MemberKey>(&taken.key) else {
+                    return Some(lost("a confirmed checkpoint cannot be read"));
+                };
+                self.reconciler.checkpoint_taken(key, taken.step).await;
+            }
+            to_worker::Message::Redirect(redirect) => return Some(Ended::Redirected(redirect.leader)),
+            to_worker::Message::Refused(refused) => return Some(Ended::Fatal(Error::Refused(refused.reason))),
+            to_worker::Message::Welcome(_) => return Some(lost("welcomed twice")),
+        }
+        None
+    }
+}
+
+/// Heartbeats that were sent, with when.
+#[derive(Debug, Default)]
+struct Beats {
+    last: u64,
+    unanswered: VecDeque<(u64, Duration)>,
+}
+
+impl Beats {
+    fn next(&mut self) -> Heartbeat {
+        self.last += 1;
+        self.unanswered.push_back((self.last, boot_time()));
+        if self.unanswered.len() > UNANSWERED_MAX {
+            self.unanswered.pop_front();
+        }
+        Heartbeat { sequence: self.last }
+    }
+
+    /// When the answered one was sent.
+    fn answered(&mut self, sequence: u64) -> Option<Duration> {
+        let at = self.unanswered.iter().position(|(number, _)| *number == sequence)?;
+        let sent = self.unanswered.drain(..=at).next_back().map(|(_, sent)| sent);
+        sent
+    }
+}
+
+async fn send(outbox: &mpsc::Sender<FromWorker>, message: from_worker::Message) -> Option<Ended> {
+    match timeout(SEND_MAX, outbox.send(FromWorker { message: Some(message) })).await {
+        Ok(Ok(())) => None,
+        Ok(Err(_)) => Some(lost("the stream is closed")),
+        Err(_) => Some(lost("the stream takes nothing")),
+    }
+}
+
+fn message_of(news: News) -> Option<from_worker::Message> {
+    Some(match news {
+        News::Statuses(statuses) => {
+            from_worker::Message::Statuses(Statuses { statuses: postcard::to_stdvec(&statuses).ok()?.into() })
+        }
+        News::Checkpoint(key, token, checkpoint) => from_worker::Message::Checkpoint(CheckpointSaved {
+            key: postcard::to_stdvec(&key).ok()?.into(),
+            token: token.0,
+            checkpoint: postcard::to_stdvec(&checkpoint).ok()?.into(),
+        }),
+    })
+}
+
+fn encode<T: serde::Serialize>(value: &T) -> Result<bytes::Bytes, Ended> {
+    postcard::to_stdvec(value).map(Into::into).map_err(|error| lost(format!("cannot encode its hello: {error}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_counts_from_when_its_heartbeat_was_sent() {
+        let mut beats = Beats::default();
+        let before = boot_time();
+        for _ in 0..3 {
+            beats.next();
+        }
+        let sent = beats.answered(2);
+        assert!(sent.is_some_and(|sent| sent >= before && sent <= boot_time()));
+        assert_eq!(beats.answered(1), None, "an overtaken answer moves nothing");
+        assert!(beats.answered(3).is_some());
+    }
+}

@@ -1,0 +1,170 @@
+//! The shipper against coordinators that listen on real sockets and keep streams in memory.
+#![allow(clippy::unwrap_used)]
+
+use super::*;
+use proto::v1::telemetry_server::{Telemetry, TelemetryServer};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use stores::spool::{SpoolBudget, SpoolWriter};
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_stream::wrappers::TcpListenerStream;
+use tonic::{Request, Response, Status, Streaming};
+
+const KEY: RankKey = RankKey { job: JobId(1), attempt: AttemptNumber(1), rank: RankIndex(0) };
+const PATIENCE: Duration = Duration::from_secs(20);
+
+#[derive(Clone, Default)]
+struct Coordinator {
+    streams: Arc<Mutex<BTreeMap<String, Vec<u8>>>>,
+    changed: Arc<tokio::sync::Notify>,
+    /// Appends that are answered but not taken, as on a full disk.
+    lose: Arc<std::sync::atomic::AtomicU32>,
+    refuse: bool,
+}
+
+impl Coordinator {
+    async fn listen(self) -> (String, tokio::task::JoinHandle<()>) {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        (address, self.serve(listener))
+    }
+
+    fn serve(self, listener: tokio::net::TcpListener) -> tokio::task::JoinHandle<()> {
+        let server = tonic::transport::Server::builder().add_service(TelemetryServer::new(self));
+        tokio::spawn(async move { server.serve_with_incoming(TcpListenerStream::new(listener)).await.unwrap() })
+    }
+
+    fn take(&self, append: StreamAppend) -> StreamAck {
+        let name = append.name.unwrap();
+        if self.refuse {
+            return StreamAck { name: Some(name), length: 0, refused: true, reason: "an older token".into() };
+        }
+        let mut streams = self.streams.lock().unwrap();
+        let stream = streams.entry(name.stream.clone()).or_default();
+        let lost = self.lose.fetch_update(
+            std::sync::atomic::Ordering::SeqCst,
+            std::sync::atomic::Ordering::SeqCst,
+            |left| left.checked_sub(1),
+        );
+        let offset = append.offset as usize;
+        if lost.is_err() && offset <= stream.len() && offset + append.data.len() > stream.len() {
+            let fresh = append.data.slice(stream.len() - offset..);
+            stream.extend_from_slice(&fresh);
+        }
+        self.changed.notify_waiters();
+        StreamAck { name: Some(name), length: stream.len() as u64, refused: false, reason: String::new() }
+    }
+
+    async fn has(&self, stream: &str, bytes: &[u8]) {
+        let wait = async {
+            loop {
+                let changed = self.changed.notified();
+                if self.streams.lock().unwrap().get(stream).is_some_and(|held| held == bytes) {
+                    return;
+                }
+                changed.await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, wait).await.unwrap();
+    }
+}
+
+#[tonic::async_trait]
+impl Telemetry for Coordinator {
+    type PushStream = ReceiverStream<Result<StreamAck, Status>>;
+
+    async fn push(&self, request: Request<Streaming<StreamAppend>>) -> Result<Response<Self::PushStream>, Status> {
+        let (acks, answers) = mpsc::channel(8);
+        let (coordinator, mut incoming) = (self.clone(), request.into_inner());
+        tokio::spawn(async move {
+            while let Ok(Some(append)) = incoming.message().await {
+                if acks.send(Ok(coordinator.take(append))).await.is_err() {
+                    return;
+                }
+            }
+        });
+        Ok(Response::new(ReceiverStream::new(answers)))
+    }
+}
+
+struct Worker {
+    folder: tempfile::TempDir,
+    spool: SpoolWriter,
+    shipper: Handle,
+    _coordinators: channel::Sender<Vec<String>>,
+}
+
+async fn worker(addresses: Vec<String>) -> Worker {
+    let folder = tempfile::tempdir().unwrap();
+    let budget = SpoolBudget { disk_free_min: 0, ..SpoolBudget::default() };
+    let spool = SpoolWriter::open(folder.path(), budget).unwrap();
+    let (sender, coordinators) = channel::channel(addresses);
+    let (watcher, watching) = watch::start();
+    tokio::spawn(watching);
+    let (shipper, _end) = start(coordinators, watcher).unwrap();
+    shipper.add(KEY, Token(7), folder.path().to_owned()).await;
+    Worker { folder, spool, shipper, _coordinators: sender }
+}
+
+fn pattern(bytes: usize) -> Vec<u8> {
+    (0..bytes).map(|at| (at % 251) as u8).collect()
+}
+
+#[tokio::test]
+async fn every_coordinator_gets_every_byte_and_a_majority_releases_them() {
+    let three: [Coordinator; 3] = Default::default();
+    let mut addresses = Vec::new();
+    for coordinator in &three {
+        addresses.push(coordinator.clone().listen().await.0);
+    }
+    let mut worker = worker(addresses).await;
+    let bytes = pattern(5 << 20);
+    for part in bytes.chunks(100_000) {
+        assert_eq!(worker.spool.append(StreamKind::Stdout, part).unwrap().bytes, part.len());
+    }
+    worker.spool.append(StreamKind::Stderr, b"oh").unwrap();
+    for coordinator in &three {
+        coordinator.has("stdout", &bytes).await;
+        coordinator.has("stderr", b"oh").await;
+    }
+    tokio::time::timeout(PATIENCE, worker.shipper.finish(KEY)).await.unwrap();
+    let reader = SpoolReader::open(worker.folder.path()).unwrap();
+    assert_eq!(reader.acknowledged(StreamKind::Stdout), 5 << 20);
+    assert!(reader.released(StreamKind::Stdout) > 4 << 20);
+}
+
+#[tokio::test]
+async fn a_majority_is_enough_and_the_third_is_met_where_it_stands() {
+    let (first, second, late) = (Coordinator::default(), Coordinator::default(), Coordinator::default());
+    let held = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let away = held.local_addr().unwrap();
+    drop(held);
+    let addresses = vec![first.clone().listen().await.0, second.clone().listen().await.0, away.to_string()];
+    let mut worker = worker(addresses).await;
+    worker.spool.append(StreamKind::Stdout, b"hello ").unwrap();
+    first.has("stdout", b"hello ").await;
+    second.has("stdout", b"hello ").await;
+    late.clone().serve(tokio::net::TcpListener::bind(away).await.unwrap());
+    worker.spool.append(StreamKind::Stdout, b"world").unwrap();
+    late.has("stdout", b"hello world").await;
+    tokio::time::timeout(PATIENCE, worker.shipper.finish(KEY)).await.unwrap();
+}
+
+#[tokio::test]
+async fn what_a_coordinator_did_not_take_is_sent_again() {
+    let coordinator = Coordinator::default();
+    coordinator.lose.store(3, std::sync::atomic::Ordering::SeqCst);
+    let mut worker = worker(vec![coordinator.clone().listen().await.0]).await;
+    let bytes = pattern(2 << 20);
+    worker.spool.append(StreamKind::Metrics, &bytes).unwrap();
+    coordinator.has("metrics", &bytes).await;
+    tokio::time::timeout(PATIENCE, worker.shipper.finish(KEY)).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_stream_that_is_refused_does_not_wait_for_ever() {
+    let refusing = Coordinator { refuse: true, ..Coordinator::default() };
+    let mut worker = worker(vec![refusing.listen().await.0]).await;
+    worker.spool.append(StreamKind::Stdout, b"late").unwrap();
+    tokio::time::timeout(PATIENCE, worker.shipper.finish(KEY)).await.unwrap();
+}
