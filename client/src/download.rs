@@ -130,7 +130,7 @@ impl Client {
         let damaged = |reason: String| Failure::Final(Error::Damaged { hash, address: address.clone(), reason });
         let stalled = || again(format!("sent nothing for {} s", STALL.as_secs()));
         let channel = self.channel(index).map_err(again)?;
-        let wire = v1::GetBlobRequest { hash: hash.0.to_vec().into() };
+        let wire = v1::GetBlobRequest { hash: hash.0.to_vec().into(), local: false };
         let opened = tokio::time::timeout(STALL, BlobsClient::new(channel).get(request(wire))).await;
         let mut stream = opened.map_err(|_| stalled())?.map_err(|status| judge(&address, &status))?.into_inner();
         let (mut digest, mut offset) = (Sha256::new(), 0_u64);

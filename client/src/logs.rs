@@ -155,6 +155,7 @@ impl Logs {
             attempt: self.query.attempt.unwrap_or(0),
             tail_bytes: self.query.tail_bytes.unwrap_or(0),
             from,
+            local: false,
         };
         let opened = self
             .client

@@ -1,9 +1,20 @@
 //! A coordinator: keeps the replicated state, and on it the API, the leader's loops and the telemetry.
 //!
 //! ```text
+//!  api     muster.v1 for clients; sessions, blobs and telemetry for workers      http    health and metrics
+//!  leader  wishes to workers, their reports to the log, plans, leases, time limits
 //!  raft    the replicated log between coordinators, one handle: `raft::Node`
 //!  store   what it keeps on disk
 //! ```
 
+mod api;
+mod config;
+mod http;
+mod leader;
+mod observe;
 pub mod raft;
+mod run;
 pub mod store;
+
+pub use config::{Config, ConfigError, Start};
+pub use run::{Error, run};

@@ -9,7 +9,7 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use stores::blobs::{BlobOptions, BlobState, BlobStore, hash_of};
-use stores::streams::{StreamLimits, StreamName, StreamStore};
+use stores::streams::{StreamError, StreamLimits, StreamName, StreamStore};
 use types::{AttemptNumber, ContentHash, JobId, RankIndex, StreamKind, Token};
 
 const FOLDER: &str = "MUSTER_TEST_POWER_CUT";
@@ -114,6 +114,13 @@ fn survive(disk: &Disk) {
             store.append(&name, Token(1), 0, &source(0, 500)).unwrap();
             acknowledged.push((name, store.append(&name, Token(token), 500, &source(500, count)).unwrap().length));
         }
+        // Nothing but a new token: only the folder has something to flush.
+        let fenced = StreamName { job: JobId(7), ..streams(round)[0] };
+        if round > 1 {
+            let late = store.append(&fenced, Token(round - 2), 1, b"");
+            assert!(matches!(late, Err(StreamError::OlderToken { .. })), "the token of round {} is lost", round - 1);
+        }
+        store.append(&fenced, Token(round), 0, b"x").unwrap();
         store.flush().unwrap();
         stored.extend(store_blobs(&blobs, round));
         // Unacknowledged: more of the same streams, a stream of another job, a blob on its way.

@@ -1,8 +1,8 @@
 //! Gradients packed into buckets, each summed over the ranks as soon as it is full, while the backward pass goes on.
 //!
 //! Buckets are cut once from the parameters' sizes, in the order in which gradients become ready (the last parameter
-//! first), so every rank submits the same buckets in the same order. The first bucket also carries what must be equal on
-//! all ranks: the batch's loss, and the learning rate as rank 0 has it.
+//! first), so every rank submits the same buckets in the same order. The first bucket also carries what must be equal
+//! on all ranks: the batch's loss, and the learning rate as rank 0 has it.
 
 use collectives::{Handle, Op, Pipeline};
 

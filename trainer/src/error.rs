@@ -1,4 +1,5 @@
-//! What can go wrong in a rank, with enough said to mend it: faults of a file are listed all at once, each with its line.
+//! What can go wrong in a rank, with enough said to mend it: faults of a file are listed all at once, each with its
+//! line.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -103,6 +104,11 @@ impl Error {
             Error::Config { .. } | Error::Data { .. } => 2,
             _ => 1,
         }
+    }
+
+    /// Whether all ranks come to this error at the same place by themselves, so that none has to be told.
+    pub(crate) fn is_shared(&self) -> bool {
+        matches!(self, Error::Unequal { .. } | Error::NotFinite { .. })
     }
 
     pub(crate) fn io(action: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> Error {

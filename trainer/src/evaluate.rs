@@ -1,4 +1,5 @@
-//! How good the model is on samples that it was not trained on: each rank looks at its share, and the sums are added up.
+//! How good the model is on samples that it was not trained on: each rank looks at its share, and the sums are added
+//! up.
 
 use candle_core::D;
 use collectives::{BufMut, Communicator, Op};

@@ -1,7 +1,7 @@
 //! What one rank of built-in training runs: `muster train --config FILE`, data-parallel over [`collectives`].
 //!
-//! Every rank holds the whole model and the whole data. Per step each takes its share of the global batch; gradients are
-//! summed over the ranks in buckets while the backward pass goes on; then every rank makes the same update.
+//! Every rank holds the whole model and the whole data. Per step each takes its share of the global batch; gradients
+//! are summed over the ranks in buckets while the backward pass goes on; then every rank makes the same update.
 //!
 //! ```text
 //! arguments ── config ── context (environment, descriptors, rendezvous)
@@ -10,15 +10,17 @@
 //!                                         └─ checkpoint, result
 //! ```
 //!
-//! Promises, each with a test of its name:
+//! Promises, each with tests that name it:
 //! - **TRAIN-1** All ranks end with bitwise equal parameters, and check it (COLL-1 made visible).
-//! - **TRAIN-2** The same configuration, data and world size give the same bits from run to run on machines of one kind.
+//! - **TRAIN-2** The same configuration, data and world size give the same bits from run to run on machines of one
+//!   kind.
 //! - **TRAIN-3** A run that is killed and goes on from a checkpoint ends with the same bits as one that was not.
-//! - **TRAIN-4** Every sample is used once in an epoch, and a step's gradient is that of the mean over the global batch,
-//!   however many ranks share it and however small the last batch is.
+//! - **TRAIN-4** Every sample is used once in an epoch, and a step's gradient is that of the mean over the global
+//!   batch, however many ranks share it and however small the last batch is.
 //! - **TRAIN-5** A rank that fails ends all others with its number and reason.
 //!
-//! SIGTERM is not caught: it ends the process at once, as a half-done step is worth nothing, and what was saved is whole.
+//! SIGTERM is not caught: it ends the process at once, as a half-done step is worth nothing, and what was saved is
+//! whole.
 
 mod agreement;
 mod arguments;

@@ -1,8 +1,8 @@
 //! What a rank tells its worker: one JSON object a line on the descriptor named by `MUSTER_METRICS_FD`.
 //!
 //! Training never waits long for a worker that does not read: a metric point that finds the pipe full is dropped and
-//! counted; the line of a checkpoint, which a restart depends on, is waited for longer. Lines stay under the size that a
-//! pipe takes at once, so they are never cut.
+//! counted; the line of a checkpoint, which a restart depends on, is waited for longer. Lines stay under the size
+//! that a pipe takes at once, so they are never cut.
 
 use std::fs::File;
 use std::io::{self, Write};

@@ -1,5 +1,5 @@
-//! A multi-layer perceptron whose backward pass goes layer by layer, so that the gradients of a layer can be on their way
-//! to the other ranks while those of the layers before it are still being computed.
+//! A multi-layer perceptron whose backward pass goes layer by layer, so that the gradients of a layer can be on their
+//! way to the other ranks while those of the layers before it are still being computed.
 //!
 //! The tensor engine has no hook for "this gradient is ready". So each layer's input is a variable of its own, cut off
 //! from the layer before; the engine's own backward pass of one layer then gives the gradients of its parameters and of
@@ -117,8 +117,8 @@ impl Mlp {
         Ok(Pass { inputs, outputs })
     }
 
-    /// The backward pass from `loss`, a scalar made of the logits. `ready` gets each parameter's number and gradient, the
-    /// last parameter first, as soon as it is there.
+    /// The backward pass from `loss`, a scalar made of the logits. `ready` gets each parameter's number and gradient,
+    /// the last parameter first, as soon as it is there.
     pub(crate) fn backward(
         &self,
         pass: &Pass,
@@ -132,7 +132,8 @@ impl Mlp {
             ready(2 * at, gradient(&gradients, &layer.weight)?)?;
             if at > 0 {
                 let of_input = gradients.get(&pass.inputs[at]).ok_or_else(no_gradient)?;
-                // d(sum(y * c))/dy = c for a constant c: this starts the layer before with exactly the input's gradient.
+                // d(sum(y * c))/dy = c for a constant c: this starts the layer before with exactly the input's
+                // gradient.
                 let start = pass.outputs[at - 1].mul(&of_input.detach())?.sum_all()?;
                 gradients = start.backward()?;
             }
@@ -239,6 +240,7 @@ mod tests {
         }
     }
 
+    /// TRAIN-2
     #[test]
     fn products_do_not_depend_on_the_number_of_threads() {
         let model = Mlp::new(&[64, 300, 200, 10], 5).unwrap();

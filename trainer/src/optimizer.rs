@@ -1,6 +1,7 @@
 //! How summed gradients move parameters: SGD with momentum and AdamW, in plain `f32` loops whose order never changes.
 //!
-//! Written here rather than taken from the tensor engine because a checkpoint must hold the whole state of the optimizer.
+//! Written here rather than taken from the tensor engine because a checkpoint must hold the whole state of the
+//! optimizer.
 
 use crate::config;
 

@@ -1,7 +1,8 @@
-//! Random numbers that are the same on every machine and in every version: ChaCha8, one stream for each purpose and epoch.
+//! Random numbers that are the same on every machine and in every version: ChaCha8, one stream for each purpose and
+//! epoch.
 //!
-//! The shuffle and the choice below are written out here because a library may change theirs, and a checkpoint must go on
-//! in the order in which it began.
+//! The shuffle and the choice below are written out here because a library may change theirs, and a checkpoint must
+//! go on in the order in which it began.
 
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{RngCore, SeedableRng};

@@ -1,7 +1,7 @@
 //! Which samples a rank takes in a step: a shuffled order per epoch, cut into global batches, cut into ranks' shares.
 //!
-//! Every rank works all of it out alone from the seed, so nothing is sent. The last batch may be smaller; a rank's share of
-//! it may be empty.
+//! Every rank works all of it out alone from the seed, so nothing is sent. The last batch may be smaller; a rank's
+//! share of it may be empty.
 
 use std::ops::Range;
 
@@ -37,6 +37,7 @@ mod tests {
     use proptest::prelude::*;
 
     proptest! {
+        /// TRAIN-4
         #[test]
         fn every_sample_is_taken_once_in_an_epoch(
             samples in 1..400usize, batch_size in 1..70usize, world in 1..9u32, seed: u64, epoch in 0..50u64,

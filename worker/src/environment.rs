@@ -71,7 +71,7 @@ pub(crate) fn of_rank(shared: &Shared<'_>, rank: &RankPlacement) -> Result<Vec<(
     framework(shared, rank, &mut set);
     azure(shared, &mut set);
     muster(shared, rank, &mut set);
-    set("CUDA_VISIBLE_DEVICES", visible_devices(rank, shared.devices));
+    set("CUDA_VISIBLE_DEVICES", visible_devices(held(shared.wish, rank), shared.devices));
     Ok(all.into_iter().collect())
 }
 
@@ -160,13 +160,21 @@ fn muster(shared: &Shared<'_>, rank: &RankPlacement, set: &mut impl FnMut(&str, 
     set(MARKER, text(&layout.rank(rank.rank)));
 }
 
+/// The devices of what stands below one supervisor: a rank's own, or for MPI those of all ranks of the member.
+fn held<'a>(wish: &'a Wish, rank: &'a RankPlacement) -> Box<dyn Iterator<Item = &'a u32> + 'a> {
+    match (wish.spec.gang.distribution, wish.member()) {
+        (Distribution::Mpi, Some(member)) => Box::new(member.ranks.iter().flat_map(|rank| &rank.devices)),
+        _ => Box::new(rank.devices.iter()),
+    }
+}
+
 /// By UUID: it means the same device whatever order a program enumerates in. Empty hides every device.
-fn visible_devices(rank: &RankPlacement, devices: &[Device]) -> String {
+fn visible_devices<'a>(held: impl Iterator<Item = &'a u32>, devices: &[Device]) -> String {
     let name = |index: &u32| {
         let known = devices.iter().find(|device| device.index == *index && !device.uuid.is_empty());
         known.map_or_else(|| index.to_string(), |device| device.uuid.clone())
     };
-    rank.devices.iter().map(name).collect::<Vec<_>>().join(",")
+    held.map(name).collect::<Vec<_>>().join(",")
 }
 
 /// The manifest: what the ranks of a gang know of each other.

@@ -29,6 +29,7 @@ mod layout;
 mod lease;
 mod member;
 mod monitor;
+pub mod mpi;
 mod process;
 mod reconciler;
 mod session;

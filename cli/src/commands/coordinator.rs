@@ -1,12 +1,54 @@
 //! `muster coordinator`: a member of the Raft group.
 
 use super::role::RoleArgs;
-use crate::failure::Exit;
+use crate::failure::{Exit, bad_input};
+use anyhow::Context as _;
 use clap::Args;
+use coordinator::{Config, Start};
+use std::net::{SocketAddr, ToSocketAddrs as _};
+use std::path::PathBuf;
+use types::CoordinatorId;
 
 /// `muster coordinator`
 #[derive(Args, Debug)]
+#[command(after_help = "The first coordinator of a cluster starts with --bootstrap, the others with --join. Later starts need neither: the data
+folder says who it is. SIGTERM hands leadership over first. With port 0 the system chooses: see `addresses` in the folder.
+
+Examples:
+  muster coordinator --id 1 --data /var/lib/muster --bootstrap
+  muster coordinator --id 2 --data /var/lib/muster --listen 10.0.0.2:7070 --http 10.0.0.2:7071 \\
+    --join 10.0.0.1:7070 --insecure-listen-anywhere")]
 pub struct CoordinatorArgs {
+    /// Its number in the group, from 1; never used again for another machine
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    id: u64,
+    /// Folder for everything it keeps
+    #[arg(long, value_name = "DIR")]
+    data: PathBuf,
+    /// Address for gRPC
+    #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:7070")]
+    listen: String,
+    /// Address for HTTP: /healthz, /readyz, /metrics
+    #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:7071")]
+    http: String,
+    /// Address at which the others reach it, where that is not --listen
+    #[arg(long, value_name = "HOST:PORT")]
+    advertise: Option<String>,
+    /// Begin a new cluster, with this coordinator alone; once
+    #[arg(long, conflicts_with = "join")]
+    bootstrap: bool,
+    /// Ask these coordinators to be added to their cluster; without this and --bootstrap it waits for muster cluster add
+    #[arg(long, value_name = "HOST:PORT,..", value_delimiter = ',')]
+    join: Vec<String>,
+    /// Between the leader's heartbeats, in milliseconds [default: 50]
+    #[arg(long, value_name = "MS", value_parser = clap::value_parser!(u64).range(1..))]
+    heartbeat_ms: Option<u64>,
+    /// Least silence before an election, in milliseconds; the most is twice that [default: 150]
+    #[arg(long, value_name = "MS", value_parser = clap::value_parser!(u64).range(1..))]
+    election_ms: Option<u64>,
+    /// Admit that it listens on an address that is not loopback: anyone who reaches it can run programs on the workers
+    #[arg(long)]
+    insecure_listen_anywhere: bool,
     /// Options of every daemon.
     #[command(flatten)]
     role: RoleArgs,
@@ -14,6 +56,70 @@ pub struct CoordinatorArgs {
 
 /// Runs until it is stopped.
 pub fn run(args: CoordinatorArgs) -> anyhow::Result<Exit> {
-    args.role.run(|_| async { Ok(()) })?;
+    let config = config(&args)?;
+    args.role.run(|shutdown| async { coordinator::run(config, shutdown).await.context("the coordinator ended") })?;
     Ok(Exit::Success)
+}
+
+fn config(args: &CoordinatorArgs) -> anyhow::Result<Config> {
+    let mut config = Config::new(CoordinatorId(args.id), &args.data);
+    config.listen = address("--listen", &args.listen)?;
+    config.http_listen = address("--http", &args.http)?;
+    config.advertise = args.advertise.clone();
+    config.start = match (args.bootstrap, args.join.is_empty()) {
+        (true, _) => Start::Bootstrap,
+        (false, false) => Start::Join(args.join.clone()),
+        (false, true) => Start::Wait,
+    };
+    if let Some(heartbeat_ms) = args.heartbeat_ms {
+        config.timers.heartbeat_ms = heartbeat_ms;
+    }
+    if let Some(election_ms) = args.election_ms {
+        config.timers.election_ms_min = election_ms;
+        config.timers.election_ms_max = election_ms.saturating_mul(2);
+    }
+    config.insecure_listen_anywhere = args.insecure_listen_anywhere;
+    config.validate().map_err(|faults| bad_input(faults.to_string()))?;
+    Ok(config)
+}
+
+/// The first address of a host's name.
+fn address(option: &str, text: &str) -> anyhow::Result<SocketAddr> {
+    let found = text.to_socket_addrs().map_err(|error| bad_input(format!("{option} {text:?}: {error}")))?.next();
+    found.ok_or_else(|| bad_input(format!("{option} {text:?} has no address")))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        args: CoordinatorArgs,
+    }
+
+    fn read(arguments: &[&str]) -> anyhow::Result<Config> {
+        let fixed = ["muster", "--id", "2", "--data", "/d"];
+        config(&Line::try_parse_from(fixed.iter().chain(arguments)).unwrap().args)
+    }
+
+    #[test]
+    fn options_become_the_configuration() {
+        let config = read(&["--listen", "127.0.0.1:0", "--join", "a:1,b:2", "--election-ms", "400"]).unwrap();
+        assert_eq!((config.id, config.listen.port()), (CoordinatorId(2), 0));
+        assert_eq!(config.start, Start::Join(vec!["a:1".into(), "b:2".into()]));
+        assert_eq!((config.timers.election_ms_min, config.timers.election_ms_max), (400, 800));
+        assert_eq!(read(&["--bootstrap"]).unwrap().start, Start::Bootstrap);
+        assert_eq!(read(&[]).unwrap().start, Start::Wait);
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_refused_before_anything_runs() {
+        assert!(read(&["--listen", "127.0.0.1"]).is_err());
+        let open = read(&["--listen", "0.0.0.0:7070"]).unwrap_err().to_string();
+        assert!(open.contains("--insecure-listen-anywhere") && open.contains("--advertise"), "{open}");
+    }
 }

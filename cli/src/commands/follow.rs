@@ -8,6 +8,7 @@ use crate::output::{Format, Output, note, style};
 use client::{Client, LogQuery, v1};
 use serde_json::json;
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 use std::io::Write as _;
 use tokio::sync::mpsc;
 use types::JobId;
@@ -232,11 +233,11 @@ async fn read_phases(client: Client, job: JobId, sender: mpsc::Sender<Seen>) -> 
 fn tell(job: &v1::JobSummary, last: &mut String, output: &Output) {
     let mut text = format!("job {}: {}", job.id, job.phase);
     if job.attempts > 1 {
-        text.push_str(&format!(", attempt {}", job.attempts));
+        let _ = write!(text, ", attempt {}", job.attempts);
     }
     if !job.reason.is_empty() {
         let lines: Vec<String> = job.reason.trim_end().lines().map(clean).collect();
-        text.push_str(&format!(": {}", lines.join("\n  ")));
+        let _ = write!(text, ": {}", lines.join("\n  "));
     }
     if *last != text {
         let shown = if output.stderr_is_terminal && output.color {

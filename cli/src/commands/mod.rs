@@ -34,8 +34,13 @@ pub struct Session {
 }
 
 impl Session {
-    /// A client of the cluster that is meant; must be called inside the runtime.
+    /// A client of the cluster that is meant.
     pub fn client(&self) -> anyhow::Result<Client> {
+        Ok(Client::connect(self.coordinators()?))
+    }
+
+    /// Addresses of the cluster that is meant.
+    pub fn coordinators(&self) -> anyhow::Result<Vec<String>> {
         let wanted = self.global.wanted();
         let environment = context::Environment::read();
         // With addresses given, a damaged file must not stand in the way.
@@ -46,7 +51,7 @@ impl Session {
         } else {
             context::Contexts::default()
         };
-        Ok(Client::connect(context::choose(&wanted, &environment, &file)?))
+        context::choose(&wanted, &environment, &file)
     }
 }
 
@@ -85,7 +90,7 @@ pub fn small_runtime() -> anyhow::Result<tokio::runtime::Runtime> {
     tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start the runtime")
 }
 
-/// The supervisor of one rank: `muster rank-shim ...`, started by a worker only.
-pub fn rank_shim() -> ExitCode {
-    worker::rank_shim()
+/// What a worker starts with each rank, when this process is such: the rank's supervisor, or a part of an MPI launch.
+pub fn rank_entry() -> Option<ExitCode> {
+    worker::rank_entry()
 }

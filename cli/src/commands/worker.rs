@@ -1,26 +1,152 @@
 //! `muster worker`: the daemon on each machine, and the entry of a rank's supervisor.
 
 use super::Session;
+use super::logs::parse_bytes;
 use super::role::RoleArgs;
-use crate::failure::Exit;
-use clap::Args;
+use crate::failure::{Exit, bad_input};
+use anyhow::Context as _;
+use clap::{Args, ValueEnum};
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 /// `muster worker`
 #[derive(Args, Debug)]
+#[command(after_help = "The coordinators are those of --coordinators, or of the context. SIGTERM stops the daemon; its ranks go on and are
+adopted by the next start (see --on-stop).
+
+Examples:
+  muster worker --data /var/lib/muster --coordinators 10.0.0.1:7070,10.0.0.2:7070,10.0.0.3:7070
+  muster worker --data /var/lib/muster --name gpu-01 --zone a --rack r3 --label disk=nvme \\
+    --data-address 10.0.1.5 --insecure-listen --context lab")]
 pub struct WorkerArgs {
+    /// Name, unique in the cluster [default: the host name]
+    #[arg(long)]
+    name: Option<String>,
+    /// Folder for everything the daemon keeps
+    #[arg(long, value_name = "DIR")]
+    data: PathBuf,
+    /// A label for placement, key=value; may be given several times
+    #[arg(long = "label", value_name = "KEY=VALUE", value_parser = parse_label)]
+    labels: Vec<(String, String)>,
+    /// Failure or power zone
+    #[arg(long, default_value = "", hide_default_value = true)]
+    zone: String,
+    /// Rack
+    #[arg(long, default_value = "", hide_default_value = true)]
+    rack: String,
+    /// CPU slots to offer [default: one a core]
+    #[arg(long, value_name = "N")]
+    cpus: Option<u32>,
+    /// Memory to offer to ranks: 64G, 512M [default: what the machine allows]
+    #[arg(long, value_name = "BYTES", value_parser = parse_bytes)]
+    memory: Option<u64>,
+    /// IP address at which the ranks here listen for their gang; must be reachable by the other workers
+    #[arg(long, value_name = "IP", default_value = "127.0.0.1")]
+    data_address: String,
+    /// Admit that ranks listen on an address that is not loopback: their traffic is not encrypted yet
+    #[arg(long)]
+    insecure_listen: bool,
+    /// Use of control groups
+    #[arg(long, value_enum, default_value_t, value_name = "MODE")]
+    cgroups: Cgroups,
+    /// Give a rank at most its CPU slots, instead of sharing a busy machine in that proportion
+    #[arg(long)]
+    hard_cpu_limit: bool,
+    /// Most processes and threads of one rank; 0 = no limit
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pids_max: u32,
+    /// Bytes of one rank's stream kept here until the coordinators have them; past it the rank waits
+    #[arg(long, value_name = "BYTES", value_parser = parse_bytes, default_value = "256M")]
+    spool_max: u64,
+    /// What an orderly stop does to running ranks
+    #[arg(long, value_enum, default_value_t, value_name = "WHAT")]
+    on_stop: OnStop,
     /// Options of every daemon.
     #[command(flatten)]
     role: RoleArgs,
 }
 
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+enum Cgroups {
+    /// What the machine offers
+    #[default]
+    Auto,
+    /// None: limits are not enforced
+    Off,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+enum OnStop {
+    /// They go on, and the next start adopts them
+    #[default]
+    Keep,
+    /// They are killed first
+    Kill,
+}
+
+fn parse_label(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
+        _ => Err(format!("{text:?} is not key=value")),
+    }
+}
+
 /// Runs until it is stopped.
-pub fn run(args: WorkerArgs, _session: &Session) -> anyhow::Result<Exit> {
-    args.role.run(|_| async { Ok(()) })?;
+pub fn run(args: WorkerArgs, session: &Session) -> anyhow::Result<Exit> {
+    let config = config(&args, session.coordinators()?)?;
+    args.role.run(|shutdown| async { worker::run(config, shutdown).await.context("the worker ended") })?;
     Ok(Exit::Success)
 }
 
-/// The supervisor of one rank.
-pub fn rank_shim() -> ExitCode {
-    ExitCode::FAILURE
+fn config(args: &WorkerArgs, coordinators: Vec<String>) -> anyhow::Result<worker::Config> {
+    let host = || rustix::system::uname().nodename().to_string_lossy().into_owned();
+    let program = std::env::current_exe().context("cannot find this program's own file")?;
+    let name = args.name.clone().unwrap_or_else(host);
+    let config = worker::Config {
+        data_address: args.data_address.clone(),
+        insecure_listen: args.insecure_listen,
+        labels: args.labels.iter().cloned().collect::<BTreeMap<_, _>>(),
+        zone: args.zone.clone(),
+        rack: args.rack.clone(),
+        cpus: args.cpus,
+        memory_bytes: args.memory,
+        spool_bytes_max: args.spool_max,
+        cgroups: match args.cgroups {
+            Cgroups::Auto => worker::CgroupMode::Auto,
+            Cgroups::Off => worker::CgroupMode::Off,
+        },
+        hard_cpu_limit: args.hard_cpu_limit,
+        pids_max: args.pids_max,
+        on_stop: match args.on_stop {
+            OnStop::Keep => worker::OnStop::KeepRanks,
+            OnStop::Kill => worker::OnStop::KillRanks,
+        },
+        ..worker::Config::new(name, &args.data, coordinators, &program)
+    };
+    config.validate().map_err(|faults| bad_input(faults.to_string()))?;
+    Ok(config)
+}
+
+/// What a worker starts with each rank, when this process is such.
+pub fn rank_entry() -> Option<ExitCode> {
+    let mut arguments = std::env::args_os().skip(1);
+    let subcommand = arguments.next()?;
+    let arguments: Vec<OsString> = arguments.collect();
+    match subcommand.to_str()? {
+        "rank-shim" => Some(worker::shim::main(&arguments)),
+        other => worker::mpi::main(other, &arguments),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn labels_are_key_and_value() {
+        assert_eq!(parse_label("a=b=c"), Ok(("a".into(), "b=c".into())));
+        assert!(parse_label("a").is_err() && parse_label("=b").is_err());
+    }
 }

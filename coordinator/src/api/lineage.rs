@@ -123,13 +123,7 @@ struct Graph {
 }
 
 impl Graph {
-    fn node(
-        &mut self,
-        id: &str,
-        kind: &str,
-        label: &str,
-        facts: impl IntoIterator<Item = (&'static str, String)>,
-    ) {
+    fn node(&mut self, id: &str, kind: &str, label: &str, facts: impl IntoIterator<Item = (&'static str, String)>) {
         if self.nodes.contains_key(id) {
             return;
         }

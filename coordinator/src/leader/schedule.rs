@@ -90,7 +90,9 @@ pub(crate) fn explain(state: &State, job: &Job, now: Timestamp) -> v1::Explanati
 fn settled(job: &Job) -> v1::Explanation {
     let summary = match job.last_cause() {
         Some(cause) => cause.to_string(),
-        None if job.phase == JobPhase::Starting => "its members prepare; all start together when the last is ready".into(),
+        None if job.phase == JobPhase::Starting => {
+            "its members prepare; all start together when the last is ready".into()
+        }
         None if job.phase == JobPhase::Running => "it runs".into(),
         None => format!("it is {}", job.phase),
     };

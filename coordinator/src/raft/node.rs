@@ -11,7 +11,8 @@ use super::status::{Leadership, Route, Status, Watches, watch_raft};
 use super::types::{Addresses, TypeConfig};
 use crate::store::{Identity, Snapshots, Store, StoreError, StoreOptions};
 use cluster_state::{Command, State};
-use openraft::SnapshotPolicy;
+use openraft::async_runtime::WatchReceiver;
+use openraft::{Instant as _, ServerState, SnapshotPolicy};
 use proto::internal::raft_server::RaftServer;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -264,6 +265,29 @@ impl Node {
     /// The group in numbers. Changes with every entry.
     pub fn status(&self) -> watch::Receiver<Status> {
         self.inner.watches.status.clone()
+    }
+
+    /// Where the leader's API listens, if one is known.
+    pub fn leader_address(&self) -> Option<String> {
+        let status = self.inner.watches.status.borrow();
+        let leader = status.leader?;
+        status.members.iter().find(|member| member.id == leader).map(|member| member.addresses.grpc.clone())
+    }
+
+    /// Where each member's API listens, by number.
+    pub fn grpc_addresses(&self) -> Vec<String> {
+        self.inner.watches.status.borrow().members.iter().map(|member| member.addresses.grpc.clone()).collect()
+    }
+
+    /// How long ago a majority last followed this leader; none when it does not lead. A leader that was cut off sees it grow.
+    pub fn quorum_age(&self) -> Option<Duration> {
+        let metrics = self.inner.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        if metrics.state != ServerState::Leader {
+            return None;
+        }
+        let alone = metrics.membership_config.membership().voter_ids().count() == 1;
+        if alone { Some(Duration::ZERO) } else { metrics.last_quorum_acked.map(|acked| acked.elapsed()) }
     }
 
     /// Adds a coordinator that runs with an empty store: a learner until it has caught up, then a voter. Nothing to do

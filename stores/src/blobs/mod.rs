@@ -25,8 +25,8 @@ use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use types::{ContentHash, Limits};
 
 /// Bytes read at once where a whole source or blob is read.
@@ -72,6 +72,8 @@ struct Inner {
     disk: Disk,
     options: BlobOptions,
     next_temporary: AtomicU64,
+    /// Have or get their names just now: seen by another caller they might be taken for stored before they are.
+    unflushed: Mutex<BTreeSet<ContentHash>>,
     _lock: FolderLock,
 }
 
@@ -90,13 +92,6 @@ impl BlobStore {
             _ => {}
         }
         std::fs::create_dir(&temporary).at("create", &temporary)?;
-        for first in 0..=u8::MAX {
-            let shelf = folder.join(format!("{first:02x}"));
-            match std::fs::create_dir(&shelf) {
-                Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error).at("create", &shelf)?,
-                _ => {}
-            }
-        }
         sync_folder(folder).at("flush", folder)?;
         if let Some(parent) = folder.parent().filter(|parent| !parent.as_os_str().is_empty()) {
             sync_folder(parent).at("flush", parent)?;
@@ -104,13 +99,20 @@ impl BlobStore {
         let disk = Disk::of(folder)?;
         // A blob that an earlier life renamed but did not flush is there to be seen: now it is there to stay.
         disk.sync_everything().map_err(BlobError::SyncFailed)?;
-        let inner = Inner { root: folder.to_path_buf(), disk, options, next_temporary: AtomicU64::new(0), _lock: lock };
+        let inner = Inner {
+            root: folder.to_path_buf(),
+            disk,
+            options,
+            next_temporary: AtomicU64::new(0),
+            unflushed: Mutex::default(),
+            _lock: lock,
+        };
         Ok(Self { inner: Arc::new(inner) })
     }
 
-    /// Is it stored?
+    /// Is it stored, for good?
     pub fn contains(&self, hash: &ContentHash) -> bool {
-        self.bytes_of(hash).is_some()
+        !self.unflushed().contains(hash) && self.bytes_of(hash).is_some()
     }
 
     /// Size in bytes of a stored blob.
@@ -164,14 +166,33 @@ impl BlobStore {
                 self.inner.disk.sync_file(&file, blob.path()).map_err(BlobError::SyncFailed)?;
             }
         }
+        let unflushed: Vec<ContentHash> = fresh.iter().map(FinishedBlob::hash).collect();
+        self.unflushed().extend(&unflushed);
+        let named = self.name(fresh);
+        let mut set = self.unflushed();
+        for hash in &unflushed {
+            set.remove(hash);
+        }
+        drop(set);
+        named.map(|()| hashes)
+    }
+
+    /// Gives checked and flushed contents their names, and flushes those.
+    fn name(&self, blobs: Vec<FinishedBlob>) -> Result<(), BlobError> {
         let mut names = Vec::new();
         let mut folders = BTreeSet::new();
-        for blob in fresh {
+        let moved = blobs.into_iter().try_for_each(|blob| {
             let path = self.path(&blob.hash());
+            let shelf = path.parent().unwrap_or(&self.inner.root).to_path_buf();
+            if !folders.contains(&shelf) && make_folder(&shelf)? {
+                folders.insert(self.inner.root.clone());
+            }
+            folders.insert(shelf);
             blob.move_to(&path)?;
-            folders.extend(path.parent().map(Path::to_path_buf));
             names.push(path);
-        }
+            Ok(())
+        });
+        // Also after an error: what has its name by now is stored.
         self.inner.disk.sync_folders(folders.iter().map(PathBuf::as_path)).map_err(|error| {
             // The names may not be on disk: the next life must not find them in the page cache and believe them.
             for path in &names {
@@ -179,7 +200,7 @@ impl BlobStore {
             }
             BlobError::SyncFailed(error)
         })?;
-        Ok(hashes)
+        moved
     }
 
     /// Stores bytes that are at hand.
@@ -258,7 +279,11 @@ impl BlobStore {
         let prefix = format!("{first:02x}");
         let folder = self.inner.root.join(&prefix);
         let mut hashes = Vec::new();
-        for entry in std::fs::read_dir(&folder).at("list", &folder)? {
+        let listing = match std::fs::read_dir(&folder) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(hashes),
+            result => result.at("list", &folder)?,
+        };
+        for entry in listing {
             let name = entry.at("list", &folder)?.file_name();
             // Foreign files are not ours to judge; they are never served because no hash names them.
             hashes.extend(name.to_str().and_then(|rest| format!("{prefix}{rest}").parse::<ContentHash>().ok()));
@@ -282,6 +307,10 @@ impl BlobStore {
         if bytes > free || free == 0 { Err(BlobError::DiskFull { bytes, free }) } else { Ok(()) }
     }
 
+    fn unflushed(&self) -> MutexGuard<'_, BTreeSet<ContentHash>> {
+        self.inner.unflushed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn temporary_path(&self) -> PathBuf {
         let number = self.inner.next_temporary.fetch_add(1, Ordering::Relaxed);
         self.inner.root.join("tmp").join(number.to_string())
@@ -290,6 +319,15 @@ impl BlobStore {
     #[cfg(test)]
     fn disk(&self) -> &Disk {
         &self.inner.disk
+    }
+}
+
+/// True when it was not there before.
+fn make_folder(folder: &Path) -> Result<bool, BlobError> {
+    match std::fs::create_dir(folder) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
+        Err(error) => Err(error).at("create", folder)?,
     }
 }
 

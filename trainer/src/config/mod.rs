@@ -243,8 +243,8 @@ pub struct Communication {
     pub bucket_bytes: usize,
     /// For all ranks to find each other, in seconds. Default: 60.
     pub rendezvous_timeout_s: u64,
-    /// Longest silence of all ranks in one operation, in seconds: for a stuck rank, as a dead one is seen at once. It must
-    /// be longer than reading the data takes. Default: 300.
+    /// Longest silence of all ranks in one operation, in seconds: for a stuck rank, as a dead one is seen at once. It
+    /// must be longer than reading the data takes. Default: 300.
     pub operation_timeout_s: u64,
 }
 
@@ -287,8 +287,8 @@ impl Config {
         if faults.is_empty() { Ok(config) } else { Err(faults) }
     }
 
-    /// Names what decides the course of the training, so that a checkpoint is not gone on from with another: where things
-    /// are written, how often is reported and how buckets are cut is not in it.
+    /// Names what decides the course of the training, so that a checkpoint is not gone on from with another: where
+    /// things are written, how often is reported and how buckets are cut is not in it.
     pub(crate) fn course_hash(&self) -> ContentHash {
         let course = (&self.data, &self.model, &self.training, &self.optimizer, &self.schedule);
         let mut course = serde_json::to_value(course).unwrap_or_default();

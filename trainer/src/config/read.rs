@@ -1,5 +1,5 @@
-//! From fields to the configuration: ranges and defaults of each group. A faulty value reads as its default, so that the
-//! reading goes on to the next fault; the caller drops the result where there was any.
+//! From fields to the configuration: ranges and defaults of each group. A faulty value reads as its default, so that
+//! the reading goes on to the next fault; the caller drops the result where there was any.
 
 use std::path::PathBuf;
 

@@ -1,4 +1,5 @@
-//! The built-in data: UCI's handwritten digits as the smartcore crate carries them, 1,797 images of 8 x 8 pixels in 0 to 16.
+//! The built-in data: UCI's handwritten digits as the smartcore crate carries them, 1,797 images of 8 x 8 pixels in 0
+//! to 16.
 //!
 //! The crate's names for features and targets belong to another data set and are not used.
 

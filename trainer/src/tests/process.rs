@@ -1,4 +1,5 @@
-//! The contract with the worker, kept by real processes: descriptors, manifest, checkpoint lines, a kill and a resume.
+//! The contract with the worker, kept by real processes: descriptors, manifest, checkpoint lines; a kill (TRAIN-5)
+//! and a resume (TRAIN-3).
 //!
 //! The ranks are this test program itself, told by the environment to be one.
 

@@ -1,7 +1,7 @@
 //! Starts the supervisors of a member's ranks.
 
 use super::prepare::Prepared;
-use super::{Context, Fault};
+use super::{Context, Fault, supervised};
 use crate::cgroup;
 use crate::environment::{self, Shared};
 use crate::layout::{MemberLayout, rank};
@@ -12,7 +12,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use types::{Endpoint, RankIndex, Wish};
+use types::{Distribution, Endpoint, RankIndex, Wish};
 
 /// A supervisor that was started, or was found running.
 #[derive(Debug)]
@@ -44,8 +44,7 @@ pub(super) fn launch(
         devices: &context.devices,
         loopback: context.data_address.is_loopback(),
     };
-    let ranks = wish.member().map(|member| member.ranks.as_slice()).unwrap_or_default();
-    for (placed, sockets) in ranks.iter().zip(prepared.sockets) {
+    for (placed, sockets) in supervised(wish).iter().zip(prepared.sockets) {
         let environment = environment::of_rank(&shared, placed).map_err(|error| Fault::job(error.to_string()))?;
         let folder = layout.rank(placed.rank);
         let (groups, lacking) = context.driver.plan(wish.key, placed.rank, limits(context, wish));
@@ -54,7 +53,7 @@ pub(super) fn launch(
         }
         let spec = ShimSpec {
             rank: placed.rank,
-            command: vec!["/bin/sh".into(), "-c".into(), prepared.command.clone()],
+            command: command(context, wish, &prepared.command),
             environment,
             folder: layout.code(),
             rank_folder: folder.clone(),
@@ -73,12 +72,24 @@ pub(super) fn launch(
     Ok(())
 }
 
+fn command(context: &Context, wish: &Wish, command: &str) -> Vec<String> {
+    let program = context.program.display().to_string();
+    match (wish.spec.gang.distribution, wish.key.node_rank) {
+        (Distribution::Mpi, 0) => vec![program, "mpi-run".into(), command.to_owned()],
+        (Distribution::Mpi, _) => vec![program, "mpi-node".into()],
+        _ => vec!["/bin/sh".into(), "-c".into(), command.to_owned()],
+    }
+}
+
+/// Of one supervisor: for as many ranks as stand below it.
 fn limits(context: &Context, wish: &Wish) -> cgroup::Limits {
     let wanted = &wish.spec.gang.per_rank;
+    let ranks = if wish.spec.gang.distribution == Distribution::Mpi { wish.spec.gang.ranks_per_instance } else { 1 };
+    let ranks = u64::from(ranks);
     cgroup::Limits {
-        memory_bytes: wanted.memory_bytes,
-        cpu_percent: if context.hard_cpu_limit { u64::from(wanted.cpus) * 100 } else { 0 },
-        pids: u64::from(context.pids_max),
+        memory_bytes: wanted.memory_bytes.saturating_mul(ranks),
+        cpu_percent: if context.hard_cpu_limit { u64::from(wanted.cpus) * ranks * 100 } else { 0 },
+        pids: u64::from(context.pids_max) * ranks,
     }
 }
 

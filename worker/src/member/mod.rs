@@ -32,7 +32,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use tokio::sync::{mpsc, watch as channel};
 use types::{
-    CheckpointRef, Device, Endpoint, MemberEnd, MemberKey, MemberState, RankEnd, RankExit, RankPlacement, Wish,
+    CheckpointRef, Device, Distribution, Endpoint, MemberEnd, MemberKey, MemberState, RankEnd, RankExit, RankPlacement, Wish,
 };
 
 /// What members of this daemon have in common.
@@ -325,6 +325,12 @@ impl Member {
             tracing::warn!(%error, "the member's folder cannot be removed");
         }
     }
+}
+
+/// The ranks of a member that get a supervisor: all, but for MPI, where the first one's program starts the others.
+fn supervised(wish: &Wish) -> &[RankPlacement] {
+    let ranks = wish.member().map(|member| member.ranks.as_slice()).unwrap_or_default();
+    if wish.spec.gang.distribution == Distribution::Mpi { &ranks[..ranks.len().min(1)] } else { ranks }
 }
 
 /// Returns once the member is to end.

@@ -2,7 +2,7 @@
 
 use super::adopt;
 use super::launch::Supervised;
-use super::{Context, Fault};
+use super::{Context, Fault, supervised};
 use crate::environment::MARKER;
 use crate::layout::{MemberLayout, rank};
 use crate::process;
@@ -51,7 +51,7 @@ impl Ranks {
     /// Of supervisors that a former life of this daemon started.
     pub(super) async fn adopt(context: &Context, wish: &Wish, layout: &MemberLayout) -> Self {
         let mut ranks = Self::none();
-        for placed in wish.member().map(|member| member.ranks.as_slice()).unwrap_or_default() {
+        for placed in supervised(wish) {
             let folder = layout.rank(placed.rank);
             if !folder.exists() {
                 // The former life died before it came to this rank.

@@ -142,10 +142,7 @@ async fn play(
     start::cluster(&mut course, &client, processes, &folder.path, addresses).await?;
     let submitted = start::submit(&mut course, &client, folder, args, session).await?;
     course.watch_job(submitted.job);
-    let chaos = match args.chaos {
-        true => Some(chaos::run(&mut course, &client, processes).await?),
-        false => None,
-    };
+    let chaos = if args.chaos { Some(chaos::run(&mut course, &client, processes).await?) } else { None };
     let job = finished(&mut course, &client, submitted.job).await?;
     let mut result = report::collect(&mut course, &client, &submitted, &job, &folder.path).await?;
     if chaos.is_some() {

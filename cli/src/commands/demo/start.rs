@@ -9,6 +9,7 @@ use crate::commands::Session;
 use crate::commands::submit;
 use client::{Client, v1};
 use std::ffi::OsString;
+use std::fmt::Write as _;
 use std::path::Path;
 use std::time::Duration;
 use types::{JobId, Timestamp};
@@ -34,7 +35,7 @@ impl Addresses {
 /// A slow machine that builds at the same time still makes it.
 const UP_PATIENCE: Duration = Duration::from_mins(1);
 
-/// Starts all daemons and waits until every worker is ready.
+/// Starts all daemons and waits until every coordinator votes and every worker is ready.
 pub async fn cluster(
     course: &mut Course<'_>,
     client: &Client,
@@ -45,12 +46,17 @@ pub async fn cluster(
     for index in 0..COORDINATORS {
         processes.spawn(coordinator(index, folder, addresses)).await?;
     }
-    course.tell(&format!("{COORDINATORS} coordinators started"))?;
     for index in 1..=WORKERS {
         processes.spawn(worker(index, folder, addresses)).await?;
     }
-    course.tell(&format!("{WORKERS} workers started"))?;
+    course.tell(&format!("{COORDINATORS} coordinators and {WORKERS} workers started"))?;
     course.watch_cluster();
+    course
+        .until("a leader", UP_PATIENCE, |board| board.status.as_ref().is_some_and(|status| status.leader > 0))
+        .await?;
+    for id in 2..=COORDINATORS as u64 {
+        course.during(Box::pin(join(client, id, addresses))).await?;
+    }
     course
         .until("three coordinators that vote", UP_PATIENCE, |board| {
             board.status.as_ref().is_some_and(|status| {
@@ -63,8 +69,27 @@ pub async fn cluster(
             board.workers.iter().filter(|worker| worker.state == "ready").count() == WORKERS
         })
         .await?;
-    let _ = client;
     course.tell(&format!("{COORDINATORS} coordinators vote, {WORKERS} workers are ready"))
+}
+
+/// Makes a coordinator a voter; one that is already is left as it is. Tried again while it still starts.
+async fn join(client: &Client, id: u64, addresses: &Addresses) -> anyhow::Result<()> {
+    let index = usize::try_from(id).unwrap_or(1).saturating_sub(1);
+    let request = v1::AddMemberRequest {
+        id,
+        address: addresses.grpc.get(index).cloned().unwrap_or_default(),
+        http_address: addresses.http.get(index).cloned().unwrap_or_default(),
+    };
+    let end = tokio::time::Instant::now() + UP_PATIENCE;
+    loop {
+        match client.add_member(request.clone()).await {
+            Ok(_) => return Ok(()),
+            Err(error) if tokio::time::Instant::now() >= end => {
+                return Err(anyhow::Error::from(error).context(format!("coordinator {id} cannot be added")));
+            }
+            Err(_) => tokio::time::sleep(Duration::from_millis(200)).await,
+        }
+    }
 }
 
 fn coordinator(index: usize, folder: &Path, addresses: &Addresses) -> Daemon {
@@ -143,27 +168,16 @@ pub async fn submit_job(
     prepared.spec.display_name = run.name.into();
     let mut command = prepared.spec.command.trim_end().to_owned();
     if let Some(seed) = args.seed {
-        command.push_str(&format!(" --training.seed {seed}"));
+        let _ = write!(command, " --training.seed {seed}");
     }
     if args.chaos {
         let delay = if run.chaos { CHAOS_STEP_DELAY_MS } else { 0 };
-        command.push_str(&format!(" --training.step_delay_ms {delay}"));
+        let _ = write!(command, " --training.step_delay_ms {delay}");
     }
     prepared.spec.command = command;
-    course
-        .during(async {
-            submit::upload(client, &prepared, session).await?;
-            Ok(client.submit(&prepared.spec).await?)
-        })
-        .await
-}
-
-/// Adds a coordinator that has not joined by itself.
-pub fn member(id: u64, addresses: &Addresses) -> v1::AddMemberRequest {
-    let index = usize::try_from(id).unwrap_or(1).saturating_sub(1);
-    v1::AddMemberRequest {
-        id,
-        address: addresses.grpc.get(index).cloned().unwrap_or_default(),
-        http_address: addresses.http.get(index).cloned().unwrap_or_default(),
-    }
+    let handed_over = Box::pin(async {
+        submit::upload(client, &prepared, session).await?;
+        Ok(client.submit(&prepared.spec).await?)
+    });
+    course.during(handed_over).await
 }

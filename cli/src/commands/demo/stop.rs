@@ -41,7 +41,9 @@ pub fn run(dir: &Path) -> anyhow::Result<Exit> {
         running.iter().map(|(_, pid, start)| (*pid, *start)).chain(descendants.iter().copied()).collect();
     let gone = sweep::wait_until(GRACE, || {
         let left: Vec<i32> = all.iter().filter(|(pid, start)| is_same(*pid, *start)).map(|(pid, _)| *pid).collect();
-        left.iter().for_each(|pid| send(*pid, Signal::KILL));
+        for pid in &left {
+            send(*pid, Signal::KILL);
+        }
         left.is_empty()
     });
     anyhow::ensure!(gone, "some processes cannot be ended");

@@ -1,28 +1,28 @@
 //! The loop: begin equal on all ranks, step, look, save, and end with proof that all ranks are equal still.
 
+mod begin;
+mod finish;
+
 use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use collectives::{BufMut, Communicator, Pipeline};
-use types::ContentHash;
+use collectives::{Communicator, Pipeline};
 
 use crate::Summary;
-use crate::agreement;
 use crate::buckets::{Layout, Reduced, Reduction};
-use crate::checkpoint::{self, EpochSoFar, Position, RandomState, Snapshot, State, Wanted};
+use crate::checkpoint::{self, Position, Snapshot, State};
 use crate::config::{Config, Every, Length};
 use crate::context::Context;
-use crate::data::{self, Dataset};
+use crate::data::Dataset;
 use crate::error::Error;
 use crate::evaluate::{Evaluation, evaluate};
 use crate::metrics::Metrics;
 use crate::model::{self, Mlp};
 use crate::optimizer::{self, Optimizer};
-use crate::progress::{Progress, counted, grouped};
+use crate::progress::Progress;
 use crate::report::{self, EpochLine, StepDone, Window};
-use crate::result::{self, Description};
 use crate::schedule::Rates;
 use crate::shards;
 
@@ -33,7 +33,10 @@ const CAUSE_CHARS_MAX: usize = 300;
 pub(crate) fn train(config: &Config, context: Context) -> Result<Summary, Error> {
     let communicator = Arc::clone(&context.communicator);
     let result = on_one_thread(|| Training::begin(config, context)?.run());
-    if let Err(error) = &result {
+    // A shared error ends every rank with the same words; an abort could overtake it and blame the quickest rank.
+    if let Err(error) = &result
+        && !error.is_shared()
+    {
         // After an error of the communicator itself this changes nothing: the first cause holds.
         let cause = error.to_string().lines().map(str::trim).collect::<Vec<_>>().join(" ");
         communicator.abort(&cause.chars().take(CAUSE_CHARS_MAX).collect::<String>());
@@ -41,8 +44,8 @@ pub(crate) fn train(config: &Config, context: Context) -> Result<Summary, Error>
     result
 }
 
-/// The tensor engine splits large products over the pool that it is called in. In a pool of one thread a rank keeps to one
-/// core, as the ranks beside it do, and nothing depends on the machine's number of cores.
+/// The tensor engine splits large products over the pool that it is called in. In a pool of one thread a rank keeps
+/// to one core, as the ranks beside it do, and nothing depends on the machine's number of cores.
 fn on_one_thread<T: Send>(run: impl FnOnce() -> Result<T, Error> + Send) -> Result<T, Error> {
     let pool = rayon::ThreadPoolBuilder::new().num_threads(1).thread_name(|_| "trainer".to_owned()).build();
     pool.map_err(|error| Error::Internal(format!("no thread for the training: {error}")))?.install(run)
@@ -96,126 +99,9 @@ struct Training<'a> {
     evaluated: Option<(u64, Evaluation)>,
 }
 
-impl<'a> Training<'a> {
-    fn begin(config: &'a Config, context: Context) -> Result<Self, Error> {
-        let communicator = context.communicator;
-        let data = data::load(&config.data)?;
-        let course = config.course_hash();
-        agreement::check(&*communicator, "configurations", &course)?;
-        agreement::check(&*communicator, "samples", &data.hash)?;
-        let sizes: Vec<usize> = [data.train.width()]
-            .into_iter()
-            .chain(config.model.hidden.iter().copied())
-            .chain([data.classes.len()])
-            .collect();
-        let model = Mlp::new(&sizes, config.training.seed)?;
-        let parameters = model.parameters();
-        let values = model.values()?;
-        let lengths: Vec<usize> = values.iter().map(Vec::len).collect();
-        let plan = Plan::new(config, data.train.len());
-        let mut training = Training {
-            pipeline: Pipeline::new(Arc::clone(&communicator))?,
-            state: fresh_state(config, course, data.hash, communicator.world_size()),
-            communicator,
-            metrics: context.metrics,
-            progress: context.progress,
-            checkpoint_folder: context.checkpoint_folder,
-            output: context.output,
-            rates: rates(config, &plan),
-            optimizer: Optimizer::new(config.optimizer, &lengths),
-            layout: Layout::new(lengths, config.communication.bucket_bytes),
-            config,
-            data,
-            plan,
-            model,
-            parameters,
-            values,
-            window: Window::default(),
-            epoch_window: Window::default(),
-            resumed_from: None,
-            evaluated: None,
-        };
-        training.say_what();
-        if let Some(folder) = context.resume_from {
-            training.resume(&folder)?;
-        }
-        training.begin_equal()?;
-        Ok(training)
-    }
-
+impl Training<'_> {
     fn rank(&self) -> u32 {
         self.communicator.rank()
-    }
-
-    fn say_what(&mut self) {
-        let (plan, data) = (self.plan, &self.data);
-        let count = |number: usize| grouped(number as u64);
-        let sizes: Vec<String> = self.model.sizes().iter().map(ToString::to_string).collect();
-        let parameters: usize = self.values.iter().map(Vec::len).sum();
-        let lines = [
-            format!(
-                "data: {}, {} samples for training and {} for testing, {} features, {} classes",
-                data.name,
-                count(data.train.len()),
-                count(data.test.len()),
-                data.train.width(),
-                data.classes.len()
-            ),
-            format!(
-                "model: perceptron {}, {} parameters, gradients in {}",
-                sizes.join("-"),
-                count(parameters),
-                counted(self.layout.len() as u64, "bucket")
-            ),
-            format!(
-                "gang: {} over {}, global batch {}, {} of {}",
-                counted(self.communicator.world_size().into(), "rank"),
-                self.communicator.backend(),
-                plan.batch_size,
-                counted(plan.epochs_total, "epoch"),
-                counted(plan.steps_per_epoch, "step")
-            ),
-        ];
-        for line in &lines {
-            self.progress.line(line);
-        }
-    }
-
-    fn resume(&mut self, folder: &std::path::Path) -> Result<(), Error> {
-        let wanted = Wanted { course: self.state.course, data: self.state.data, parameters: &self.parameters };
-        let (state, values) = checkpoint::load(folder, &wanted, &mut self.optimizer)?;
-        let place = state.position;
-        if state.step > self.plan.steps_total
-            || state.step != place.epoch * self.plan.steps_per_epoch + place.batch
-            || place.batch >= self.plan.steps_per_epoch
-        {
-            let reason = format!("has step {} at an impossible place in the data", state.step);
-            return Err(Error::Checkpoint { path: folder.to_owned(), reason });
-        }
-        self.progress.line(&format!("goes on after step {} from {}", state.step, folder.display()));
-        if state.world_size != self.communicator.world_size() {
-            let (then, now) = (state.world_size, self.communicator.world_size());
-            self.progress.line(&format!("saved by {then} ranks, goes on with {now}: rounding will differ"));
-        }
-        self.values = values;
-        self.resumed_from = Some(state.step);
-        self.state = State { world_size: self.communicator.world_size(), ..state };
-        Ok(())
-    }
-
-    /// Rank 0's parameters for all, and proof that everything else is the same too.
-    fn begin_equal(&mut self) -> Result<(), Error> {
-        for values in &mut self.values {
-            self.communicator.broadcast(BufMut::from(values), 0)?;
-        }
-        self.model.set_values(&self.values)?;
-        let position = [self.state.step, self.state.updates, self.state.position.epoch, self.state.position.batch];
-        // Halves of the numbers, each of which a float of 32 bits carries as bits.
-        let position = position.iter().flat_map(|number| [*number as u32, (*number >> 32) as u32]).map(f32::from_bits);
-        let position: Vec<f32> = position.collect();
-        let memory = self.optimizer.slots.iter().flat_map(|slot| &slot.values);
-        let hash = agreement::hash_of(self.values.iter().chain(memory).chain([&position]));
-        agreement::check(&*self.communicator, "starting states", &hash)
     }
 
     fn run(mut self) -> Result<Summary, Error> {
@@ -362,85 +248,6 @@ impl<'a> Training<'a> {
                 self.progress.line(&format!("checkpoint at step {} not saved: {error}", self.state.step));
             }
         }
-    }
-
-    fn finish(mut self) -> Result<Summary, Error> {
-        let evaluation = match self.evaluated {
-            Some((step, evaluation)) if step == self.state.step => evaluation,
-            _ => self.evaluate()?,
-        };
-        let hash = agreement::hash_of(&self.values);
-        agreement::check(&*self.communicator, "parameters", &hash)?;
-        let (rank, world_size) = (self.rank(), self.communicator.world_size());
-        self.progress.each(&format!("rank {rank}: parameters {} are equal on all {world_size} ranks", hash.short()));
-        let model = self.write_model(evaluation, hash)?;
-        if self.metrics.dropped() > 0 {
-            self.progress.each(&format!("rank {rank}: {} metric points were not taken", self.metrics.dropped()));
-        }
-        self.progress
-            .line(&format!("final test accuracy {:.4}, test loss {:.4}", evaluation.accuracy, evaluation.loss));
-        // Nobody leaves before rank 0 has written: a rank's end before that would look like a failure to the others.
-        self.communicator.barrier()?;
-        Ok(Summary {
-            rank,
-            world_size,
-            steps: self.state.step,
-            resumed_from: self.resumed_from,
-            test_accuracy: evaluation.accuracy,
-            test_loss: evaluation.loss,
-            parameters_sha256: hash.to_string(),
-            model,
-        })
-    }
-
-    fn write_model(&mut self, evaluation: Evaluation, hash: ContentHash) -> Result<Option<PathBuf>, Error> {
-        if self.rank() != 0 {
-            return Ok(None);
-        }
-        let Some(folder) = self.output.clone() else {
-            self.progress.line("no model written: no output folder was given");
-            return Ok(None);
-        };
-        let description = Description {
-            format: result::FORMAT,
-            architecture: "mlp",
-            layers: self.model.sizes(),
-            classes: &self.data.classes,
-            transform: &self.data.transform,
-            test_accuracy: evaluation.accuracy,
-            test_loss: evaluation.loss,
-            parameters_sha256: hash.to_string(),
-            data_sha256: self.data.hash.to_string(),
-            steps: self.state.step,
-            world_size: self.communicator.world_size(),
-            config: self.config,
-        };
-        result::write(&folder, &description, &self.parameters, &self.values)?;
-        self.progress.line(&format!("model written to {}", folder.display()));
-        Ok(Some(folder))
-    }
-}
-
-fn rates(config: &Config, plan: &Plan) -> Rates {
-    Rates {
-        schedule: config.schedule,
-        full: config.optimizer.learning_rate(),
-        steps_total: plan.steps_total,
-        steps_per_epoch: plan.steps_per_epoch,
-    }
-}
-
-fn fresh_state(config: &Config, course: ContentHash, data: ContentHash, world_size: u32) -> State {
-    State {
-        format: checkpoint::FORMAT,
-        step: 0,
-        updates: 0,
-        position: Position::default(),
-        random: RandomState { seed: config.training.seed, shuffle: 0 },
-        epoch_so_far: EpochSoFar::default(),
-        course,
-        data,
-        world_size,
     }
 }
 

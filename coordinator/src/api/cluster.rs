@@ -1,0 +1,152 @@
+//! `muster.v1.Cluster`: the coordinators and the workers.
+
+use super::{Context, unchanged, wire};
+use crate::raft::{Addresses, Role};
+use cluster_state::Command;
+use proto::v1;
+use proto::v1::cluster_server::Cluster;
+use tonic::{Request, Response, Status};
+use types::{Availability, CoordinatorId, WorkerId};
+
+const CLUSTER: &str = "muster.v1.Cluster";
+const ADDRESS_BYTES_MAX: usize = 300;
+
+/// The cluster.
+pub(crate) struct Service(pub(crate) Context);
+
+#[tonic::async_trait]
+impl Cluster for Service {
+    async fn status(&self, request: Request<v1::ClusterStatusRequest>) -> Result<Response<v1::ClusterStatus>, Status> {
+        let result = status(&self.0, request.into_inner().stale).await;
+        self.0.observe(CLUSTER, "Status", result)
+    }
+
+    async fn members(&self, _: Request<v1::MembersRequest>) -> Result<Response<v1::MembersResponse>, Status> {
+        self.0.observe(CLUSTER, "Members", Ok(members(&self.0)))
+    }
+
+    async fn add_member(
+        &self,
+        request: Request<v1::AddMemberRequest>,
+    ) -> Result<Response<v1::MembersResponse>, Status> {
+        let result = add_member(&self.0, request.into_inner()).await;
+        self.0.observe(CLUSTER, "AddMember", result)
+    }
+
+    async fn remove_member(
+        &self,
+        request: Request<v1::RemoveMemberRequest>,
+    ) -> Result<Response<v1::MembersResponse>, Status> {
+        let removed = self.0.node.remove_member(CoordinatorId(request.into_inner().id)).await;
+        let result = removed.map(|()| members(&self.0)).map_err(|error| unchanged(&error));
+        self.0.observe(CLUSTER, "RemoveMember", result)
+    }
+
+    async fn transfer_leadership(
+        &self,
+        request: Request<v1::TransferLeadershipRequest>,
+    ) -> Result<Response<v1::TransferLeadershipResponse>, Status> {
+        let to = request.into_inner().to;
+        let moved = self.0.node.transfer_leadership((to > 0).then_some(CoordinatorId(to))).await;
+        let result =
+            moved.map(|leader| v1::TransferLeadershipResponse { leader: leader.0 }).map_err(|error| unchanged(&error));
+        self.0.observe(CLUSTER, "TransferLeadership", result)
+    }
+
+    async fn workers(&self, request: Request<v1::WorkersRequest>) -> Result<Response<v1::WorkersResponse>, Status> {
+        let result = self.0.read(request.into_inner().stale).await.map(|state| v1::WorkersResponse {
+            workers: state.workers().map(|(_, worker)| wire::worker(worker)).collect(),
+        });
+        self.0.observe(CLUSTER, "Workers", result)
+    }
+
+    async fn cordon(&self, request: Request<v1::WorkerRequest>) -> Result<Response<v1::Worker>, Status> {
+        let result = set(&self.0, request.into_inner(), Availability::Cordoned).await;
+        self.0.observe(CLUSTER, "Cordon", result)
+    }
+
+    async fn uncordon(&self, request: Request<v1::WorkerRequest>) -> Result<Response<v1::Worker>, Status> {
+        let result = set(&self.0, request.into_inner(), Availability::Open).await;
+        self.0.observe(CLUSTER, "Uncordon", result)
+    }
+
+    async fn drain(&self, request: Request<v1::WorkerRequest>) -> Result<Response<v1::Worker>, Status> {
+        let result = set(&self.0, request.into_inner(), Availability::Draining).await;
+        self.0.observe(CLUSTER, "Drain", result)
+    }
+}
+
+async fn set(context: &Context, request: v1::WorkerRequest, availability: Availability) -> Result<v1::Worker, Status> {
+    let worker = WorkerId::new(request.worker).map_err(|error| Status::invalid_argument(error.to_string()))?;
+    let (_, state) = context.write(Command::SetAvailability { worker: worker.clone(), availability }).await?;
+    let known = state.worker(&worker).ok_or_else(|| Status::not_found(format!("there is no worker {worker}")))?;
+    Ok(wire::worker(known))
+}
+
+async fn add_member(context: &Context, request: v1::AddMemberRequest) -> Result<v1::MembersResponse, Status> {
+    let mut faults = Vec::new();
+    if request.id == 0 {
+        faults.push("id must be at least 1".to_owned());
+    }
+    for (what, address) in [("address", &request.address), ("http_address", &request.http_address)] {
+        let sound = address.len() <= ADDRESS_BYTES_MAX
+            && address
+                .rsplit_once(':')
+                .is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok_and(|port| port > 0));
+        if !sound {
+            faults.push(format!("{what} {address:?} is not host:port"));
+        }
+    }
+    if !faults.is_empty() {
+        return Err(Status::invalid_argument(faults.join("\n")));
+    }
+    let at = Addresses { grpc: request.address, http: request.http_address };
+    context.node.add_member(CoordinatorId(request.id), at).await.map_err(|error| unchanged(&error))?;
+    Ok(members(context))
+}
+
+fn members(context: &Context) -> v1::MembersResponse {
+    let status = context.node.status().borrow().clone();
+    let leads = status.role == Role::Leader;
+    let members = status.members.iter().map(|member| v1::ClusterMember {
+        id: member.id.0,
+        address: member.addresses.grpc.clone(),
+        role: role(&status, member).to_owned(),
+        voter: member.voter,
+        lag_entries: member.matched.filter(|_| leads).map(|matched| status.last_log.saturating_sub(matched)),
+        http_address: member.addresses.http.clone(),
+    });
+    v1::MembersResponse { members: members.collect() }
+}
+
+fn role(status: &crate::raft::Status, member: &crate::raft::Member) -> &'static str {
+    match () {
+        () if status.leader == Some(member.id) => "leader",
+        () if member.voter => "follower",
+        () => "learner",
+    }
+}
+
+async fn status(context: &Context, stale: bool) -> Result<v1::ClusterStatus, Status> {
+    let state = context.read(stale).await?;
+    let raft = context.node.status().borrow().clone();
+    let totals = wire::totals(&state);
+    Ok(v1::ClusterStatus {
+        cluster_id: state.cluster().map(|id| id.to_string()).unwrap_or_default(),
+        leader: raft.leader.map_or(0, |leader| leader.0),
+        term: raft.term,
+        commit_index: raft.committed,
+        applied_index: state.applied().0,
+        members: members(context).members,
+        workers_ready: totals.ready,
+        workers_lost: totals.lost,
+        workers_cordoned: totals.closed,
+        jobs_by_phase: state.phases().iter().map(|(phase, count)| (phase.name().to_owned(), *count)).collect(),
+        cpus_total: totals.cpus_total,
+        cpus_used: totals.cpus_used,
+        devices_total: totals.devices_total,
+        devices_used: totals.devices_used,
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        answered_by: context.node.id().0,
+    })
+}

@@ -1,0 +1,155 @@
+//! `muster.v1.Jobs` and `muster.v1.Lineage`.
+
+use super::{Context, lineage, logs, metrics, watch, wire};
+use crate::leader;
+use cluster_state::{Command, Job, Outcome, State};
+use futures::stream::BoxStream;
+use proto::v1;
+use proto::v1::jobs_server::Jobs;
+use proto::v1::lineage_server::Lineage;
+use std::sync::Arc;
+use tonic::{Request, Response, Status};
+use types::{JobId, JobPhase, Limits, RequestId};
+
+const JOBS: &str = "muster.v1.Jobs";
+const PAGE_DEFAULT: u32 = 50;
+
+/// Jobs.
+pub(crate) struct Service(pub(crate) Context);
+
+/// Finds a job or says that there is none.
+pub(super) fn find(state: &State, id: u64) -> Result<&Arc<Job>, Status> {
+    state.job(JobId(id)).ok_or_else(|| Status::not_found(format!("there is no job {id}")))
+}
+
+#[tonic::async_trait]
+impl Jobs for Service {
+    async fn submit(&self, request: Request<v1::SubmitRequest>) -> Result<Response<v1::SubmitResponse>, Status> {
+        let result = submit(&self.0, request.into_inner()).await;
+        self.0.observe(JOBS, "Submit", result)
+    }
+
+    async fn get(&self, request: Request<v1::GetJobRequest>) -> Result<Response<v1::Job>, Status> {
+        let request = request.into_inner();
+        let result = match self.0.read(request.stale).await {
+            Ok(state) => find(&state, request.job_id).map(|job| wire::job(job)),
+            Err(status) => Err(status),
+        };
+        self.0.observe(JOBS, "Get", result)
+    }
+
+    async fn list(&self, request: Request<v1::ListJobsRequest>) -> Result<Response<v1::ListJobsResponse>, Status> {
+        let result = list(&self.0, request.into_inner()).await;
+        self.0.observe(JOBS, "List", result)
+    }
+
+    async fn cancel(&self, request: Request<v1::CancelJobRequest>) -> Result<Response<v1::JobSummary>, Status> {
+        let job = request.into_inner().job_id;
+        let result = match self.0.write(Command::CancelJob { job: JobId(job) }).await {
+            Ok((_, state)) => find(&state, job).map(|job| wire::summary(job)),
+            Err(status) => Err(status),
+        };
+        self.0.observe(JOBS, "Cancel", result)
+    }
+
+    type WatchStream = BoxStream<'static, Result<v1::JobEvent, Status>>;
+
+    async fn watch(&self, request: Request<v1::WatchJobsRequest>) -> Result<Response<Self::WatchStream>, Status> {
+        let result = watch::watch(&self.0, request.into_inner()).await;
+        self.0.observe(JOBS, "Watch", result)
+    }
+
+    type LogsStream = BoxStream<'static, Result<v1::LogChunk, Status>>;
+
+    async fn logs(&self, request: Request<v1::LogsRequest>) -> Result<Response<Self::LogsStream>, Status> {
+        let result = logs::logs(&self.0, request.into_inner()).await;
+        self.0.observe(JOBS, "Logs", result)
+    }
+
+    type MetricsStream = BoxStream<'static, Result<v1::MetricBatch, Status>>;
+
+    async fn metrics(&self, request: Request<v1::MetricsRequest>) -> Result<Response<Self::MetricsStream>, Status> {
+        let result = metrics::metrics(&self.0, request.into_inner()).await;
+        self.0.observe(JOBS, "Metrics", result)
+    }
+
+    async fn explain(&self, request: Request<v1::ExplainRequest>) -> Result<Response<v1::Explanation>, Status> {
+        let result = explain(&self.0, request.into_inner().job_id).await;
+        self.0.observe(JOBS, "Explain", result)
+    }
+}
+
+async fn submit(context: &Context, request: v1::SubmitRequest) -> Result<v1::SubmitResponse, Status> {
+    let request_id = RequestId::from_slice(&request.request_id).ok_or_else(|| {
+        Status::invalid_argument(format!(
+            "request_id has {} bytes; 16 random ones are needed",
+            request.request_id.len()
+        ))
+    })?;
+    let spec = request.spec.ok_or_else(|| Status::invalid_argument("spec is missing"))?;
+    let spec = proto::convert::job_spec(spec).map_err(|faults| Status::invalid_argument(faults.to_string()))?;
+    let committed = context.node.propose(vec![Command::SubmitJob { request: request_id, spec: Arc::new(spec) }]).await;
+    let committed = committed.map_err(|error| super::unproposed(&error))?;
+    match committed.outcomes.into_iter().next() {
+        Some(Outcome::Submitted { job, .. }) => {
+            context.observed.proposal("applied");
+            Ok(v1::SubmitResponse { job_id: job.0 })
+        }
+        Some(Outcome::Refused(refusal)) => Err(super::refused(&refusal)),
+        other => Err(Status::internal(format!("unexpected outcome {other:?}"))),
+    }
+}
+
+async fn list(context: &Context, request: v1::ListJobsRequest) -> Result<v1::ListJobsResponse, Status> {
+    let mut phases = Vec::new();
+    for name in &request.phases {
+        phases.push(JobPhase::from_name(name).ok_or_else(|| {
+            let known: Vec<&str> = JobPhase::ALL.iter().map(|phase| phase.name()).collect();
+            Status::invalid_argument(format!("there is no phase {name:?}: use {}", known.join(", ")))
+        })?);
+    }
+    let size = if request.page_size == 0 { PAGE_DEFAULT } else { request.page_size };
+    if size > Limits::PAGE_MAX {
+        return Err(Status::invalid_argument(format!("page_size {size} is more than {}", Limits::PAGE_MAX)));
+    }
+    let state = context.read(request.stale).await?;
+    // A filter may look at a million jobs: on a snapshot of its own, off the threads that serve the others.
+    let page = tokio::task::spawn_blocking(move || page(&state, &request, &phases, size as usize)).await;
+    page.map_err(|error| Status::internal(error.to_string()))
+}
+
+fn page(state: &State, request: &v1::ListJobsRequest, phases: &[JobPhase], size: usize) -> v1::ListJobsResponse {
+    let before = (request.before_job > 0).then_some(JobId(request.before_job));
+    let wanted = |job: &Job| {
+        (phases.is_empty() || phases.contains(&job.phase))
+            && (request.experiment_name.is_empty() || job.spec.experiment_name == request.experiment_name)
+            && (request.name_contains.is_empty() || job.spec.display_name.contains(&request.name_contains))
+    };
+    let mut found = state.jobs_before(before).filter(|job| wanted(job));
+    let jobs: Vec<v1::JobSummary> = found.by_ref().take(size).map(|job| wire::summary(job)).collect();
+    let more = found.next().is_some();
+    let next_before_job = jobs.last().filter(|_| more).map_or(0, |job| job.id);
+    v1::ListJobsResponse { jobs, next_before_job }
+}
+
+async fn explain(context: &Context, id: u64) -> Result<v1::Explanation, Status> {
+    let state = context.read(false).await?;
+    let job = find(&state, id)?.clone();
+    let explained = tokio::task::spawn_blocking(move || leader::explain(&state, &job, daemon::clock::now())).await;
+    explained.map_err(|error| Status::internal(error.to_string()))
+}
+
+/// Lineage.
+pub(crate) struct LineageService(pub(crate) Context);
+
+#[tonic::async_trait]
+impl Lineage for LineageService {
+    async fn get(&self, request: Request<v1::LineageRequest>) -> Result<Response<v1::LineageGraph>, Status> {
+        let id = request.into_inner().job_id;
+        let result = match self.0.read(false).await {
+            Ok(state) => find(&state, id).map(|job| lineage::graph(&state, job)),
+            Err(status) => Err(status),
+        };
+        self.0.observe("muster.v1.Lineage", "Get", result)
+    }
+}

@@ -1,0 +1,136 @@
+//! The services on the gRPC port: wire in, one call to the node or a store, wire out; no logic of its own.
+//!
+//! Reads are linearizable unless the caller asks for a stale one. A call that cannot be served now answers UNAVAILABLE: the
+//! client tries again, here or elsewhere.
+
+mod blobs;
+mod cluster;
+mod follow;
+pub(crate) mod gather;
+mod jobs;
+mod lineage;
+mod logs;
+mod metrics;
+pub(crate) mod replicate;
+mod session;
+mod telemetry;
+mod watch;
+pub(crate) mod wire;
+
+use crate::leader;
+use crate::observe::Observed;
+use crate::raft::{MemberError, Node, ProposeError, ReadError};
+use cluster_state::{Command, Outcome, Refusal, State};
+use std::sync::Arc;
+use stores::blobs::BlobStore;
+use stores::streams::{Flusher, StreamStore};
+use tonic::{Code, Status};
+
+/// What every service works with; cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Context {
+    pub(crate) node: Node,
+    pub(crate) leader: leader::Handle,
+    pub(crate) observed: Arc<Observed>,
+    pub(crate) blobs: BlobStore,
+    pub(crate) streams: StreamStore,
+    pub(crate) flusher: Flusher,
+    pub(crate) lease: std::time::Duration,
+    pub(crate) shutdown: daemon::Shutdown,
+    pub(crate) peers: replicate::Peers,
+    pub(crate) gathers: gather::Gathers,
+    /// Told once why this process must end.
+    pub(crate) fatal: tokio::sync::mpsc::Sender<String>,
+}
+
+impl Context {
+    /// What is on disk is unknown: the process ends and starts again from what is there.
+    fn fail(&self, why: &str) {
+        tracing::error!(why, "a flush failed");
+        // One reason is enough: a full channel holds it already.
+        let _ = self.fatal.try_send(why.to_owned());
+    }
+
+    /// The state for a read.
+    async fn read(&self, stale: bool) -> Result<State, Status> {
+        if stale { Ok(self.node.state()) } else { self.node.linearizable().await.map_err(|error| unread(&error)) }
+    }
+
+    /// Applies one command and answers with its outcome and a state that has it.
+    async fn write(&self, command: Command) -> Result<(Outcome, State), Status> {
+        let committed = self.node.propose(vec![command]).await.map_err(|error| {
+            self.observed.proposal("unavailable");
+            unproposed(&error)
+        })?;
+        let outcome = committed.outcomes.into_iter().next();
+        let outcome = outcome.ok_or_else(|| Status::internal("the entry had no outcome"))?;
+        if let Outcome::Refused(refusal) = outcome {
+            self.observed.proposal("refused");
+            return Err(refused(&refusal));
+        }
+        self.observed.proposal("applied");
+        let state = self.node.at_least(committed.index).await.map_err(|error| unread(&error))?;
+        Ok((outcome, state))
+    }
+
+    fn observe<T>(
+        &self,
+        service: &'static str,
+        method: &'static str,
+        result: Result<T, Status>,
+    ) -> Result<tonic::Response<T>, Status> {
+        let code = result.as_ref().map_or_else(Status::code, |_| Code::Ok);
+        self.observed.call(service, method, code);
+        result.map(tonic::Response::new)
+    }
+}
+
+fn unread(error: &ReadError) -> Status {
+    Status::unavailable(error.to_string())
+}
+
+fn unproposed(error: &ProposeError) -> Status {
+    match error {
+        ProposeError::TooLarge { .. } => Status::invalid_argument(error.to_string()),
+        ProposeError::Busy => Status::resource_exhausted(error.to_string()),
+        ProposeError::NoLeader
+        | ProposeError::LeaderUnreachable(_)
+        | ProposeError::Unknown(_)
+        | ProposeError::Stopped(_) => Status::unavailable(error.to_string()),
+    }
+}
+
+fn unchanged(error: &MemberError) -> Status {
+    match error {
+        MemberError::NoLeader => Status::unavailable(error.to_string()),
+        _ => Status::failed_precondition(error.to_string()),
+    }
+}
+
+fn refused(refusal: &Refusal) -> Status {
+    let code = match refusal {
+        Refusal::UnknownJob(_) | Refusal::UnknownWorker(_) => Code::NotFound,
+        Refusal::RequestReused(..) | Refusal::NameInUse(_) => Code::AlreadyExists,
+        Refusal::Invalid(_) => Code::InvalidArgument,
+        Refusal::FormedAlready(_) | Refusal::StaleToken { .. } | Refusal::PlanOutOfDate(_) => Code::FailedPrecondition,
+    };
+    Status::new(code, refusal.to_string())
+}
+
+/// All services of `muster.v1` and the workers' session, on one router.
+pub(crate) fn services(context: &Context, health: tonic::service::Routes) -> tonic::service::Routes {
+    use proto::internal::worker_session_server::WorkerSessionServer;
+    use proto::v1::{
+        blobs_server::BlobsServer, cluster_server::ClusterServer, jobs_server::JobsServer,
+        lineage_server::LineageServer, telemetry_server::TelemetryServer,
+    };
+    let bytes_max = types::Limits::MESSAGE_BYTES_MAX;
+    health
+        .add_service(JobsServer::new(jobs::Service(context.clone())).max_decoding_message_size(bytes_max))
+        .add_service(ClusterServer::new(cluster::Service(context.clone())).max_decoding_message_size(bytes_max))
+        .add_service(LineageServer::new(jobs::LineageService(context.clone())))
+        .add_service(BlobsServer::new(blobs::Service(context.clone())).max_decoding_message_size(bytes_max))
+        .add_service(TelemetryServer::new(telemetry::Service(context.clone())).max_decoding_message_size(bytes_max))
+        .add_service(WorkerSessionServer::new(session::Service(context.clone())).max_decoding_message_size(bytes_max))
+        .add_service(context.node.service())
+}

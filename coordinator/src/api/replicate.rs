@@ -1,0 +1,163 @@
+//! Brings blobs to a majority of the coordinators, and fetches from the others what this one lacks.
+
+use super::Context;
+use futures::{FutureExt, StreamExt, TryStreamExt};
+use proto::v1;
+use proto::v1::blobs_client::BlobsClient;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use stores::blobs::BlobStore;
+use tonic::Status;
+use tonic::transport::{Channel, Endpoint};
+use types::{ContentHash, Limits};
+
+/// For one coordinator to answer about, or to take, a batch of blobs.
+const PEER_TIMEOUT: Duration = Duration::from_secs(120);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Hashes known to be on a majority; past this the set begins anew, which costs one question each.
+const CONFIRMED_MAX: usize = 100_000;
+
+/// Connections to the other coordinators, and which blobs are known to be safe.
+#[derive(Clone, Default)]
+pub(crate) struct Peers {
+    channels: Arc<Mutex<BTreeMap<String, Channel>>>,
+    confirmed: Arc<Mutex<BTreeSet<ContentHash>>>,
+}
+
+impl Peers {
+    /// A lazy connection that is kept.
+    pub(super) fn channel(&self, address: &str) -> Result<Channel, Status> {
+        let mut channels = self.channels.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(channel) = channels.get(address) {
+            return Ok(channel.clone());
+        }
+        let endpoint = Endpoint::from_shared(format!("http://{address}"))
+            .map_err(|error| Status::internal(format!("address {address:?}: {error}")))?;
+        let channel = endpoint.connect_timeout(CONNECT_TIMEOUT).tcp_nodelay(true).connect_lazy();
+        channels.insert(address.to_owned(), channel.clone());
+        Ok(channel)
+    }
+
+    fn confirmed(&self, hashes: &[ContentHash]) -> bool {
+        let confirmed = self.confirmed.lock().unwrap_or_else(PoisonError::into_inner);
+        hashes.iter().all(|hash| confirmed.contains(hash))
+    }
+
+    fn confirm(&self, hashes: &[ContentHash]) {
+        let mut confirmed = self.confirmed.lock().unwrap_or_else(PoisonError::into_inner);
+        if confirmed.len() + hashes.len() > CONFIRMED_MAX {
+            confirmed.clear();
+        }
+        confirmed.extend(hashes);
+    }
+}
+
+/// The other coordinators' addresses.
+pub(super) fn others(context: &Context) -> Vec<String> {
+    let status = context.node.status().borrow().clone();
+    let others = status.members.iter().filter(|member| member.id != status.id);
+    others.map(|member| member.addresses.grpc.clone()).collect()
+}
+
+/// Returns when these blobs, which are on this disk, are on a majority; the rest of the coordinators get them meanwhile.
+pub(super) async fn to_majority(context: &Context, hashes: Vec<ContentHash>) -> Result<(), Status> {
+    if hashes.is_empty() || context.peers.confirmed(&hashes) {
+        return Ok(());
+    }
+    let others = others(context);
+    let needed = others.len().div_ceil(2); // with this one a majority
+    let hashes = Arc::new(hashes);
+    let mut pushes = futures::stream::FuturesUnordered::new();
+    for address in others {
+        let (context, hashes) = (context.clone(), hashes.clone());
+        // A task of its own: it goes on for the minority after the answer was given.
+        pushes.push(tokio::spawn(async move {
+            let pushed = tokio::time::timeout(PEER_TIMEOUT, push(&context, &address, &hashes)).await;
+            let pushed = pushed.unwrap_or_else(|_| Err(Status::deadline_exceeded("no answer in time")));
+            pushed.map_err(|status| format!("{address}: {}", status.message()))
+        }));
+    }
+    let (mut safe, mut faults) = (0, Vec::new());
+    while safe < needed {
+        match pushes.next().await {
+            Some(Ok(Ok(()))) => safe += 1,
+            Some(Ok(Err(fault))) => faults.push(fault),
+            Some(Err(fault)) => faults.push(fault.to_string()),
+            None => {
+                let why = faults.join("; ");
+                return Err(Status::unavailable(format!("the bytes are not on a majority of coordinators: {why}")));
+            }
+        }
+    }
+    context.peers.confirm(&hashes);
+    Ok(())
+}
+
+async fn push(context: &Context, address: &str, hashes: &[ContentHash]) -> Result<(), Status> {
+    let mut client = BlobsClient::new(context.peers.channel(address)?);
+    let wire = hashes.iter().map(|hash| hash.0.to_vec().into()).collect();
+    let missing = client.missing(v1::MissingRequest { hashes: wire, local: true }).await?.into_inner().hashes;
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let (chunks, stream) = tokio::sync::mpsc::channel(16);
+    let store = context.blobs.clone();
+    let reader = tokio::task::spawn_blocking(move || {
+        for hash in missing.iter().filter_map(|hash| ContentHash::from_slice(hash)) {
+            send_blob(&store, hash, true, &mut |chunk| chunks.blocking_send(chunk).is_ok())?;
+        }
+        Ok::<_, Status>(())
+    });
+    client.put(tokio_stream::wrappers::ReceiverStream::new(stream)).await?;
+    reader.await.map_err(|error| Status::internal(error.to_string()))?
+}
+
+/// Hands out one blob of this disk in chunks, until `send` says stop.
+pub(super) fn send_blob(
+    store: &BlobStore,
+    hash: ContentHash,
+    local: bool,
+    send: &mut dyn FnMut(v1::BlobChunk) -> bool,
+) -> Result<(), Status> {
+    let reader = store.reader(&hash).map_err(|error| Status::unavailable(error.to_string()))?;
+    let mut reader = reader.ok_or_else(|| Status::not_found(format!("there is no blob {hash}")))?;
+    let bytes_total = reader.bytes_total();
+    let mut offset = 0;
+    loop {
+        let data = reader.read_at(offset, Limits::CHUNK_BYTES_MAX);
+        let data = data.map_err(|error| Status::data_loss(error.to_string()))?;
+        let read = data.len() as u64;
+        let chunk = v1::BlobChunk { hash: hash.0.to_vec().into(), bytes_total, offset, data, local };
+        offset += read;
+        if !send(chunk) || offset >= bytes_total || read == 0 {
+            return Ok(());
+        }
+    }
+}
+
+/// Fetches a blob that this disk lacks from whoever has it. False when nobody does.
+pub(super) async fn fetch(context: &Context, hash: ContentHash) -> Result<bool, Status> {
+    let mut unreachable = Vec::new();
+    for address in others(context) {
+        let fetched = tokio::time::timeout(PEER_TIMEOUT, fetch_from(context, &address, hash)).await;
+        match fetched {
+            Ok(Ok(())) => return Ok(true),
+            Ok(Err(status)) if status.code() == tonic::Code::NotFound => {}
+            Ok(Err(status)) => unreachable.push(format!("{address}: {}", status.message())),
+            Err(_) => unreachable.push(format!("{address}: no answer in time")),
+        }
+    }
+    if unreachable.is_empty() {
+        return Ok(false);
+    }
+    Err(Status::unavailable(format!("blob {hash} is not here, and {}", unreachable.join("; "))))
+}
+
+async fn fetch_from(context: &Context, address: &str, hash: ContentHash) -> Result<(), Status> {
+    let mut client = BlobsClient::new(context.peers.channel(address)?);
+    let request = v1::GetBlobRequest { hash: hash.0.to_vec().into(), local: true };
+    let chunks = client.get(request).await?.into_inner().into_stream().boxed();
+    super::blobs::store_all(context.blobs.clone(), chunks).map(|stored| stored.map(drop)).await
+}

@@ -1,0 +1,177 @@
+//! A worker's session: hello, registration, then messages to and from the leader's loop; on the leader only.
+
+use super::Context;
+use crate::leader::{Message, SessionId};
+use cluster_state::{Command, Outcome};
+use futures::StreamExt;
+use futures::stream::BoxStream;
+use proto::internal::worker_session_server::WorkerSession;
+use proto::internal::{FromWorker, Hello, Redirect, Refused, ToWorker, Welcome, from_worker, to_worker};
+use serde::de::DeserializeOwned;
+use std::time::Duration;
+use tokio::sync::{mpsc, oneshot};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status, Streaming};
+use types::{MemberStatus, Token, WorkerRegistration};
+
+/// Messages on their way to a worker; one that lets them pile up loses its session.
+const OUTBOX_MAX: usize = 64;
+
+/// From the stream's start to the worker's hello.
+const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Heartbeats per lease: two may be lost.
+const HEARTBEATS_PER_LEASE: u32 = 6;
+
+/// Sessions of workers.
+pub(crate) struct Service(pub(crate) Context);
+
+#[tonic::async_trait]
+impl WorkerSession for Service {
+    type OpenStream = BoxStream<'static, Result<ToWorker, Status>>;
+
+    async fn open(&self, request: Request<Streaming<FromWorker>>) -> Result<Response<Self::OpenStream>, Status> {
+        let (outbox, inbox) = mpsc::channel(OUTBOX_MAX);
+        let context = self.0.clone();
+        let incoming = request.into_inner();
+        tokio::spawn(async move {
+            if let Some(answer) = serve(context, incoming, outbox.clone()).await {
+                let _ = outbox.send(ToWorker { message: Some(answer) }).await;
+            }
+        });
+        self.0.observe("muster.internal.v1.WorkerSession", "Open", Ok(ReceiverStream::new(inbox).map(Ok).boxed()))
+    }
+}
+
+/// Runs one session; what it returns is the last word on the stream.
+async fn serve(
+    context: Context,
+    mut incoming: Streaming<FromWorker>,
+    outbox: mpsc::Sender<ToWorker>,
+) -> Option<to_worker::Message> {
+    let hello = match tokio::time::timeout(HELLO_TIMEOUT, incoming.message()).await {
+        Ok(Ok(Some(FromWorker { message: Some(from_worker::Message::Hello(hello)) }))) => hello,
+        Ok(Ok(_)) => return refuse("the first message must be a hello".into()),
+        Ok(Err(_)) | Err(_) => return None,
+    };
+    let (registration, statuses) = match check(&context, &hello) {
+        Ok(checked) => checked,
+        Err(reason) => return refuse(reason),
+    };
+    if !context.node.leadership().borrow().leading {
+        return redirect(&context);
+    }
+    match register(&context, &registration).await {
+        Ok(()) => {}
+        Err(Some(reason)) => return refuse(reason),
+        Err(None) => return redirect(&context),
+    }
+    let welcome = to_worker::Message::Welcome(Welcome {
+        cluster_id: context.node.cluster().map(|id| id.0.to_vec()).unwrap_or_default().into(),
+        lease_ms: context.lease.as_millis() as u64,
+        heartbeat_ms: (context.lease / HEARTBEATS_PER_LEASE).as_millis() as u64,
+        coordinators: context.node.grpc_addresses(),
+        adopted: true,
+    });
+    outbox.send(ToWorker { message: Some(welcome) }).await.ok()?;
+    let (reply, number) = oneshot::channel();
+    let opened = Message::Opened {
+        worker: registration.worker.clone(),
+        instance: registration.instance,
+        statuses,
+        outbox,
+        reply,
+    };
+    context.leader.send(opened).await;
+    let Ok(session) = number.await else { return redirect(&context) };
+    tracing::info!(worker_id = %registration.worker, "session opened");
+    relay(&context, session, &mut incoming).await;
+    context.leader.send(Message::Closed { session }).await;
+    tracing::info!(worker_id = %registration.worker, "session closed");
+    None
+}
+
+fn refuse(reason: String) -> Option<to_worker::Message> {
+    tracing::warn!(%reason, "session refused");
+    Some(to_worker::Message::Refused(Refused { reason }))
+}
+
+fn redirect(context: &Context) -> Option<to_worker::Message> {
+    let leader = context.node.leader_address().filter(|_| !context.node.leadership().borrow().leading);
+    Some(to_worker::Message::Redirect(Redirect { leader: leader.unwrap_or_default() }))
+}
+
+fn check(context: &Context, hello: &Hello) -> Result<(WorkerRegistration, Vec<MemberStatus>), String> {
+    if hello.protocol != proto::PROTOCOL {
+        return Err(format!(
+            "the worker speaks protocol {}, this cluster {}: run the same version of muster on both",
+            hello.protocol,
+            proto::PROTOCOL
+        ));
+    }
+    let cluster = context.node.cluster();
+    if !hello.cluster_id.is_empty() && cluster.is_none_or(|cluster| cluster.0.as_slice() != hello.cluster_id.as_ref()) {
+        return Err("the worker's data directory belongs to another cluster: give it a new --data directory".into());
+    }
+    let registration = decode(&hello.registration).ok_or("the registration cannot be read")?;
+    let statuses = decode(&hello.statuses).ok_or("the statuses cannot be read")?;
+    Ok((registration, statuses))
+}
+
+fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Option<T> {
+    postcard::from_bytes(bytes).ok()
+}
+
+/// Makes the worker known, unless it is already. `Err(None)`: not now.
+async fn register(context: &Context, registration: &WorkerRegistration) -> Result<(), Option<String>> {
+    let state = context.node.state();
+    let known = state.worker(&registration.worker);
+    if known.is_some_and(|known| !known.lost && known.registration == *registration) {
+        return Ok(());
+    }
+    let command = Command::RegisterWorker { registration: registration.clone() };
+    match context.node.propose(vec![command]).await {
+        Ok(committed) => match committed.outcomes.into_iter().next() {
+            Some(Outcome::Refused(refusal)) => Err(Some(refusal.to_string())),
+            _ => context.node.at_least(committed.index).await.map(drop).map_err(|_| None),
+        },
+        Err(_) => Err(None),
+    }
+}
+
+/// Until either side ends the stream, or the leader's loop is gone. Messages that cannot be read end it too: both sides run
+/// the same version, so that is a fault and not news.
+async fn relay(context: &Context, session: SessionId, incoming: &mut Streaming<FromWorker>) {
+    loop {
+        let message = tokio::select! {
+            message = incoming.message() => message,
+            () = context.shutdown.requested() => return,
+        };
+        let Ok(Some(FromWorker { message: Some(message) })) = message else { return };
+        let Some(message) = read(session, message) else {
+            tracing::warn!(session, "session ended: a message of its worker cannot be read");
+            return;
+        };
+        if !context.leader.send(message).await {
+            return;
+        }
+    }
+}
+
+fn read(session: SessionId, message: from_worker::Message) -> Option<Message> {
+    match message {
+        from_worker::Message::Hello(_) => None,
+        from_worker::Message::Heartbeat(heartbeat) => {
+            Some(Message::Heartbeat { session, sequence: heartbeat.sequence })
+        }
+        from_worker::Message::Statuses(statuses) => {
+            decode(&statuses.statuses).map(|statuses| Message::Statuses { session, statuses })
+        }
+        from_worker::Message::Checkpoint(saved) => Some(Message::Checkpoint {
+            session,
+            key: decode(&saved.key)?,
+            token: Token(saved.token),
+            checkpoint: decode(&saved.checkpoint)?,
+        }),
+    }
+}

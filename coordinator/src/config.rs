@@ -1,0 +1,123 @@
+//! How one coordinator runs: every value with its unit and default, checked once, all faults at once.
+
+use crate::raft::Timers;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+use types::CoordinatorId;
+
+/// What a coordinator does when its store is empty.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Start {
+    /// Begins a new cluster of which it is the only member.
+    Bootstrap,
+    /// Asks one of these coordinators to be added to their cluster.
+    Join(Vec<String>),
+    /// Waits until it is added (`muster cluster add`).
+    Wait,
+}
+
+/// How one coordinator runs.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Its number, at least 1, unique in the cluster for good.
+    pub id: CoordinatorId,
+    /// Where it keeps everything.
+    pub data_dir: PathBuf,
+    /// gRPC listens here. Port 0 lets the system choose one (then `advertise` cannot be fixed before).
+    pub listen: SocketAddr,
+    /// HTTP (health, metrics) listens here.
+    pub http_listen: SocketAddr,
+    /// `host:port` at which others reach gRPC; the listening address when none.
+    pub advertise: Option<String>,
+    /// What to do with an empty store.
+    pub start: Start,
+    /// Of elections.
+    pub timers: Timers,
+    /// A worker kills its ranks when its lease was not renewed for this long. Default 4 s.
+    pub lease: Duration,
+    /// Listeners may bind to other addresses than loopback, although nothing is encrypted or authenticated yet.
+    pub insecure_listen_anywhere: bool,
+}
+
+impl Config {
+    /// The defaults: loopback, ports 7070 and 7071, waits to be added.
+    pub fn new(id: CoordinatorId, data_dir: impl Into<PathBuf>) -> Self {
+        Self {
+            id,
+            data_dir: data_dir.into(),
+            listen: SocketAddr::from(([127, 0, 0, 1], 7070)),
+            http_listen: SocketAddr::from(([127, 0, 0, 1], 7071)),
+            advertise: None,
+            start: Start::Wait,
+            timers: Timers::default(),
+            lease: Duration::from_secs(4),
+            insecure_listen_anywhere: false,
+        }
+    }
+
+    /// Lists everything that is wrong.
+    pub fn validate(&self) -> Result<(), ConfigError> {
+        let mut faults = Vec::new();
+        if self.id.0 == 0 {
+            faults.push("the id must be at least 1".to_owned());
+        }
+        for (what, address) in [("gRPC", self.listen), ("HTTP", self.http_listen)] {
+            if !address.ip().is_loopback() && !self.insecure_listen_anywhere {
+                faults.push(format!(
+                    "{what} would listen on {address}, where anybody on the network could run commands: nothing is \
+                     encrypted or authenticated yet. Use a loopback address, or accept the risk with \
+                     --insecure-listen-anywhere"
+                ));
+            }
+        }
+        if self.advertise.is_none() && self.listen.ip().is_unspecified() {
+            faults.push(format!(
+                "nobody can dial {}: say with --advertise how others reach this coordinator",
+                self.listen
+            ));
+        }
+        if let Some(advertise) = &self.advertise
+            && advertise.rsplit_once(':').is_none_or(|(host, port)| host.is_empty() || port.parse::<u16>().is_err())
+        {
+            faults.push(format!("--advertise {advertise:?} is not host:port"));
+        }
+        let Timers { heartbeat_ms, election_ms_min, election_ms_max } = self.timers;
+        if heartbeat_ms == 0 || heartbeat_ms * 2 > election_ms_min || election_ms_min >= election_ms_max {
+            faults.push(format!(
+                "election {election_ms_min}-{election_ms_max} ms with a heartbeat of {heartbeat_ms} ms: the shorter \
+                 must be at least two heartbeats, and less than the longer"
+            ));
+        }
+        if self.lease < Duration::from_millis(500) {
+            faults
+                .push(format!("a lease of {:?} is shorter than 500 ms: workers would lose it by accident", self.lease));
+        }
+        if matches!(&self.start, Start::Join(addresses) if addresses.is_empty()) {
+            faults.push("--join needs the address of at least one coordinator".to_owned());
+        }
+        if faults.is_empty() { Ok(()) } else { Err(ConfigError(faults)) }
+    }
+}
+
+/// Everything that is wrong with a configuration, a fault a line.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{}", .0.join("\n"))]
+pub struct ConfigError(pub Vec<String>);
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_faults_are_listed() {
+        let mut config = Config::new(CoordinatorId(0), "/nowhere");
+        config.listen = SocketAddr::from(([0, 0, 0, 0], 7070));
+        config.lease = Duration::ZERO;
+        config.timers.heartbeat_ms = 100;
+        assert_eq!(config.validate().unwrap_err().0.len(), 5);
+        config = Config::new(CoordinatorId(1), "/nowhere");
+        assert_eq!(config.validate(), Ok(()));
+    }
+}

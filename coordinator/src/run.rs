@@ -1,0 +1,267 @@
+//! One coordinator from start to end: takes its folder and ports, opens its stores, serves, and stops in order.
+//!
+//! ```text
+//!  lock ─> ports ─> stores ─> raft ─> serve (gRPC, HTTP, leader loop) ─> ready ─> begin or join a cluster
+//!  stop:  hand leadership over ─> end streams, close ports ─> stop raft ─> close stores
+//! ```
+//!
+//! What may be wrong with the machine (folder in use, port taken, damaged store) is told before anything is served.
+
+mod join;
+mod serve;
+
+use crate::config::{Config, ConfigError, Start};
+use crate::raft::{Addresses, BootstrapError, Node, OpenError, Role};
+use crate::{api, leader, observe};
+use daemon::Shutdown;
+use daemon::files::{LockError, lock_folder, write_atomically};
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+use stores::blobs::{BlobError, BlobStore};
+use stores::streams::{Flusher, FlusherOptions, StreamError, StreamLimits, StreamStore};
+use tokio::net::TcpListener;
+use tokio::sync::mpsc;
+
+/// For another voter to take over before this one stops.
+const HAND_OVER_TIMEOUT: Duration = Duration::from_secs(2);
+/// For open calls to end.
+const CALLS_TIMEOUT: Duration = Duration::from_secs(2);
+/// For the stream flusher to let go of its store.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
+/// Below the data folder: where this life listens, a line each for gRPC and HTTP.
+const ADDRESSES: &str = "addresses";
+
+/// Why a coordinator did not start, or ended by itself.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The configuration.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The data folder.
+    #[error(transparent)]
+    Lock(#[from] LockError),
+    /// A port.
+    #[error("cannot listen for {what} on {address}")]
+    Bind {
+        /// gRPC or HTTP.
+        what: &'static str,
+        /// Where.
+        address: SocketAddr,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// A file in the data folder, or a thread.
+    #[error("cannot {what}")]
+    Io {
+        /// What was tried.
+        what: String,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The blob store.
+    #[error(transparent)]
+    Blobs(#[from] BlobError),
+    /// The stream store.
+    #[error(transparent)]
+    Streams(#[from] StreamError),
+    /// Raft and its store.
+    #[error(transparent)]
+    Raft(#[from] OpenError),
+    /// A new cluster was not begun.
+    #[error(transparent)]
+    Bootstrap(#[from] BootstrapError),
+    /// It cannot go on: what is on its disk decides at the next start, and the others go on without it.
+    #[error("this coordinator cannot go on: {0}")]
+    Failed(String),
+}
+
+/// Runs a coordinator until `shutdown` is asked for, or until it cannot go on.
+pub async fn run(config: Config, shutdown: Shutdown) -> Result<(), Error> {
+    config.validate()?;
+    let _lock = lock_folder(&config.data_dir)?;
+    let file = config.data_dir.join(ADDRESSES);
+    // What an earlier life left must not be taken for this one's.
+    match std::fs::remove_file(&file) {
+        Err(source) if source.kind() != std::io::ErrorKind::NotFound => return Err(io("remove", &file, source)),
+        _ => {}
+    }
+    let ports = Ports::bind(&config).await?;
+    let running = Running::start(&config, ports).await?;
+    let result = running.until(&config, &shutdown).await;
+    running.stop().await;
+    // Only a hint for scripts; a failure to remove it is no failure of the stop.
+    let _ = std::fs::remove_file(&file);
+    result
+}
+
+fn io(what: &str, path: &Path, source: std::io::Error) -> Error {
+    Error::Io { what: format!("{what} {}", path.display()), source }
+}
+
+/// The bound listeners and what the others dial.
+struct Ports {
+    grpc: TcpListener,
+    http: TcpListener,
+    advertised: Addresses,
+}
+
+impl Ports {
+    async fn bind(config: &Config) -> Result<Self, Error> {
+        let (grpc, grpc_at) = bind("gRPC", config.listen).await?;
+        let (http, http_at) = bind("HTTP", config.http_listen).await?;
+        let grpc_text = config.advertise.clone().unwrap_or_else(|| grpc_at.to_string());
+        // Probes and Prometheus come to the same host as gRPC.
+        let host = grpc_text.rsplit_once(':').map_or("", |(host, _)| host);
+        let http_text =
+            if http_at.ip().is_unspecified() { format!("{host}:{}", http_at.port()) } else { http_at.to_string() };
+        let advertised = Addresses { grpc: grpc_text, http: http_text };
+        Ok(Self { grpc, http, advertised })
+    }
+}
+
+async fn bind(what: &'static str, address: SocketAddr) -> Result<(TcpListener, SocketAddr), Error> {
+    let wrap = |source| Error::Bind { what, address, source };
+    let listener = TcpListener::bind(address).await.map_err(wrap)?;
+    let bound = listener.local_addr().map_err(wrap)?;
+    Ok((listener, bound))
+}
+
+/// Everything that runs.
+struct Running {
+    node: Node,
+    advertised: Addresses,
+    /// Ends streams, ports and loops; apart from the caller's, for leadership is handed over before it.
+    ending: Shutdown,
+    served: serve::Served,
+    fatal: tokio::sync::Mutex<mpsc::Receiver<String>>,
+    flusher: JoinHandle<()>,
+}
+
+impl Running {
+    async fn start(config: &Config, ports: Ports) -> Result<Self, Error> {
+        let Stores { blobs, streams } = Stores::open(&config.data_dir).await?;
+        let started = Flusher::start(streams.clone(), FlusherOptions::default());
+        let (flusher, thread) = started.map_err(|source| Error::Io { what: "start a thread".into(), source })?;
+        let raft =
+            crate::raft::Config { timers: config.timers, ..crate::raft::Config::new(config.id, &config.data_dir) };
+        let node = Node::open(raft).await?;
+        let ending = Shutdown::new();
+        let (fatal, failures) = mpsc::channel(1);
+        let (handle, mailbox) = leader::Handle::new();
+        let context = api::Context {
+            node: node.clone(),
+            leader: handle.clone(),
+            observed: Arc::new(observe::Observed::new()),
+            blobs,
+            streams,
+            flusher,
+            lease: config.lease,
+            shutdown: ending.clone(),
+            peers: api::replicate::Peers::default(),
+            gathers: api::gather::Gathers::default(),
+            fatal,
+        };
+        let loop_config = leader::LeaderConfig { lease: config.lease };
+        let acts = leader::Leader::new(node.clone(), loop_config, context.observed.clone(), handle, mailbox);
+        tokio::spawn(acts.run(ending.clone()));
+        let Ports { grpc, http, advertised } = ports;
+        let served = serve::serve(context, grpc, http, &ending)?;
+        Ok(Self { node, advertised, ending, served, fatal: tokio::sync::Mutex::new(failures), flusher: thread })
+    }
+
+    /// Returns when this coordinator is to end.
+    async fn until(&self, config: &Config, shutdown: &Shutdown) -> Result<(), Error> {
+        self.announce(config)?;
+        let cluster = self.find_cluster(config);
+        let mut fatal = self.fatal.lock().await;
+        tokio::select! {
+            () = shutdown.requested() => Ok(()),
+            Err(error) = cluster => Err(error),
+            Some(why) = fatal.recv() => Err(Error::Failed(why)),
+            why = self.node.failed() => Err(Error::Failed(why)),
+            why = self.served.failed() => Err(Error::Failed(why)),
+        }
+    }
+
+    fn announce(&self, config: &Config) -> Result<(), Error> {
+        let file = config.data_dir.join(ADDRESSES);
+        let Addresses { grpc, http } = &self.advertised;
+        let text = format!("grpc={}\nhttp={}\n", self.served.grpc, self.served.http);
+        write_atomically(&file, text.as_bytes()).map_err(|source| io("write", &file, source))?;
+        tracing::info!(coordinator_id = %config.id, grpc = %self.served.grpc, http = %self.served.http, "ready");
+        let status = self.node.status().borrow().clone();
+        let known = status.members.iter().find(|member| member.id == config.id);
+        if let Some(known) = known.filter(|known| known.addresses != self.advertised) {
+            tracing::warn!(%grpc, %http, known_as = %known.addresses.grpc, "the others look for it elsewhere: its \
+                address changed; remove it with `muster cluster remove`, then add it with a new id and folder");
+        }
+        Ok(())
+    }
+
+    /// Begins or joins a cluster where there is none yet; never returns otherwise.
+    async fn find_cluster(&self, config: &Config) -> Result<(), Error> {
+        match &config.start {
+            Start::Bootstrap if self.node.is_pristine() => {
+                let random = daemon::random::cluster_id();
+                let random = random.map_err(|source| Error::Io { what: "draw a cluster id".into(), source })?;
+                // A start that was cut short has chosen it already.
+                let cluster = self.node.cluster().unwrap_or(random);
+                self.node.bootstrap([(config.id, self.advertised.clone())].into(), cluster).await?;
+                tracing::info!(cluster_id = %cluster, "a new cluster");
+            }
+            Start::Join(addresses) => join::join(&self.node, &self.advertised, addresses).await,
+            Start::Bootstrap | Start::Wait => {}
+        }
+        std::future::pending().await
+    }
+
+    /// In this order: nobody misses the leader, readers go elsewhere, then the disks are let go of.
+    async fn stop(self) {
+        tracing::info!("stopping");
+        if self.node.status().borrow().role == Role::Leader {
+            match tokio::time::timeout(HAND_OVER_TIMEOUT, self.node.transfer_leadership(None)).await {
+                Ok(Ok(leader)) => tracing::info!(%leader, "handed leadership over"),
+                Ok(Err(error)) => tracing::info!(%error, "leadership was not handed over"),
+                Err(_) => tracing::info!("leadership was not handed over in time"),
+            }
+        }
+        self.ending.start();
+        self.served.ended(CALLS_TIMEOUT).await;
+        self.node.shutdown().await;
+        drop(self.node);
+        // A thread, not a blocking task: the runtime must not wait for it when it hangs.
+        let (told, closed) = tokio::sync::oneshot::channel();
+        let flusher = self.flusher;
+        std::thread::spawn(move || {
+            let _ = flusher.join();
+            let _ = told.send(());
+        });
+        if tokio::time::timeout(CLOSE_TIMEOUT, closed).await.is_err() {
+            tracing::warn!("the streams did not close within {CLOSE_TIMEOUT:?}");
+        }
+        tracing::info!("stopped");
+    }
+}
+
+/// What lies beside the Raft store.
+struct Stores {
+    blobs: BlobStore,
+    streams: StreamStore,
+}
+
+impl Stores {
+    async fn open(folder: &Path) -> Result<Self, Error> {
+        let (blobs, streams) = (folder.join("blobs"), folder.join("streams"));
+        let opened = tokio::task::spawn_blocking(move || {
+            let blobs = BlobStore::open(&blobs)?;
+            let streams = StreamStore::open(&streams, StreamLimits::default())?;
+            Ok(Self { blobs, streams })
+        });
+        opened.await.unwrap_or_else(|error| Err(Error::Failed(error.to_string())))
+    }
+}

@@ -1,0 +1,243 @@
+//! Coordinators in this process and a worker that only says what it is told to, both over real connections.
+#![allow(clippy::unwrap_used)]
+
+use coordinator::{Config, Start};
+use daemon::Shutdown;
+use proto::internal::worker_session_client::WorkerSessionClient;
+use proto::internal::{FromWorker, Heartbeat, Hello, Statuses, ToWorker, from_worker, to_worker};
+use proto::v1;
+use proto::v1::cluster_client::ClusterClient;
+use proto::v1::jobs_client::JobsClient;
+use proto::v1::telemetry_client::TelemetryClient;
+use std::collections::BTreeMap;
+use std::time::Duration;
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+use tonic::Streaming;
+use tonic::transport::Channel;
+use types::{
+    CoordinatorId, Endpoint, Goal, Inventory, JobId, MemberEnd, MemberState, MemberStatus, RankEnd, RankExit,
+    StreamKind, StreamLength, Timestamp, Topology, Wish, WorkerId, WorkerInstance, WorkerRegistration,
+};
+
+/// Longest wait for a state: far above what a loaded machine needs.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+
+/// For what must come soon, or never.
+pub async fn within<T>(future: impl Future<Output = T>) -> T {
+    tokio::time::timeout(PATIENCE, future).await.expect("in time")
+}
+
+/// A coordinator that runs.
+pub struct Member {
+    pub grpc: String,
+    pub folder: tempfile::TempDir,
+    shutdown: Shutdown,
+    running: JoinHandle<Result<(), coordinator::Error>>,
+}
+
+impl Member {
+    async fn start(id: u64, start: Start) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let mut config = Config::new(CoordinatorId(id), folder.path());
+        config.listen.set_port(0);
+        config.http_listen.set_port(0);
+        config.start = start;
+        // Tests share two cores with others.
+        config.timers = coordinator::raft::Timers { heartbeat_ms: 100, election_ms_min: 400, election_ms_max: 800 };
+        config.lease = Duration::from_secs(2);
+        let shutdown = Shutdown::new();
+        let running = tokio::spawn(coordinator::run(config, shutdown.clone()));
+        let file = folder.path().join("addresses");
+        let grpc = within(async {
+            loop {
+                let text = std::fs::read_to_string(&file).unwrap_or_default();
+                if let Some(grpc) = text.lines().find_map(|line| line.strip_prefix("grpc=")) {
+                    return grpc.to_owned();
+                }
+                assert!(!running.is_finished(), "it ended: see its error");
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        });
+        let grpc = grpc.await;
+        Self { grpc, folder, shutdown, running }
+    }
+
+    /// Ends in order; its folder is still there.
+    pub async fn stop(self) -> (tempfile::TempDir, Result<(), coordinator::Error>) {
+        self.shutdown.start();
+        (self.folder, within(self.running).await.unwrap())
+    }
+
+    pub async fn channel(&self) -> Channel {
+        Channel::from_shared(format!("http://{}", self.grpc)).unwrap().connect().await.unwrap()
+    }
+
+    pub async fn jobs(&self) -> JobsClient<Channel> {
+        JobsClient::new(self.channel().await)
+    }
+}
+
+/// So many coordinators that all vote; the first began the cluster.
+pub async fn cluster(count: u64) -> Vec<Member> {
+    let mut members = vec![Member::start(1, Start::Bootstrap).await];
+    for id in 2..=count {
+        let first = members[0].grpc.clone();
+        members.push(Member::start(id, Start::Join(vec![first])).await);
+    }
+    for member in &members {
+        let mut client = ClusterClient::new(member.channel().await);
+        within(async {
+            loop {
+                let known = client.members(v1::MembersRequest {}).await.unwrap().into_inner().members;
+                let led = known.iter().any(|known| known.role == "leader");
+                if led && known.iter().filter(|known| known.voter).count() as u64 == count {
+                    return;
+                }
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        })
+        .await;
+    }
+    members
+}
+
+pub async fn submit(member: &Member, ranks: u32, max_restarts: u32) -> JobId {
+    let gang = v1::Gang { instances: 1, ranks_per_instance: ranks, ..Default::default() };
+    let spec = v1::JobSpec {
+        command: "true".into(),
+        gang: Some(gang),
+        max_restarts,
+        restart_backoff_ms: 1,
+        ..Default::default()
+    };
+    let request =
+        v1::SubmitRequest { request_id: daemon::random::request_id().unwrap().0.to_vec().into(), spec: Some(spec) };
+    JobId(within(member.jobs().await.submit(request)).await.unwrap().into_inner().job_id)
+}
+
+/// A worker with one member at a time.
+pub struct Worker {
+    outgoing: mpsc::Sender<FromWorker>,
+    incoming: Streaming<ToWorker>,
+    beats: JoinHandle<()>,
+}
+
+impl Worker {
+    /// Opens its session with the leader, which is among these.
+    pub async fn open(members: &[Member]) -> Self {
+        within(async {
+            loop {
+                for member in members {
+                    if let Some(worker) = Self::dial(member).await {
+                        return worker;
+                    }
+                }
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        })
+        .await
+    }
+
+    async fn dial(member: &Member) -> Option<Self> {
+        let registration = WorkerRegistration {
+            worker: WorkerId::new("w").unwrap(),
+            instance: WorkerInstance(1),
+            inventory: Inventory { cpus: 8, memory_bytes: 1 << 30, devices: vec![] },
+            labels: BTreeMap::new(),
+            topology: Topology { zone: String::new(), rack: String::new() },
+            data_address: "127.0.0.1".into(),
+            version: "0".into(),
+        };
+        let hello = Hello {
+            protocol: proto::PROTOCOL,
+            cluster_id: vec![].into(),
+            registration: postcard::to_allocvec(&registration).unwrap().into(),
+            statuses: postcard::to_allocvec(&Vec::<MemberStatus>::new()).unwrap().into(),
+        };
+        let (outgoing, messages) = mpsc::channel(16);
+        outgoing.send(FromWorker { message: Some(from_worker::Message::Hello(hello)) }).await.unwrap();
+        let messages = tokio_stream::wrappers::ReceiverStream::new(messages);
+        let opened = WorkerSessionClient::new(member.channel().await).open(messages).await.unwrap();
+        let mut incoming = opened.into_inner();
+        let first = within(incoming.message()).await.unwrap()?.message?;
+        if !matches!(first, to_worker::Message::Welcome(_)) {
+            return None;
+        }
+        let beating = outgoing.clone();
+        let beats = tokio::spawn(async move {
+            for sequence in 1.. {
+                let beat = from_worker::Message::Heartbeat(Heartbeat { sequence });
+                if beating.send(FromWorker { message: Some(beat) }).await.is_err() {
+                    return;
+                }
+                tokio::time::sleep(Duration::from_millis(200)).await;
+            }
+        });
+        Some(Self { outgoing, incoming, beats })
+    }
+
+    /// Prepares the member of `attempt` and returns once it is to run.
+    pub async fn run(&mut self, job: JobId, attempt: u32) -> Wish {
+        loop {
+            let message = within(self.incoming.message()).await.unwrap().expect("the session goes on");
+            let Some(to_worker::Message::Wishes(wishes)) = message.message else { continue };
+            let wishes: Vec<Wish> = postcard::from_bytes(&wishes.wishes).unwrap();
+            let Some(wish) = wishes.into_iter().find(|wish| (wish.key.job, wish.key.attempt.0) == (job, attempt))
+            else {
+                continue;
+            };
+            if wish.goal == Goal::Run {
+                self.say(&wish, MemberState::Running).await;
+                return wish;
+            }
+            let ranks = &wish.member().unwrap().ranks;
+            let endpoint = |rank| Endpoint { rank, data: "127.0.0.1:1".into(), framework: "127.0.0.1:2".into() };
+            let endpoints = ranks.iter().map(|placed| endpoint(placed.rank)).collect();
+            self.say(&wish, MemberState::Prepared(endpoints)).await;
+        }
+    }
+
+    /// The ranks exited with `code`, after so many bytes of each of their streams.
+    pub async fn end(&self, wish: &Wish, code: i32, bytes: u64) {
+        let ranks = wish.member().unwrap().ranks.iter().map(|placed| RankEnd {
+            rank: placed.rank,
+            exit: RankExit::Code(code),
+            out_of_memory: false,
+            ended: Timestamp(1),
+            stderr_tail: String::new(),
+            streams: StreamKind::ALL.map(|kind| StreamLength { kind, bytes }).to_vec(),
+            final_metrics: vec![],
+        });
+        let end = MemberEnd::Exited { ranks: ranks.collect(), outputs: vec![] };
+        self.say(wish, MemberState::Ended(end)).await;
+    }
+
+    async fn say(&self, wish: &Wish, state: MemberState) {
+        let statuses = vec![MemberStatus { key: wish.key, token: wish.token, state }];
+        let statuses = Statuses { statuses: postcard::to_allocvec(&statuses).unwrap().into() };
+        self.outgoing.send(FromWorker { message: Some(from_worker::Message::Statuses(statuses)) }).await.unwrap();
+    }
+
+    /// Falls silent for good.
+    pub fn lose(self) {
+        self.beats.abort();
+    }
+}
+
+/// Brings bytes of one stream to one coordinator; returns when they are on its disk.
+pub async fn push(to: &Member, wish: &Wish, rank: u32, stream: &str, offset: u64, data: &[u8]) -> v1::StreamAck {
+    let name = v1::StreamName { job: wish.key.job.0, attempt: wish.key.attempt.0, rank, stream: stream.into() };
+    let append = v1::StreamAppend {
+        name: Some(name),
+        token: wish.token.0,
+        offset,
+        data: data.to_vec().into(),
+        ..Default::default()
+    };
+    let mut client = TelemetryClient::new(to.channel().await);
+    let open = futures::stream::iter([append]);
+    let mut acks =
+        within(client.push(futures::StreamExt::chain(open, futures::stream::pending()))).await.unwrap().into_inner();
+    within(acks.message()).await.unwrap().unwrap()
+}

@@ -1,0 +1,60 @@
+//! A member's node: runs Open MPI's daemon for an agent of its own gang, and ends it when the agent goes.
+
+use super::{Gang, Manifest, byte_of, wire};
+use crate::shim::spec::LISTEN_FD;
+use rustix::process::{Pid, Signal};
+use std::io::{self, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::os::fd::{FromRawFd, OwnedFd};
+use std::os::unix::process::CommandExt;
+use std::process::{Command, ExitCode};
+
+/// Listens on the endpoint of the member's first rank.
+pub(super) struct Node {
+    listener: TcpListener,
+    manifest: Manifest,
+}
+
+impl Node {
+    /// Takes the listening socket that the supervisor handed over.
+    pub(super) fn of_environment(gang: &Gang) -> io::Result<Self> {
+        // SAFETY: the supervisor left this descriptor for this program, which takes it here only.
+        let socket = unsafe { OwnedFd::from_raw_fd(LISTEN_FD) };
+        rustix::io::fcntl_setfd(&socket, rustix::io::FdFlags::CLOEXEC)?;
+        let manifest = Manifest { token: gang.manifest.token, secret: gang.manifest.secret.clone(), peers: Vec::new() };
+        Ok(Self { listener: TcpListener::from(socket), manifest })
+    }
+
+    /// Runs one command of an agent that proves itself, and returns its exit code.
+    pub(super) fn serve(&self) -> io::Result<u8> {
+        loop {
+            let (mut stream, from) = self.listener.accept()?;
+            match wire::answer(&mut stream, &self.manifest) {
+                Ok(command) => return execute(&command, stream),
+                Err(error) => eprintln!("mpi node: {from} was not heard: {error}"),
+            }
+        }
+    }
+}
+
+/// `muster mpi-node`: for all members but the first.
+pub(super) fn serve_alone() -> io::Result<ExitCode> {
+    Node::of_environment(&Gang::of_environment()?)?.serve().map(ExitCode::from)
+}
+
+fn execute(command: &str, mut stream: TcpStream) -> io::Result<u8> {
+    let mut child = Command::new("/bin/sh").args(["-c", command]).process_group(0).spawn()?;
+    let group = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
+    let mut agent = stream.try_clone()?;
+    std::thread::Builder::new().name("agent".into()).spawn(move || {
+        // An agent says nothing more: a byte or an end means that it has gone.
+        let _ = agent.read(&mut [0]);
+        if let Some(group) = group {
+            let _ = rustix::process::kill_process_group(group, Signal::TERM);
+        }
+    })?;
+    let code = byte_of(child.wait()?);
+    // The agent may have gone already.
+    let _ = stream.write_all(&[code]);
+    Ok(code)
+}
