@@ -13,6 +13,16 @@ pub(crate) fn stop(attempt: &mut Attempt, cause: EndCause) {
     }
 }
 
+/// A member's worker is gone. A rank elsewhere that failed meanwhile fell with it: had the worker been there, its member
+/// would have been stopped and would have said so long before its lease was over.
+pub(crate) fn lose(attempt: &mut Attempt, worker: &WorkerId) {
+    let cause = EndCause::WorkerLost { worker: worker.clone() };
+    match &attempt.phase {
+        AttemptPhase::Stopping(EndCause::UserCode { .. }) => attempt.phase = AttemptPhase::Stopping(cause),
+        _ => stop(attempt, cause),
+    }
+}
+
 /// What is wrong with a member's end, if anything is.
 pub fn cause_of(worker: &WorkerId, end: &MemberEnd) -> Option<EndCause> {
     let ranks = match end {

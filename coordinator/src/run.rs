@@ -27,8 +27,10 @@ use tokio::sync::mpsc;
 
 /// For another voter to take over before this one stops.
 const HAND_OVER_TIMEOUT: Duration = Duration::from_secs(2);
-/// For open calls to end.
-const CALLS_TIMEOUT: Duration = Duration::from_secs(2);
+/// For open calls to be answered; the other coordinators' streams end only with Raft.
+const CALLS_TIMEOUT: Duration = Duration::from_millis(300);
+/// For connections to end after that.
+const PORTS_TIMEOUT: Duration = Duration::from_secs(2);
 /// For the stream flusher to let go of its store.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Below the data folder: where this life listens, a line each for gRPC and HTTP.
@@ -221,7 +223,7 @@ impl Running {
     }
 
     /// In this order: nobody misses the leader, readers go elsewhere, then the disks are let go of.
-    async fn stop(self) {
+    async fn stop(mut self) {
         tracing::info!("stopping");
         if self.node.status().borrow().role == Role::Leader {
             match tokio::time::timeout(HAND_OVER_TIMEOUT, self.node.transfer_leadership(None)).await {
@@ -232,7 +234,8 @@ impl Running {
         }
         self.ending.start();
         self.served.ended(CALLS_TIMEOUT).await;
-        self.node.shutdown().await;
+        tokio::join!(self.node.shutdown(), self.served.ended(PORTS_TIMEOUT));
+        self.served.abort();
         drop(self.node);
         // A thread, not a blocking task: the runtime must not wait for it when it hangs.
         let (told, closed) = tokio::sync::oneshot::channel();

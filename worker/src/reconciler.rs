@@ -114,7 +114,8 @@ impl Entry {
 /// See the head of this file.
 pub(crate) struct Reconciler {
     context: Arc<Context>,
-    wishes: BTreeMap<MemberKey, Wish>,
+    /// None until a leader has spoken: what was adopted runs on until then.
+    wishes: Option<BTreeMap<MemberKey, Wish>>,
     members: BTreeMap<MemberKey, Entry>,
     newest: BTreeMap<JobId, Token>,
     tasks: JoinSet<()>,
@@ -131,7 +132,7 @@ pub(crate) fn start(context: Arc<Context>, found: Vec<(Wish, Found)>) -> (Handle
     let (reports, reported) = mpsc::channel(MAILBOX);
     let mut reconciler = Reconciler {
         context,
-        wishes: BTreeMap::new(),
+        wishes: None,
         members: BTreeMap::new(),
         newest: BTreeMap::new(),
         tasks: JoinSet::new(),
@@ -187,7 +188,7 @@ impl Reconciler {
         match message {
             Message::Subscribe { reply } => self.subscribe(reply),
             Message::Wishes(wishes) => {
-                self.wishes = wishes.into_iter().map(|wish| (wish.key, wish)).collect();
+                self.wishes = Some(wishes.into_iter().map(|wish| (wish.key, wish)).collect());
                 return true;
             }
             Message::CheckpointTaken { key, step } => {
@@ -240,9 +241,10 @@ impl Reconciler {
     }
 
     fn act(&mut self, wishes_are_new: bool) {
+        let Some(wishes) = &self.wishes else { return };
         let running = self.members.iter().map(|(key, entry)| (*key, entry.running.clone())).collect();
-        let actions = decide::decide(&self.wishes, &running, &self.newest);
-        self.newest = decide::newest_tokens(&self.wishes, &running, &self.newest);
+        let actions = decide::decide(wishes, &running, &self.newest);
+        self.newest = decide::newest_tokens(wishes, &running, &self.newest);
         self.forget_old_tokens();
         for action in actions {
             match action {
@@ -267,7 +269,7 @@ impl Reconciler {
     fn forget_old_tokens(&mut self) {
         if self.newest.len() > TOKENS_MAX {
             let live: std::collections::BTreeSet<JobId> =
-                self.members.keys().chain(self.wishes.keys()).map(|key| key.job).collect();
+                self.members.keys().chain(self.wishes.iter().flatten().map(|(key, _)| key)).map(|key| key.job).collect();
             self.newest.retain(|job, _| live.contains(job));
         }
     }
@@ -283,7 +285,7 @@ impl Reconciler {
         if self.killing.is_some() {
             return;
         }
-        if let Some(wish) = self.wishes.get(&key).cloned() {
+        if let Some(wish) = self.wishes.as_ref().and_then(|wishes| wishes.get(&key)).cloned() {
             tracing::info!(job_id = %key.job, attempt = %key.attempt, node_rank = key.node_rank, "member begins");
             self.spawn(wish, Origin::New, Stage::Waiting, MemberState::Preparing);
         }
@@ -363,3 +365,7 @@ fn order(entry: &Entry, change: impl FnOnce(&mut Orders)) {
         *orders != before
     });
 }
+
+#[cfg(test)]
+#[path = "reconciler_tests.rs"]
+mod tests;

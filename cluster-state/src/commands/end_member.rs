@@ -34,7 +34,9 @@ pub(super) fn record(state: &mut State, at: At, key: MemberKey, end: &MemberEnd)
     state.update_job(at.index, key.job, |job| {
         let Some(attempt) = job.live_attempt_mut(token) else { return };
         // A stopped attempt has its cause; members that go down with it add nothing.
-        if !matches!(attempt.phase, AttemptPhase::Stopping(_))
+        if *end == MemberEnd::Unknown {
+            transitions::lose(attempt, &member.worker);
+        } else if !matches!(attempt.phase, AttemptPhase::Stopping(_))
             && let Some(cause) = transitions::cause_of(&member.worker, end)
         {
             transitions::stop(attempt, cause);

@@ -210,6 +210,21 @@ fn a_lost_worker_restarts_the_gang_from_its_checkpoint_without_counting() {
 }
 
 #[test]
+fn a_rank_that_fell_with_a_lost_worker_is_not_to_blame() {
+    let mut log = Log::with_workers(2);
+    let job = log.submit(&spec(2, 1, 0, 0));
+    log.place(job, &[0, 1], 0);
+    log.start(job);
+    // Its peer's connection broke, so this rank gave up before the lease of the silent worker was over.
+    log.end(job, 0, ended(RankExit::Code(1)));
+    assert_eq!(log.phase(job), JobPhase::Running, "the silent worker's member has not ended");
+    log.apply(Command::LoseWorker { worker: worker_id(1), instance: WorkerInstance(1) });
+    assert_eq!(log.phase(job), JobPhase::Queued, "no restart of the job's own is spent");
+    let cause = log.state.job(job).unwrap().last_cause().unwrap().clone();
+    assert_eq!(cause, EndCause::WorkerLost { worker: worker_id(1) });
+}
+
+#[test]
 fn a_failing_job_restarts_as_often_as_allowed_with_growing_waits() {
     let mut log = Log::with_workers(1);
     let job = log.submit(&spec(1, 1, 0, 2));

@@ -21,7 +21,7 @@ const CHUNKS_MAX: usize = 16;
 const BATCH_MAX: usize = 256;
 
 /// For a putter to send its next chunk.
-const CHUNK_TIMEOUT: Duration = Duration::from_secs(60);
+const CHUNK_TIMEOUT: Duration = Duration::from_mins(1);
 
 /// Blobs.
 pub(crate) struct Service(pub(crate) Context);

@@ -13,7 +13,7 @@ use tonic::transport::{Channel, Endpoint};
 use types::{ContentHash, Limits};
 
 /// For one coordinator to answer about, or to take, a batch of blobs.
-const PEER_TIMEOUT: Duration = Duration::from_secs(120);
+const PEER_TIMEOUT: Duration = Duration::from_mins(2);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Hashes known to be on a majority; past this the set begins anew, which costs one question each.

@@ -51,20 +51,20 @@ async fn serve(
 ) -> Option<to_worker::Message> {
     let hello = match tokio::time::timeout(HELLO_TIMEOUT, incoming.message()).await {
         Ok(Ok(Some(FromWorker { message: Some(from_worker::Message::Hello(hello)) }))) => hello,
-        Ok(Ok(_)) => return refuse("the first message must be a hello".into()),
+        Ok(Ok(_)) => return Some(refuse("the first message must be a hello".into())),
         Ok(Err(_)) | Err(_) => return None,
     };
     let (registration, statuses) = match check(&context, &hello) {
         Ok(checked) => checked,
-        Err(reason) => return refuse(reason),
+        Err(reason) => return Some(refuse(reason)),
     };
     if !context.node.leadership().borrow().leading {
-        return redirect(&context);
+        return Some(redirect(&context));
     }
     match register(&context, &registration).await {
         Ok(()) => {}
-        Err(Some(reason)) => return refuse(reason),
-        Err(None) => return redirect(&context),
+        Err(Some(reason)) => return Some(refuse(reason)),
+        Err(None) => return Some(redirect(&context)),
     }
     let welcome = to_worker::Message::Welcome(Welcome {
         cluster_id: context.node.cluster().map(|id| id.0.to_vec()).unwrap_or_default().into(),
@@ -83,7 +83,7 @@ async fn serve(
         reply,
     };
     context.leader.send(opened).await;
-    let Ok(session) = number.await else { return redirect(&context) };
+    let Ok(session) = number.await else { return Some(redirect(&context)) };
     tracing::info!(worker_id = %registration.worker, "session opened");
     relay(&context, session, &mut incoming).await;
     context.leader.send(Message::Closed { session }).await;
@@ -91,14 +91,14 @@ async fn serve(
     None
 }
 
-fn refuse(reason: String) -> Option<to_worker::Message> {
+fn refuse(reason: String) -> to_worker::Message {
     tracing::warn!(%reason, "session refused");
-    Some(to_worker::Message::Refused(Refused { reason }))
+    to_worker::Message::Refused(Refused { reason })
 }
 
-fn redirect(context: &Context) -> Option<to_worker::Message> {
+fn redirect(context: &Context) -> to_worker::Message {
     let leader = context.node.leader_address().filter(|_| !context.node.leadership().borrow().leading);
-    Some(to_worker::Message::Redirect(Redirect { leader: leader.unwrap_or_default() }))
+    to_worker::Message::Redirect(Redirect { leader: leader.unwrap_or_default() })
 }
 
 fn check(context: &Context, hello: &Hello) -> Result<(WorkerRegistration, Vec<MemberStatus>), String> {

@@ -13,6 +13,9 @@ use types::{JobId, LogIndex};
 /// Events on their way to one reader; past this the reader holds up only its own watch.
 const WAITING_MAX: usize = 256;
 
+/// Events made at once: a hundred thousand jobs must not keep a thread from the others.
+const PAGE: usize = 256;
+
 type Events = BoxStream<'static, Result<v1::JobEvent, Status>>;
 
 pub(super) async fn watch(context: &Context, request: v1::WatchJobsRequest) -> Result<Events, Status> {
@@ -30,13 +33,19 @@ pub(super) async fn watch(context: &Context, request: v1::WatchJobsRequest) -> R
         loop {
             applied.mark_unchanged();
             let state = node.state();
-            let (batch, over) = changes(&state, one, after);
-            after = state.applied().max(after);
-            for event in batch {
-                if events.send(Ok(event)).await.is_err() {
-                    return;
+            let over = loop {
+                let (batch, reached) = changes(&state, one, after);
+                after = reached;
+                for event in batch {
+                    if events.send(Ok(event)).await.is_err() {
+                        return;
+                    }
                 }
-            }
+                if after >= state.applied() {
+                    break one.is_some_and(|id| state.job(id).is_none_or(|job| job.phase.is_final()));
+                }
+                tokio::task::yield_now().await;
+            };
             if over {
                 return;
             }
@@ -53,17 +62,62 @@ pub(super) async fn watch(context: &Context, request: v1::WatchJobsRequest) -> R
     Ok(ReceiverStream::new(stream).boxed())
 }
 
-/// Events after `after`, and whether the one watched job has ended.
-fn changes(state: &State, one: Option<JobId>, after: LogIndex) -> (Vec<v1::JobEvent>, bool) {
-    let Some(id) = one else {
-        let events = state.changed_after(after).map(|(index, job)| event(index, wire::summary(job))).collect();
-        return (events, false);
-    };
-    let Some(job) = state.job(id) else { return (Vec::new(), true) };
-    let news = (job.changed > after).then(|| event(job.changed, wire::summary(job)));
-    (news.into_iter().collect(), job.phase.is_final())
+/// The next events after `after`, and the index up to which they are all.
+fn changes(state: &State, one: Option<JobId>, after: LogIndex) -> (Vec<v1::JobEvent>, LogIndex) {
+    let all = state.applied().max(after);
+    if let Some(id) = one {
+        let news = state.job(id).filter(|job| job.changed > after);
+        return (news.map(|job| event(job.changed, wire::summary(job))).into_iter().collect(), all);
+    }
+    let (mut events, mut last) = (Vec::new(), after);
+    for (index, job) in state.changed_after(after) {
+        // One entry may have changed many jobs: its events stay together.
+        if events.len() >= PAGE && index > last {
+            return (events, last);
+        }
+        events.push(event(index, wire::summary(job)));
+        last = index;
+    }
+    (events, all)
 }
 
 fn event(index: LogIndex, job: v1::JobSummary) -> v1::JobEvent {
     v1::JobEvent { index: index.0, job: Some(job) }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::raft::tests::submit;
+    use types::Timestamp;
+
+    #[test]
+    fn pages_hold_every_job_once_and_split_no_entry() {
+        let mut state = State::new();
+        for number in 0..1_000_u64 {
+            // Entries of 300 jobs: more than a page.
+            state.apply(LogIndex(1 + number / 300), Timestamp(1), &submit(number));
+        }
+        let (mut after, mut seen, mut pages) = (LogIndex(0), Vec::new(), 0);
+        while after < state.applied() {
+            let (events, reached) = changes(&state, None, after);
+            assert!(events.iter().all(|event| LogIndex(event.index) > after && LogIndex(event.index) <= reached));
+            seen.extend(events.into_iter().map(|event| event.job.unwrap().id));
+            after = reached;
+            pages += 1;
+        }
+        assert_eq!(seen, (1..=1_000).collect::<Vec<_>>());
+        assert_eq!(pages, 4);
+    }
+
+    #[test]
+    fn one_job_is_told_when_it_changed() {
+        let mut state = State::new();
+        state.apply(LogIndex(1), Timestamp(1), &submit(1));
+        state.apply(LogIndex(2), Timestamp(1), &submit(2));
+        let (events, reached) = changes(&state, Some(JobId(1)), LogIndex(0));
+        assert_eq!((events.len(), reached), (1, LogIndex(2)));
+        assert!(changes(&state, Some(JobId(1)), LogIndex(1)).0.is_empty());
+    }
 }

@@ -9,7 +9,7 @@ use types::{AttemptPhase, EndCause, Timestamp};
 
 /// Longest age of the quorum's last word at which a leader still renews leases. A leader that was cut off keeps renewing for
 /// at most this long, so a lease granted by it ends at most this much after `lease` from the new leader's start.
-pub(crate) const QUORUM_AGE_MAX: Duration = Duration::from_millis(1_000);
+pub(crate) const QUORUM_AGE_MAX: Duration = Duration::from_secs(1);
 
 /// Added to the lease before a worker is called lost: `QUORUM_AGE_MAX`, and half a second for the worker to kill its ranks
 /// by its own clock first (`LEASE-1`).

@@ -3,6 +3,7 @@
 use cluster_state::{Command, Job, PlannedGang, State, Worker};
 use proto::v1;
 use scheduler::{Plan, Reason, View, WaitingGang, WorkerView};
+use std::fmt::Write as _;
 use std::sync::Arc;
 use types::{AttemptSecret, JobId, JobPhase, Timestamp, WorkerId};
 
@@ -117,10 +118,10 @@ fn shape(job: &Job) -> String {
         gang.instances, gang.ranks_per_instance, gang.per_rank.cpus
     );
     if gang.per_rank.memory_bytes > 0 {
-        text.push_str(&format!(", {} bytes of memory", gang.per_rank.memory_bytes));
+        let _ = write!(text, ", {} bytes of memory", gang.per_rank.memory_bytes);
     }
     if gang.per_rank.gpus > 0 {
-        text.push_str(&format!(", {} GPUs", gang.per_rank.gpus));
+        let _ = write!(text, ", {} GPUs", gang.per_rank.gpus);
     }
     text
 }

@@ -19,7 +19,7 @@ mod reads;
 mod service;
 mod status;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 pub mod types;
 mod wire;
 

@@ -77,14 +77,21 @@ impl Served {
         }
     }
 
-    /// Waits for open calls to end, then ends them.
-    pub(super) async fn ended(self, timeout: Duration) {
-        let deadline = tokio::time::Instant::now() + timeout;
-        for mut server in self.servers {
-            if tokio::time::timeout_at(deadline, &mut server).await.is_err() {
-                server.abort();
+    /// Waits for open calls to end, at most so long.
+    pub(super) async fn ended(&mut self, timeout: Duration) {
+        let both = async {
+            for server in self.servers.iter_mut().filter(|server| !server.is_finished()) {
                 let _ = server.await;
             }
+        };
+        // What is still open then is for the caller to decide.
+        let _ = tokio::time::timeout(timeout, both).await;
+    }
+
+    /// Takes nothing more, whatever is still open.
+    pub(super) fn abort(&self) {
+        for server in &self.servers {
+            server.abort();
         }
     }
 }

@@ -42,8 +42,17 @@ pub(super) fn serve_alone() -> io::Result<ExitCode> {
     Node::of_environment(&Gang::of_environment()?)?.serve().map(ExitCode::from)
 }
 
+fn is_loopback(stream: &TcpStream) -> bool {
+    stream.peer_addr().is_ok_and(|address| address.ip().is_loopback())
+}
+
 fn execute(command: &str, mut stream: TcpStream) -> io::Result<u8> {
-    let mut child = Command::new("/bin/sh").args(["-c", command]).process_group(0).spawn()?;
+    let mut shell = Command::new("/bin/sh");
+    if let Some(folder) = daemon::environment::text("TMPDIR").filter(|_| is_loopback(&stream)) {
+        // Members on one machine would else give the same names to their shared memory, and crash each other.
+        shell.env("OMPI_MCA_btl_vader_backing_directory", folder);
+    }
+    let mut child = shell.args(["-c", command]).process_group(0).spawn()?;
     let group = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
     let mut agent = stream.try_clone()?;
     std::thread::Builder::new().name("agent".into()).spawn(move || {

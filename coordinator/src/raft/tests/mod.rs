@@ -170,7 +170,7 @@ pub(super) fn at(member: &Member) -> Addresses {
 pub(super) fn defaults(_: &mut Config) {}
 
 /// A submit with a request id of its own.
-pub(super) fn submit(number: u64) -> Command {
+pub(crate) fn submit(number: u64) -> Command {
     let mut request = [0; 16];
     request[..8].copy_from_slice(&number.to_le_bytes());
     let gang = GangSpec {

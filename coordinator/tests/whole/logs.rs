@@ -1,10 +1,7 @@
 //! Logs and metrics over whole coordinators: live, over restarts of the job, complete although one coordinator lacks bytes.
-#![allow(clippy::unwrap_used)]
 
-mod support;
-
+use crate::support::{Member, Worker, cluster, push, submit, within};
 use proto::v1;
-use support::{Member, Worker, cluster, push, submit, within};
 use tonic::Streaming;
 use types::JobId;
 

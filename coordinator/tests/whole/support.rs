@@ -1,5 +1,4 @@
 //! Coordinators in this process and a worker that only says what it is told to, both over real connections.
-#![allow(clippy::unwrap_used)]
 
 use coordinator::{Config, Start};
 use daemon::Shutdown;

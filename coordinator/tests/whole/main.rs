@@ -1,0 +1,6 @@
+//! Tests over whole coordinators, as `coordinator::run` makes them.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod logs;
+mod run;
+mod support;
