@@ -73,6 +73,12 @@ impl Disk {
         Ok(facts.f_bavail.saturating_mul(facts.f_frsize))
     }
 
+    /// Bytes of the whole file system.
+    pub(crate) fn bytes_total(&self) -> Result<u64, FileError> {
+        let facts = rustix::fs::fstatvfs(&self.root).at("ask for the size of", &self.path)?;
+        Ok(facts.f_blocks.saturating_mul(facts.f_frsize))
+    }
+
     /// Puts on disk whatever an earlier process left in the page cache.
     pub(crate) fn sync_everything(&self) -> Result<(), FileError> {
         rustix::fs::syncfs(&self.root).at("flush the file system of", &self.path)

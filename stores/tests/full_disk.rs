@@ -173,3 +173,27 @@ fn a_full_disk_holds_a_rank_back_until_bytes_are_released() {
         assert!(bytes == source(written, 100_000));
     }
 }
+
+#[test]
+fn a_small_disk_that_others_have_filled_still_lets_output_through() {
+    let Some((disk, own)) = on_a_small_disk("a_small_disk_that_others_have_filled_still_lets_output_through") else {
+        return;
+    };
+    if !own {
+        return; // A limit on file sizes has no free space that others could take.
+    }
+    std::fs::write(Path::new(&disk).join("of others"), vec![0; 2_300_000]).unwrap();
+    let folder = Path::new(&disk).join("spool");
+    // As a worker opens it: less is free here than it would leave to others on a large disk.
+    let budget = SpoolBudget::of_disk(Path::new(&disk)).unwrap();
+    let mut writer = SpoolWriter::open(&folder, budget).unwrap();
+    let mut reader = SpoolReader::open(&folder).unwrap();
+    let (kind, mut written) = (StreamKind::Stdout, 0);
+    for _ in 0..100 {
+        let taken = writer.append(kind, &source(written, 100_000)).unwrap();
+        assert!(taken.bytes > 0, "stuck after {written} bytes: {:?}", taken.blocked);
+        written += taken.bytes as u64;
+        // Less than a step waits to be released.
+        reader.acknowledge(kind, written).unwrap();
+    }
+}

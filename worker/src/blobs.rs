@@ -29,7 +29,7 @@ const ROUND_WAIT: Duration = Duration::from_millis(250);
 /// Hashes in one question.
 const HASHES_AT_ONCE: usize = 10_000;
 /// For the flushes on a majority, after the last byte was taken.
-const PUT_BASE: Duration = Duration::from_secs(120);
+const PUT_BASE: Duration = Duration::from_mins(2);
 /// Slowest upload that is waited for.
 const PUT_BYTES_PER_SECOND: u64 = 1 << 20;
 

@@ -260,12 +260,8 @@ mod tests {
 
     #[test]
     fn no_limit_means_no_controller_group() {
-        let driver = Driver::Hybrid {
-            kill: Some("/u".into()),
-            memory: Some("/m".into()),
-            cpu: Some("/c".into()),
-            pids: None,
-        };
+        let driver =
+            Driver::Hybrid { kill: Some("/u".into()), memory: Some("/m".into()), cpu: Some("/c".into()), pids: None };
         let (groups, lacking) = driver.plan(KEY, RankIndex(3), Limits::default());
         assert_eq!(groups.unified, Some("/u/1-2-3".into()));
         assert!(groups.controllers.is_empty() && groups.settings.is_empty() && lacking.is_empty());

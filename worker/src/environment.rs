@@ -6,6 +6,7 @@ use crate::layout::MemberLayout;
 use crate::shim::spec::{LISTEN_FD, METRICS_FD};
 use serde_json::json;
 use std::collections::BTreeMap;
+use std::fmt::Write;
 use std::net::SocketAddr;
 use std::path::Path;
 use types::{Device, Distribution, Endpoint, MemberKey, RankPlacement, Wish};
@@ -27,10 +28,8 @@ pub(crate) struct Base {
 impl Base {
     /// Reads the daemon's environment once; `program` is Muster's own executable.
     pub(crate) fn take(program: &Path) -> Self {
-        let mut variables: BTreeMap<String, String> = INHERITED
-            .iter()
-            .filter_map(|name| Some(((*name).to_owned(), daemon::environment::text(name)?)))
-            .collect();
+        let mut variables: BTreeMap<String, String> =
+            INHERITED.iter().filter_map(|name| Some(((*name).to_owned(), daemon::environment::text(name)?))).collect();
         variables.entry("HOME".into()).or_insert_with(|| "/".into());
         variables.entry("LANG".into()).or_insert_with(|| "C.UTF-8".into());
         let path = daemon::environment::text("PATH").unwrap_or_else(|| PATH_DEFAULT.into());
@@ -196,7 +195,10 @@ pub(crate) fn manifest(wish: &Wish, endpoints: &[Endpoint]) -> serde_json::Value
             })
         })
         .collect();
-    let secret: String = wish.secret.0.iter().map(|byte| format!("{byte:02x}")).collect();
+    let mut secret = String::with_capacity(2 * wish.secret.0.len());
+    for byte in wish.secret.0 {
+        let _ = write!(secret, "{byte:02x}");
+    }
     json!({
         "job": wish.key.job.0,
         "attempt": wish.key.attempt.0,
@@ -248,11 +250,8 @@ mod tests {
         let mut wish = crate::testing::wish(KEY, Token(12), Goal::Run, vec![3]);
         let mut spec = (*wish.spec).clone();
         spec.gang.distribution = distribution;
-        spec.environment_variables = [
-            ("OUT".to_owned(), "${{outputs.model}}/x".to_owned()),
-            ("MUSTER_RANK".to_owned(), "99".to_owned()),
-        ]
-        .into();
+        spec.environment_variables =
+            [("OUT".to_owned(), "${{outputs.model}}/x".to_owned()), ("MUSTER_RANK".to_owned(), "99".to_owned())].into();
         wish.spec = Arc::new(spec);
         let names =
             Names { inputs: [("lr".into(), "0.1".into())].into(), outputs: [("model".into(), "/o".into())].into() };

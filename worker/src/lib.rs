@@ -33,8 +33,8 @@ pub mod mpi;
 mod process;
 mod reconciler;
 mod session;
-mod ship;
 pub mod shim;
+mod ship;
 #[cfg(test)]
 mod testing;
 mod watch;

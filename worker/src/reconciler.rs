@@ -249,7 +249,9 @@ impl Reconciler {
         for action in actions {
             match action {
                 Action::Begin(key) => self.begin(key),
-                Action::Start(key, endpoints) => self.order(key, Stage::Started, |orders| orders.start = Some(endpoints)),
+                Action::Start(key, endpoints) => {
+                    self.order(key, Stage::Started, |orders| orders.start = Some(endpoints));
+                }
                 Action::Stop(key) => self.order(key, Stage::Stopping, |orders| orders.stop = true),
                 Action::Kill(key) => self.order(key, Stage::Killing, |orders| orders.kill = true),
                 Action::Forget(key) => self.order(key, Stage::Leaving, |orders| orders.forget = true),
@@ -268,8 +270,12 @@ impl Reconciler {
 
     fn forget_old_tokens(&mut self) {
         if self.newest.len() > TOKENS_MAX {
-            let live: std::collections::BTreeSet<JobId> =
-                self.members.keys().chain(self.wishes.iter().flatten().map(|(key, _)| key)).map(|key| key.job).collect();
+            let live: std::collections::BTreeSet<JobId> = self
+                .members
+                .keys()
+                .chain(self.wishes.iter().flatten().map(|(key, _)| key))
+                .map(|key| key.job)
+                .collect();
             self.newest.retain(|job, _| live.contains(job));
         }
     }

@@ -295,8 +295,8 @@ impl Beats {
     /// When the answered one was sent.
     fn answered(&mut self, sequence: u64) -> Option<Duration> {
         let at = self.unanswered.iter().position(|(number, _)| *number == sequence)?;
-        let sent = self.unanswered.drain(..=at).next_back().map(|(_, sent)| sent);
-        sent
+        self.unanswered.drain(..at);
+        self.unanswered.pop_front().map(|(_, sent)| sent)
     }
 }
 

@@ -28,11 +28,12 @@ mod writer;
 pub use reader::SpoolReader;
 pub use writer::{Blocked, SpoolWriter, Taken};
 
-use crate::disk::{At, FileError};
+use crate::disk::{At, Disk, FileError};
 use std::path::{Path, PathBuf};
 use types::StreamKind;
 
-/// Acknowledged bytes are released in steps of this size: each step costs one flush of the marks.
+/// Acknowledged bytes are released in steps of this size, smaller only when the disk is nearly full: each step costs one
+/// flush of the marks.
 pub const RELEASE_STEP_BYTES: u64 = 1 << 20;
 /// Smallest budget of a stream: some release steps, or the writer would wait for the rounding.
 pub const BUDGET_BYTES_MIN: u64 = 4 * RELEASE_STEP_BYTES;
@@ -51,6 +52,19 @@ pub struct SpoolBudget {
 impl Default for SpoolBudget {
     fn default() -> Self {
         Self { bytes_per_stream_max: 64 << 20, disk_free_min: 128 << 20 }
+    }
+}
+
+impl SpoolBudget {
+    /// The default for the disk of `folder`, which is there: at most a twentieth of it is left to others, or a small disk
+    /// would take nothing.
+    pub fn of_disk(folder: &Path) -> Result<Self, SpoolError> {
+        Ok(Self::default().within(&Disk::of(folder)?))
+    }
+
+    fn within(self, disk: &Disk) -> Self {
+        let part = disk.bytes_total().map_or(u64::MAX, |total| total / 20);
+        Self { disk_free_min: self.disk_free_min.min(part), ..self }
     }
 }
 

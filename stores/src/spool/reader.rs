@@ -1,8 +1,8 @@
 //! The daemon's side: reads what a rank wrote from any offset, and releases what coordinators have acknowledged.
 
 use super::marks::{Marks, MarksFile};
-use super::{RELEASE_STEP_BYTES, SpoolError, path, slot};
-use crate::disk::At;
+use super::{RELEASE_STEP_BYTES, SpoolBudget, SpoolError, path, slot};
+use crate::disk::{At, Disk};
 use bytes::Bytes;
 use daemon::files::create_private_folder;
 use rustix::fs::{FallocateFlags, SeekFrom};
@@ -13,6 +13,8 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use types::{Limits, StreamKind};
 
+/// A disk with room for fewer release steps than this is short.
+const SHORT_STEPS: u64 = 4;
 /// Holes are made of whole blocks of this size.
 const BLOCK_BYTES: u64 = 4_096;
 
@@ -24,6 +26,7 @@ pub struct SpoolReader {
     marks_file: MarksFile,
     marks: [Marks; 3],
     punches_holes: bool,
+    disk: Disk,
 }
 
 impl SpoolReader {
@@ -37,6 +40,7 @@ impl SpoolReader {
             marks_file,
             marks: [Marks::default(); 3],
             punches_holes: true,
+            disk: Disk::of(folder)?,
         };
         for kind in StreamKind::ALL {
             reader.marks[slot(kind)] = match reader.marks_file.read(kind) {
@@ -85,8 +89,8 @@ impl SpoolReader {
         Ok(bytes.into())
     }
 
-    /// A majority of coordinators has all bytes before `offset`. Releases them in steps of 1 MiB; otherwise only notes it.
-    /// After an error nothing is noted: acknowledge again.
+    /// A majority of coordinators has all bytes before `offset`. Releases them in steps of 1 MiB, or at once when the disk
+    /// has room for few steps more; otherwise only notes it. After an error nothing is noted: acknowledge again.
     pub fn acknowledge(&mut self, kind: StreamKind, offset: u64) -> Result<(), SpoolError> {
         // Coordinators may have more than we do after this machine lost power; what we lack we cannot let go of.
         let offset = offset.min(self.length(kind)?);
@@ -95,7 +99,10 @@ impl SpoolReader {
             return Ok(());
         }
         let end = offset - offset % BLOCK_BYTES;
-        let step = end.saturating_sub(before.released) >= RELEASE_STEP_BYTES;
+        let step = match end.saturating_sub(before.released) {
+            0 => false,
+            bytes => bytes >= RELEASE_STEP_BYTES || self.disk_is_short(),
+        };
         let marks = Marks { acknowledged: offset, released: if step { end } else { before.released } };
         self.marks_file.write(kind, marks)?;
         if step {
@@ -107,6 +114,12 @@ impl SpoolReader {
             self.punch(kind, before.released, end)?;
         }
         Ok(())
+    }
+
+    /// A rank may be waiting for less than a step.
+    fn disk_is_short(&self) -> bool {
+        let reserve = SpoolBudget::default().within(&self.disk).disk_free_min;
+        self.disk.bytes_free().is_ok_and(|free| free < reserve + SHORT_STEPS * RELEASE_STEP_BYTES)
     }
 
     fn punch(&mut self, kind: StreamKind, from: u64, to: u64) -> Result<(), SpoolError> {

@@ -32,7 +32,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use tokio::sync::{mpsc, watch as channel};
 use types::{
-    CheckpointRef, Device, Distribution, Endpoint, MemberEnd, MemberKey, MemberState, RankEnd, RankExit, RankPlacement, Wish,
+    CheckpointRef, Device, Distribution, Endpoint, MemberEnd, MemberKey, MemberState, RankEnd, RankExit, RankPlacement,
+    Wish,
 };
 
 /// What members of this daemon have in common.
@@ -336,6 +337,6 @@ fn supervised(wish: &Wish) -> &[RankPlacement] {
 /// Returns once the member is to end.
 async fn ending(orders: &mut channel::Receiver<Orders>) {
     if orders.wait_for(Orders::ending).await.is_err() {
-        std::future::pending().await
+        std::future::pending::<()>().await;
     }
 }

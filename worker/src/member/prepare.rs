@@ -1,6 +1,7 @@
 //! Makes a member ready to start: its folders, code, data and checkpoint, its ranks' sockets, and its expanded texts.
 
 use super::{Context, Fault};
+use crate::blobs::TransferError;
 use crate::expand::{Names, expand};
 use crate::layout::MemberLayout;
 use rustix::net::{AddressFamily, SocketType, sockopt};
@@ -8,6 +9,7 @@ use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
+use stores::trees::TreeBlobError;
 use types::{Endpoint, Input, InputKind, RankIndex, Wish};
 
 /// A member that can start.
@@ -92,14 +94,18 @@ async fn fetch_inputs(context: &Context, wish: &Wish, layout: &MemberLayout) -> 
     Ok(names)
 }
 
-async fn fetch(
-    context: &Context,
-    hash: types::ContentHash,
-    folder: PathBuf,
-    what: &str,
-) -> Result<types::Tree, Fault> {
+async fn fetch(context: &Context, hash: types::ContentHash, folder: PathBuf, what: &str) -> Result<types::Tree, Fault> {
     let made = context.blobs.materialise(hash, folder).await;
-    made.map_err(|error| Fault::machine(format!("cannot fetch {what}: {}", error.chain())))
+    made.map_err(|error| {
+        let reason = format!("cannot fetch {what}: {}", error.chain());
+        // What no coordinator has, and what no snapshot may hold, would be the same on any other machine.
+        let is_hopeless = match &error {
+            TransferError::NotFound(_) => true,
+            TransferError::Tree(tree) => !matches!(tree, TreeBlobError::Blob(_)),
+            _ => false,
+        };
+        if is_hopeless { Fault::job(reason) } else { Fault::machine(reason) }
+    })
 }
 
 fn bind_all(context: &Context, wish: &Wish) -> io::Result<Vec<Sockets>> {

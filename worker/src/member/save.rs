@@ -147,7 +147,7 @@ impl Saver {
         }
         let (heard, ..) = futures::future::select_all(changes).await;
         if heard.is_err() {
-            std::future::pending().await
+            std::future::pending::<()>().await;
         }
     }
 }

@@ -73,7 +73,8 @@ impl Gang {
 const HOST: &str = "muster-node-";
 
 fn variable(name: &str) -> io::Result<String> {
-    daemon::environment::text(name).ok_or_else(|| io::Error::other(format!("{name} is not set: this runs in a rank only")))
+    daemon::environment::text(name)
+        .ok_or_else(|| io::Error::other(format!("{name} is not set: this runs in a rank only")))
 }
 
 /// Runs `muster mpi-run COMMAND`, `mpi-node` or `mpi-agent HOST COMMAND...`; none for another subcommand.

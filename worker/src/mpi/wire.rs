@@ -67,7 +67,9 @@ fn digest(secret: &str, challenge: &[u8], request: &[u8]) -> [u8; 32] {
     let keyed = |parts: &[&[u8]]| {
         let mut hash = Sha256::new();
         hash.update(secret.as_bytes());
-        parts.iter().for_each(|part| hash.update(part));
+        for part in parts {
+            hash.update(part);
+        }
         <[u8; 32]>::from(hash.finalize())
     };
     keyed(&[b"outer", &keyed(&[b"inner", challenge, request])])

@@ -62,14 +62,16 @@ impl Metrics {
                     eprintln!("checkpoint {:?} cannot be announced: {error}", notice.checkpoint);
                 }
             }
-            Ok(Line::Point { name, value }) if name.len() <= NAME_BYTES_MAX => {
-                if self.last.len() < NAMES_MAX || self.last.contains_key(&name) {
-                    self.last.insert(name, value.to_string());
-                }
+            Ok(Line::Point { name, value }) if self.keeps(&name) => {
+                self.last.insert(name, value.to_string());
             }
             // Lines of another kind are the reader's business.
             _ => {}
         }
+    }
+
+    fn keeps(&self, name: &str) -> bool {
+        name.len() <= NAME_BYTES_MAX && (self.last.len() < NAMES_MAX || self.last.contains_key(name))
     }
 
     /// The last value of each metric, by name.

@@ -28,7 +28,8 @@ pub(super) fn run(spec: &ShimSpec) -> io::Result<()> {
     let room = Room::take(&spec.rank_folder)?;
     let lease = File::open(&spec.lease)?;
     let signals = Signals::new()?;
-    let budget = SpoolBudget { bytes_per_stream_max: spec.spool_bytes_max, ..SpoolBudget::default() };
+    let budget = SpoolBudget::of_disk(&spec.rank_folder).map_err(io::Error::other)?;
+    let budget = SpoolBudget { bytes_per_stream_max: spec.spool_bytes_max, ..budget };
     let spool = SpoolWriter::open(&spec.rank_folder, budget).map_err(io::Error::other)?;
     let mut streams = Vec::new();
     let mut ends = Vec::new();
@@ -98,8 +99,7 @@ impl Shim<'_> {
             std::fs::write(file, value).map_err(|error| named("set", file, error))?;
         }
         let group = groups.unified.as_ref().map(File::open).transpose()?;
-        let program =
-            Program::new(&self.spec.command, &self.spec.environment, &self.spec.folder, &groups.controllers)?;
+        let program = Program::new(&self.spec.command, &self.spec.environment, &self.spec.folder, &groups.controllers)?;
         let null = File::open("/dev/null")?;
         let listener = if self.spec.listens { Some(child::copy_stdin()?) } else { None };
         let Ok([stdout, stderr, metrics]) = <[OwnedFd; 3]>::try_from(ends) else {
@@ -136,13 +136,9 @@ impl Shim<'_> {
     }
 
     fn wait(&mut self) -> io::Result<()> {
-        let look_again = self.exit.is_some()
-            || self.kill_at == Some(Duration::ZERO)
-            || self.streams.iter().any(Stream::is_blocked);
-        let timeout = look_again.then(|| Timespec {
-            tv_sec: 0,
-            tv_nsec: i64::from(LOOK_AGAIN.subsec_nanos()),
-        });
+        let look_again =
+            self.exit.is_some() || self.kill_at == Some(Duration::ZERO) || self.streams.iter().any(Stream::is_blocked);
+        let timeout = look_again.then(|| Timespec { tv_sec: 0, tv_nsec: i64::from(LOOK_AGAIN.subsec_nanos()) });
         // A killed tree is waited for by SIGCHLD and the timeout: its past deadline would only spin.
         let timer = (self.kill_at != Some(Duration::ZERO)).then(|| self.timer.as_fd());
         let pipes = self.streams.iter().filter_map(Stream::waits_for);

@@ -174,7 +174,7 @@ mod tests {
         assert_eq!(text.lines().count(), 20);
         assert!(text.starts_with("line 9980\n") && text.ends_with("line 9999"));
         let mut tail = Tail::default();
-        tail.push(&[0xff; 100_000]);
+        tail.push(&vec![0xff; 100_000]);
         assert!(tail.text().len() <= types::Limits::STDERR_TAIL_BYTES);
         assert_eq!(Tail::default().text(), "");
     }

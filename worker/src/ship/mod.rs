@@ -150,7 +150,7 @@ impl Shipper {
 
     /// Links to those that are members now, none to others.
     fn follow_coordinators(&mut self) {
-        self.names = self.coordinators.borrow_and_update().clone();
+        self.names.clone_from(&self.coordinators.borrow_and_update());
         self.names.sort();
         self.names.dedup();
         let names = &self.names;
@@ -245,7 +245,9 @@ impl Shipper {
 
     fn settle_all(&mut self) {
         let keys: Vec<RankKey> = self.ranks.keys().copied().collect();
-        keys.into_iter().for_each(|key| self.settle(key));
+        for key in keys {
+            self.settle(key);
+        }
     }
 
     /// Releases what a majority has, and lets go of a rank that is through.

@@ -41,11 +41,10 @@ impl Coordinator {
         }
         let mut streams = self.streams.lock().unwrap();
         let stream = streams.entry(name.stream.clone()).or_default();
-        let lost = self.lose.fetch_update(
-            std::sync::atomic::Ordering::SeqCst,
-            std::sync::atomic::Ordering::SeqCst,
-            |left| left.checked_sub(1),
-        );
+        let lost =
+            self.lose.fetch_update(std::sync::atomic::Ordering::SeqCst, std::sync::atomic::Ordering::SeqCst, |left| {
+                left.checked_sub(1)
+            });
         let offset = append.offset as usize;
         if lost.is_err() && offset <= stream.len() && offset + append.data.len() > stream.len() {
             let fresh = append.data.slice(stream.len() - offset..);
