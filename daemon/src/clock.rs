@@ -1,11 +1,23 @@
 //! The one door to the clocks: wall time for stamps that people read, boot time for leases that a clock jump must not move.
 
+use std::sync::OnceLock;
 use std::time::Duration;
 use types::Timestamp;
 
-/// Wall-clock time now. Never used to decide that something is over: the operator may set this clock.
-#[allow(clippy::disallowed_methods)]
+/// The wall clock and the boot clock at the first look of this process.
+static FIRST: OnceLock<(Timestamp, Duration)> = OnceLock::new();
+
+/// Wall-clock time now: the wall clock is read once in a process's life, and from then on boot time is added. So an operator
+/// who sets the clock, or a time service that corrects it in one step, moves nothing that a daemon decides by (time
+/// limits, back-off) under its feet; its stamps follow the new time after its next start.
 pub fn now() -> Timestamp {
+    let (wall, boot) = *FIRST.get_or_init(|| (wall_time(), boot_time()));
+    let since = boot_time().saturating_sub(boot);
+    Timestamp(wall.0.saturating_add(u64::try_from(since.as_millis()).unwrap_or(u64::MAX)))
+}
+
+#[allow(clippy::disallowed_methods)]
+fn wall_time() -> Timestamp {
     let since_epoch = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
     Timestamp(since_epoch.map_or(0, |span| u64::try_from(span.as_millis()).unwrap_or(u64::MAX)))
 }
@@ -20,6 +32,13 @@ pub fn boot_time() -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn now_is_the_wall_clock_and_does_not_go_back() {
+        let first = now();
+        assert!(now() >= first);
+        assert!(wall_time().0.abs_diff(now().0) < 60_000);
+    }
 
     #[test]
     fn boot_time_does_not_go_back() {

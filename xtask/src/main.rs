@@ -1,7 +1,9 @@
-//! Developer tasks: `verify` says whether the tree keeps the project's rules, `tidy` is its fast part, `fix` repairs.
+//! Developer tasks: `verify` says whether the tree keeps the project's rules, `tidy` is its fast part, `fix` repairs, and
+//! `bench` measures.
 //!
 //! One subcommand is one file in `commands`, with one arm below. A check is one file in `checks`: a function from the
-//! tree (or from `cargo metadata`) to faults, so that its unit tests need no files. Nothing but `fix` writes.
+//! tree (or from `cargo metadata`) to faults, so that its unit tests need no files. Nothing but `fix` writes, but for what
+//! cargo and `bench` put into `target`.
 
 mod checks;
 mod commands;
@@ -30,6 +32,8 @@ enum Command {
     Tidy,
     /// Formats, and applies what clippy can repair by itself.
     Fix,
+    /// Builds the release and measures it, beside its peers where they are installed.
+    Bench(commands::bench::Arguments),
 }
 
 fn main() -> anyhow::Result<ExitCode> {
@@ -37,6 +41,7 @@ fn main() -> anyhow::Result<ExitCode> {
         Command::Verify(arguments) => commands::verify::run(&arguments),
         Command::Tidy => commands::tidy::run(),
         Command::Fix => commands::fix::run(),
+        Command::Bench(arguments) => commands::bench::run(&arguments),
     }
 }
 

@@ -16,7 +16,7 @@ pub enum ClusterCommand {
     Status(StatusArgs),
     /// List the coordinators
     Members,
-    /// Add a coordinator that runs with --join: it copies the state, then votes
+    /// Add a coordinator that runs and belongs to no cluster yet: it copies the state, then votes
     Add(AddArgs),
     /// Remove a coordinator, running or dead
     Remove(RemoveArgs),
@@ -38,8 +38,9 @@ pub struct StatusArgs {
 /// `muster cluster add`
 #[derive(Args, Debug)]
 #[command(after_help = "Example:
-  muster coordinator --id 4 --data /var/lib/muster --listen 10.0.0.4:7070 --join 10.0.0.1:7070   on the new machine
-  muster cluster add 4 10.0.0.4:7070                                                             anywhere")]
+  muster coordinator --id 4 --data /var/lib/muster --listen 10.0.0.4:7070 --insecure-listen-anywhere   on its machine
+  muster cluster add 4 10.0.0.4:7070                                                                   anywhere
+One that is started with --join 10.0.0.1:7070 asks for this by itself.")]
 pub struct AddArgs {
     /// The id it was started with
     id: u64,

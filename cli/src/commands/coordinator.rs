@@ -11,13 +11,15 @@ use types::CoordinatorId;
 
 /// `muster coordinator`
 #[derive(Args, Debug)]
-#[command(after_help = "The first coordinator of a cluster starts with --bootstrap, the others with --join. Later starts need neither: the data
+#[command(
+    after_help = "The first coordinator of a cluster starts with --bootstrap, the others with --join. Later starts need neither: the data
 folder says who it is. SIGTERM hands leadership over first. With port 0 the system chooses: see `addresses` in the folder.
 
 Examples:
   muster coordinator --id 1 --data /var/lib/muster --bootstrap
   muster coordinator --id 2 --data /var/lib/muster --listen 10.0.0.2:7070 --http 10.0.0.2:7071 \\
-    --join 10.0.0.1:7070 --insecure-listen-anywhere")]
+    --join 10.0.0.1:7070 --insecure-listen-anywhere"
+)]
 pub struct CoordinatorArgs {
     /// Its number in the group, from 1; never used again for another machine
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
@@ -65,7 +67,7 @@ fn config(args: &CoordinatorArgs) -> anyhow::Result<Config> {
     let mut config = Config::new(CoordinatorId(args.id), &args.data);
     config.listen = address("--listen", &args.listen)?;
     config.http_listen = address("--http", &args.http)?;
-    config.advertise = args.advertise.clone();
+    config.advertise.clone_from(&args.advertise);
     config.start = match (args.bootstrap, args.join.is_empty()) {
         (true, _) => Start::Bootstrap,
         (false, false) => Start::Join(args.join.clone()),

@@ -5,11 +5,13 @@ use clap::Args;
 
 /// `muster train`
 #[derive(Args, Debug)]
-#[command(after_help = "Options are --config FILE, and --key value for single settings of it. --output DIR says where the model goes.
+#[command(
+    after_help = "Options are --config FILE, and --key value for single settings of it. --output DIR says where the model goes.
 
 Examples:
   command: muster train --config train.yml --output ${{outputs.model}}      in a job file
-  muster train --training.epochs 5 --output /tmp/model                      alone, on the built-in digits")]
+  muster train --training.epochs 5 --output /tmp/model                      alone, on the built-in digits"
+)]
 pub struct TrainArgs {
     /// --config FILE, and --key value for single settings, as in --training.epochs 5
     #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "OPTIONS")]

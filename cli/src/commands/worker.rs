@@ -13,13 +13,15 @@ use std::process::ExitCode;
 
 /// `muster worker`
 #[derive(Args, Debug)]
-#[command(after_help = "The coordinators are those of --coordinators, or of the context. SIGTERM stops the daemon; its ranks go on and are
+#[command(
+    after_help = "The coordinators are those of --coordinators, or of the context. SIGTERM stops the daemon; its ranks go on and are
 adopted by the next start (see --on-stop).
 
 Examples:
   muster worker --data /var/lib/muster --coordinators 10.0.0.1:7070,10.0.0.2:7070,10.0.0.3:7070
   muster worker --data /var/lib/muster --name gpu-01 --zone a --rack r3 --label disk=nvme \\
-    --data-address 10.0.1.5 --insecure-listen --context lab")]
+    --data-address 10.0.1.5 --insecure-listen --context lab"
+)]
 pub struct WorkerArgs {
     /// Name, unique in the cluster [default: the host name]
     #[arg(long)]
