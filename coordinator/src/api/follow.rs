@@ -10,18 +10,19 @@
 //! missing there is copied there first (`gather`). An ended attempt is read to the lengths that its end recorded, and where
 //! none were recorded (its worker was lost) to what a majority of coordinators holds.
 
+use super::finals::Finals;
 use super::{Context, gather};
 use bytes::Bytes;
 use cluster_state::{Attempt, Job};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
-use stores::streams::{StreamError, StreamLimits, StreamName, StreamStore};
+use stores::streams::{StreamError, StreamName, StreamStore};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
-use types::{AttemptNumber, JobId, MemberEnd, RankIndex, StreamKind};
+use types::{AttemptNumber, JobId, RankIndex, StreamKind};
 
 /// Pieces on their way to one reader.
 const PIECES_MAX: usize = 4;
@@ -277,7 +278,7 @@ impl Reader {
     async fn complete(&mut self, attempt: &Attempt) -> Result<(), Stop> {
         let finals = Finals::of(attempt, &self.selection);
         let mut missing = self.missing(attempt, &finals).await?;
-        let mut unknown = finals.unknown;
+        let mut unknown = finals.unknown();
         let mut deadline = Instant::now() + LAST_BYTES;
         while missing > 0 || unknown {
             self.growth.mark_unchanged();
@@ -312,49 +313,6 @@ impl Reader {
 
 fn attempt_of(job: &Job, number: AttemptNumber) -> Option<&Arc<Attempt>> {
     job.attempts.get((number.0 as usize).checked_sub(1)?)
-}
-
-/// How long the wanted streams of an ended attempt are.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Finals {
-    lengths: BTreeMap<(RankIndex, StreamKind), u64>,
-    /// Some have no record.
-    unknown: bool,
-}
-
-impl Finals {
-    fn of(attempt: &Attempt, selection: &Selection) -> Self {
-        let most = StreamLimits::default().bytes_per_stream_max;
-        let mut finals = Self::default();
-        let wanted = |rank: RankIndex| selection.ranks.is_empty() || selection.ranks.contains(&rank);
-        for end in attempt.ends.iter().flatten() {
-            let MemberEnd::Exited { ranks, .. } = end else { continue };
-            for rank in ranks.iter().filter(|rank| wanted(rank.rank)) {
-                for stream in rank.streams.iter().filter(|stream| selection.kinds.contains(&stream.kind)) {
-                    finals.lengths.insert((rank.rank, stream.kind), stream.bytes.min(most));
-                }
-            }
-        }
-        let ranks = attempt.placement.members.iter().flat_map(|member| &member.ranks).map(|placed| placed.rank);
-        let expected = ranks.filter(|rank| wanted(*rank)).count() * selection.kinds.len();
-        finals.unknown = finals.lengths.len() < expected;
-        finals
-    }
-
-    /// Every wanted stream has a record: once these bytes are here, nobody need be asked.
-    pub(super) fn settle_all(&self) -> bool {
-        !self.unknown && !self.lengths.is_empty()
-    }
-
-    /// Bytes that are recorded and not on this disk.
-    pub(super) fn missing(&self, store: &StreamStore, job: JobId, attempt: AttemptNumber) -> Result<u64, StreamError> {
-        let mut missing = 0;
-        for ((rank, kind), bytes) in &self.lengths {
-            let name = StreamName { job, attempt, rank: *rank, kind: *kind };
-            missing += bytes.saturating_sub(store.length(&name)?);
-        }
-        Ok(missing)
-    }
 }
 
 /// How far a reader is.

@@ -4,7 +4,8 @@
 //! writer and its bytes have their places: what any coordinator has flushed at an offset is right, and appending it twice
 //! changes nothing.
 
-use super::follow::{Finals, Selection};
+use super::finals::Finals;
+use super::follow::Selection;
 use super::telemetry::stream_kind;
 use super::{Context, replicate};
 use cluster_state::Attempt;

@@ -89,13 +89,19 @@ async fn submit(context: &Context, request: v1::SubmitRequest) -> Result<v1::Sub
     let spec = request.spec.ok_or_else(|| Status::invalid_argument("spec is missing"))?;
     let spec = proto::convert::job_spec(spec).map_err(|faults| Status::invalid_argument(faults.to_string()))?;
     let committed = context.node.propose(vec![Command::SubmitJob { request: request_id, spec: Arc::new(spec) }]).await;
-    let committed = committed.map_err(|error| super::unproposed(&error))?;
+    let committed = committed.map_err(|error| {
+        context.observed.proposal("unavailable");
+        super::unproposed(&error)
+    })?;
     match committed.outcomes.into_iter().next() {
         Some(Outcome::Submitted { job, .. }) => {
             context.observed.proposal("applied");
             Ok(v1::SubmitResponse { job_id: job.0 })
         }
-        Some(Outcome::Refused(refusal)) => Err(super::refused(&refusal)),
+        Some(Outcome::Refused(refusal)) => {
+            context.observed.proposal("refused");
+            Err(super::refused(&refusal))
+        }
         other => Err(Status::internal(format!("unexpected outcome {other:?}"))),
     }
 }

@@ -5,6 +5,7 @@
 
 mod blobs;
 mod cluster;
+mod finals;
 mod follow;
 pub(crate) mod gather;
 mod jobs;
@@ -14,6 +15,7 @@ mod metrics;
 pub(crate) mod replicate;
 mod session;
 mod telemetry;
+pub(crate) mod version;
 mod watch;
 pub(crate) mod wire;
 

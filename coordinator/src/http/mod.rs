@@ -8,9 +8,12 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// Entries that a ready coordinator may have to catch up with.
 const READY_LAG_MAX: u64 = 1_000;
+/// A leader that has not heard of a majority for so long answers neither reads nor writes: dozens of heartbeats.
+const QUORUM_AGE_MAX: Duration = Duration::from_secs(2);
 
 #[derive(Clone)]
 struct Context {
@@ -40,6 +43,8 @@ async fn ready(State(context): State<Context>) -> Response {
         "raft has stopped\n".to_owned()
     } else if status.leader.is_none() {
         "no leader is known\n".to_owned()
+    } else if status.role == Role::Leader && context.node.quorum_age().is_none_or(|age| age > QUORUM_AGE_MAX) {
+        "no majority answers this leader\n".to_owned()
     } else if lag > READY_LAG_MAX {
         format!("{lag} entries behind\n")
     } else {

@@ -183,10 +183,16 @@ impl Members {
 
 type ChangeError = RaftError<TypeConfig, ClientWriteError<TypeConfig>>;
 
-/// Another change under way, or a new leader that has not committed its first entry: both pass.
+/// Another change under way or between the two steps of this one, or a new leader that has not committed its first entry:
+/// all pass.
 fn passes_by_itself(error: &ChangeError) -> bool {
-    let RaftError::APIError(ClientWriteError::ChangeMembershipError(error)) = error else { return false };
-    matches!(error, ChangeMembershipError::InProgress(_) | ChangeMembershipError::UncommittedLeaderLog(_))
+    match error {
+        RaftError::APIError(ClientWriteError::ChangeMembershipError(error)) => {
+            matches!(error, ChangeMembershipError::InProgress(_) | ChangeMembershipError::UncommittedLeaderLog(_))
+        }
+        RaftError::APIError(ClientWriteError::PreconditionFailed(_)) => true,
+        _ => false,
+    }
 }
 
 fn refusal(error: &ChangeError) -> MemberError {

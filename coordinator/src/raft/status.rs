@@ -30,7 +30,7 @@ pub struct Member {
     pub id: CoordinatorId,
     /// Where it listens.
     pub addresses: Addresses,
-    /// Has it a vote?
+    /// Has it a vote, for good? Not while the change that gives or takes it is under way.
     pub voter: bool,
     /// The last entry known to be on its disk; only a leader knows.
     pub matched: Option<u64>,
@@ -163,13 +163,14 @@ fn leadership_of(metrics: &RaftMetrics<TypeConfig>) -> Leadership {
 
 fn status_of(metrics: &RaftMetrics<TypeConfig>) -> Status {
     let membership = metrics.membership_config.membership();
-    let voters: Vec<u64> = membership.voter_ids().collect();
+    // Between the two steps of a change both old and new voters decide; who votes in one of them only does not count yet.
+    let votes = |id: &u64| membership.get_joint_config().iter().all(|voters| voters.contains(id));
     let none = BTreeMap::new();
     let replication = metrics.replication.as_ref().unwrap_or(&none);
     let members = membership.nodes().map(|(id, addresses)| Member {
         id: CoordinatorId(*id),
         addresses: addresses.clone(),
-        voter: voters.contains(id),
+        voter: votes(id),
         matched: replication.get(id).copied().flatten().map(|matched| matched.index),
     });
     Status {

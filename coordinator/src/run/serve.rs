@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
-use tonic::service::Routes;
+use tonic::service::{InterceptorLayer, Routes};
 use tonic::transport::server::TcpIncoming;
 use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
@@ -44,6 +44,7 @@ pub(super) fn serve(
     let incoming = TcpIncoming::from(grpc).with_nodelay(Some(true));
     let ended = ending.clone();
     let calls = raft::tuned_server()
+        .layer(InterceptorLayer::new(api::version::check))
         .add_routes(routes)
         .serve_with_incoming_shutdown(incoming, async move { ended.requested().await });
     let failure_of_web = failure.clone();

@@ -9,7 +9,9 @@ use proto::v1::cluster_client::ClusterClient;
 use proto::v1::jobs_client::JobsClient;
 use proto::v1::telemetry_client::TelemetryClient;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
+use tokio::runtime::Runtime;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tonic::Streaming;
@@ -27,17 +29,18 @@ pub async fn within<T>(future: impl Future<Output = T>) -> T {
     tokio::time::timeout(PATIENCE, future).await.expect("in time")
 }
 
-/// A coordinator that runs.
+/// A coordinator that runs, on a runtime of its own: as with a process, its connections die with it.
 pub struct Member {
     pub grpc: String,
-    pub folder: tempfile::TempDir,
+    pub folder: Arc<tempfile::TempDir>,
     shutdown: Shutdown,
+    runtime: Option<Runtime>,
     running: JoinHandle<Result<(), coordinator::Error>>,
 }
 
 impl Member {
     async fn start(id: u64, start: Start) -> Self {
-        let folder = tempfile::tempdir().unwrap();
+        let folder = Arc::new(tempfile::tempdir().unwrap());
         let mut config = Config::new(CoordinatorId(id), folder.path());
         config.listen.set_port(0);
         config.http_listen.set_port(0);
@@ -46,7 +49,8 @@ impl Member {
         config.timers = coordinator::raft::Timers { heartbeat_ms: 100, election_ms_min: 400, election_ms_max: 800 };
         config.lease = Duration::from_secs(2);
         let shutdown = Shutdown::new();
-        let running = tokio::spawn(coordinator::run(config, shutdown.clone()));
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+        let running = runtime.spawn(coordinator::run(config, shutdown.clone()));
         let file = folder.path().join("addresses");
         let grpc = within(async {
             loop {
@@ -59,13 +63,14 @@ impl Member {
             }
         });
         let grpc = grpc.await;
-        Self { grpc, folder, shutdown, running }
+        Self { grpc, folder, shutdown, runtime: Some(runtime), running }
     }
 
     /// Ends in order; its folder is still there.
-    pub async fn stop(self) -> (tempfile::TempDir, Result<(), coordinator::Error>) {
+    pub async fn stop(mut self) -> (Arc<tempfile::TempDir>, Result<(), coordinator::Error>) {
         self.shutdown.start();
-        (self.folder, within(self.running).await.unwrap())
+        let stopped = within(&mut self.running).await.unwrap();
+        (self.folder.clone(), stopped)
     }
 
     pub async fn channel(&self) -> Channel {
@@ -74,6 +79,14 @@ impl Member {
 
     pub async fn jobs(&self) -> JobsClient<Channel> {
         JobsClient::new(self.channel().await)
+    }
+}
+
+impl Drop for Member {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
     }
 }
 
@@ -112,7 +125,17 @@ pub async fn submit(member: &Member, ranks: u32, max_restarts: u32) -> JobId {
     };
     let request =
         v1::SubmitRequest { request_id: daemon::random::request_id().unwrap().0.to_vec().into(), spec: Some(spec) };
-    JobId(within(member.jobs().await.submit(request)).await.unwrap().into_inner().job_id)
+    // As a client does: the same request again while the outcome is not known.
+    within(async {
+        let mut client = member.jobs().await;
+        loop {
+            match client.submit(request.clone()).await {
+                Ok(answer) => return JobId(answer.into_inner().job_id),
+                Err(status) => assert_eq!(status.code(), tonic::Code::Unavailable, "{status}"),
+            }
+        }
+    })
+    .await
 }
 
 /// A worker with one member at a time.
@@ -227,13 +250,7 @@ impl Worker {
 /// Brings bytes of one stream to one coordinator; returns when they are on its disk.
 pub async fn push(to: &Member, wish: &Wish, rank: u32, stream: &str, offset: u64, data: &[u8]) -> v1::StreamAck {
     let name = v1::StreamName { job: wish.key.job.0, attempt: wish.key.attempt.0, rank, stream: stream.into() };
-    let append = v1::StreamAppend {
-        name: Some(name),
-        token: wish.token.0,
-        offset,
-        data: data.to_vec().into(),
-        ..Default::default()
-    };
+    let append = v1::StreamAppend { name: Some(name), token: wish.token.0, offset, data: data.to_vec().into() };
     let mut client = TelemetryClient::new(to.channel().await);
     let open = futures::stream::iter([append]);
     let mut acks =

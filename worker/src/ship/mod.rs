@@ -24,6 +24,7 @@ use std::future::Future;
 use std::ops::Bound;
 use std::path::PathBuf;
 use std::pin::Pin;
+use std::time::Duration;
 use stores::spool::{SpoolError, SpoolReader};
 use tokio::sync::{mpsc, oneshot, watch as channel};
 use tokio::task::AbortHandle;
@@ -33,6 +34,8 @@ use types::{AttemptNumber, JobId, Limits, RankIndex, StreamKind, Token};
 const MAILBOX: usize = 256;
 /// Events of links that wait; past it the links do.
 const EVENTS: usize = 64;
+/// Between two questions to a coordinator that is behind what is still here.
+const ASK_AGAIN: Duration = Duration::from_millis(300);
 
 /// One rank of one attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -130,8 +133,12 @@ impl Shipper {
 
     async fn run(mut self, mut messages: mpsc::Receiver<Message>) {
         self.follow_coordinators();
+        let mut ask_again = tokio::time::interval(ASK_AGAIN);
         loop {
             tokio::select! {
+                _ = ask_again.tick() => {
+                    self.ranks.values_mut().flat_map(|rank| &mut rank.sources).for_each(Source::ask_again);
+                }
                 message = messages.recv() => match message {
                     Some(Message::Add { key, token, folder }) => self.add(key, token, folder).await,
                     Some(Message::Finish { key, done }) => self.finish(key, done),

@@ -15,8 +15,10 @@ struct There {
     sent: u64,
     /// Appends without an answer.
     in_flight: u32,
-    /// It takes nothing more of this stream: an older token, or bytes that are gone here.
-    over: bool,
+    /// It takes nothing more of this stream, for good: an older token, or a limit.
+    refused: bool,
+    /// It lacks bytes that are gone here and gets them from the others; nothing is sent until it is asked again.
+    behind: bool,
 }
 
 /// One stream.
@@ -44,12 +46,16 @@ impl Source {
     pub(super) fn connected(&mut self, coordinator: &str) {
         let released = self.released;
         let there = self.there.entry(coordinator.to_owned()).or_default();
-        *there = There { sent: there.acknowledged.max(released), in_flight: 0, ..*there };
+        *there = There { sent: there.acknowledged.max(released), in_flight: 0, behind: false, ..*there };
     }
 
     /// Nothing when all is sent to this coordinator, or enough is on its way.
     pub(super) fn next(&self, coordinator: &str, chunk_bytes_max: u64) -> Option<Next> {
-        let there = self.there.get(coordinator).filter(|there| !there.over)?;
+        let there = self.there.get(coordinator).filter(|there| !there.refused && !there.behind)?;
+        // Released while its answers are on their way: they will tell where it stands.
+        if there.sent < self.released {
+            return None;
+        }
         let on_the_way = there.sent.saturating_sub(there.acknowledged.max(self.released));
         let more = there.sent < self.length && on_the_way < IN_FLIGHT_BYTES_MAX;
         more.then(|| Next { offset: there.sent, bytes_max: chunk_bytes_max.min(self.length - there.sent) })
@@ -71,25 +77,33 @@ impl Source {
         if there.in_flight == 0 {
             // Everything is answered: what is not there now was not taken.
             there.sent = length;
-            // A majority has what is gone here; that coordinator gets it from the others.
-            there.over |= length < self.released;
+            there.behind = length < self.released;
+        }
+    }
+
+    /// Asks a coordinator that is behind again, by sending it what is still here: its answer tells how far it has come, and
+    /// what it does not take makes it ask the others.
+    pub(super) fn ask_again(&mut self) {
+        for there in self.there.values_mut().filter(|there| there.behind && there.in_flight == 0) {
+            there.behind = false;
+            there.sent = there.acknowledged.max(self.released);
         }
     }
 
     /// The coordinator takes nothing more of this stream.
     pub(super) fn refused(&mut self, coordinator: &str) {
         if let Some(there) = self.there.get_mut(coordinator) {
-            there.over = true;
+            there.refused = true;
         }
     }
 
-    /// What `needed` of these coordinators have. One that takes nothing more counts as having all: it will not change
-    /// its mind, and keeping the bytes would keep them for ever.
+    /// What `needed` of these coordinators have. One that refused counts as having all: it will not change its mind, and
+    /// keeping the bytes would keep them for ever. One that is behind counts with what it has and no more.
     pub(super) fn on_a_majority(&self, coordinators: &[String], needed: usize) -> u64 {
         let mut lengths: Vec<u64> = coordinators
             .iter()
             .map(|coordinator| match self.there.get(coordinator) {
-                Some(there) if there.over => self.length,
+                Some(there) if there.refused => self.length,
                 Some(there) => there.acknowledged,
                 None => 0,
             })
@@ -196,6 +210,23 @@ mod tests {
         source.connected(A);
         send(&mut source);
         source.acknowledged(A, 40);
+        assert_eq!(source.next(A, 100), None);
+        // It does not count for more than it has, or nobody might have the rest.
+        assert_eq!(source.on_a_majority(&[A.into()], 1), 40);
+        source.ask_again();
+        assert_eq!(send(&mut source), (100, 100));
+        // Its peers have given it what is gone here.
+        source.acknowledged(A, 100);
+        assert_eq!(send(&mut source), (100, 100));
+    }
+
+    #[test]
+    fn nothing_is_read_that_is_released_meanwhile() {
+        let mut source = source(300);
+        send(&mut source);
+        source.released = 200;
+        assert_eq!(source.next(A, 100), None);
+        source.acknowledged(A, 100);
         assert_eq!(source.next(A, 100), None);
     }
 }
