@@ -27,6 +27,8 @@ pub(crate) struct Limits {
     pub(crate) memory_bytes: u64,
     /// Hundredths of a core.
     pub(crate) cpu_percent: u64,
+    /// Share of a busy machine, 100 a slot; kept by v2 only, where it costs nothing. 0 = none.
+    pub(crate) cpu_weight: u64,
     pub(crate) pids: u64,
 }
 
@@ -139,6 +141,7 @@ impl Plan {
 }
 
 const CPU_PERIOD_US: u64 = 100_000;
+const CPU_WEIGHT_MAX: u64 = 10_000;
 
 fn plan_v2(group: &Path, controllers: &[String], limits: Limits) -> (Groups, Vec<&'static str>) {
     let mut plan = Plan::default();
@@ -161,6 +164,9 @@ fn plan_v2(group: &Path, controllers: &[String], limits: Limits) -> (Groups, Vec
     }
     if cpu {
         plan.set(group.join("cpu.max"), format!("{} {CPU_PERIOD_US}", limits.cpu_percent * CPU_PERIOD_US / 100));
+    }
+    if limits.cpu_weight > 0 && controllers.iter().any(|controller| controller == "cpu") {
+        plan.set(group.join("cpu.weight"), limits.cpu_weight.min(CPU_WEIGHT_MAX));
     }
     if pids {
         plan.set(group.join("pids.max"), limits.pids);
@@ -265,8 +271,11 @@ mod tests {
         let (groups, lacking) = driver.plan(KEY, RankIndex(3), Limits::default());
         assert_eq!(groups.unified, Some("/u/1-2-3".into()));
         assert!(groups.controllers.is_empty() && groups.settings.is_empty() && lacking.is_empty());
-        let (groups, lacking) =
-            driver.plan(KEY, RankIndex(3), Limits { memory_bytes: 1 << 20, cpu_percent: 150, pids: 9 });
+        let (groups, lacking) = driver.plan(
+            KEY,
+            RankIndex(3),
+            Limits { memory_bytes: 1 << 20, cpu_percent: 150, cpu_weight: 100, pids: 9 },
+        );
         assert_eq!(groups.controllers, [PathBuf::from("/m/1-2-3"), PathBuf::from("/c/1-2-3")]);
         assert!(groups.settings.contains(&("/c/1-2-3/cpu.cfs_quota_us".into(), "150000".into())));
         assert_eq!(lacking, ["pids"]);
@@ -274,9 +283,19 @@ mod tests {
 
     #[test]
     fn a_limit_that_cannot_be_kept_is_named() {
-        let limits = Limits { memory_bytes: 1, cpu_percent: 0, pids: 0 };
+        let limits = Limits { memory_bytes: 1, ..Limits::default() };
         assert_eq!(Driver::None.plan(KEY, RankIndex(0), limits).1, ["memory"]);
         let v2 = Driver::V2 { parent: "/p".into(), controllers: vec!["pids".into()] };
         assert_eq!(v2.plan(KEY, RankIndex(0), limits).1, ["memory"]);
+    }
+
+    #[test]
+    fn a_busy_machine_is_shared_by_slots_where_v2_can() {
+        let v2 = Driver::V2 { parent: "/p".into(), controllers: vec!["cpu".into()] };
+        let limits = Limits { cpu_weight: 400, ..Limits::default() };
+        let (groups, lacking) = v2.plan(KEY, RankIndex(0), limits);
+        assert_eq!(groups.settings, [("/p/1-2-0/cpu.weight".into(), "400".to_owned())]);
+        assert!(lacking.is_empty());
+        assert!(Driver::None.plan(KEY, RankIndex(0), limits).1.is_empty(), "a share is no limit");
     }
 }

@@ -26,15 +26,14 @@ pub(crate) struct Base {
 }
 
 impl Base {
-    /// Reads the daemon's environment once; `program` is Muster's own executable.
-    pub(crate) fn take(program: &Path) -> Self {
+    /// Reads the daemon's environment once; Muster's own executable is found in `programs`.
+    pub(crate) fn take(programs: &Path) -> Self {
         let mut variables: BTreeMap<String, String> =
             INHERITED.iter().filter_map(|name| Some(((*name).to_owned(), daemon::environment::text(name)?))).collect();
         variables.entry("HOME".into()).or_insert_with(|| "/".into());
         variables.entry("LANG".into()).or_insert_with(|| "C.UTF-8".into());
         let path = daemon::environment::text("PATH").unwrap_or_else(|| PATH_DEFAULT.into());
-        let own = program.parent().and_then(Path::to_str).unwrap_or("/");
-        variables.insert("PATH".into(), format!("{own}:{path}"));
+        variables.insert("PATH".into(), format!("{}:{path}", programs.display()));
         // Lines of a Python rank show as they are printed.
         variables.insert("PYTHONUNBUFFERED".into(), "1".into());
         Self { variables }
@@ -256,7 +255,7 @@ mod tests {
         let names =
             Names { inputs: [("lr".into(), "0.1".into())].into(), outputs: [("model".into(), "/o".into())].into() };
         let layout = Layout::new(Path::new("/d")).member(KEY);
-        let base = Base::take(Path::new("/opt/bin/muster"));
+        let base = Base::take(Path::new("/opt/bin"));
         let shared = Shared {
             base: &base,
             wish: &wish,

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! DIR/lock instance cluster lease          identity and lease
+//! DIR/bin/muster                           link to the program, first on each rank's PATH
 //! DIR/cache/                               blobs by content hash
 //! DIR/members/JOB-ATTEMPT-NODERANK/        one member
 //!     member                               its wish, so that a restarted daemon knows it
@@ -57,6 +58,10 @@ impl Layout {
 
     pub(crate) fn lease(&self) -> PathBuf {
         self.root.join("lease")
+    }
+
+    pub(crate) fn programs(&self) -> PathBuf {
+        self.root.join("bin")
     }
 
     pub(crate) fn cache(&self) -> PathBuf {

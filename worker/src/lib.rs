@@ -66,6 +66,7 @@ pub async fn run(config: Config, shutdown: daemon::Shutdown) -> Result<(), Error
     let registration = register(&checked, &layout)?;
     let cluster = identity::cluster(&layout)?;
     let lease = LeaseFile::open(&layout.lease()).map_err(Error::io("open the lease file"))?;
+    link_program(&checked, &layout).map_err(Error::io("link the program for the ranks"))?;
     let cache = BlobStore::open(&layout.cache());
     let cache = cache.map_err(|error| Error::io("open the cache")(std::io::Error::other(error)))?;
 
@@ -108,6 +109,15 @@ pub async fn run(config: Config, shutdown: daemon::Shutdown) -> Result<(), Error
     Ok(())
 }
 
+/// Jobs say `muster train` whatever the daemon's own file is called, and go on saying it when that is replaced.
+fn link_program(checked: &Checked, layout: &Layout) -> std::io::Result<()> {
+    daemon::files::create_private_folder(&layout.programs())?;
+    let (link, beside) = (layout.programs().join("muster"), layout.programs().join("muster.new"));
+    let _ = std::fs::remove_file(&beside);
+    std::os::unix::fs::symlink(&checked.config.program, &beside)?;
+    std::fs::rename(&beside, &link)
+}
+
 fn register(checked: &Checked, layout: &Layout) -> Result<WorkerRegistration, Error> {
     Ok(WorkerRegistration {
         worker: checked.worker.clone(),
@@ -144,7 +154,7 @@ fn context(
     );
     Context {
         layout: layout.clone(),
-        base: environment::Base::take(&config.program),
+        base: environment::Base::take(&layout.programs()),
         devices: registration.inventory.devices.clone(),
         data_address: checked.data_address,
         program: config.program.clone(),

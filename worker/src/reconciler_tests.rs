@@ -28,7 +28,7 @@ fn worker(root: &Path) -> Worker {
     let cache = BlobStore::open(&layout.cache()).unwrap();
     let context = Context {
         layout: layout.clone(),
-        base: Base::take(Path::new("/bin/sh")),
+        base: Base::take(Path::new("/bin")),
         devices: Vec::new(),
         data_address: [127, 0, 0, 1].into(),
         program: "/bin/false".into(),

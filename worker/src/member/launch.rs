@@ -89,6 +89,7 @@ fn limits(context: &Context, wish: &Wish) -> cgroup::Limits {
     cgroup::Limits {
         memory_bytes: wanted.memory_bytes.saturating_mul(ranks),
         cpu_percent: if context.hard_cpu_limit { u64::from(wanted.cpus) * ranks * 100 } else { 0 },
+        cpu_weight: u64::from(wanted.cpus) * ranks * 100,
         pids: u64::from(context.pids_max) * ranks,
     }
 }

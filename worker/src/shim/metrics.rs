@@ -59,7 +59,7 @@ impl Metrics {
         match serde_json::from_slice(line) {
             Ok(Line::Checkpoint(notice)) if notice.is_sound() => {
                 if let Err(error) = write_record(&self.notice, &notice) {
-                    eprintln!("checkpoint {:?} cannot be announced: {error}", notice.checkpoint);
+                    super::say(format_args!("checkpoint {:?} cannot be announced: {error}", notice.checkpoint));
                 }
             }
             Ok(Line::Point { name, value }) if self.keeps(&name) => {

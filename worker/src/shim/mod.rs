@@ -26,7 +26,7 @@ use crate::process::Identity;
 use spec::{ShimRecord, ShimSpec};
 use std::ffi::OsString;
 use std::fs::File;
-use std::io;
+use std::io::{self, Write as _};
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -39,16 +39,21 @@ pub fn main(args: &[OsString]) -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("rank supervisor: {error}");
+            say(format_args!("rank supervisor: {error}"));
             ExitCode::FAILURE
         }
     }
 }
 
+/// A line into the supervisor's own log. `eprintln!` would panic where that log's disk is full, and the rank's end with it.
+fn say(line: std::fmt::Arguments<'_>) {
+    let _ = writeln!(io::stderr(), "{line}");
+}
+
 fn supervise(path: &Path) -> io::Result<()> {
     close_inherited();
     let Some((lock, spec)) = take_spec(path)? else {
-        eprintln!("rank supervisor: called off before it began");
+        say(format_args!("rank supervisor: called off before it began"));
         return Ok(());
     };
     // Fails only for a group leader, which then has a session already.

@@ -164,7 +164,7 @@ impl Shim<'_> {
     fn check_deadlines(&mut self) {
         self.timer.clear();
         if self.kill_at != Some(Duration::ZERO) && self.lease_is_over() {
-            eprintln!("the worker's lease is over: the rank is killed");
+            super::say(format_args!("the worker's lease is over: the rank is killed"));
             self.stop(StoppedBy::Lease, Duration::ZERO);
         }
         if self.kill_at.is_some_and(|kill_at| kill_at <= boot_time()) {

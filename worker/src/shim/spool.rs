@@ -118,7 +118,7 @@ impl Stream {
         if let Some(reason) = reason {
             self.blocked = true;
             if !std::mem::replace(&mut self.told, true) {
-                eprintln!("{} waits: {reason}", self.kind.name());
+                super::say(format_args!("{} waits: {reason}", self.kind.name()));
             }
         }
         count
