@@ -53,6 +53,12 @@ pub(crate) enum TransferError {
 }
 
 impl TransferError {
+    /// The folder holds what no tree can: trying again does not help, and the machine is not to blame.
+    pub(crate) fn is_the_folders_fault(&self) -> bool {
+        use trees::ScanError::{Link, TooManyBytes, TooManyEntries, Tree};
+        matches!(self, TransferError::Scan(Link(_) | TooManyBytes { .. } | TooManyEntries { .. } | Tree(_)))
+    }
+
     /// With its causes, for people.
     pub(crate) fn chain(&self) -> String {
         let mut text = self.to_string();
@@ -185,7 +191,9 @@ impl Blobs {
                 Some(open) => open,
                 None => self.cache.writer(hash, chunk.bytes_total)?,
             };
-            writer = Some(write(open, chunk)?);
+            // Hashing and writing, off the runtime: a heartbeat must not wait for this disk.
+            let written = tokio::task::spawn_blocking(move || write(open, chunk)).await;
+            writer = Some(written.map_err(|_| TransferError::Lost)??);
         }
         let Some(writer) = writer else { return Err(TransferError::NotFound(hash)) };
         let stored = tokio::task::spawn_blocking(move || writer.finish()).await.map_err(|_| TransferError::Lost)?;

@@ -35,8 +35,8 @@ pub struct Config {
     pub spool_bytes_max: u64,
     /// Whether ranks get control groups. Default: where the machine permits.
     pub cgroups: CgroupMode,
-    /// True gives a rank at most its CPU slots; false (default) only shares a busy machine in that proportion, so that
-    /// idle cores are used.
+    /// True gives a rank at most its CPU slots; false (default) leaves idle cores to whoever can use them, and a busy
+    /// machine is shared in that proportion where cgroup v2 has the cpu controller.
     pub hard_cpu_limit: bool,
     /// Most processes and threads of one rank; 0 (default) = no limit.
     pub pids_max: u32,

@@ -2,6 +2,7 @@
 
 use crate::error::Error;
 use crate::layout::Layout;
+use crate::process;
 use daemon::files::write_atomically;
 use std::io;
 use std::path::Path;
@@ -31,6 +32,18 @@ pub(crate) fn cluster(layout: &Layout) -> Result<Option<ClusterId>, Error> {
 pub(crate) fn join(layout: &Layout, cluster: ClusterId) -> Result<(), Error> {
     let path = layout.cluster();
     write_atomically(&path, format!("{cluster}\n").as_bytes()).map_err(Error::io(format!("write {}", path.display())))
+}
+
+/// True when the machine was started anew since this daemon last began here. Blocks for a flush, once a boot.
+pub(crate) fn machine_restarted(layout: &Layout) -> Result<bool, Error> {
+    let path = layout.boot();
+    let now = process::boot_number().map_err(Error::io("tell this boot from others"))?.to_string();
+    let before = read(&path)?;
+    if before.as_deref() == Some(now.as_str()) {
+        return Ok(false);
+    }
+    write_atomically(&path, now.as_bytes()).map_err(Error::io(format!("write {}", path.display())))?;
+    Ok(before.is_some())
 }
 
 fn read(path: &Path) -> Result<Option<String>, Error> {
@@ -70,6 +83,16 @@ mod tests {
         assert_eq!(instance(&layout).unwrap(), first);
         std::fs::write(layout.instance(), "x").unwrap();
         assert!(matches!(instance(&layout), Err(Error::Damaged { .. })));
+    }
+
+    #[test]
+    fn a_start_of_the_machine_is_noticed_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let layout = Layout::new(folder.path());
+        assert!(!machine_restarted(&layout).unwrap(), "there was no life before");
+        std::fs::write(layout.boot(), "1").unwrap();
+        assert!(machine_restarted(&layout).unwrap());
+        assert!(!machine_restarted(&layout).unwrap());
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Where everything lies in a worker's data directory; the one place that joins these names.
 //!
 //! ```text
-//! DIR/lock instance cluster lease          identity and lease
+//! DIR/lock instance cluster lease boot     identity, lease, and the boot of the last start
 //! DIR/bin/muster                           link to the program, first on each rank's PATH
 //! DIR/cache/                               blobs by content hash
 //! DIR/members/JOB-ATTEMPT-NODERANK/        one member
@@ -19,6 +19,8 @@ use types::{AttemptNumber, JobId, MemberKey, RankIndex};
 pub(crate) mod rank {
     /// What the supervisor shall run; locked by it as long as it lives.
     pub(crate) const SPEC: &str = "spec.json";
+    /// What a supervisor that was called off, or died, should have run.
+    pub(crate) const SPEC_OFF: &str = "spec.off.json";
     /// Who the supervisor is, so that a restarted daemon finds it.
     pub(crate) const SHIM: &str = "shim.json";
     /// Appears when the rank's command runs; holds its process id.
@@ -58,6 +60,10 @@ impl Layout {
 
     pub(crate) fn lease(&self) -> PathBuf {
         self.root.join("lease")
+    }
+
+    pub(crate) fn boot(&self) -> PathBuf {
+        self.root.join("boot")
     }
 
     pub(crate) fn programs(&self) -> PathBuf {

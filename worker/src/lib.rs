@@ -1,7 +1,7 @@
 //! The daemon on each machine: keeps a session with the leader, and runs the ranks that it wishes for.
 //!
 //! ```text
-//!  run ─┬─ session        dials the leader; heartbeats and lease, wishes in, statuses out
+//!  run ─┬─ session        (a thread) dials the leader; heartbeats and lease, wishes in, statuses out
 //!       ├─ reconciler     decide(wishes, running); owns the members
 //!       │    └─ member*   prepares, starts, watches, saves ──> supervisor of each rank (a process: `shim`)
 //!       ├─ shipper        (a thread) spools ──> every coordinator; a link for each
@@ -44,12 +44,12 @@ pub use error::Error;
 
 use config::Checked;
 use layout::Layout;
-use lease::LeaseFile;
+use lease::Lease;
 use member::Context;
 use std::sync::Arc;
 use std::time::Duration;
 use stores::blobs::BlobStore;
-use tokio::sync::watch as channel;
+use tokio::sync::{oneshot, watch as channel};
 use types::WorkerRegistration;
 
 /// For the ranks to be killed and the leader to hear of it, in an orderly stop that ends them.
@@ -65,7 +65,8 @@ pub async fn run(config: Config, shutdown: daemon::Shutdown) -> Result<(), Error
     let _lock = daemon::files::lock_folder(layout.root())?;
     let registration = register(&checked, &layout)?;
     let cluster = identity::cluster(&layout)?;
-    let lease = LeaseFile::open(&layout.lease()).map_err(Error::io("open the lease file"))?;
+    let restarted = identity::machine_restarted(&layout)?;
+    let lease = Lease::open(&layout.lease()).map_err(Error::io("open the lease file"))?;
     link_program(&checked, &layout).map_err(Error::io("link the program for the ranks"))?;
     let cache = BlobStore::open(&layout.cache());
     let cache = cache.map_err(|error| Error::io("open the cache")(std::io::Error::other(error)))?;
@@ -77,7 +78,7 @@ pub async fn run(config: Config, shutdown: daemon::Shutdown) -> Result<(), Error
         ship::start(known.clone(), watcher.clone()).map_err(Error::io("start the shipper's thread"))?;
     let context = context(&checked, &layout, &registration, blobs::Blobs::new(cache, known), shipper, watcher);
     let found = member::find(&layout).map_err(Error::io("look for members of a former life"))?;
-    let (handle, reconciling) = reconciler::start(Arc::new(context), found);
+    let (handle, reconciling) = reconciler::start(Arc::new(context), found, restarted);
     let reconciling = tokio::spawn(reconciling);
     let (registration, watched) = channel::channel(registration);
     let monitoring = tokio::spawn(monitor::run(checked.config.clone(), registration));
@@ -90,7 +91,7 @@ pub async fn run(config: Config, shutdown: daemon::Shutdown) -> Result<(), Error
         lease,
         reconciler: handle.clone(),
     };
-    let mut session = tokio::spawn(session.run());
+    let mut session = on_own_thread("session", session.run())?;
     tokio::select! {
         ended = &mut session => return Err(ended.unwrap_or(Error::ActorDied("session"))),
         _ = reconciling => return Err(Error::ActorDied("reconciler")),
@@ -105,8 +106,27 @@ pub async fn run(config: Config, shutdown: daemon::Shutdown) -> Result<(), Error
         }
         tokio::time::sleep(LAST_WORDS).await;
     }
-    session.abort();
     Ok(())
+}
+
+/// Runs an actor on a thread and a runtime of its own: nothing else of the daemon can hold it up. It ends with the process,
+/// or when the receiver is dropped.
+fn on_own_thread<T: Send + 'static>(
+    name: &str,
+    actor: impl Future<Output = T> + Send + 'static,
+) -> Result<oneshot::Receiver<T>, Error> {
+    let (mut ended, end) = oneshot::channel();
+    let failed = |error| Error::io(format!("start the {name}'s thread"))(error);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed)?;
+    let thread = std::thread::Builder::new().name(name.to_owned()).spawn(move || {
+        runtime.block_on(async {
+            tokio::select! {
+                result = actor => drop(ended.send(result)),
+                () = ended.closed() => {}
+            }
+        });
+    });
+    thread.map(|_| end).map_err(failed)
 }
 
 /// Jobs say `muster train` whatever the daemon's own file is called, and go on saying it when that is replaced.

@@ -70,6 +70,12 @@ fn boot_id() -> io::Result<String> {
     Ok(std::fs::read_to_string("/proc/sys/kernel/random/boot_id")?.trim().to_owned())
 }
 
+/// This boot as a number that no other has.
+pub(crate) fn boot_number() -> io::Result<u64> {
+    let id: String = boot_id()?.chars().filter(|c| *c != '-').take(16).collect();
+    u64::from_str_radix(&id, 16).map_err(io::Error::other)
+}
+
 /// Of one line of `/proc/PID/stat`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Stat {

@@ -124,10 +124,19 @@ pub(crate) struct Reconciler {
     reported: mpsc::Receiver<Report>,
     news: Option<mpsc::Sender<News>>,
     killing: Option<oneshot::Sender<()>>,
+    /// The machine was started anew: what its leader wished before is not begun here again (see `disown`).
+    restarted: bool,
+    disowned: BTreeMap<MemberKey, Token>,
+    /// Everything was killed for good: nothing begins any more.
+    closing: bool,
 }
 
-/// Makes the reconciler with the members that were found on disk. Its future runs until every handle is gone.
-pub(crate) fn start(context: Arc<Context>, found: Vec<(Wish, Found)>) -> (Handle, impl Future<Output = ()> + Send) {
+/// Makes the reconciler with the members that were found on disk; `restarted` when the machine was. Its future runs until every handle is gone.
+pub(crate) fn start(
+    context: Arc<Context>,
+    found: Vec<(Wish, Found)>,
+    restarted: bool,
+) -> (Handle, impl Future<Output = ()> + Send) {
     let (mailbox, messages) = mpsc::channel(MAILBOX);
     let (reports, reported) = mpsc::channel(MAILBOX);
     let mut reconciler = Reconciler {
@@ -141,6 +150,9 @@ pub(crate) fn start(context: Arc<Context>, found: Vec<(Wish, Found)>) -> (Handle
         reported,
         news: None,
         killing: None,
+        restarted,
+        disowned: BTreeMap::new(),
+        closing: false,
     };
     let run = async move {
         for (wish, found) in found {
@@ -188,6 +200,7 @@ impl Reconciler {
         match message {
             Message::Subscribe { reply } => self.subscribe(reply),
             Message::Wishes(wishes) => {
+                self.disown(&wishes);
                 self.wishes = Some(wishes.into_iter().map(|wish| (wish.key, wish)).collect());
                 return true;
             }
@@ -200,10 +213,26 @@ impl Reconciler {
             }
             Message::KillAll { reply } => {
                 self.killing = Some(reply);
+                self.closing = true;
                 self.members.values().for_each(|entry| order(entry, |orders| orders.kill = true));
             }
         }
         false
+    }
+
+    /// A power cut may have taken a member's folder, and what it wrote there is at the coordinators: begun again under the
+    /// same token, its output would be mixed with that. What the first wishes after such a start name, and is not here, is
+    /// therefore said to be lost; the next attempt has a token of its own.
+    fn disown(&mut self, wishes: &[Wish]) {
+        if std::mem::take(&mut self.restarted) {
+            let absent = wishes.iter().filter(|wish| !self.members.contains_key(&wish.key));
+            self.disowned = absent.map(|wish| (wish.key, wish.token)).collect();
+        }
+        self.disowned.retain(|key, token| wishes.iter().any(|wish| wish.key == *key && wish.token == *token));
+        for (key, token) in self.disowned.clone() {
+            let state = MemberState::Ended(MemberEnd::Unknown);
+            self.send(News::Statuses(vec![MemberStatus { key, token, state }]));
+        }
     }
 
     fn subscribe(&mut self, reply: oneshot::Sender<Subscription>) {
@@ -288,7 +317,7 @@ impl Reconciler {
     }
 
     fn begin(&mut self, key: MemberKey) {
-        if self.killing.is_some() {
+        if self.closing || self.disowned.contains_key(&key) {
             return;
         }
         if let Some(wish) = self.wishes.as_ref().and_then(|wishes| wishes.get(&key)).cloned() {

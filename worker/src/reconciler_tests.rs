@@ -68,7 +68,7 @@ async fn what_was_adopted_stays_until_a_leader_has_spoken() {
     std::fs::write(member.ended(), postcard::to_stdvec(&end).unwrap()).unwrap();
 
     let found = crate::member::find(&worker.layout).unwrap();
-    let (handle, run) = start(worker.context.clone(), found);
+    let (handle, run) = start(worker.context.clone(), found, false);
     tokio::spawn(run);
     // Two sessions in a row: neither has brought a wish yet.
     for _ in 0..2 {
@@ -89,7 +89,7 @@ async fn what_was_adopted_stays_until_a_leader_has_spoken() {
 async fn a_member_that_is_stopped_before_its_start_ends_and_goes() {
     let folder = tempfile::tempdir().unwrap();
     let worker = worker(folder.path());
-    let (handle, run) = start(worker.context.clone(), crate::member::find(&worker.layout).unwrap());
+    let (handle, run) = start(worker.context.clone(), crate::member::find(&worker.layout).unwrap(), false);
     tokio::spawn(run);
     let mut news = handle.subscribe().await.unwrap().news;
     // A gang of two members, so that it waits for the other.
@@ -113,7 +113,7 @@ async fn a_member_that_is_stopped_before_its_start_ends_and_goes() {
 async fn a_gang_with_addresses_of_a_former_life_is_not_started() {
     let folder = tempfile::tempdir().unwrap();
     let worker = worker(folder.path());
-    let (handle, run) = start(worker.context.clone(), vec![]);
+    let (handle, run) = start(worker.context.clone(), vec![], false);
     tokio::spawn(run);
     let mut news = handle.subscribe().await.unwrap().news;
     let key = MemberKey { node_rank: 1, ..KEY };
@@ -127,4 +127,57 @@ async fn a_gang_with_addresses_of_a_former_life_is_not_started() {
     handle.wishes(vec![wish]).await;
     let ended = status(&mut news, |state| matches!(state, MemberState::Ended(_))).await;
     assert!(matches!(&ended, MemberState::Ended(MemberEnd::NotPrepared { machine_fault: true, .. })), "{ended:?}");
+}
+
+#[tokio::test]
+async fn what_a_power_cut_may_have_taken_is_not_begun_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let worker = worker(folder.path());
+    let (handle, run) = start(worker.context.clone(), vec![], true);
+    tokio::spawn(run);
+    let mut news = handle.subscribe().await.unwrap().news;
+    let key = MemberKey { node_rank: 1, ..KEY };
+    let wish = testing::wish(key, Token(5), Goal::Prepare, vec![]);
+    handle.wishes(vec![wish.clone()]).await;
+    let ended = status(&mut news, |state| matches!(state, MemberState::Ended(_))).await;
+    assert_eq!(ended, MemberState::Ended(MemberEnd::Unknown));
+    // The next attempt, which was wished after the start, begins.
+    let next = MemberKey { attempt: AttemptNumber(2), ..key };
+    handle.wishes(vec![wish, testing::wish(next, Token(9), Goal::Prepare, vec![])]).await;
+    status(&mut news, |state| matches!(state, MemberState::Prepared(_))).await;
+    assert!(!worker.layout.member(key).root().exists());
+}
+
+#[tokio::test]
+async fn nothing_begins_after_everything_was_killed() {
+    let folder = tempfile::tempdir().unwrap();
+    let worker = worker(folder.path());
+    let (handle, run) = start(worker.context.clone(), vec![], false);
+    tokio::spawn(run);
+    handle.kill_all().await;
+    let key = MemberKey { node_rank: 1, ..KEY };
+    handle.wishes(vec![testing::wish(key, Token(5), Goal::Prepare, vec![])]).await;
+    // Answered after the wishes were acted upon.
+    handle.kill_all().await;
+    assert!(handle.subscribe().await.unwrap().statuses.is_empty());
+}
+
+#[tokio::test]
+async fn a_folder_that_cannot_be_read_is_removed_and_nothing_of_it_lives_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let layout = Layout::new(folder.path());
+    let member = layout.member(KEY);
+    let rank = member.rank(types::RankIndex(0));
+    std::fs::create_dir_all(&rank).unwrap();
+    std::fs::write(member.wish(), b"of another version").unwrap();
+    // What its supervisor left behind when it died.
+    let mut orphan = std::process::Command::new("sleep")
+        .arg("1000")
+        .env(crate::environment::MARKER, rank.display().to_string())
+        .spawn()
+        .unwrap();
+    assert!(crate::member::find(&layout).unwrap().is_empty());
+    assert!(!member.root().exists());
+    let status = orphan.wait().unwrap();
+    assert_eq!(std::os::unix::process::ExitStatusExt::signal(&status), Some(9));
 }

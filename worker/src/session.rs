@@ -12,7 +12,7 @@ use crate::dial;
 use crate::error::Error;
 use crate::identity;
 use crate::layout::Layout;
-use crate::lease::LeaseFile;
+use crate::lease::Lease;
 use crate::reconciler::{self, News, Subscription};
 use daemon::clock::boot_time;
 use proto::internal::worker_session_client::WorkerSessionClient;
@@ -48,7 +48,7 @@ pub(crate) struct Session {
     /// All coordinators as the cluster names them; written here, read by whoever dials.
     pub(crate) coordinators: watch::Sender<Vec<String>>,
     pub(crate) cluster: Option<ClusterId>,
-    pub(crate) lease: LeaseFile,
+    pub(crate) lease: Lease,
     pub(crate) reconciler: reconciler::Handle,
 }
 
@@ -207,6 +207,8 @@ impl Session {
         let mut beat = interval(Duration::from_millis(welcome.heartbeat_ms.max(10)));
         beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut beats = Beats::default();
+        // A leader that was cut off greets, but it grants no lease; and without a lease nothing may start.
+        let mut held = Held { wishes: None, leased: false };
         // Enough of the lease is left to find another leader.
         let silence_max = lease / 2;
         let mut heard = Instant::now();
@@ -217,7 +219,7 @@ impl Session {
                         if matches!(message, to_worker::Message::Ack(_)) {
                             heard = Instant::now();
                         }
-                        self.hear(message, &mut beats, lease).await
+                        self.hear(message, &mut beats, &mut held, lease).await
                     }
                     Ok(Some(_)) => None,
                     Ok(None) => Some(lost("the leader ended it")),
@@ -245,7 +247,13 @@ impl Session {
         }
     }
 
-    async fn hear(&mut self, message: to_worker::Message, beats: &mut Beats, lease: Duration) -> Option<Ended> {
+    async fn hear(
+        &mut self,
+        message: to_worker::Message,
+        beats: &mut Beats,
+        held: &mut Held,
+        lease: Duration,
+    ) -> Option<Ended> {
         match message {
             to_worker::Message::Ack(ack) => {
                 if let Some(sent) = beats.answered(ack.sequence)
@@ -253,13 +261,21 @@ impl Session {
                 {
                     tracing::error!(%error, "the lease cannot be renewed: the ranks here will end with it");
                 }
+                held.leased = true;
+                if let Some(wishes) = held.wishes.take() {
+                    self.reconciler.wishes(wishes).await;
+                }
             }
             to_worker::Message::Wishes(wishes) => {
                 let Ok(all) = postcard::from_bytes::<Vec<Wish>>(&wishes.wishes) else {
                     return Some(lost("the wishes cannot be read"));
                 };
                 self.name_coordinators(&wishes.coordinators);
-                self.reconciler.wishes(all).await;
+                if held.leased {
+                    self.reconciler.wishes(all).await;
+                } else {
+                    held.wishes = Some(all);
+                }
             }
             to_worker::Message::Checkpoint(taken) => {
                 let Ok(key) = postcard::from_bytes::<MemberKey>(&taken.key) else {
@@ -273,6 +289,12 @@ impl Session {
         }
         None
     }
+}
+
+/// Wishes of a leader that has not yet granted a lease in this session: the newest, for they are whole.
+struct Held {
+    wishes: Option<Vec<Wish>>,
+    leased: bool,
 }
 
 /// Heartbeats that were sent, with when.

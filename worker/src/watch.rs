@@ -59,6 +59,9 @@ pub(crate) fn start() -> (Handle, impl Future<Output = ()> + Send) {
 
 impl Watcher {
     async fn run(mut self) {
+        // Outside the loop: events of other folders must not put it off.
+        let mut poll = tokio::time::interval(POLL_EVERY);
+        poll.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             tokio::select! {
                 message = self.mailbox.recv() => match message {
@@ -66,7 +69,7 @@ impl Watcher {
                     None => return,
                 },
                 () = readable(self.inotify.as_ref()) => self.take_events(),
-                () = tokio::time::sleep(POLL_EVERY), if !self.polled.is_empty() => {
+                _ = poll.tick(), if !self.polled.is_empty() => {
                     self.polled.retain(|sender| !sender.is_closed());
                     self.polled.iter().for_each(bump);
                 }

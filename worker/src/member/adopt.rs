@@ -1,9 +1,17 @@
 //! What a daemon finds on disk at its start: members of a former life, ended or still running.
 
 use super::Context;
-use crate::layout::{self, Layout};
+use crate::environment::MARKER;
+use crate::layout::{self, Layout, rank};
+use crate::process;
+use crate::shim::spec::{ShimRecord, read_record};
 use std::path::Path;
+use std::time::Duration;
 use types::{MemberEnd, Wish};
+
+/// A supervisor that was told to kill gets so long.
+const END_TRIES: u32 = 500;
+const END_PAUSE: Duration = Duration::from_millis(20);
 
 /// How a member was found.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,23 +30,47 @@ pub(crate) fn find(layout: &Layout) -> std::io::Result<Vec<(Wish, Found)>> {
     for entry in std::fs::read_dir(&folder)? {
         let path = entry?.path();
         match read(layout, &path) {
-            Some(found) => all.push(found),
-            // No supervisor was started before the wish was written.
-            None => remove(&path),
+            Ok(found) => all.push(found),
+            Err(reason) => {
+                tracing::warn!(folder = %path.display(), reason, "what was half prepared, or cannot be read, is removed");
+                end_all(&path);
+                remove(&path);
+            }
         }
     }
     Ok(all)
 }
 
-fn read(layout: &Layout, path: &Path) -> Option<(Wish, Found)> {
-    let key = layout::member_key(path.file_name()?.to_str()?)?;
+fn read(layout: &Layout, path: &Path) -> Result<(Wish, Found), String> {
+    let key = path.file_name().and_then(|name| layout::member_key(name.to_str()?)).ok_or("it names no member")?;
     let member = layout.member(key);
-    let wish: Wish = postcard::from_bytes(&std::fs::read(member.wish()).ok()?).ok()?;
+    let bytes = std::fs::read(member.wish()).map_err(|error| error.to_string())?;
+    let wish: Wish = postcard::from_bytes(&bytes).map_err(|error| error.to_string())?;
     if wish.key != key {
-        return None;
+        return Err("it belongs to another member".into());
     }
     let ended = std::fs::read(member.ended()).ok().and_then(|bytes| postcard::from_bytes(&bytes).ok());
-    Some((wish, ended.map_or(Found::Live, Found::Ended)))
+    Ok((wish, ended.map_or(Found::Live, Found::Ended)))
+}
+
+/// Ends every rank below a member's folder: nobody will watch over them any more. There are none where the member was only
+/// half prepared.
+fn end_all(path: &Path) {
+    for entry in std::fs::read_dir(path.join("ranks")).into_iter().flatten().flatten() {
+        let folder = entry.path();
+        for _ in 0..END_TRIES {
+            if !crate::shim::lives_or_call_off(&folder) {
+                break;
+            }
+            let record = read_record::<ShimRecord>(&folder.join(rank::SHIM));
+            if let Some(supervisor) = record.and_then(|record| record.process.open()) {
+                process::signal(&supervisor, crate::shim::KILL);
+            }
+            let pause = rustix::time::Timespec { tv_sec: 0, tv_nsec: i64::from(END_PAUSE.subsec_nanos()) };
+            let _ = rustix::event::poll(&mut [], Some(&pause));
+        }
+        process::kill_all(&process::marked(&format!("{MARKER}={}", folder.display())));
+    }
 }
 
 fn remove(path: &Path) {
@@ -49,8 +81,6 @@ fn remove(path: &Path) {
 
 /// Waits until the supervisor of this folder has said who it is, or is gone.
 pub(super) async fn supervisor(context: &Context, folder: &Path) -> Option<std::os::fd::OwnedFd> {
-    use crate::layout::rank;
-    use crate::shim::spec::{ShimRecord, read_record};
     let mut changes = context.watcher.folder(folder).await;
     loop {
         if folder.join(rank::EXIT).exists() {
@@ -77,6 +107,6 @@ pub(super) async fn supervisor(context: &Context, folder: &Path) -> Option<std::
                 None => std::future::pending().await,
             }
         };
-        let _ = tokio::time::timeout(std::time::Duration::from_millis(100), heard).await;
+        let _ = tokio::time::timeout(Duration::from_millis(100), heard).await;
     }
 }

@@ -143,7 +143,13 @@ impl Member {
     #[tracing::instrument(name = "member", skip_all, fields(job_id = %self.wish.key.job, attempt = %self.wish.key.attempt))]
     pub(crate) async fn run(mut self, origin: Origin) {
         let end = match origin {
-            Origin::Adopted(Found::Ended(end)) => end,
+            Origin::Adopted(Found::Ended(end)) => {
+                // The leader may not have heard of it: saying so again changes nothing.
+                if let Some(saved) = save::Saver::of_ended(&self.context, &self.wish, &self.layout).last().await {
+                    self.report_checkpoint(saved).await;
+                }
+                end
+            }
             Origin::Adopted(Found::Live) => {
                 self.report(MemberState::Running).await;
                 let ranks = Ranks::adopt(&self.context, &self.wish, &self.layout).await;
@@ -270,7 +276,9 @@ impl Member {
         }
         let saved = tokio::select! {
             saved = save::outputs(&self.context, &self.wish, &self.layout) => saved,
-            () = ending(&mut orders) => Ok(Vec::new()),
+            () = ending(&mut orders), if !self.wish.spec.outputs.is_empty() => {
+                Err(Fault::machine("stopped before its outputs were saved".into()))
+            }
         };
         saved.map_or_else(Fault::end, |outputs| ranks.end(outputs))
     }

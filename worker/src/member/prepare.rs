@@ -37,7 +37,10 @@ impl Prepared {
 
 /// Fetches and binds everything. Dropping the future leaves a folder that the caller removes.
 pub(super) async fn prepare(context: &Context, wish: &Wish, layout: &MemberLayout) -> Result<Prepared, Fault> {
-    make_folders(wish, layout).map_err(|error| Fault::machine(format!("cannot make its folders: {error}")))?;
+    let (outputs, folders) = (wish.spec.outputs.keys().cloned().collect(), layout.clone());
+    let made = tokio::task::spawn_blocking(move || make_folders(outputs, &folders)).await;
+    made.unwrap_or_else(|error| Err(io::Error::other(error)))
+        .map_err(|error| Fault::machine(format!("cannot make its folders: {error}")))?;
     match &wish.spec.code {
         Some(code) => drop(fetch(context, code.tree, layout.code(), "code").await?),
         None => std::fs::create_dir(layout.code()).map_err(|error| Fault::machine(format!("code folder: {error}")))?,
@@ -55,7 +58,7 @@ pub(super) async fn prepare(context: &Context, wish: &Wish, layout: &MemberLayou
     Ok(Prepared { names, command, sockets })
 }
 
-fn make_folders(wish: &Wish, layout: &MemberLayout) -> io::Result<()> {
+fn make_folders(outputs: Vec<String>, layout: &MemberLayout) -> io::Result<()> {
     // What a life before this one left half-made.
     match std::fs::remove_dir_all(layout.root()) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
@@ -65,7 +68,7 @@ fn make_folders(wish: &Wish, layout: &MemberLayout) -> io::Result<()> {
     for folder in [layout.checkpoints(), layout.tmp(), layout.root().join("inputs"), layout.root().join("outputs")] {
         std::fs::create_dir(folder)?;
     }
-    wish.spec.outputs.keys().try_for_each(|name| std::fs::create_dir(layout.output(name)))
+    outputs.iter().try_for_each(|name| std::fs::create_dir(layout.output(name)))
 }
 
 async fn fetch_inputs(context: &Context, wish: &Wish, layout: &MemberLayout) -> Result<Names, Fault> {

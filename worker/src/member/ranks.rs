@@ -182,7 +182,8 @@ async fn wait(process: Option<Arc<OwnedFd>>, folder: PathBuf) -> Option<ExitReco
 }
 
 async fn sweep(folder: &Path) {
-    let groups = read_record::<ShimSpec>(&folder.join(rank::SPEC)).map(|spec| spec.groups).unwrap_or_default();
+    let read = |name| read_record::<ShimSpec>(&folder.join(name));
+    let groups = read(rank::SPEC).or_else(|| read(rank::SPEC_OFF)).map(|spec| spec.groups).unwrap_or_default();
     let marker = format!("{MARKER}={}", folder.display());
     for _ in 0..SWEEPS {
         groups.kill();

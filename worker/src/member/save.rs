@@ -1,7 +1,7 @@
 //! What ranks leave: checkpoints while they run, outputs when all have ended well; on a majority before it is reported.
 
 use super::ranks::Ranks;
-use super::{Context, Fault};
+use super::{Context, Fault, supervised};
 use crate::blobs::TransferError;
 use crate::layout::{MemberLayout, rank};
 use crate::shim::spec::{CheckpointNotice, read_record};
@@ -35,15 +35,25 @@ pub(super) struct Saver {
 
 impl Saver {
     pub(super) fn new(context: &Context, layout: &MemberLayout, ranks: &Ranks) -> Self {
+        Self::over(context, layout, ranks.folders().map(Path::to_owned).collect())
+    }
+
+    fn over(context: &Context, layout: &MemberLayout, folders: Vec<PathBuf>) -> Self {
         Self {
             blobs: context.blobs.clone(),
             watcher: context.watcher.clone(),
             checkpoints: layout.checkpoints(),
-            folders: ranks.folders().map(Path::to_owned).collect(),
+            folders,
             changes: None,
             done: None,
             upload: None,
         }
+    }
+
+    /// Of ranks that ended in a former life of the daemon.
+    pub(super) fn of_ended(context: &Context, wish: &Wish, layout: &MemberLayout) -> Self {
+        let folders = supervised(wish).iter().map(|placed| layout.rank(placed.rank)).collect();
+        Self::over(context, layout, folders)
     }
 
     /// Waits until a checkpoint is saved. May be dropped and called again.
@@ -120,8 +130,8 @@ impl Saver {
             }
             Err(error) => {
                 tracing::warn!(checkpoint = %notice.checkpoint, error = %error.chain(), "checkpoint not saved yet");
-                // A rank may have removed it for a newer one; what is gone is given up.
-                if !self.checkpoints.join(&notice.checkpoint).is_dir() {
+                // A rank may have removed it for a newer one; what is gone, or is no folder to be kept, is given up.
+                if error.is_the_folders_fault() || !self.checkpoints.join(&notice.checkpoint).is_dir() {
                     self.done = Some(notice.step);
                 }
                 sleep(RETRY).await;
@@ -160,7 +170,7 @@ pub(super) async fn outputs(context: &Context, wish: &Wish, layout: &MemberLayou
         let uploaded = loop {
             match context.blobs.upload(&folder).await {
                 Ok(uploaded) => break uploaded,
-                Err(error @ TransferError::Scan(_)) => {
+                Err(error) if error.is_the_folders_fault() => {
                     return Err(Fault::job(format!("output {name} cannot be saved: {}", error.chain())));
                 }
                 Err(error) => tracing::warn!(output = name, error = %error.chain(), "output not saved yet"),

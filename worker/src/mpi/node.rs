@@ -8,6 +8,11 @@ use std::net::{TcpListener, TcpStream};
 use std::os::fd::{FromRawFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::process::{Command, ExitCode};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc;
+
+/// Callers that may try to prove themselves at once; more are turned away.
+const CALLERS_MAX: usize = 8;
 
 /// Listens on the endpoint of the member's first rank.
 pub(super) struct Node {
@@ -25,16 +30,39 @@ impl Node {
         Ok(Self { listener: TcpListener::from(socket), manifest })
     }
 
-    /// Runs one command of an agent that proves itself, and returns its exit code.
-    pub(super) fn serve(&self) -> io::Result<u8> {
-        loop {
-            let (mut stream, from) = self.listener.accept()?;
-            match wire::answer(&mut stream, &self.manifest) {
-                Ok(command) => return execute(&command, stream),
-                Err(error) => eprintln!("mpi node: {from} was not heard: {error}"),
-            }
-        }
+    /// Runs one command of an agent that proves itself, and returns its exit code. Strangers hold nobody up.
+    pub(super) fn serve(self) -> io::Result<u8> {
+        let (heard, commands) = mpsc::sync_channel(1);
+        std::thread::Builder::new()
+            .name("accept".into())
+            .spawn(move || accept(&self.listener, &self.manifest, &heard))?;
+        let (command, stream) = commands.recv().map_err(|_| io::Error::other("its socket cannot be listened on"))?;
+        execute(&command, stream)
     }
+}
+
+type Heard = mpsc::SyncSender<(String, TcpStream)>;
+
+/// Lets callers prove themselves side by side; ends with the first that did, or with the socket.
+fn accept(listener: &TcpListener, manifest: &Manifest, heard: &Heard) {
+    let callers = AtomicUsize::new(0);
+    std::thread::scope(|scope| {
+        while let Ok((mut stream, from)) = listener.accept() {
+            if callers.fetch_add(1, Ordering::SeqCst) >= CALLERS_MAX {
+                callers.fetch_sub(1, Ordering::SeqCst);
+                continue;
+            }
+            let callers = &callers;
+            scope.spawn(move || {
+                match wire::answer(&mut stream, manifest) {
+                    // A second one finds nobody who waits for it.
+                    Ok(command) => drop(heard.try_send((command, stream))),
+                    Err(error) => eprintln!("mpi node: {from} was not heard: {error}"),
+                }
+                callers.fetch_sub(1, Ordering::SeqCst);
+            });
+        }
+    });
 }
 
 /// `muster mpi-node`: for all members but the first.

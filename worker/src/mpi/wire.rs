@@ -2,6 +2,7 @@
 //! command's exit code.
 
 use super::Manifest;
+use daemon::clock::boot_time;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::io::{self, Read, Write};
@@ -39,18 +40,19 @@ pub(super) fn ask(mut stream: TcpStream, manifest: &Manifest, command: &str) -> 
 
 /// The node's side: the command of a caller that proved itself; an error for any other.
 pub(super) fn answer(stream: &mut TcpStream, manifest: &Manifest) -> io::Result<String> {
-    stream.set_read_timeout(Some(HANDSHAKE_MAX))?;
+    let deadline = boot_time() + HANDSHAKE_MAX;
+    stream.set_write_timeout(Some(HANDSHAKE_MAX))?;
     let challenge: [u8; 32] = daemon::random::bytes()?;
     stream.write_all(&challenge)?;
     let (mut proof, mut length) = ([0; 32], [0; 4]);
-    stream.read_exact(&mut proof)?;
-    stream.read_exact(&mut length)?;
+    read_before(stream, &mut proof, deadline)?;
+    read_before(stream, &mut length, deadline)?;
     let length = u32::from_le_bytes(length);
     if length > REQUEST_BYTES_MAX {
         return Err(io::Error::other(format!("a request of {length} bytes")));
     }
     let mut request = vec![0; length as usize];
-    stream.read_exact(&mut request)?;
+    read_before(stream, &mut request, deadline)?;
     if !equal(&proof, &digest(&manifest.secret, &challenge, &request)) {
         return Err(io::Error::other("a caller that does not know the gang's secret"));
     }
@@ -60,6 +62,21 @@ pub(super) fn answer(stream: &mut TcpStream, manifest: &Manifest) -> io::Result<
     }
     stream.set_read_timeout(None)?;
     Ok(request.command)
+}
+
+/// A caller that sends a byte now and then gets no more time than another.
+fn read_before(stream: &mut TcpStream, mut rest: &mut [u8], deadline: Duration) -> io::Result<()> {
+    while !rest.is_empty() {
+        let left = deadline.checked_sub(boot_time()).filter(|left| !left.is_zero());
+        stream.set_read_timeout(Some(left.ok_or_else(|| io::Error::from(io::ErrorKind::TimedOut))?))?;
+        match stream.read(rest) {
+            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(count) => rest = &mut rest[count..],
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
 }
 
 /// Keyed twice, as in HMAC: knowing one digest does not help to extend it.

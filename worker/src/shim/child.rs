@@ -2,6 +2,7 @@
 //! exec only calls that are safe there, on values made before; a fault comes back through a pipe with its stage.
 
 use super::spec::{LISTEN_FD, METRICS_FD};
+use crate::cgroup::Groups;
 use std::ffi::CString;
 use std::fs::File;
 use std::io::{self, Read};
@@ -13,6 +14,8 @@ pub(super) struct Program {
     arguments: Vec<CString>,
     environment: Vec<CString>,
     folder: CString,
+    /// `cgroup.procs` of the v2 group, for a child that was not born in it.
+    unified: Option<CString>,
     /// `cgroup.procs` files to join.
     joins: Vec<CString>,
 }
@@ -58,10 +61,11 @@ impl Program {
         command: &[String],
         environment: &[(String, String)],
         folder: &Path,
-        joins: &[std::path::PathBuf],
+        groups: &Groups,
     ) -> io::Result<Self> {
         use std::os::unix::ffi::OsStrExt;
         let text = |bytes: &[u8]| CString::new(bytes).map_err(|_| io::Error::other("a NUL in command or environment"));
+        let members = |group: &std::path::PathBuf| text(group.join("cgroup.procs").as_os_str().as_bytes());
         if command.is_empty() {
             return Err(io::Error::other("the command is empty"));
         }
@@ -72,10 +76,8 @@ impl Program {
                 .map(|(name, value)| text(format!("{name}={value}").as_bytes()))
                 .collect::<io::Result<_>>()?,
             folder: text(folder.as_os_str().as_bytes())?,
-            joins: joins
-                .iter()
-                .map(|group| text(group.join("cgroup.procs").as_os_str().as_bytes()))
-                .collect::<io::Result<_>>()?,
+            unified: groups.unified.as_ref().map(members).transpose()?,
+            joins: groups.controllers.iter().map(members).collect::<io::Result<_>>()?,
         })
     }
 }
@@ -88,12 +90,12 @@ pub(super) fn spawn(program: &Program, descriptors: Descriptors, group: Option<&
     let parent = std::process::id().cast_signed();
     // SAFETY: this process has one thread, so the child may use everything that was made before; it calls only
     // async-signal-safe functions and ends in exec or _exit.
-    let pid = unsafe { fork(group) };
+    let (pid, in_group) = unsafe { fork(group) };
     match pid {
         -1 => return Err(io::Error::last_os_error()),
         0 => {
             // SAFETY: this is the child of that fork.
-            unsafe { run_child(&pointers, program, &parked, parent) }
+            unsafe { run_child(&pointers, program, &parked, parent, in_group) }
         }
         _ => {}
     }
@@ -152,7 +154,8 @@ impl Pointers {
 }
 
 /// A fork that puts the child into a v2 control group at birth: moving it later would take a lock of the whole machine.
-unsafe fn fork(group: Option<&File>) -> i32 {
+/// Where that is not permitted (some sandboxes hide the call) the answer is false, and the child has to join by itself.
+unsafe fn fork(group: Option<&File>) -> (i32, bool) {
     const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
     if let Some(group) = group {
         // SAFETY: all-zero is a valid clone_args.
@@ -163,15 +166,15 @@ unsafe fn fork(group: Option<&File>) -> i32 {
         // SAFETY: without CLONE_VM this is a fork.
         let pid = unsafe { libc::syscall(libc::SYS_clone3, &raw const args, size_of::<libc::clone_args>()) };
         if pid >= 0 {
-            return pid as i32;
+            return (pid as i32, true);
         }
     }
     // SAFETY: the caller has one thread.
-    unsafe { libc::fork() }
+    (unsafe { libc::fork() }, false)
 }
 
 /// Runs in the child; never returns.
-unsafe fn run_child(pointers: &Pointers, program: &Program, parked: &Parked, parent: i32) -> ! {
+unsafe fn run_child(pointers: &Pointers, program: &Program, parked: &Parked, parent: i32, in_group: bool) -> ! {
     // SAFETY: only async-signal-safe calls on values made before the fork.
     unsafe {
         if libc::setsid() < 0 {
@@ -183,7 +186,7 @@ unsafe fn run_child(pointers: &Pointers, program: &Program, parked: &Parked, par
         if libc::getppid() != parent {
             libc::_exit(127);
         }
-        for join in &program.joins {
+        for join in program.unified.iter().filter(|_| !in_group).chain(&program.joins) {
             if !write_file(join.as_ptr(), b"0") {
                 fail(parked, Stage::Join);
             }

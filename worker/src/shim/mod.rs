@@ -94,6 +94,8 @@ pub(crate) fn lives_or_call_off(rank_folder: &Path) -> bool {
     if rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive).is_err() {
         return true;
     }
+    // Its control groups are still to be looked after. A copy: a second link would keep the specification valid.
+    let _ = std::fs::copy(&path, rank_folder.join(rank::SPEC_OFF));
     let _ = std::fs::remove_file(&path);
     false
 }

@@ -7,7 +7,7 @@ use super::signals::{Received, Signals, Timer};
 use super::spec::{ExitRecord, LaunchFault, ShimSpec, StoppedBy};
 use super::spool::{BUFFER_BYTES, Stream, Tail};
 use crate::layout::rank;
-use crate::lease;
+use crate::lease::Lease;
 use daemon::clock::boot_time;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::time::Timespec;
@@ -16,7 +16,7 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 use stores::spool::{SpoolBudget, SpoolWriter};
-use types::{RankEnd, RankExit, StreamKind, StreamLength};
+use types::{RankEnd, RankExit, StreamKind, StreamLength, Timestamp};
 
 /// How soon a full spool or a dying tree is looked at again.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
@@ -26,7 +26,7 @@ const DRAIN_MAX: Duration = Duration::from_secs(10);
 /// Runs one rank from start to recorded end.
 pub(super) fn run(spec: &ShimSpec) -> io::Result<()> {
     let room = Room::take(&spec.rank_folder)?;
-    let lease = File::open(&spec.lease)?;
+    let lease = Lease::watch(&spec.lease)?;
     let signals = Signals::new()?;
     let budget = SpoolBudget::of_disk(&spec.rank_folder).map_err(io::Error::other)?;
     let budget = SpoolBudget { bytes_per_stream_max: spec.spool_bytes_max, ..budget };
@@ -55,7 +55,10 @@ pub(super) fn run(spec: &ShimSpec) -> io::Result<()> {
         stopped_by: None,
     };
     let launched = shim.launch(ends);
-    if launched.is_ok() {
+    if shim.child != 0 {
+        if launched.is_err() {
+            shim.kill_at = Some(Duration::ZERO);
+        }
         shim.supervise()?;
     }
     let record = shim.finish(launched.err());
@@ -65,7 +68,7 @@ pub(super) fn run(spec: &ShimSpec) -> io::Result<()> {
 
 struct Shim<'a> {
     spec: &'a ShimSpec,
-    lease: File,
+    lease: Lease,
     timer: Timer,
     signals: Signals,
     spool: SpoolWriter,
@@ -74,7 +77,8 @@ struct Shim<'a> {
     tail: Tail,
     metrics: Metrics,
     child: i32,
-    exit: Option<RankExit>,
+    /// How it ended, and when its end was seen.
+    exit: Option<(RankExit, Timestamp)>,
     /// No descendant is left.
     all_gone: bool,
     /// When the grace ends; zero = now.
@@ -99,7 +103,7 @@ impl Shim<'_> {
             std::fs::write(file, value).map_err(|error| named("set", file, error))?;
         }
         let group = groups.unified.as_ref().map(File::open).transpose()?;
-        let program = Program::new(&self.spec.command, &self.spec.environment, &self.spec.folder, &groups.controllers)?;
+        let program = Program::new(&self.spec.command, &self.spec.environment, &self.spec.folder, groups)?;
         let null = File::open("/dev/null")?;
         let listener = if self.spec.listens { Some(child::copy_stdin()?) } else { None };
         let Ok([stdout, stderr, metrics]) = <[OwnedFd; 3]>::try_from(ends) else {
@@ -122,7 +126,7 @@ impl Shim<'_> {
             if received.child || self.exit.is_some() {
                 self.reap();
             }
-            if !self.all_gone && (self.exit.is_some() || self.kill_at == Some(Duration::ZERO)) {
+            if !self.all_gone && self.must_kill() {
                 self.kill_tree();
             }
             self.pump();
@@ -130,8 +134,15 @@ impl Shim<'_> {
         Ok(())
     }
 
+    /// What a rank leaves running when it ends is killed at once; while it is being stopped, its descendants have the grace
+    /// too: a shell may die of the signal while the program below it still saves its work.
+    fn must_kill(&self) -> bool {
+        let grace_runs = self.kill_at.is_some_and(|kill_at| kill_at > Duration::ZERO);
+        self.kill_at == Some(Duration::ZERO) || (self.exit.is_some() && !grace_runs)
+    }
+
     fn arm_timer(&mut self) -> io::Result<()> {
-        let lease = lease::read(&self.lease).unwrap_or(Duration::ZERO);
+        let lease = self.lease.deadline().unwrap_or(Duration::ZERO);
         self.timer.arm(self.kill_at.map_or(lease, |kill_at| kill_at.min(lease)))
     }
 
@@ -173,7 +184,7 @@ impl Shim<'_> {
     }
 
     fn lease_is_over(&self) -> bool {
-        lease::read(&self.lease).is_none_or(|deadline| deadline <= boot_time())
+        self.lease.deadline().is_none_or(|deadline| deadline <= boot_time())
     }
 
     fn stop(&mut self, by: StoppedBy, kill_at: Duration) {
@@ -199,7 +210,7 @@ impl Shim<'_> {
                     self.all_gone = io::Error::last_os_error().raw_os_error() == Some(libc::ECHILD);
                     return;
                 }
-                pid if pid == self.child => self.exit = Some(exit_of(status)),
+                pid if pid == self.child => self.exit = Some((exit_of(status), daemon::clock::now())),
                 _ => {}
             }
         }
@@ -207,12 +218,9 @@ impl Shim<'_> {
 
     /// One pass; processes that are born meanwhile are met by the next.
     fn kill_tree(&self) {
-        if !self.spec.groups.kill() {
-            crate::process::kill_all(&crate::process::descendants(std::process::id().cast_signed()));
-        } else if self.exit.is_some() {
-            // Descendants may have moved out of the group, if they had the right to.
-            crate::process::kill_all(&crate::process::descendants(std::process::id().cast_signed()));
-        }
+        self.spec.groups.kill();
+        // Descendants may have moved out of the group, if they had the right to.
+        crate::process::kill_all(&crate::process::descendants(std::process::id().cast_signed()));
     }
 
     fn pump(&mut self) {
@@ -232,7 +240,7 @@ impl Shim<'_> {
         }
         let exit = match (self.stopped_by, self.exit) {
             (Some(_), _) => RankExit::Stopped,
-            (None, Some(exit)) => exit,
+            (None, Some((exit, _))) => exit,
             (None, None) => RankExit::NotStarted,
         };
         let ended_well = exit == RankExit::Code(0) || exit == RankExit::Stopped;
@@ -241,7 +249,7 @@ impl Shim<'_> {
             rank: self.spec.rank,
             exit,
             out_of_memory: !ended_well && self.spec.groups.oom_kills() > 0,
-            ended: daemon::clock::now(),
+            ended: self.exit.map_or_else(daemon::clock::now, |(_, when)| when),
             stderr_tail: self.tail.text(),
             streams: lengths.to_vec(),
             final_metrics: self.metrics.last(),

@@ -19,6 +19,8 @@ struct There {
     refused: bool,
     /// It lacks bytes that are gone here and gets them from the others; nothing is sent until it is asked again.
     behind: bool,
+    /// It was behind: it is asked with one byte, until it has caught up.
+    asking: bool,
 }
 
 /// One stream.
@@ -46,7 +48,7 @@ impl Source {
     pub(super) fn connected(&mut self, coordinator: &str) {
         let released = self.released;
         let there = self.there.entry(coordinator.to_owned()).or_default();
-        *there = There { sent: there.acknowledged.max(released), in_flight: 0, behind: false, ..*there };
+        *there = There { sent: there.acknowledged.max(released), in_flight: 0, behind: false, asking: false, ..*there };
     }
 
     /// Nothing when all is sent to this coordinator, or enough is on its way.
@@ -57,8 +59,9 @@ impl Source {
             return None;
         }
         let on_the_way = there.sent.saturating_sub(there.acknowledged.max(self.released));
-        let more = there.sent < self.length && on_the_way < IN_FLIGHT_BYTES_MAX;
-        more.then(|| Next { offset: there.sent, bytes_max: chunk_bytes_max.min(self.length - there.sent) })
+        let (window, chunk) = if there.asking { (1, 1) } else { (IN_FLIGHT_BYTES_MAX, chunk_bytes_max) };
+        let more = there.sent < self.length && on_the_way < window;
+        more.then(|| Next { offset: there.sent, bytes_max: chunk.min(self.length - there.sent) })
     }
 
     /// An append went out; everything before `end` is sent.
@@ -78,14 +81,15 @@ impl Source {
             // Everything is answered: what is not there now was not taken.
             there.sent = length;
             there.behind = length < self.released;
+            there.asking &= there.behind;
         }
     }
 
-    /// Asks a coordinator that is behind again, by sending it what is still here: its answer tells how far it has come, and
-    /// what it does not take makes it ask the others.
+    /// Asks a coordinator that is behind again, by sending it a byte of what is still here: its answer tells how far it has
+    /// come, and what it does not take makes it ask the others.
     pub(super) fn ask_again(&mut self) {
         for there in self.there.values_mut().filter(|there| there.behind && there.in_flight == 0) {
-            there.behind = false;
+            (there.behind, there.asking) = (false, true);
             there.sent = there.acknowledged.max(self.released);
         }
     }
@@ -214,10 +218,11 @@ mod tests {
         // It does not count for more than it has, or nobody might have the rest.
         assert_eq!(source.on_a_majority(&[A.into()], 1), 40);
         source.ask_again();
-        assert_eq!(send(&mut source), (100, 100));
+        assert_eq!(send(&mut source), (100, 1));
+        assert_eq!(source.next(A, 100), None, "one question at a time");
         // Its peers have given it what is gone here.
-        source.acknowledged(A, 100);
-        assert_eq!(send(&mut source), (100, 100));
+        source.acknowledged(A, 101);
+        assert_eq!(send(&mut source), (101, 99));
     }
 
     #[test]
