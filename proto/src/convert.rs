@@ -19,6 +19,7 @@ const BACKOFF_DEFAULT: Millis = Millis(1_000);
 pub fn job_spec(wire: v1::JobSpec) -> Result<JobSpec, InvalidMessage> {
     let mut faults = Vec::new();
     check_sizes(&wire, &mut faults);
+    check_amounts(&wire, &mut faults);
     let gang = gang(wire.gang.unwrap_or_default(), &mut faults);
     let code = wire.code.and_then(|code| code_snapshot(code, &mut faults));
     let inputs = wire
@@ -97,6 +98,27 @@ fn check_sizes(wire: &v1::JobSpec, faults: &mut Vec<String>) {
     }
 }
 
+fn check_amounts(wire: &v1::JobSpec, faults: &mut Vec<String>) {
+    let gang = wire.gang.clone().unwrap_or_default();
+    for (what, value, max) in [
+        ("timeout_ms", wire.timeout_ms, Limits::TIMEOUT_MS_MAX),
+        ("grace_ms", wire.grace_ms, Limits::WAIT_MS_MAX),
+        ("restart_backoff_ms", wire.restart_backoff_ms, Limits::WAIT_MS_MAX),
+        ("max_restarts", wire.max_restarts.into(), Limits::RESTARTS_MAX.into()),
+        ("priority (without its sign)", wire.priority.unsigned_abs().into(), Limits::PRIORITY_MAX.into()),
+        ("gang.cpus_per_rank", gang.cpus_per_rank.into(), Limits::CPUS_PER_RANK_MAX.into()),
+        ("gang.gpus_per_rank", gang.gpus_per_rank.into(), Limits::GPUS_PER_RANK_MAX.into()),
+        ("gang.memory_bytes_per_rank", gang.memory_bytes_per_rank, Limits::MEMORY_BYTES_PER_RANK_MAX),
+    ] {
+        if value > max {
+            faults.push(format!("{what} is {value}; at most {max} is allowed"));
+        }
+    }
+    if wire.queue.len() > Limits::QUEUE_BYTES_MAX || wire.queue.chars().any(char::is_control) {
+        faults.push(format!("queue must have at most {} bytes and no control characters", Limits::QUEUE_BYTES_MAX));
+    }
+}
+
 fn is_port_name(name: &str) -> bool {
     !name.is_empty()
         && name.len() <= 255
@@ -125,6 +147,15 @@ fn gang(wire: v1::Gang, faults: &mut Vec<String>) -> GangSpec {
         distribution,
         spread: wire.spread,
     };
+    if let Distribution::TensorFlow { worker_count, parameter_server_count } = gang.distribution
+        && worker_count.saturating_add(parameter_server_count) > gang.world_size()
+    {
+        faults.push(format!(
+            "the gang has {} ranks, too few for {worker_count} TensorFlow workers and {parameter_server_count} \
+             parameter servers",
+            gang.world_size()
+        ));
+    }
     if gang.world_size() > Limits::RANKS_MAX {
         faults.push(format!("the gang has {} ranks; at most {} are allowed", gang.world_size(), Limits::RANKS_MAX));
     }
@@ -262,7 +293,10 @@ mod tests {
         bad.inputs.insert("1x".into(), v1::Input::default());
         bad.gang = Some(v1::Gang { instances: 100_000, ..Default::default() });
         bad.code = Some(v1::CodeSnapshot::default());
+        bad.grace_ms = u64::MAX;
+        bad.priority = i32::MIN;
+        bad.queue = "x".repeat(64);
         let faults = job_spec(bad).unwrap_err().0;
-        assert_eq!(faults.len(), 5, "{faults:?}");
+        assert_eq!(faults.len(), 8, "{faults:?}");
     }
 }

@@ -12,6 +12,22 @@ impl Limits {
     pub const COMMAND_BYTES_MAX: usize = 16 * 1024;
     /// Entries in each map of a job (inputs, outputs, variables, tags).
     pub const MAP_ENTRIES_MAX: usize = 256;
+    /// GPUs that one rank may ask for.
+    pub const GPUS_PER_RANK_MAX: u32 = 128;
+    /// CPU slots that one rank may ask for.
+    pub const CPUS_PER_RANK_MAX: u32 = 4_096;
+    /// Bytes of memory that one rank may ask for: 1 PiB.
+    pub const MEMORY_BYTES_PER_RANK_MAX: u64 = 1 << 50;
+    /// Priority, to both sides of 0.
+    pub const PRIORITY_MAX: u32 = 1_000_000;
+    /// Further attempts of a job.
+    pub const RESTARTS_MAX: u32 = 1_000_000;
+    /// Longest grace, and longest first back-off, in milliseconds: 1 hour.
+    pub const WAIT_MS_MAX: u64 = 3_600_000;
+    /// Longest time limit in milliseconds: 10 years, so that sums with wall-clock time stay far from their ends.
+    pub const TIMEOUT_MS_MAX: u64 = 315_360_000_000;
+    /// Bytes of a queue's name.
+    pub const QUEUE_BYTES_MAX: usize = 63;
     /// Bytes of one chunk of a blob or stream on the wire.
     pub const CHUNK_BYTES_MAX: usize = 256 * 1024;
     /// Bytes of one gRPC message.

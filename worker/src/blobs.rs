@@ -59,6 +59,14 @@ impl TransferError {
         matches!(self, TransferError::Scan(Link(_) | TooManyBytes { .. } | TooManyEntries { .. } | Tree(_)))
     }
 
+    fn is_disk_full(&self) -> bool {
+        match self {
+            TransferError::Store(error) => error.is_disk_full(),
+            TransferError::Materialise(error) => error.is_disk_full(),
+            _ => false,
+        }
+    }
+
     /// With its causes, for people.
     pub(crate) fn chain(&self) -> String {
         let mut text = self.to_string();
@@ -102,7 +110,7 @@ impl Blobs {
     /// Makes the folder `destination`, which is not there yet, from the tree of that hash.
     pub(crate) async fn materialise(&self, hash: ContentHash, destination: PathBuf) -> Result<Tree, TransferError> {
         let tree = self.tree(hash).await?;
-        for _ in 0..2 {
+        for round in 0..3 {
             match self.make(tree.clone(), destination.clone()).await {
                 Err(TransferError::Materialise(MaterialiseError::Missing(hashes))) => self.fetch(hashes).await?,
                 // The cached copy went bad: another one is fetched.
@@ -111,10 +119,29 @@ impl Blobs {
                     self.cache.remove(&hash)?;
                     self.fetch(vec![hash]).await?;
                 }
+                Err(error) if round == 0 && error.is_disk_full() => self.empty_cache(&error).await?,
                 made => return made.map(|()| tree),
             }
         }
         self.make(tree.clone(), destination).await.map(|()| tree)
+    }
+
+    /// Old code and data give way to what is needed now. Members that are being prepared fetch again what they lack.
+    async fn empty_cache(&self, why: &TransferError) -> Result<(), TransferError> {
+        tracing::warn!(error = %why.chain(), "the disk is full: the cache is emptied");
+        let cache = self.cache.clone();
+        let emptied = tokio::task::spawn_blocking(move || {
+            loop {
+                let some = cache.list(None, HASHES_AT_ONCE)?;
+                if some.is_empty() {
+                    return Ok(());
+                }
+                for hash in some {
+                    cache.remove(&hash)?;
+                }
+            }
+        });
+        emptied.await.map_err(|_| TransferError::Lost)?
     }
 
     async fn make(&self, tree: Tree, destination: PathBuf) -> Result<(), TransferError> {
@@ -162,6 +189,10 @@ impl Blobs {
             for address in coordinators {
                 match self.fetch_from(&address, &hashes).await {
                     Ok(()) => return Ok(()),
+                    Err(fault) if round == 0 && fault.is_disk_full() => {
+                        self.empty_cache(&fault).await?;
+                        error = fault;
+                    }
                     Err(fault @ TransferError::Store(_)) => return Err(fault),
                     Err(fault) => {
                         tracing::debug!(%address, error = %fault.chain(), "blobs not fetched");

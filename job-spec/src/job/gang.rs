@@ -22,21 +22,21 @@ const EXTRAS: [&str; 10] = [
 ];
 
 /// GPUs one rank may ask for: the largest machines have 16, boards in one address space 72.
-const GPUS_MAX: i64 = 128;
+const GPUS_MAX: i64 = Limits::GPUS_PER_RANK_MAX as i64;
 /// CPU slots one rank may ask for.
-const CPUS_MAX: i64 = 4_096;
+const CPUS_MAX: i64 = Limits::CPUS_PER_RANK_MAX as i64;
 /// Least memory a rank can be held to: below it not even the shell starts.
 const MEMORY_BYTES_MIN: u64 = 1 << 20;
 /// Most memory a rank may ask for: 1 PiB.
-const MEMORY_BYTES_MAX: u64 = 1 << 50;
+const MEMORY_BYTES_MAX: u64 = Limits::MEMORY_BYTES_PER_RANK_MAX;
 /// Bounds of the priority.
-const PRIORITY_MAX: i64 = 1_000_000;
+const PRIORITY_MAX: i64 = Limits::PRIORITY_MAX as i64;
 /// Most restarts.
-const RESTARTS_MAX: i64 = 1_000_000;
+const RESTARTS_MAX: i64 = Limits::RESTARTS_MAX as i64;
 /// Longest grace or first back-off: 1 hour. The least is what a timer can tell apart.
-const WAIT_MS: std::ops::RangeInclusive<u64> = 1..=3_600_000;
+const WAIT_MS: std::ops::RangeInclusive<u64> = 1..=Limits::WAIT_MS_MAX;
 /// Longest name of a queue in bytes.
-const QUEUE_BYTES_MAX: usize = 63;
+const QUEUE_BYTES_MAX: usize = Limits::QUEUE_BYTES_MAX;
 
 /// What stands under `x-muster` and does not belong to the gang.
 pub(super) struct Extras {

@@ -64,6 +64,17 @@ pub enum MaterialiseError {
     Stopped,
 }
 
+impl MaterialiseError {
+    /// Room was missing: try again when some was made.
+    pub fn is_disk_full(&self) -> bool {
+        match self {
+            Self::File(error) => error.is_disk_full(),
+            Self::Blob(error) => error.is_disk_full(),
+            _ => false,
+        }
+    }
+}
+
 /// Makes the folder `destination` (its parent is there, it is not) with the tree's files. Not flushed: after a crash of
 /// the machine it is made again.
 pub fn materialise(
