@@ -1,0 +1,67 @@
+//! The benchmarks: each measures the program as it is released, beside its peers, in one run on one machine.
+//!
+//! Systems take turns (A, B, A, B), so that a neighbour who takes the machine takes it from all. A peer that is not installed
+//! is named in the notes; it does not make the benchmark fail. What a figure includes stands beside it.
+
+mod control_plane;
+mod etcd;
+mod failover;
+mod footprint;
+mod gang_start;
+mod hyperqueue;
+mod machine;
+mod peer;
+mod report;
+mod slurm;
+mod stats;
+mod throughput;
+
+pub use report::{Report, Table};
+
+use std::path::PathBuf;
+
+/// What is measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Name {
+    /// Acknowledged submits a second, beside etcd's puts
+    ControlPlane,
+    /// From the death of the leader to the next acknowledged submit, and what a planned hand-over costs
+    Failover,
+    /// From submit to all four ranks of a gang running, beside Slurm and HyperQueue
+    GangStart,
+    /// 1,000 separate jobs submitted and finished, beside HyperQueue, Slurm and plain processes
+    Throughput,
+    /// Memory of idle daemons, size of the program
+    Footprint,
+}
+
+/// How it is measured.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Options {
+    /// The released program
+    #[arg(long, value_name = "FILE")]
+    pub muster: PathBuf,
+    /// Folder for the data of all systems, on the disk that is to be measured
+    #[arg(long, value_name = "DIR")]
+    pub dir: PathBuf,
+    /// Rounds, jobs or kills; each benchmark has its own usual number
+    #[arg(long, value_name = "N")]
+    pub count: Option<usize>,
+    /// Leaves the peers out
+    #[arg(long)]
+    pub alone: bool,
+}
+
+/// Measures.
+pub async fn run(name: Name, options: &Options) -> anyhow::Result<Report> {
+    let mut report = Report::new(name);
+    match name {
+        Name::ControlPlane => control_plane::run(options, &mut report).await?,
+        Name::Failover => failover::run(options, &mut report).await?,
+        Name::GangStart => gang_start::run(options, &mut report).await?,
+        Name::Throughput => throughput::run(options, &mut report).await?,
+        Name::Footprint => footprint::run(options, &mut report).await?,
+    }
+    report.machine = machine::describe(&options.dir);
+    Ok(report)
+}

@@ -1,0 +1,20 @@
+//! Whole clusters, as real processes of the program, through its command, its SDK and its wire.
+//!
+//! One program of many modules: each file under `tests/` that cargo sees is linked anew.
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+mod api;
+mod bad_input;
+mod frameworks;
+mod jobs;
+mod leaders;
+mod logs;
+mod members;
+mod ranks;
+mod results;
+mod scheduling;
+mod spool;
+mod support;
+mod time;
+mod versions;
+mod workers;

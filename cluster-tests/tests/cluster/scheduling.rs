@@ -1,0 +1,109 @@
+//! Who starts when and where: order, reasons, cordon and drain.
+
+use crate::support::{alone, line_in};
+use cluster_tests::{Cluster, PATIENCE, Shape, gang, spec, until};
+use types::{JobId, JobPhase, JobSpec};
+
+/// A gang that takes both workers of one slot, until the file is there.
+fn whole_cluster(cluster: &Cluster, name: &str, gate: &str) -> JobSpec {
+    let folder = cluster.folder().display();
+    let mut job = gang(
+        2,
+        &format!(
+            "test $MUSTER_RANK = 0 && echo {name} >> {folder}/order; while [ ! -e {folder}/{gate} ]; do sleep 0.02; done"
+        ),
+    );
+    job.display_name = name.into();
+    job
+}
+
+#[tokio::test]
+async fn higher_priority_goes_first_and_equals_in_order_of_submission() {
+    alone(Shape::new(1, 2).cpus(1), async |cluster| {
+        let client = cluster.client();
+        let first = client.submit(&whole_cluster(cluster, "first", "gate")).await?;
+        cluster.until_phase(first, JobPhase::Running).await?;
+        let mut jobs = Vec::new();
+        for (name, priority) in [("low", -1), ("one", 0), ("two", 0), ("high", 5)] {
+            let mut job = whole_cluster(cluster, name, "gate");
+            job.priority = priority;
+            jobs.push(client.submit(&job).await?);
+        }
+        explained(cluster, &jobs).await?;
+        std::fs::write(cluster.folder().join("gate"), "")?;
+        for job in jobs {
+            assert_eq!(cluster.ended(job).await?.summary.unwrap_or_default().phase, "Completed");
+        }
+        assert_eq!(std::fs::read_to_string(cluster.folder().join("order"))?, "first\nhigh\none\ntwo\nlow\n");
+        Ok(())
+    })
+    .await;
+}
+
+/// `jobs` are low, one, two, high, all waiting.
+async fn explained(cluster: &Cluster, jobs: &[JobId]) -> anyhow::Result<()> {
+    let explain = async |job: JobId| cluster.muster(&["jobs", "explain", &job.to_string(), "-o", "json"]).await?.json();
+    let (low, two, high) = (explain(jobs[0]).await?, explain(jobs[2]).await?, explain(jobs[3]).await?);
+    assert_eq!((high["position"].as_u64(), low["position"].as_u64()), (Some(1), Some(4)), "{high} {low}");
+    let ahead: Vec<u64> = two["ahead"].as_array().into_iter().flatten().filter_map(serde_json::Value::as_u64).collect();
+    assert_eq!(ahead, [jobs[3].0, jobs[1].0], "{two}");
+    assert!(high["summary"].as_str().unwrap_or_default().contains("2 instances"), "{high}");
+    let pending = cluster.muster(&["jobs", "list", "--pending", "-o", "json"]).await?.json()?;
+    assert_eq!(pending["jobs"].as_array().map(Vec::len), Some(4));
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_cordoned_worker_gets_nothing_new_and_keeps_what_it_runs() {
+    alone(Shape::new(1, 2).cpus(1), async |cluster| {
+        let client = cluster.client();
+        let folder = cluster.folder().display().to_string();
+        let running = client.submit(&whole_cluster(cluster, "running", "gate")).await?;
+        cluster.until_phase(running, JobPhase::Running).await?;
+        cluster.muster(&["workers", "cordon", "worker-1"]).await?.good()?;
+        let shown = cluster.muster(&["workers", "show", "worker-1", "-o", "json"]).await?.json()?;
+        assert_eq!(shown["state"], "cordoned");
+        std::fs::write(format!("{folder}/gate"), "")?;
+        assert_eq!(cluster.ended(running).await?.attempts.len(), 1);
+
+        let waiting = client.submit(&gang(2, "true")).await?;
+        let small = client.submit(&spec("echo $MUSTER_WORKER")).await?;
+        assert_eq!(cluster.ended(small).await?.summary.unwrap_or_default().workers, ["worker-2"]);
+        let why = client.explain(waiting).await?;
+        assert_eq!(why.phase, "Queued");
+        let text = format!("{} {:?} {:?}", why.summary, why.details, why.hints);
+        assert!(text.contains("worker-1") || text.contains("cordon"), "{text}");
+        cluster.muster(&["workers", "uncordon", "worker-1"]).await?.good()?;
+        assert_eq!(cluster.ended(waiting).await?.summary.unwrap_or_default().phase, "Completed");
+        Ok(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_drained_worker_is_empty_and_its_job_goes_on_elsewhere() {
+    alone(Shape::new(1, 2).cpus(1), async |cluster| {
+        let folder = cluster.folder().display().to_string();
+        let command = format!(
+            "trap 'echo asked to stop; exit 143' TERM; echo $MUSTER_WORKER > {folder}/at-$MUSTER_ATTEMPT; \
+             test $MUSTER_ATTEMPT = 2 && exit 0; while :; do sleep 0.05; done"
+        );
+        // No restart is allowed: a drain is not the job's fault and takes none.
+        let job = cluster.client().submit(&spec(&command)).await?;
+        let at = line_in(&cluster.folder().join("at-1")).await?;
+        cluster.muster(&["workers", "drain", &at, "--wait"]).await?.good()?;
+        let ended = cluster.ended(job).await?;
+        assert_eq!(ended.summary.unwrap_or_default().phase, "Completed");
+        assert_eq!((ended.attempts.len(), ended.attempts[0].cause_kind.as_str()), (2, "drained"));
+        assert_ne!(line_in(&cluster.folder().join("at-2")).await?, at);
+        let logs = cluster.muster(&["logs", &job.to_string(), "--attempt", "1"]).await?.good()?;
+        assert_eq!(logs.stdout, "asked to stop\n");
+        let client = cluster.client();
+        until("the drained worker to be empty", PATIENCE, async || {
+            let workers = client.workers().await.ok()?;
+            workers.iter().any(|worker| worker.name == at && worker.jobs.is_empty()).then_some(())
+        })
+        .await
+    })
+    .await;
+}

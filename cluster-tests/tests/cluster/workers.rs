@@ -1,0 +1,79 @@
+//! Workers that die: their daemon alone, or for good.
+
+use crate::support::{alone, is_alive, line_in};
+use cluster_tests::{Shape, spec};
+use rustix::process::Signal;
+use types::JobPhase;
+
+#[tokio::test]
+async fn a_daemon_that_comes_back_adopts_its_ranks() {
+    alone(Shape::new(1, 1), async |cluster| {
+        let folder = cluster.folder().display().to_string();
+        let command = format!(
+            "echo $$ > {folder}/pid; echo before; while [ ! -e {folder}/back ]; do sleep 0.02; done; echo after; exit 5"
+        );
+        let job = cluster.client().submit(&spec(&command)).await?;
+        let pid: i32 = line_in(&cluster.folder().join("pid")).await?.parse()?;
+        cluster.until_phase(job, JobPhase::Running).await?;
+        cluster.worker("worker-1")?.kill()?;
+        cluster.restart_worker("worker-1")?;
+        cluster.until_ready(1).await?;
+        assert!(is_alive(pid));
+        std::fs::write(format!("{folder}/back"), "")?;
+        let ended = cluster.ended(job).await?;
+        // The very attempt, with the exit code and every byte from before and after.
+        assert_eq!((ended.attempts.len(), ended.attempts[0].ranks[0].exit_code), (1, Some(5)));
+        assert_eq!(cluster.muster(&["logs", &job.to_string()]).await?.good()?.stdout, "before\nafter\n");
+        Ok(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_orderly_stop_keeps_ranks_for_the_next_daemon() {
+    alone(Shape::new(1, 1), async |cluster| {
+        let folder = cluster.folder().display().to_string();
+        let command = format!("echo $$ > {folder}/pid; while [ ! -e {folder}/back ]; do sleep 0.02; done");
+        let job = cluster.client().submit(&spec(&command)).await?;
+        let pid: i32 = line_in(&cluster.folder().join("pid")).await?.parse()?;
+        let daemon = cluster.worker("worker-1")?;
+        daemon.signal(Signal::TERM)?;
+        let status =
+            cluster_tests::until("the daemon to end", cluster_tests::PATIENCE, async || daemon.ended().ok().flatten());
+        assert_eq!(status.await?.code(), Some(0));
+        assert!(is_alive(pid));
+        cluster.restart_worker("worker-1")?;
+        std::fs::write(format!("{folder}/back"), "")?;
+        let ended = cluster.ended(job).await?;
+        assert_eq!((ended.attempts.len(), ended.summary.unwrap_or_default().phase.as_str()), (1, "Completed"));
+        Ok(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_gang_of_a_lost_worker_starts_elsewhere_when_its_ranks_are_surely_dead() {
+    alone(Shape::new(1, 2).cpus(1), async |cluster| {
+        let folder = cluster.folder().display().to_string();
+        // The second attempt looks whether any rank of the first still runs (LEASE-1): all share this machine.
+        let command = format!(
+            "for pid in $(cat {folder}/first 2>/dev/null); do kill -0 $pid 2>/dev/null && echo alive $pid; done; \
+             if [ $MUSTER_ATTEMPT = 1 ]; then echo $$ >> {folder}/first; echo $MUSTER_WORKER > {folder}/at; exec sleep 1000; fi; \
+             echo second on $MUSTER_WORKER"
+        );
+        let job = cluster.client().submit(&spec(&command)).await?;
+        let at = line_in(&cluster.folder().join("at")).await?;
+        cluster.worker(&at)?.kill()?;
+        let ended = cluster.ended(job).await?;
+        assert_eq!(ended.summary.clone().unwrap_or_default().phase, "Completed", "{:?}", ended.summary);
+        assert_eq!((ended.attempts.len(), ended.attempts[0].cause_kind.as_str()), (2, "worker_lost"));
+        let other = if at == "worker-1" { "worker-2" } else { "worker-1" };
+        let logs = cluster.muster(&["logs", &job.to_string(), "--stream", "stdout", "--attempt", "2"]).await?.good()?;
+        assert_eq!(logs.stdout, format!("second on {other}\n"));
+        assert_eq!(cluster.processes_of(job), [0_i32; 0]);
+        // And the worker itself comes back as if nothing had been.
+        cluster.restart_worker(&at)?;
+        cluster.until_ready(2).await
+    })
+    .await;
+}
