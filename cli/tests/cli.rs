@@ -86,13 +86,23 @@ fn without_a_cluster_it_is_4_with_every_address_and_a_hint() {
 fn a_bad_job_file_is_2_with_all_its_faults_before_any_call() {
     let home = tempfile::tempdir().unwrap();
     let job = home.path().join("job.yml");
-    std::fs::write(&job, "comand: echo\nresources:\n  instance_cout: 2\ncode: ./missing\n").unwrap();
+    let inputs = "inputs:\n  one: {type: uri_file, path: absent.csv}\n  two: {path: job.yml}\n  three: {type: uri_folder, path: .}\n";
+    let text = format!("comand: echo\nresources:\n  instance_cout: 2\ncode: ./missing\n{inputs}");
+    std::fs::write(&job, text).unwrap();
     let output = muster(home.path(), &["submit", job.to_str().unwrap(), "--coordinators", &dead_address()]);
     let text = stderr(&output);
     assert_eq!(output.status.code(), Some(2), "{text}");
     for part in ["job.yml:1:", "comand", "job.yml:3:", "instance_cout", "\"instance_count\""] {
         assert!(text.contains(part), "{part} in {text}");
     }
+    // What the disk lacks is said in the same go, in the order of the file.
+    for (line, what) in
+        [(4, "missing\" does not exist"), (6, "absent.csv\" does not exist"), (7, "job.yml\" is a file")]
+    {
+        let place = format!("job.yml:{line}:");
+        assert!(text.lines().any(|said| said.contains(&place) && said.contains(what)), "{place} {what} in {text}");
+    }
+    assert!(!text.contains("job.yml:8:"), "{text}");
     let missing = muster(home.path(), &["submit", "/no/such/job.yml"]);
     assert_eq!(missing.status.code(), Some(2));
     assert!(stderr(&missing).contains("/no/such/job.yml"));

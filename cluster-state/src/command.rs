@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use types::{
     AttemptSecret, Availability, CheckpointRef, ClusterId, EndCause, Endpoint, JobId, JobPhase, JobSpec, LogIndex,
-    MemberEnd, MemberKey, Placement, RequestId, Token, WorkerId, WorkerInstance, WorkerRegistration,
+    MemberEnd, MemberKey, Placement, RequestId, Token, WorkerId, WorkerRegistration,
 };
 
 /// One change. Effects of none happen here: leaders' loops look at the tables and act.
@@ -43,8 +43,8 @@ pub enum Command {
     LoseWorker {
         /// Which.
         worker: WorkerId,
-        /// Which life of it; a newer one is not lost by an old message.
-        instance: WorkerInstance,
+        /// The entry by which it last registered; one that has registered again since is not lost by an old message.
+        registered_by: LogIndex,
     },
     /// Places gangs. Re-checked whole on today's tables: taken whole or refused whole.
     CommitPlan {

@@ -28,5 +28,5 @@ mod tests;
 pub use command::{Command, Outcome, PlannedGang, Refusal};
 pub use job::{Attempt, Job, JobOutput, SavedCheckpoint};
 pub use state::State;
-pub use transitions::cause_of;
+pub use transitions::{cause_of, first_failed};
 pub use worker::{Held, Worker};

@@ -1,7 +1,9 @@
 //! What a member's end does to its attempt and what the attempt's end does to its job.
 
 use crate::{Attempt, Job, JobOutput, State};
-use types::{AttemptPhase, EndCause, JobId, JobPhase, LogIndex, MemberEnd, Millis, RankExit, Timestamp, WorkerId};
+use types::{
+    AttemptPhase, EndCause, JobId, JobPhase, LogIndex, MemberEnd, Millis, RankEnd, RankExit, Timestamp, WorkerId,
+};
 
 /// Longest wait before a restart.
 const BACKOFF_MAX: Millis = Millis(300_000);
@@ -36,12 +38,7 @@ pub fn cause_of(worker: &WorkerId, end: &MemberEnd) -> Option<EndCause> {
         MemberEnd::Unknown => return Some(EndCause::WorkerLost { worker: worker.clone() }),
         MemberEnd::Exited { ranks, .. } => ranks,
     };
-    // The first to fail is the one at fault; those after it mostly fell with it.
-    let failed = ranks
-        .iter()
-        .filter(|rank| !matches!(rank.exit, RankExit::Code(0) | RankExit::Stopped | RankExit::NotStarted))
-        .min_by_key(|rank| (rank.ended, rank.rank));
-    if let Some(rank) = failed {
+    if let Some(rank) = first_failed(ranks) {
         if rank.out_of_memory {
             return Some(EndCause::OutOfMemory { rank: rank.rank, worker: worker.clone() });
         }
@@ -60,6 +57,14 @@ pub fn cause_of(worker: &WorkerId, end: &MemberEnd) -> Option<EndCause> {
     }
     // Stopped though nobody here asked: the worker's own lease ended, or it was told to by an operator.
     ranks.iter().any(|rank| rank.exit != RankExit::Code(0)).then(|| EndCause::WorkerLost { worker: worker.clone() })
+}
+
+/// The rank at fault: the first to fail, for those after it mostly fell with it.
+pub fn first_failed(ranks: &[RankEnd]) -> Option<&RankEnd> {
+    ranks
+        .iter()
+        .filter(|rank| !matches!(rank.exit, RankExit::Code(0) | RankExit::Stopped | RankExit::NotStarted))
+        .min_by_key(|rank| (rank.ended, rank.rank))
 }
 
 /// Ends the attempt if no member is left, and moves its job on. Call after a member's end was recorded.

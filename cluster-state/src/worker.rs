@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
-use types::{Availability, Member, MemberKey, RankResources, Timestamp, WorkerRegistration};
+use types::{Availability, LogIndex, Member, MemberKey, RankResources, Timestamp, WorkerRegistration};
 
 /// A known worker.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -15,6 +15,8 @@ pub struct Worker {
     pub lost: bool,
     /// When it registered first.
     pub registered: Timestamp,
+    /// The entry by which it registered last.
+    pub registered_by: LogIndex,
     /// What is taken.
     pub held: Held,
 }
@@ -62,6 +64,11 @@ impl Worker {
     pub fn devices_free(&self) -> impl Iterator<Item = u32> + '_ {
         let devices = &self.registration.inventory.devices;
         devices.iter().filter(|d| d.healthy && !self.held.devices.contains_key(&d.index)).map(|d| d.index)
+    }
+
+    /// Number of devices that can be placed on, held or not.
+    pub fn devices_healthy(&self) -> u32 {
+        self.registration.inventory.devices.iter().filter(|device| device.healthy).count() as u32
     }
 
     /// Gives `member` what it needs, or says why it cannot.

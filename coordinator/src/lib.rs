@@ -15,6 +15,8 @@ mod observe;
 pub mod raft;
 mod run;
 pub mod store;
+#[cfg(test)]
+mod testing;
 
 pub use config::{Config, ConfigError, Start};
 pub use run::{Error, run};

@@ -1,7 +1,9 @@
-//! What this coordinator counts, for Prometheus: base units, outcomes by kind; gauges are filled in when they are read.
+//! What this coordinator counts, for Prometheus: base units, labels that say what they tell apart; gauges are filled in when
+//! they are read.
 
 use crate::api::wire;
 use crate::raft::{Node, Role};
+use cluster_state::State;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -18,14 +20,24 @@ struct Call {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Labelled {
-    kind: String,
+struct Proposal {
+    outcome: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct JobsIn {
+    phase: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct WorkersIn {
+    state: &'static str,
 }
 
 /// Counters and histograms; cheap to update from any task.
 pub(crate) struct Observed {
     calls: Family<Call, Counter>,
-    proposals: Family<Labelled, Counter>,
+    proposals: Family<Proposal, Counter>,
     telemetry_bytes: Counter,
     queue_wait: Histogram,
     cycle: Histogram,
@@ -49,7 +61,7 @@ impl Observed {
 
     /// A command of the API came back from the log.
     pub(crate) fn proposal(&self, outcome: &str) {
-        self.proposals.get_or_create(&Labelled { kind: outcome.to_owned() }).inc();
+        self.proposals.get_or_create(&Proposal { outcome: outcome.to_owned() }).inc();
     }
 
     /// Bytes of streams were flushed here.
@@ -95,11 +107,7 @@ impl Observed {
 
 fn gauges(registry: &mut Registry, node: &Node) {
     let status = node.status().borrow().clone();
-    let mut set = |name: &str, help: &str, value: u64| {
-        let gauge: Gauge = Gauge::default();
-        gauge.set(i64::try_from(value).unwrap_or(i64::MAX));
-        registry.register(name, help, gauge);
-    };
+    let mut set = |name: &str, help: &str, value: u64| gauge(registry, name, help, value);
     set("raft_term", "Present term", status.term);
     set("raft_is_leader", "1 when this coordinator leads", u64::from(status.role == Role::Leader));
     set("raft_has_leader", "1 when a leader is known", u64::from(status.leader.is_some()));
@@ -112,21 +120,83 @@ fn gauges(registry: &mut Registry, node: &Node) {
         status.committed.saturating_sub(status.applied),
     );
     set("raft_snapshot_index", "Last entry in the newest snapshot", status.snapshot);
-    let state = node.state();
-    let totals = wire::totals(&state);
-    set("cpus", "CPU slots of all workers that are not lost", totals.cpus_total.into());
-    set("cpus_used", "CPU slots held by ranks", totals.cpus_used.into());
-    set("devices", "GPUs of all workers that are not lost", totals.devices_total.into());
-    set("devices_used", "GPUs held by ranks", totals.devices_used.into());
-    let workers: Family<Labelled, Gauge> = Family::default();
-    for (kind, count) in [("ready", totals.ready), ("lost", totals.lost), ("closed", totals.closed)] {
-        workers.get_or_create(&Labelled { kind: kind.to_owned() }).set(count.into());
+    state_gauges(registry, &node.state());
+}
+
+fn gauge(registry: &mut Registry, name: &str, help: &str, value: u64) {
+    let gauge: Gauge = Gauge::default();
+    gauge.set(i64::try_from(value).unwrap_or(i64::MAX));
+    registry.register(name, help, gauge);
+}
+
+/// What the tables say.
+fn state_gauges(registry: &mut Registry, state: &State) {
+    let totals = wire::totals(state);
+    let mut set = |name: &str, help: &str, value: u32| gauge(registry, name, help, value.into());
+    set("cpus", "CPU slots of all workers that are not lost", totals.cpus_total);
+    set("cpus_used", "CPU slots held by ranks", totals.cpus_used);
+    set("devices", "Healthy GPUs of all workers that are not lost", totals.devices_total);
+    set("devices_used", "GPUs held by ranks", totals.devices_used);
+    set("devices_free", "Healthy GPUs that no rank holds", totals.devices_free);
+    let workers: Family<WorkersIn, Gauge> = Family::default();
+    for (state, count) in [("ready", totals.ready), ("lost", totals.lost), ("closed", totals.closed)] {
+        workers.get_or_create(&WorkersIn { state }).set(count.into());
     }
     registry.register("workers", "Workers by state", workers);
-    let jobs: Family<Labelled, Gauge> = Family::default();
+    let jobs: Family<JobsIn, Gauge> = Family::default();
     for phase in types::JobPhase::ALL {
         let count = state.phases().get(&phase).copied().unwrap_or(0);
-        jobs.get_or_create(&Labelled { kind: phase.name().to_owned() }).set(i64::try_from(count).unwrap_or(i64::MAX));
+        jobs.get_or_create(&JobsIn { phase: phase.name() }).set(i64::try_from(count).unwrap_or(i64::MAX));
     }
     registry.register("jobs", "Jobs by phase", jobs);
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::testing::Tables;
+
+    #[test]
+    fn gauges_of_the_tables_count_what_can_be_placed_on() {
+        let mut tables = Tables::default();
+        tables.worker("a", 4, &[true, true, false]);
+        tables.worker("b", 2, &[]);
+        tables.worker("c", 8, &[true]);
+        tables.lose("c");
+        tables.cordon("b");
+        tables.submit(|spec| spec.gang.per_rank.gpus = 1);
+        tables.plan();
+        tables.submit(|spec| spec.gang.per_rank.gpus = 9);
+        let mut registry = Registry::with_prefix("muster");
+        state_gauges(&mut registry, &tables.state);
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
+        for line in [
+            "muster_cpus 6",
+            "muster_cpus_used 1",
+            "muster_devices 2",
+            "muster_devices_used 1",
+            "muster_devices_free 1",
+            "muster_workers{state=\"ready\"} 1",
+            "muster_workers{state=\"closed\"} 1",
+            "muster_workers{state=\"lost\"} 1",
+            "muster_jobs{phase=\"Running\"} 1",
+            "muster_jobs{phase=\"Queued\"} 1",
+            "muster_jobs{phase=\"Failed\"} 0",
+        ] {
+            assert!(text.lines().any(|found| found == line), "{line} in {text}");
+        }
+    }
+
+    #[test]
+    fn proposals_are_told_apart_by_outcome() {
+        let observed = Observed::new();
+        observed.proposal("applied");
+        let mut registry = Registry::with_prefix("muster");
+        registry.register("proposals", "x", observed.proposals.clone());
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
+        assert!(text.contains("muster_proposals_total{outcome=\"applied\"} 1"), "{text}");
+    }
 }

@@ -5,7 +5,7 @@
 //! ```
 //!
 //! `parse` is pure: text in, values out. Only `snapshot` (behind `resolve`) reads files and runs `git`.
-//! Both report every fault they can find in one go, each with its place in the file.
+//! `prepare` is both in one, and reports every fault that it can find in one go, each with its place in the file.
 
 mod distance;
 mod expression;
@@ -21,6 +21,7 @@ pub use faults::{Fault, Faults};
 pub use snapshot::{Prepared, Upload, UploadSource, resolve};
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use types::{InputKind, JobSpec};
 
 /// Longest job file in bytes: five times what the largest job needs, so comments are free.
@@ -66,20 +67,36 @@ pub struct DataInput {
 
 /// Reads the text of a job file; `file` is its name in faults. Touches no file.
 pub fn parse(text: &str, file: &str) -> Result<Draft, Faults> {
-    job::parse(text, file)
+    job::conclude(job::read(text, file))
 }
 
 /// Reads the bytes of a job file; as `parse`, and bytes that are not UTF-8 are a fault.
 pub fn parse_bytes(bytes: &[u8], file: &str) -> Result<Draft, Faults> {
+    job::conclude(read_bytes(bytes, file))
+}
+
+/// Reads the bytes of a job file and resolves what it names, relative to `folder`. Where the file itself has faults, nothing
+/// is hashed, but what it names and is not there is among them. Blocks as `resolve` does.
+pub fn prepare(bytes: &[u8], file: &str, folder: &Path) -> Result<Prepared, Faults> {
+    let (draft, mut report) = read_bytes(bytes, file);
+    if !report.is_sound()
+        && let Some(draft) = &draft
+    {
+        snapshot::look(draft, folder, &mut report);
+    }
+    resolve(job::conclude((draft, report))?, folder)
+}
+
+fn read_bytes(bytes: &[u8], file: &str) -> (Option<Draft>, faults::Report) {
     match std::str::from_utf8(bytes) {
-        Ok(text) => parse(text, file),
+        Ok(text) => job::read(text, file),
         Err(error) => {
             let good = bytes.get(..error.valid_up_to()).unwrap_or_default();
             let good = std::str::from_utf8(good).unwrap_or_default();
             let mark = yaml::mark_after(good);
             let mut report = faults::Report::new(file);
             report.fault(mark, "", "the file is not UTF-8 text from here on");
-            Err(report.into_faults())
+            (None, report)
         }
     }
 }

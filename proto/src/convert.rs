@@ -99,7 +99,7 @@ fn check_sizes(wire: &v1::JobSpec, faults: &mut Vec<String>) {
 }
 
 fn check_amounts(wire: &v1::JobSpec, faults: &mut Vec<String>) {
-    let gang = wire.gang.clone().unwrap_or_default();
+    let gang = wire.gang.unwrap_or_default();
     for (what, value, max) in [
         ("timeout_ms", wire.timeout_ms, Limits::TIMEOUT_MS_MAX),
         ("grace_ms", wire.grace_ms, Limits::WAIT_MS_MAX),

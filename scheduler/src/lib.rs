@@ -2,13 +2,14 @@
 //!
 //! First cut: highest priority first, then in order of submission. A gang that has to wait keeps every worker that could
 //! ever host a part of it for itself (`SCHED-2`: nobody behind it delays it); gangs behind it may use the other workers
-//! only. A gang that the cluster could not host even when empty keeps nothing. Every waiting gang has a reason (`SCHED-3`),
-//! and planning an unchanged view again gives the same plan (`SCHED-1`).
+//! only. A gang that the cluster could not host even when empty, or that waits out its back-off, keeps nothing and holds
+//! nobody up, however many there are of them. Every waiting gang has a reason (`SCHED-3`), and planning an unchanged view
+//! again gives the same plan (`SCHED-1`).
 
 mod plan;
 mod reason;
 mod view;
 
-pub use plan::{Plan, plan};
-pub use reason::Reason;
+pub use plan::{Plan, Planner, plan};
+pub use reason::{Lacking, Reason};
 pub use view::{View, WaitingGang, WorkerView};

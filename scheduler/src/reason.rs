@@ -4,7 +4,7 @@ use std::fmt;
 use types::{JobId, Millis, Timestamp};
 
 /// Why a gang was not placed in this plan.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reason {
     /// It failed a moment ago and waits before its next attempt.
     BackOff {
@@ -25,7 +25,7 @@ pub enum Reason {
         /// Members that fit into the empty, open cluster.
         fit_when_empty: u32,
         /// What a single member asks for that no open worker has, if that is the trouble.
-        no_worker_has: Option<String>,
+        no_worker_has: Option<Lacking>,
         /// Members that would fit if closed workers were open too.
         fit_with_closed: u32,
     },
@@ -41,8 +41,53 @@ pub enum Reason {
         /// The gang ahead.
         job: JobId,
     },
-    /// The plan was full; the next cycle looks at it.
+    /// So many different gangs are ahead of it that this cycle did not look at it.
     NotLookedAt,
+}
+
+/// What one member asks for that no open worker has even when empty.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lacking {
+    /// GPUs.
+    Gpus {
+        /// Asked for.
+        wanted: u64,
+        /// On the worker that has most.
+        largest: u32,
+    },
+    /// CPU slots.
+    Cpus {
+        /// Asked for.
+        wanted: u64,
+        /// On the worker that has most.
+        largest: u32,
+    },
+    /// Memory.
+    MemoryBytes {
+        /// Asked for.
+        wanted: u64,
+        /// On the worker that has most.
+        largest: u64,
+    },
+    /// Each of them can be had, but not all on the same worker.
+    Together,
+}
+
+impl fmt::Display for Lacking {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Lacking::Gpus { wanted, largest } => {
+                write!(f, "{wanted} GPUs for one instance (the largest has {largest})")
+            }
+            Lacking::Cpus { wanted, largest } => {
+                write!(f, "{wanted} CPU slots for one instance (the largest has {largest})")
+            }
+            Lacking::MemoryBytes { wanted, largest } => {
+                write!(f, "{wanted} bytes of memory for one instance (the largest has {largest})")
+            }
+            Lacking::Together => f.write_str("the CPU slots, memory and GPUs of one instance together"),
+        }
+    }
 }
 
 impl fmt::Display for Reason {

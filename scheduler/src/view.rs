@@ -43,4 +43,6 @@ pub struct WaitingGang<'a> {
     pub gang: &'a GangSpec,
     /// Not before this time.
     pub ready_at: Timestamp,
+    /// Workers that failed to prepare it, the latest first: used only where no other will do, the latest last.
+    pub avoid: Vec<&'a WorkerId>,
 }

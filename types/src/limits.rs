@@ -32,6 +32,14 @@ impl Limits {
     pub const CHUNK_BYTES_MAX: usize = 256 * 1024;
     /// Bytes of one gRPC message.
     pub const MESSAGE_BYTES_MAX: usize = 4 * 1024 * 1024;
+    /// Bytes of one message of a worker's session: all wishes for a worker, and all that it says at once, are whole. 64 MiB
+    /// carry the wishes of hundreds of the largest gangs.
+    pub const SESSION_MESSAGE_BYTES_MAX: usize = 64 * 1024 * 1024;
+    /// Bytes of a member's end in the log: what each of its ranks did fits always, their last words and metrics as far as
+    /// they do.
+    pub const MEMBER_END_BYTES_MAX: usize = 256 * 1024;
+    /// Bytes of the reason why a member was not prepared.
+    pub const REASON_BYTES_MAX: usize = 16 * 1024;
     /// Files in one snapshot.
     pub const TREE_ENTRIES_MAX: usize = 100_000;
     /// Bytes of all files in one snapshot: 16 GiB.

@@ -28,7 +28,7 @@ pub struct Config {
     pub cpus: Option<u32>,
     /// Bytes of memory to offer to ranks; none = what the machine or its cgroup allows.
     pub memory_bytes: Option<u64>,
-    /// Executable that has the `rank-shim` subcommand: the supervisor of each rank.
+    /// Muster's own executable: it gives birth to the ranks' supervisors, and is on the ranks' `PATH`.
     pub program: PathBuf,
     /// Bytes on disk of one stream of one rank that no majority of coordinators has yet; past it the rank waits in
     /// its write. Default 256 MiB: hours of usual logs, and a full disk takes many chatty ranks.

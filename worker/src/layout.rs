@@ -25,7 +25,7 @@ pub(crate) mod rank {
     pub(crate) const SHIM: &str = "shim.json";
     /// Appears when the rank's command runs; holds its process id.
     pub(crate) const RUNNING: &str = "running";
-    /// How it ended; appears whole, and is on disk before the supervisor ends.
+    /// How it ended; appears whole, before the supervisor ends.
     pub(crate) const EXIT: &str = "exit.json";
     /// Room for the exit record, taken before the rank starts: a full disk must not hide an end.
     pub(crate) const EXIT_ROOM: &str = "exit.room";

@@ -150,7 +150,7 @@ impl Session {
             statuses: encode(&subscription.statuses)?,
         };
         let channel = dial::connect(address).await.map_err(|error| lost(format!("cannot connect: {error}")))?;
-        let mut client = WorkerSessionClient::new(channel).max_decoding_message_size(Limits::MESSAGE_BYTES_MAX);
+        let mut client = WorkerSessionClient::new(channel).max_decoding_message_size(Limits::SESSION_MESSAGE_BYTES_MAX);
         let (outbox, outgoing) = mpsc::channel(OUTBOX);
         let first = FromWorker { message: Some(from_worker::Message::Hello(hello)) };
         outbox.try_send(first).map_err(|_| lost("the stream takes nothing"))?;

@@ -35,6 +35,15 @@ pub enum Style {
     Prefixed,
     /// One JSON object a line.
     Json,
+    /// One YAML document a line.
+    Yaml,
+}
+
+impl Style {
+    /// For programs: every line says its stream itself, so all go to stdout.
+    fn names_streams(self) -> bool {
+        matches!(self, Style::Json | Style::Yaml)
+    }
 }
 
 /// Bytes and where they go.
@@ -55,7 +64,7 @@ impl LogPrinter {
 
     /// What to write now that this chunk is there.
     pub fn chunk(&mut self, chunk: &v1::LogChunk) -> Vec<Piece> {
-        let to_stderr = chunk.stream == "stderr" && self.style != Style::Json;
+        let to_stderr = chunk.stream == "stderr" && !self.style.names_streams();
         if self.style == Style::Raw {
             return vec![Piece { to_stderr, bytes: chunk.data.to_vec() }];
         }
@@ -100,7 +109,7 @@ impl LogPrinter {
             .map(|(key, pending)| {
                 let mut bytes = Vec::new();
                 self.line(&mut bytes, &key, &pending);
-                Piece { to_stderr: key.2 == "stderr" && self.style != Style::Json, bytes }
+                Piece { to_stderr: key.2 == "stderr" && !self.style.names_streams(), bytes }
             })
             .collect()
     }
@@ -108,10 +117,12 @@ impl LogPrinter {
     fn line(&self, out: &mut Vec<u8>, key: &(u32, u32, String), line: &[u8]) {
         let (attempt, rank, stream) = key;
         let line = line.strip_suffix(b"\n").unwrap_or(line);
-        if self.style == Style::Json {
+        if self.style.names_streams() {
             let text = String::from_utf8_lossy(line);
             let value = json!({ "attempt": attempt, "rank": rank, "stream": stream, "line": text });
-            out.extend_from_slice(format!("{value}\n").as_bytes());
+            let yaml = || format!("---\n{}", crate::output::yaml::render(&value));
+            let item = if self.style == Style::Yaml { yaml() } else { format!("{value}\n") };
+            out.extend_from_slice(item.as_bytes());
             return;
         }
         let width = self.rank_width;
@@ -144,7 +155,8 @@ pub fn write(pieces: &[Piece]) -> anyhow::Result<()> {
 pub fn printer(output: &Output, job: &v1::JobSummary, query: &LogQuery) -> LogPrinter {
     let one_rank = job.world_size <= 1 || query.ranks.len() == 1;
     let style = match (output.format, one_rank) {
-        (Format::Json | Format::Yaml, _) => Style::Json,
+        (Format::Json, _) => Style::Json,
+        (Format::Yaml, _) => Style::Yaml,
         (Format::Table, true) => Style::Raw,
         (Format::Table, false) => Style::Prefixed,
     };
@@ -303,9 +315,12 @@ mod tests {
     }
 
     #[test]
-    fn json_is_one_object_a_line() {
+    fn programs_get_one_object_or_document_a_line() {
         let mut printer = LogPrinter::new(Style::Json, 2, false);
         let out = text(printer.chunk(&chunk(1, 0, "stderr", b"a\"b\n")));
         assert_eq!(out, "{\"attempt\":1,\"line\":\"a\\\"b\",\"rank\":0,\"stream\":\"stderr\"}\n");
+        let mut printer = LogPrinter::new(Style::Yaml, 2, false);
+        let out = text(printer.chunk(&chunk(1, 0, "stderr", b"a\"b\n")));
+        assert_eq!(out, "---\nattempt: 1\nline: \"a\\\"b\"\nrank: 0\nstream: stderr\n");
     }
 }

@@ -146,6 +146,7 @@ mod tests {
             height: None,
             is_terminal: false,
             stderr_is_terminal: false,
+            bars: false,
         }
     }
 

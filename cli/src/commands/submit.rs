@@ -7,7 +7,7 @@ use anyhow::Context as _;
 use clap::Args;
 use client::{Blob, Client, LogQuery, Progress, Source};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use job_spec::{Draft, Faults, Prepared, UploadSource};
+use job_spec::{Faults, Prepared, UploadSource};
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
@@ -74,8 +74,7 @@ pub async fn run(args: SubmitArgs, client: &Client, session: &Session) -> anyhow
 pub fn prepare(file: &Path) -> anyhow::Result<Prepared> {
     let (text, folder) = read(file)?;
     let name = file.display().to_string();
-    let draft: Draft = job_spec::parse_bytes(&text, &name).map_err(|faults| refused(&name, &faults))?;
-    job_spec::resolve(draft, &folder).map_err(|faults| refused(&name, &faults))
+    job_spec::prepare(&text, &name, &folder).map_err(|faults| refused(&name, &faults))
 }
 
 fn read(file: &Path) -> anyhow::Result<(Vec<u8>, PathBuf)> {
@@ -112,7 +111,7 @@ pub async fn upload(client: &Client, prepared: &Prepared, session: &Session) -> 
             },
         })
         .collect();
-    let bar = bar(session.output.stderr_is_terminal);
+    let bar = bar(session.output.bars);
     let progress = |progress: Progress| {
         bar.set_length(progress.bytes_total);
         bar.set_position(progress.bytes_sent);

@@ -53,7 +53,8 @@ pub struct WorkerArgs {
     /// Use of control groups
     #[arg(long, value_enum, default_value_t, value_name = "MODE")]
     cgroups: Cgroups,
-    /// Give a rank at most its CPU slots, instead of sharing a busy machine in that proportion
+    /// Give a rank at most its CPU slots, also on an idle machine; without it a busy machine is shared in that
+    /// proportion where cgroup v2 has the cpu controller
     #[arg(long)]
     hard_cpu_limit: bool,
     /// Most processes and threads of one rank; 0 = no limit
@@ -138,6 +139,7 @@ pub fn rank_entry() -> Option<ExitCode> {
     let arguments: Vec<OsString> = arguments.collect();
     match subcommand.to_str()? {
         "rank-shim" => Some(worker::shim::main(&arguments)),
+        "rank-nursery" => Some(worker::shim::nursery::main(&arguments)),
         other => worker::mpi::main(other, &arguments),
     }
 }

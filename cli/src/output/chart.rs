@@ -162,6 +162,7 @@ mod tests {
             height: None,
             is_terminal: false,
             stderr_is_terminal: false,
+            bars: false,
         }
     }
 

@@ -26,7 +26,7 @@ pub enum Format {
 /// `--color`
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum ColorChoice {
-    /// On a terminal, unless `NO_COLOR` is set.
+    /// On a terminal, unless `NO_COLOR` is set and not empty, or the terminal is a dumb one.
     #[default]
     Auto,
     /// Always.
@@ -50,26 +50,25 @@ pub struct Output {
     pub is_terminal: bool,
     /// Stderr is a terminal.
     pub stderr_is_terminal: bool,
+    /// Progress bars on stderr.
+    pub bars: bool,
 }
 
 impl Output {
     /// Looks at the terminal.
     pub fn new(format: Format, color: ColorChoice) -> Self {
-        let is_terminal = io::stdout().is_terminal();
-        let no_color = daemon::environment::text("NO_COLOR").is_some()
-            || daemon::environment::text("TERM").is_some_and(|term| term == "dumb");
+        let (is_terminal, stderr_is_terminal) = (io::stdout().is_terminal(), io::stderr().is_terminal());
+        let no_color = daemon::environment::text("NO_COLOR");
+        let term = daemon::environment::text("TERM");
         let size = terminal_size::terminal_size().filter(|_| is_terminal);
         Output {
             format,
-            color: match color {
-                ColorChoice::Always => true,
-                ColorChoice::Never => false,
-                ColorChoice::Auto => is_terminal && !no_color,
-            },
+            color: shows_colors(color, is_terminal, no_color.as_deref(), term.as_deref()),
             width: size.map(|(width, _)| usize::from(width.0)),
             height: size.map(|(_, height)| usize::from(height.0)),
             is_terminal,
-            stderr_is_terminal: io::stderr().is_terminal(),
+            stderr_is_terminal,
+            bars: shows_bars(stderr_is_terminal, term.as_deref()),
         }
     }
 
@@ -106,6 +105,23 @@ impl Output {
         if self.color { format!("{style}{text}{style:#}") } else { text.to_owned() }
     }
 }
+
+/// Colours or not, for a stream. An empty variable counts as unset, as <https://no-color.org> has it.
+fn shows_colors(choice: ColorChoice, is_terminal: bool, no_color: Option<&str>, term: Option<&str>) -> bool {
+    match choice {
+        ColorChoice::Always => true,
+        ColorChoice::Never => false,
+        ColorChoice::Auto => is_terminal && no_color.is_none_or(str::is_empty) && term != Some(DUMB),
+    }
+}
+
+/// Bars are drawn over and over, with or without colours: where a terminal can do that.
+fn shows_bars(is_terminal: bool, term: Option<&str>) -> bool {
+    is_terminal && term != Some(DUMB)
+}
+
+/// `TERM` of a terminal that knows no control sequences.
+const DUMB: &str = "dumb";
 
 /// Writes and flushes; a reader that left is an error, not a panic.
 pub fn write_stdout(bytes: &[u8]) -> anyhow::Result<()> {
@@ -158,6 +174,46 @@ pub mod style {
             "CancelRequested" | "Canceled" | "cordoned" | "draining" => WARN,
             "Failed" | "lost" => BAD,
             _ => Style::new(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn colours_are_where_a_terminal_shows_them_and_nobody_said_no() {
+        use ColorChoice::{Always, Auto, Never};
+        for (choice, is_terminal, no_color, term, shown) in [
+            (Auto, true, None, Some("xterm"), true),
+            (Auto, true, None, None, true),
+            (Auto, true, Some(""), Some("xterm"), true),
+            (Auto, true, Some("1"), Some("xterm"), false),
+            (Auto, true, Some("0"), Some("xterm"), false),
+            (Auto, true, None, Some("dumb"), false),
+            (Auto, false, None, Some("xterm"), false),
+            (Auto, false, Some("1"), Some("dumb"), false),
+            (Always, false, Some("1"), Some("dumb"), true),
+            (Always, true, Some("1"), Some("xterm"), true),
+            (Never, true, None, Some("xterm"), false),
+            (Never, false, None, None, false),
+        ] {
+            let row = (choice, is_terminal, no_color, term);
+            assert_eq!(shows_colors(choice, is_terminal, no_color, term), shown, "{row:?}");
+        }
+    }
+
+    #[test]
+    fn bars_are_where_a_terminal_can_draw_them_again() {
+        for (is_terminal, term, shown) in [
+            (true, Some("xterm"), true),
+            (true, None, true),
+            (true, Some("dumb"), false),
+            (false, Some("xterm"), false),
+            (false, None, false),
+        ] {
+            assert_eq!(shows_bars(is_terminal, term), shown, "{is_terminal} {term:?}");
         }
     }
 }

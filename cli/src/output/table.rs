@@ -166,6 +166,7 @@ mod tests {
             height: None,
             is_terminal: width.is_some(),
             stderr_is_terminal: false,
+            bars: false,
         }
     }
 

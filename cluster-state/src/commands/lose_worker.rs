@@ -2,11 +2,11 @@
 
 use super::{At, end_member};
 use crate::{Outcome, Refusal, State};
-use types::{MemberEnd, WorkerId, WorkerInstance};
+use types::{LogIndex, MemberEnd, WorkerId};
 
-pub(super) fn apply(state: &mut State, at: At, id: &WorkerId, instance: WorkerInstance) -> Result<Outcome, Refusal> {
+pub(super) fn apply(state: &mut State, at: At, id: &WorkerId, registered_by: LogIndex) -> Result<Outcome, Refusal> {
     let worker = state.worker(id).ok_or_else(|| Refusal::UnknownWorker(id.clone()))?;
-    if worker.registration.instance != instance || worker.lost {
+    if worker.registered_by != registered_by || worker.lost {
         return Ok(Outcome::Done);
     }
     let members = worker.held.members.clone();

@@ -29,7 +29,7 @@ pub(crate) fn apply(state: &mut State, at: At, command: &Command) -> Result<Outc
         Command::CancelJob { job } => cancel_job::apply(state, at, *job),
         Command::RegisterWorker { registration } => register_worker::apply(state, at, registration),
         Command::SetAvailability { worker, availability } => set_availability::apply(state, at, worker, *availability),
-        Command::LoseWorker { worker, instance } => lose_worker::apply(state, at, worker, *instance),
+        Command::LoseWorker { worker, registered_by } => lose_worker::apply(state, at, worker, *registered_by),
         Command::CommitPlan { based_on: _, gangs } => commit_plan::apply(state, at, gangs),
         Command::StartAttempt { job, token, endpoints } => start_attempt::apply(state, at, *job, *token, endpoints),
         Command::EndMember { key, token, end } => end_member::apply(state, at, *key, *token, end),

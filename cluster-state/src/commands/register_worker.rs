@@ -12,14 +12,16 @@ pub(super) fn apply(state: &mut State, at: At, registration: &WorkerRegistration
         Some(known) if known.registration.instance != registration.instance && !known.lost => {
             return Err(Refusal::NameInUse(id.clone()));
         }
-        Some(known) if !known.lost && known.registration == *registration => return Ok(Outcome::Done),
         // What it holds stays: its members are still there, or it will say that they are not.
-        Some(known) => Worker { registration: registration.clone(), lost: false, ..(*known).clone() },
+        Some(known) => {
+            Worker { registration: registration.clone(), lost: false, registered_by: at.index, ..(*known).clone() }
+        }
         None => Worker {
             registration: registration.clone(),
             availability: Availability::Open,
             lost: false,
             registered: at.time,
+            registered_by: at.index,
             held: Held::default(),
         },
     };

@@ -150,6 +150,22 @@ impl Log {
         self.apply(Command::EndMember { key: attempt.key(job, node_rank), token: attempt.token, end })
     }
 
+    fn lose_command(&self, n: u8) -> Command {
+        let registered_by = self.state.worker(&worker_id(n)).unwrap().registered_by;
+        Command::LoseWorker { worker: worker_id(n), registered_by }
+    }
+
+    /// Answers with the command, as it stands in the log.
+    fn lose(&mut self, n: u8) -> Command {
+        let command = self.lose_command(n);
+        assert_eq!(self.apply(command.clone()), Outcome::Done);
+        command
+    }
+
+    fn is_lost(&self, n: u8) -> bool {
+        self.state.worker(&worker_id(n)).unwrap().lost
+    }
+
     fn phase(&self, job: JobId) -> JobPhase {
         self.state.job(job).unwrap().phase
     }
@@ -197,7 +213,7 @@ fn a_lost_worker_restarts_the_gang_from_its_checkpoint_without_counting() {
     let checkpoint = CheckpointRef { step: 7, tree: ContentHash([1; 32]) };
     let record = Command::RecordCheckpoint { key: attempt.key(job, 0), token: attempt.token, checkpoint };
     assert_eq!(log.apply(record.clone()), Outcome::Done);
-    log.apply(Command::LoseWorker { worker: worker_id(1), instance: WorkerInstance(1) });
+    log.lose(1);
     assert_eq!(log.phase(job), JobPhase::Running, "the other member still runs (LEASE-1)");
     log.end(job, 0, ended(RankExit::Stopped));
     assert_eq!(log.phase(job), JobPhase::Queued);
@@ -218,7 +234,7 @@ fn a_rank_that_fell_with_a_lost_worker_is_not_to_blame() {
     // Its peer's connection broke, so this rank gave up before the lease of the silent worker was over.
     log.end(job, 0, ended(RankExit::Code(1)));
     assert_eq!(log.phase(job), JobPhase::Running, "the silent worker's member has not ended");
-    log.apply(Command::LoseWorker { worker: worker_id(1), instance: WorkerInstance(1) });
+    log.lose(1);
     assert_eq!(log.phase(job), JobPhase::Queued, "no restart of the job's own is spent");
     let cause = log.state.job(job).unwrap().last_cause().unwrap().clone();
     assert_eq!(cause, EndCause::WorkerLost { worker: worker_id(1) });
@@ -272,10 +288,31 @@ fn a_name_belongs_to_one_live_worker() {
     let mut log = Log::with_workers(1);
     let second = Command::RegisterWorker { registration: registration(0, 2) };
     assert!(matches!(log.apply(second.clone()), Outcome::Refused(Refusal::NameInUse(_))));
-    log.apply(Command::LoseWorker { worker: worker_id(0), instance: WorkerInstance(1) });
+    let lose = log.lose(0);
     assert_eq!(log.apply(second), Outcome::Done);
-    log.apply(Command::LoseWorker { worker: worker_id(0), instance: WorkerInstance(1) });
-    assert!(!log.state.worker(&worker_id(0)).unwrap().lost, "an old message loses nobody");
+    log.apply(lose);
+    assert!(!log.is_lost(0), "an old message loses nobody");
+}
+
+#[test]
+fn a_worker_that_registered_again_is_not_lost_by_what_was_meant_before() {
+    let mut log = Log::with_workers(1);
+    let again = Command::RegisterWorker { registration: registration(0, 1) };
+    let job = log.submit(&spec(1, 1, 0, 0));
+    log.place(job, &[0], 0);
+    // It came back before its loss was in the log: the same life, and nothing new to say of itself.
+    let lose = log.lose_command(0);
+    assert_eq!(log.apply(again.clone()), Outcome::Done);
+    log.apply(lose);
+    assert!(!log.is_lost(0));
+    assert_eq!(log.phase(job), JobPhase::Running, "its member goes on");
+    // It was lost and came back; the loss was in the log twice.
+    let lose = log.lose(0);
+    assert!(log.is_lost(0));
+    assert_eq!(log.phase(job), JobPhase::Queued);
+    log.apply(again);
+    log.apply(lose);
+    assert!(!log.is_lost(0));
 }
 
 #[test]

@@ -65,8 +65,8 @@ fn command(log: &Log, step: Step) -> Option<Command> {
             Command::EndMember { key: attempt.key(JobId(id), node_rank), token, end: ended(exit) }
         }
         Step::Lose(w) => {
-            let instance = log.state.worker(&worker_id(w))?.registration.instance;
-            Command::LoseWorker { worker: worker_id(w), instance }
+            let registered_by = log.state.worker(&worker_id(w))?.registered_by;
+            Command::LoseWorker { worker: worker_id(w), registered_by }
         }
         Step::Availability(w, drain) => {
             let availability = if drain { Availability::Draining } else { Availability::Open };

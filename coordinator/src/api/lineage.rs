@@ -2,8 +2,9 @@
 
 use cluster_state::{Attempt, Job, State};
 use proto::v1;
+use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
-use types::{Input, MemberEnd};
+use types::{ContentHash, Input, Inventory, Member, MemberEnd};
 
 /// Nodes and edges in a fixed order.
 pub(crate) fn graph(state: &State, job: &Job) -> v1::LineageGraph {
@@ -48,11 +49,23 @@ fn sources(graph: &mut Graph, job: &Job, job_id: &str) {
         graph.edge(&id, job_id, "input");
     }
     if !spec.environment_variables.is_empty() {
-        // Names only: values may be secrets.
+        // Values may be secrets: they are in the hash only, which tells whether two jobs had the same.
         let names: Vec<&str> = spec.environment_variables.keys().map(String::as_str).collect();
-        graph.node("environment", "environment", &names.join(", "), []);
+        let hash = environment_hash(&spec.environment_variables);
+        graph.node("environment", "environment", &names.join(", "), [("sha256", hash.to_string())]);
         graph.edge("environment", job_id, "input");
     }
+}
+
+/// Of `NAME=VALUE` and a NUL for each, in the order of the names. Neither holds a NUL, no name holds `=`.
+fn environment_hash(variables: &BTreeMap<String, String>) -> ContentHash {
+    let mut hasher = Sha256::new();
+    for (name, value) in variables {
+        for part in [name, "=", value, "\0"] {
+            hasher.update(part.as_bytes());
+        }
+    }
+    ContentHash(hasher.finalize().into())
 }
 
 fn attempt(graph: &mut Graph, state: &State, job: &Job, attempt: &Attempt, job_id: &str) {
@@ -74,11 +87,7 @@ fn attempt(graph: &mut Graph, state: &State, job: &Job, attempt: &Attempt, job_i
         graph.node(&worker, "worker", member.worker.as_str(), facts);
         graph.edge(&worker, &id, "ran_on");
         for index in member.ranks.iter().flat_map(|rank| &rank.devices) {
-            let device =
-                known.and_then(|worker| worker.registration.inventory.devices.iter().find(|d| d.index == *index));
-            let Some(device) = device else { continue };
-            let device_id = format!("device:{}", device.uuid);
-            graph.node(&device_id, "device", &device.name, [("uuid", device.uuid.clone())]);
+            let device_id = self::device(graph, known.map(|worker| &worker.registration.inventory), member, *index);
             graph.edge(&device_id, &id, "ran_on");
         }
     }
@@ -88,6 +97,19 @@ fn attempt(graph: &mut Graph, state: &State, job: &Job, attempt: &Attempt, job_i
         graph.node(&checkpoint, "checkpoint", &format!("step {}", saved.checkpoint.step), facts);
         graph.edge(&id, &checkpoint, "saved");
     }
+}
+
+/// The placement has an index; name and UUID are the worker's of today, who may have lost the device since.
+fn device(graph: &mut Graph, inventory: Option<&Inventory>, member: &Member, index: u32) -> String {
+    let worker = &member.worker;
+    if let Some(device) = inventory.and_then(|inventory| inventory.devices.iter().find(|d| d.index == index)) {
+        let id = format!("device:{}", device.uuid);
+        graph.node(&id, "device", &device.name, [("uuid", device.uuid.clone())]);
+        return id;
+    }
+    let id = format!("device:{worker}:{index}");
+    graph.node(&id, "device", &format!("device {index} of worker {worker}, no longer known"), []);
+    id
 }
 
 fn results(graph: &mut Graph, job: &Job) {
@@ -146,5 +168,55 @@ impl Graph {
         self.edges.retain(|edge| nodes.contains_key(&edge.from) && nodes.contains_key(&edge.to));
         let nodes = self.order.iter().filter_map(|id| self.nodes.get(id).cloned()).collect();
         v1::LineageGraph { nodes, edges: self.edges }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::testing::Tables;
+
+    fn nodes<'a>(graph: &'a v1::LineageGraph, kind: &str) -> Vec<&'a v1::LineageNode> {
+        graph.nodes.iter().filter(|node| node.kind == kind).collect()
+    }
+
+    #[test]
+    fn a_device_that_is_gone_is_named_by_its_place() {
+        let mut tables = Tables::default();
+        tables.worker("a", 4, &[true, true]);
+        let job = tables.submit(|spec| spec.gang.per_rank.gpus = 2);
+        tables.plan();
+        // The worker comes back without its second GPU.
+        tables.worker("a", 4, &[true]);
+        let graph = graph(&tables.state, tables.state.job(job).unwrap());
+        let devices = nodes(&graph, "device");
+        let labels: Vec<&str> = devices.iter().map(|node| node.label.as_str()).collect();
+        assert_eq!(labels, ["gpu", "device 1 of worker a, no longer known"]);
+        for device in devices {
+            let ran_on = |edge: &&v1::LineageEdge| edge.from == device.id && edge.role == "ran_on";
+            assert_eq!(graph.edges.iter().filter(ran_on).count(), 1, "{}", device.id);
+        }
+    }
+
+    #[test]
+    fn an_environment_is_told_apart_without_its_values() {
+        let mut tables = Tables::default();
+        let mut environment = |pairs: &[(&str, &str)]| {
+            let job = tables.submit(|spec| {
+                spec.environment_variables = pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+            });
+            let graph = graph(&tables.state, tables.state.job(job).unwrap());
+            assert!(!format!("{graph:?}").contains("hunter"), "{graph:?}");
+            let node = nodes(&graph, "environment")[0].clone();
+            (node.label, node.facts["sha256"].clone())
+        };
+        let (label, hash) = environment(&[("A", "1"), ("TOKEN", "hunter2")]);
+        assert_eq!(label, "A, TOKEN");
+        // printf 'A=1\0TOKEN=hunter2\0' | sha256sum
+        assert_eq!(hash, "44defa59a1f995e9ba7b415521282ea9c04a582ba32fc8c85734da7ea53955bf");
+        assert_eq!(environment(&[("TOKEN", "hunter2"), ("A", "1")]).1, hash);
+        assert_ne!(environment(&[("A", "1"), ("TOKEN", "hunter3")]).1, hash);
+        assert_ne!(environment(&[("A", "1\nTOKEN=hunter2")]).1, hash);
     }
 }

@@ -133,6 +133,9 @@ pub(crate) fn services(context: &Context, health: tonic::service::Routes) -> ton
         .add_service(LineageServer::new(jobs::LineageService(context.clone())))
         .add_service(BlobsServer::new(blobs::Service(context.clone())).max_decoding_message_size(bytes_max))
         .add_service(TelemetryServer::new(telemetry::Service(context.clone())).max_decoding_message_size(bytes_max))
-        .add_service(WorkerSessionServer::new(session::Service(context.clone())).max_decoding_message_size(bytes_max))
+        .add_service(
+            WorkerSessionServer::new(session::Service(context.clone()))
+                .max_decoding_message_size(types::Limits::SESSION_MESSAGE_BYTES_MAX),
+        )
         .add_service(context.node.service())
 }

@@ -1,6 +1,7 @@
 //! Brings blobs to a majority of the coordinators, and fetches from the others what this one lacks.
 
 use super::Context;
+use crate::raft;
 use futures::{FutureExt, StreamExt, TryStreamExt};
 use proto::v1;
 use proto::v1::blobs_client::BlobsClient;
@@ -56,9 +57,22 @@ impl Peers {
 
 /// The other coordinators' addresses.
 pub(super) fn others(context: &Context) -> Vec<String> {
-    let status = context.node.status().borrow().clone();
+    others_than_here(&context.node.status().borrow())
+}
+
+fn others_than_here(status: &raft::Status) -> Vec<String> {
     let others = status.members.iter().filter(|member| member.id != status.id);
     others.map(|member| member.addresses.grpc.clone()).collect()
+}
+
+/// As `others`, for what needs a majority: a coordinator that the group has not taken in (yet), or has removed, cannot tell what
+/// one is.
+fn others_of_group(context: &Context) -> Result<Vec<String>, Status> {
+    let status = context.node.status().borrow().clone();
+    if status.members.iter().any(|member| member.id == status.id) {
+        return Ok(others_than_here(&status));
+    }
+    Err(Status::unavailable("this coordinator is not a member of the cluster: ask another, or add it"))
 }
 
 /// Returns when these blobs, which are on this disk, are on a majority; the rest of the coordinators get them meanwhile.
@@ -66,7 +80,7 @@ pub(super) async fn to_majority(context: &Context, hashes: Vec<ContentHash>) -> 
     if hashes.is_empty() || context.peers.confirmed(&hashes) {
         return Ok(());
     }
-    let others = others(context);
+    let others = others_of_group(context)?;
     let needed = others.len().div_ceil(2); // with this one a majority
     let hashes = Arc::new(hashes);
     let mut pushes = futures::stream::FuturesUnordered::new();
@@ -140,7 +154,7 @@ pub(super) fn send_blob(
 /// Fetches a blob that this disk lacks from whoever has it. False when nobody does.
 pub(super) async fn fetch(context: &Context, hash: ContentHash) -> Result<bool, Status> {
     let mut unreachable = Vec::new();
-    for address in others(context) {
+    for address in others_of_group(context)? {
         let fetched = tokio::time::timeout(PEER_TIMEOUT, fetch_from(context, &address, hash)).await;
         match fetched {
             Ok(Ok(())) => return Ok(true),

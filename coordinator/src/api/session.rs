@@ -1,7 +1,7 @@
 //! A worker's session: hello, registration, then messages to and from the leader's loop; on the leader only.
 
 use super::Context;
-use crate::leader::{Message, SessionId};
+use crate::leader::{Message, SessionId, surely_leads};
 use cluster_state::{Command, Outcome};
 use futures::StreamExt;
 use futures::stream::BoxStream;
@@ -12,7 +12,7 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
-use types::{MemberStatus, Token, WorkerRegistration};
+use types::{ClusterId, MemberStatus, Token, WorkerRegistration};
 
 /// Messages on their way to a worker; one that lets them pile up loses its session.
 const OUTBOX_MAX: usize = 64;
@@ -35,7 +35,7 @@ impl WorkerSession for Service {
         let context = self.0.clone();
         let incoming = request.into_inner();
         tokio::spawn(async move {
-            if let Some(answer) = serve(context, incoming, outbox.clone()).await {
+            if let Some((outbox, answer)) = serve(context, incoming, outbox).await {
                 let _ = outbox.send(ToWorker { message: Some(answer) }).await;
             }
         });
@@ -43,29 +43,18 @@ impl WorkerSession for Service {
     }
 }
 
-/// Runs one session; what it returns is the last word on the stream.
+type Outbox = mpsc::Sender<ToWorker>;
+
+/// Runs one session; what it returns is the last word on the stream, with what takes it.
 async fn serve(
     context: Context,
     mut incoming: Streaming<FromWorker>,
-    outbox: mpsc::Sender<ToWorker>,
-) -> Option<to_worker::Message> {
-    let hello = match tokio::time::timeout(HELLO_TIMEOUT, incoming.message()).await {
-        Ok(Ok(Some(FromWorker { message: Some(from_worker::Message::Hello(hello)) }))) => hello,
-        Ok(Ok(_)) => return Some(refuse("the first message must be a hello".into())),
-        Ok(Err(_)) | Err(_) => return None,
+    outbox: Outbox,
+) -> Option<(Outbox, to_worker::Message)> {
+    let (registration, statuses) = match admit(&context, &mut incoming).await {
+        Ok(admitted) => admitted,
+        Err(answer) => return answer.map(|answer| (outbox, answer)),
     };
-    let (registration, statuses) = match check(&context, &hello) {
-        Ok(checked) => checked,
-        Err(reason) => return Some(refuse(reason)),
-    };
-    if !context.node.leadership().borrow().leading {
-        return Some(redirect(&context));
-    }
-    match register(&context, &registration).await {
-        Ok(()) => {}
-        Err(Some(reason)) => return Some(refuse(reason)),
-        Err(None) => return Some(redirect(&context)),
-    }
     let welcome = to_worker::Message::Welcome(Welcome {
         cluster_id: context.node.cluster().map(|id| id.0.to_vec()).unwrap_or_default().into(),
         lease_ms: context.lease.as_millis() as u64,
@@ -79,16 +68,41 @@ async fn serve(
         worker: registration.worker.clone(),
         instance: registration.instance,
         statuses,
-        outbox,
+        outbox: outbox.clone(),
         reply,
     };
     context.leader.send(opened).await;
-    let Ok(session) = number.await else { return Some(redirect(&context)) };
+    let Ok(session) = number.await else { return Some((outbox, redirect(&context))) };
+    // From here on the stream is the leader's loop's alone, and ends when that lets go of it.
+    drop(outbox);
     tracing::info!(worker_id = %registration.worker, "session opened");
     relay(&context, session, &mut incoming).await;
     context.leader.send(Message::Closed { session }).await;
     tracing::info!(worker_id = %registration.worker, "session closed");
     None
+}
+
+/// Hears the worker's hello and makes it known, or says what to answer, if anything.
+async fn admit(
+    context: &Context,
+    incoming: &mut Streaming<FromWorker>,
+) -> Result<(WorkerRegistration, Vec<MemberStatus>), Option<to_worker::Message>> {
+    let hello = match tokio::time::timeout(HELLO_TIMEOUT, incoming.message()).await {
+        Ok(Ok(Some(FromWorker { message: Some(from_worker::Message::Hello(hello)) }))) => hello,
+        Ok(Ok(_)) => return Err(Some(refuse("the first message must be a hello".into()))),
+        Ok(Err(_)) | Err(_) => return Err(None),
+    };
+    // One that waits to be added to a cluster cannot tell whose worker this is.
+    let Some(cluster) = context.node.cluster() else { return Err(Some(redirect(context))) };
+    let (registration, statuses) = check(cluster, &hello).map_err(|reason| Some(refuse(reason)))?;
+    if !context.node.leadership().borrow().leading || !surely_leads(&context.node) {
+        return Err(Some(redirect(context)));
+    }
+    match register(context, &registration).await {
+        Ok(()) => Ok((registration, statuses)),
+        Err(Some(reason)) => Err(Some(refuse(reason))),
+        Err(None) => Err(Some(redirect(context))),
+    }
 }
 
 fn refuse(reason: String) -> to_worker::Message {
@@ -101,7 +115,7 @@ fn redirect(context: &Context) -> to_worker::Message {
     to_worker::Message::Redirect(Redirect { leader: leader.unwrap_or_default() })
 }
 
-fn check(context: &Context, hello: &Hello) -> Result<(WorkerRegistration, Vec<MemberStatus>), String> {
+fn check(cluster: ClusterId, hello: &Hello) -> Result<(WorkerRegistration, Vec<MemberStatus>), String> {
     if hello.protocol != proto::PROTOCOL {
         return Err(format!(
             "the worker speaks protocol {}, this cluster {}: run the same version of muster on both",
@@ -109,8 +123,7 @@ fn check(context: &Context, hello: &Hello) -> Result<(WorkerRegistration, Vec<Me
             proto::PROTOCOL
         ));
     }
-    let cluster = context.node.cluster();
-    if !hello.cluster_id.is_empty() && cluster.is_none_or(|cluster| cluster.0.as_slice() != hello.cluster_id.as_ref()) {
+    if !hello.cluster_id.is_empty() && cluster.0.as_slice() != hello.cluster_id.as_ref() {
         return Err("the worker's data directory belongs to another cluster: give it a new --data directory".into());
     }
     let registration = decode(&hello.registration).ok_or("the registration cannot be read")?;
@@ -123,8 +136,11 @@ fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Option<T> {
 }
 
 /// Makes the worker known, unless it is already. `Err(None)`: not now.
+///
+/// The tables must hold all that any leader acknowledged before this hello: wishes from older ones would begin anew what this
+/// worker has ended and reported elsewhere. So a majority confirms that no other leads.
 async fn register(context: &Context, registration: &WorkerRegistration) -> Result<(), Option<String>> {
-    let state = context.node.state();
+    let state = context.node.linearizable().await.map_err(|_| None)?;
     let known = state.worker(&registration.worker);
     if known.is_some_and(|known| !known.lost && known.registration == *registration) {
         return Ok(());

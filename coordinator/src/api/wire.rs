@@ -185,11 +185,15 @@ pub(crate) struct Totals {
     pub(crate) closed: u32,
     pub(crate) cpus_total: u32,
     pub(crate) cpus_used: u32,
+    /// Healthy ones, as the scheduler counts them.
     pub(crate) devices_total: u32,
+    /// Held, healthy or not.
     pub(crate) devices_used: u32,
+    /// Healthy and held by nobody.
+    pub(crate) devices_free: u32,
 }
 
-/// Counts workers by state and what they offer; lost ones offer nothing.
+/// Counts workers by state and what they offer; lost ones and devices that are not healthy offer nothing.
 pub(crate) fn totals(state: &State) -> Totals {
     let mut totals = Totals::default();
     for (_, worker) in state.workers() {
@@ -204,8 +208,9 @@ pub(crate) fn totals(state: &State) -> Totals {
         }
         totals.cpus_total += worker.registration.inventory.cpus;
         totals.cpus_used += worker.held.cpus;
-        totals.devices_total += worker.registration.inventory.devices.len() as u32;
+        totals.devices_total += worker.devices_healthy();
         totals.devices_used += worker.held.devices.len() as u32;
+        totals.devices_free += worker.devices_free().count() as u32;
     }
     totals
 }

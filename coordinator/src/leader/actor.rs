@@ -1,14 +1,16 @@
 //! The loop itself: one owner of sessions and reports, effects only through the node and the sessions' outboxes.
 
 use super::facts::{Fact, Reports};
-use super::leases::{self, QUORUM_AGE_MAX};
+use super::in_flight::InFlight;
+use super::leases;
+use super::schedule::{self, Planned};
 use super::sessions::{SessionId, Sessions};
-use super::{Handle, Message, schedule};
+use super::{Handle, Message};
 use crate::observe::Observed;
-use crate::raft::Node;
-use cluster_state::{Command, State};
+use crate::raft::{Leadership, Node, ProposeError};
+use cluster_state::{Command, Outcome, State};
 use proto::internal::{CheckpointTaken, to_worker};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
@@ -41,12 +43,16 @@ pub(crate) struct Leader {
     sessions: Sessions,
     reports: Reports,
     leading_since: Option<Instant>,
-    in_flight: BTreeSet<Fact>,
+    /// Of that leadership.
+    term: u64,
+    in_flight: InFlight,
     planning: bool,
     plan_after: Instant,
     /// A plan is due but held back until `plan_after`.
     plan_held: bool,
     planned_at: Option<LogIndex>,
+    /// A plan is due then though the tables are the same.
+    plan_again_at: Option<Timestamp>,
     dispatched: LogIndex,
     checkpoints: BTreeMap<MemberKey, (WorkerId, u64)>,
 }
@@ -68,11 +74,13 @@ impl Leader {
             sessions: Sessions::default(),
             reports: Reports::default(),
             leading_since: None,
-            in_flight: BTreeSet::new(),
+            term: 0,
+            in_flight: InFlight::default(),
             planning: false,
             plan_after: Instant::now(),
             plan_held: false,
             planned_at: None,
+            plan_again_at: None,
             dispatched: LogIndex(0),
             checkpoints: BTreeMap::new(),
         }
@@ -97,8 +105,8 @@ impl Leader {
                 () = tokio::time::sleep_until(self.plan_after), if self.plan_held => {}
                 _ = tick.tick() => ticked = true,
             }
-            let leads = role.borrow_and_update().leading;
-            self.follow_role(leads);
+            let now = *role.borrow_and_update();
+            self.follow_role(now);
             if self.leading_since.is_some() {
                 applied.mark_unchanged();
                 let state = self.node.state();
@@ -120,7 +128,7 @@ impl Leader {
     fn take(&mut self, message: Message) {
         match message {
             Message::Opened { worker, instance, statuses, outbox, reply } => {
-                if self.leading_since.is_some() {
+                if self.may_open(&worker) {
                     let id = self.sessions.open(worker, instance, outbox, Instant::now());
                     let _ = reply.send(id);
                     self.take_statuses(id, statuses);
@@ -135,14 +143,26 @@ impl Leader {
                 }
             }
             Message::Closed { session } => self.sessions.close(session),
-            Message::Proposed(fact) => drop(self.in_flight.remove(&fact)),
+            Message::Proposed { fact, recorded } => self.in_flight.settle(fact, recorded),
             Message::Planned => self.planning = false,
         }
     }
 
+    /// A worker that is lost, or about to be, registers (again) first. Its session would go on in the tables' eyes as that of a
+    /// lost worker; and until its loss is in the log, the wishes are for members that this loss ends.
+    fn may_open(&self, worker: &WorkerId) -> bool {
+        let known = self.node.state().worker(worker).is_some_and(|known| !known.lost);
+        self.leading_since.is_some() && known && !self.is_being_lost(worker)
+    }
+
+    fn is_being_lost(&self, worker: &WorkerId) -> bool {
+        self.in_flight.contains(&Fact::Lost(worker.clone()))
+    }
+
     /// Renews the lease only while a quorum still follows this leader: a leader that was cut off must let leases run out.
     fn heartbeat(&mut self, session: SessionId, sequence: u64) {
-        if self.node.quorum_age().is_some_and(|age| age < QUORUM_AGE_MAX) {
+        let Some(worker) = self.sessions.worker(session) else { return };
+        if !self.is_being_lost(worker) && leases::surely_leads(&self.node) {
             self.sessions.heartbeat(session, sequence, Instant::now());
         }
     }
@@ -156,26 +176,30 @@ impl Leader {
         self.sessions.mark(&worker);
     }
 
-    fn follow_role(&mut self, leads: bool) {
-        match (leads, self.leading_since) {
-            (true, None) => {
-                tracing::info!("leading");
-                self.leading_since = Some(Instant::now());
-                self.dispatched = LogIndex(0);
-            }
-            (false, Some(_)) => {
-                let leader = self.node.leader_address().unwrap_or_default();
-                tracing::info!(%leader, "no longer leading");
-                self.sessions.redirect_all(&leader);
-                self.reports = Reports::default();
-                self.checkpoints.clear();
-                self.leading_since = None;
-            }
-            _ => {}
+    /// Leadership may have gone and come back between two turns: only its term tells. What was known of workers then is as old
+    /// as after any other change.
+    fn follow_role(&mut self, now: Leadership) {
+        if self.leading_since.is_some() && !(now.leading && now.term == self.term) {
+            let leader = self.node.leader_address().unwrap_or_default();
+            tracing::info!(%leader, term = now.term, "no longer leading");
+            self.sessions.redirect_all(&leader);
+            self.reports = Reports::default();
+            self.checkpoints.clear();
+            self.leading_since = None;
+        }
+        if self.leading_since.is_none() && now.leading {
+            tracing::info!(term = now.term, "leading");
+            self.leading_since = Some(Instant::now());
+            self.term = now.term;
+            self.dispatched = LogIndex(0);
         }
     }
 
     fn act(&mut self, state: &State, ticked: bool) {
+        if ticked {
+            self.in_flight.tick();
+            self.close_lost(state);
+        }
         self.dispatch(state);
         for (fact, command) in self.reports.due(state) {
             self.propose(fact, command);
@@ -187,8 +211,19 @@ impl Leader {
         self.schedule(state, ticked);
     }
 
+    /// A lost worker must register again, and does so when it dials.
+    fn close_lost(&mut self, state: &State) {
+        for (id, _) in state.workers().filter(|(_, worker)| worker.lost) {
+            self.sessions.close_worker(id);
+        }
+    }
+
     /// Sends wishes to the workers whose jobs changed; new sessions and reporters get theirs too.
     fn dispatch(&mut self, state: &State) {
+        // Else they wait: nothing is forgotten, and the next tick asks again.
+        if !leases::surely_leads(&self.node) {
+            return;
+        }
         for (_, job) in state.changed_after(self.dispatched) {
             // The attempt before the last may still have had members when the tables changed.
             for attempt in job.attempts.iter().rev().take(2) {
@@ -228,44 +263,50 @@ impl Leader {
 
     fn look_at_clocks(&mut self, state: &State) {
         let Some(since) = self.leading_since else { return };
-        let lost = leases::lost(state, &self.sessions, since, self.config.lease, Instant::now());
-        for (fact, command) in lost.into_iter().chain(leases::over_time(state, daemon::clock::now())) {
+        let lost = leases::lost(state, &mut self.sessions, since, self.config.lease, Instant::now());
+        let over = leases::over_time(state, &self.reports, daemon::clock::now());
+        for (fact, command) in lost.into_iter().chain(over) {
             self.propose(fact, command);
         }
     }
 
     fn propose(&mut self, fact: Fact, command: Command) {
-        if !self.in_flight.insert(fact.clone()) {
+        if !self.in_flight.begin(&fact) {
             return;
         }
         if let Fact::Lost(worker) = &fact {
             tracing::warn!(worker_id = %worker, "worker lost: its lease is over");
         }
-        let (node, handle) = (self.node.clone(), self.handle.clone());
+        let (node, term, handle) = (self.node.clone(), self.term, self.handle.clone());
         tokio::spawn(async move {
-            if let Err(error) = node.propose(vec![command]).await {
-                tracing::debug!(?fact, %error, "not proposed; the next tick tries again");
-            }
-            handle.send(Message::Proposed(fact)).await;
+            let recorded = record(&node, term, &fact, command).await;
+            handle.send(Message::Proposed { fact, recorded }).await;
         });
     }
 
-    /// Plans when something changed, or when a tick may have ended somebody's back-off; one plan at a time.
+    /// Plans when something changed, somebody's back-off has ended, or a plan was lost on its way; one plan at a time. Else it
+    /// would come to the same, and a long queue costs time to go through.
     fn schedule(&mut self, state: &State, ticked: bool) {
         let changed = self.planned_at != Some(state.applied());
         let idle = state.waiting().next().is_none();
-        let wanted = !self.planning && !idle && (changed || ticked);
+        let again = || self.plan_again_at.is_some_and(|at| at <= daemon::clock::now());
+        let wanted = !self.planning && !idle && (changed || ticked && again());
         self.plan_held = wanted && Instant::now() < self.plan_after;
         if !wanted || self.plan_held {
             return;
         }
         let started = Instant::now();
         let now: Timestamp = daemon::clock::now();
-        let command = schedule::command(state, now, daemon::random::attempt_secret);
+        let planned = schedule::command(state, now, daemon::random::attempt_secret);
         let took = started.elapsed();
         self.observed.cycle(took);
         self.planned_at = Some(state.applied());
-        match command {
+        self.plan_again_at = match &planned {
+            Ok(Planned { command: None, next_ready }) => *next_ready,
+            // A plan that is lost on its way, or was not made, is made again at the next tick.
+            _ => Some(Timestamp(0)),
+        };
+        match planned.map(|planned| planned.command) {
             // A long cycle that placed nothing must not become all that this loop does.
             Ok(None) => self.plan_after = Instant::now() + IDLE_PLAN_PAUSE.max(took * 4),
             Ok(Some(command)) => self.commit(command),
@@ -291,3 +332,29 @@ impl Leader {
         });
     }
 }
+
+/// Brings a fact to the log while this coordinator leads in `term`: a successor hears of it itself, and may know better. True
+/// once it is there.
+async fn record(node: &Node, term: u64, fact: &Fact, command: Command) -> bool {
+    let leads = || *node.leadership().borrow() == Leadership { term, leader: Some(node.id()), leading: true };
+    let mut doubtful = false;
+    while leads() {
+        match node.propose_here(vec![command.clone()]).await {
+            Ok(committed) => return !committed.outcomes.iter().any(|outcome| matches!(outcome, Outcome::Refused(_))),
+            Err(error) => {
+                tracing::debug!(?fact, %error, "not known to be in the log");
+                // It may be committed later, and take the worker from under a new session. A second one settles that, for the
+                // log has an order, and nobody is admitted before the answer. With the term it is settled as well.
+                doubtful |= matches!((fact, error), (Fact::Lost(_), ProposeError::Unknown(_)));
+            }
+        }
+        if !doubtful {
+            break;
+        }
+        tokio::time::sleep(TICK).await;
+    }
+    false
+}
+
+#[cfg(test)]
+mod tests;

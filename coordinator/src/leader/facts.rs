@@ -1,5 +1,6 @@
 //! Reports of workers that the log does not know yet; kept until it does, so that none is lost and none is said twice.
 
+use super::trim::trim;
 use cluster_state::{Command, State};
 use std::collections::BTreeMap;
 use types::{
@@ -41,14 +42,19 @@ impl Reports {
             MemberState::Prepared(endpoints) => {
                 self.prepared.entry((key.job, token)).or_default().insert(key.node_rank, endpoints);
             }
-            MemberState::Failing(end) => drop(self.failing.insert(key, (token, worker.clone(), end))),
-            MemberState::Ended(end) => drop(self.ends.insert(key, (token, end))),
+            MemberState::Failing(end) => drop(self.failing.insert(key, (token, worker.clone(), trim(end)))),
+            MemberState::Ended(end) => drop(self.ends.insert(key, (token, trim(end)))),
         }
     }
 
     /// The newest checkpoint of a member is enough.
     pub(crate) fn take_checkpoint(&mut self, key: MemberKey, token: Token, checkpoint: CheckpointRef) {
         self.checkpoints.insert(key, (token, checkpoint));
+    }
+
+    /// Has this member of a live attempt said that it can start?
+    pub(crate) fn is_prepared(&self, job: JobId, token: Token, node_rank: u32) -> bool {
+        self.prepared.get(&(job, token)).is_some_and(|members| members.contains_key(&node_rank))
     }
 
     /// What is to be proposed on these tables; forgets what they know already or refuse for good (`FENCE-2`).

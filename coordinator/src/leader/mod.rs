@@ -13,11 +13,16 @@
 
 mod actor;
 mod facts;
+mod in_flight;
 mod leases;
 mod schedule;
 mod sessions;
+mod trim;
 
 pub(crate) use actor::{Leader, LeaderConfig};
+pub(crate) use leases::surely_leads;
+#[cfg(test)]
+pub(crate) use schedule::command as plan;
 pub(crate) use schedule::explain;
 pub(crate) use sessions::SessionId;
 
@@ -31,7 +36,8 @@ const MAILBOX_MAX: usize = 4_096;
 /// What reaches the loop.
 #[derive(Debug)]
 pub(crate) enum Message {
-    /// A registered worker's session is open; answered with its number, or dropped when this coordinator does not lead.
+    /// A registered worker's session is open; answered with its number, or dropped when this coordinator does not lead or
+    /// the worker is lost, or about to be.
     Opened {
         worker: WorkerId,
         instance: WorkerInstance,
@@ -47,8 +53,8 @@ pub(crate) enum Message {
     Checkpoint { session: SessionId, key: MemberKey, token: Token, checkpoint: CheckpointRef },
     /// The stream is over.
     Closed { session: SessionId },
-    /// A proposal of this loop came back.
-    Proposed(facts::Fact),
+    /// A proposal of this loop came back; false when the log did not take it.
+    Proposed { fact: facts::Fact, recorded: bool },
     /// The plan came back.
     Planned,
 }

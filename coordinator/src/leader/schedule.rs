@@ -2,24 +2,20 @@
 
 use cluster_state::{Command, Job, PlannedGang, State, Worker};
 use proto::v1;
-use scheduler::{Plan, Reason, View, WaitingGang, WorkerView};
+use scheduler::{Planner, Reason, View, WaitingGang, WorkerView};
 use std::fmt::Write as _;
 use std::sync::Arc;
-use types::{AttemptSecret, JobId, JobPhase, Timestamp, WorkerId};
-
-/// Waiting gangs that one cycle looks at: the first in order; the rest cannot pass them anyway.
-const LOOKED_AT_MAX: usize = 1_000;
+use types::{AttemptPhase, AttemptSecret, EndCause, JobId, JobPhase, Timestamp, WorkerId};
 
 /// Ranks that one plan starts: keeps its entry within the log's bound.
 const PLACED_RANKS_MAX: usize = 512;
 
-/// The cluster as the scheduler sees it.
-pub(crate) fn view(state: &State, now: Timestamp) -> View<'_> {
-    View {
-        now,
-        workers: state.workers().map(|(id, worker)| worker_view(id, worker)).collect(),
-        waiting: state.waiting().take(LOOKED_AT_MAX).map(|job| waiting(job)).collect(),
-    }
+/// Attempts of a job that are looked through for machines at fault.
+const ATTEMPTS_REMEMBERED: usize = 32;
+
+/// The workers as the scheduler sees them.
+fn workers(state: &State) -> Vec<WorkerView<'_>> {
+    state.workers().map(|(id, worker)| worker_view(id, worker)).collect()
 }
 
 fn worker_view<'a>(id: &'a WorkerId, worker: &'a Worker) -> WorkerView<'a> {
@@ -31,33 +27,58 @@ fn worker_view<'a>(id: &'a WorkerId, worker: &'a Worker) -> WorkerView<'a> {
         cpus_free: worker.cpus_free(),
         memory_bytes_total: inventory.memory_bytes,
         memory_bytes_free: worker.memory_bytes_free(),
-        devices_total: inventory.devices.iter().filter(|device| device.healthy).count() as u32,
+        devices_total: worker.devices_healthy(),
         devices_free: worker.devices_free().collect(),
     }
 }
 
 fn waiting(job: &Job) -> WaitingGang<'_> {
-    WaitingGang { job: job.id, gang: &job.spec.gang, ready_at: job.ready_at }
+    let mut avoid: Vec<&WorkerId> = Vec::new();
+    for attempt in job.attempts.iter().rev().take(ATTEMPTS_REMEMBERED) {
+        if let AttemptPhase::Ended(EndCause::NotPrepared { worker, machine_fault: true, .. }) = &attempt.phase
+            && !avoid.contains(&worker)
+        {
+            avoid.push(worker);
+        }
+    }
+    WaitingGang { job: job.id, gang: &job.spec.gang, ready_at: job.ready_at, avoid }
 }
 
-/// The plan as a command; none when nothing can start. `secret` is asked once a gang.
+/// What one cycle came to.
+pub(crate) struct Planned {
+    /// None when nothing can start.
+    pub(crate) command: Option<Command>,
+    /// When a back-off ends and the same tables may give another plan.
+    pub(crate) next_ready: Option<Timestamp>,
+}
+
+/// The plan as a command. `secret` is asked once a gang.
+///
+/// It goes through all that wait until nothing more can be placed: those that cannot start for a reason of their own (too
+/// large, waiting out a back-off, waiting for machines that others do not need) hide nobody behind them.
 pub(crate) fn command(
     state: &State,
     now: Timestamp,
     mut secret: impl FnMut() -> std::io::Result<AttemptSecret>,
-) -> std::io::Result<Option<Command>> {
-    let Plan { placements, .. } = scheduler::plan(&view(state, now), PLACED_RANKS_MAX);
+) -> std::io::Result<Planned> {
+    let workers = workers(state);
+    let mut planner = Planner::new(now, &workers);
     let mut ranks = 0;
     let mut gangs = Vec::new();
-    for (job, placement) in placements {
+    for job in state.waiting() {
+        if planner.is_spent() {
+            break;
+        }
+        let Ok(placement) = planner.place(&waiting(job)) else { continue };
         ranks += placement.members.iter().map(|member| member.ranks.len()).sum::<usize>();
         // The first gang goes whatever its size.
         if ranks > PLACED_RANKS_MAX && !gangs.is_empty() {
             break;
         }
-        gangs.push(PlannedGang { job, placement: Arc::new(placement), secret: secret()? });
+        gangs.push(PlannedGang { job: job.id, placement: Arc::new(placement), secret: secret()? });
     }
-    Ok((!gangs.is_empty()).then_some(Command::CommitPlan { based_on: state.applied(), gangs }))
+    let command = (!gangs.is_empty()).then_some(Command::CommitPlan { based_on: state.applied(), gangs });
+    Ok(Planned { command, next_ready: planner.next_ready() })
 }
 
 /// Why a job waits, or how it stands.
@@ -66,11 +87,11 @@ pub(crate) fn explain(state: &State, job: &Job, now: Timestamp) -> v1::Explanati
         return settled(job);
     }
     let ahead: Vec<u64> = state.waiting().map(|other| other.id.0).take_while(|id| *id != job.id.0).collect();
-    let view = view(state, now);
-    let plan = scheduler::plan(&view, usize::MAX);
-    let (summary, hints) = match plan.reasons.get(&job.id) {
+    // What is behind it changes nothing for it.
+    let up_to_it = state.waiting().take(ahead.len() + 1).map(|job| waiting(job)).collect();
+    let view = View { now, workers: workers(state), waiting: up_to_it };
+    let (summary, hints) = match scheduler::plan(&view).reasons.get(&job.id) {
         Some(reason) => (reason.to_string(), hints(reason)),
-        None if ahead.len() >= LOOKED_AT_MAX => (Reason::NotLookedAt.to_string(), Vec::new()),
         None => ("it fits now and starts with the next scheduling cycle".to_owned(), Vec::new()),
     };
     let mut details = vec![shape(job)];
@@ -101,11 +122,11 @@ fn settled(job: &Job) -> v1::Explanation {
         .attempts
         .iter()
         .map(|attempt| match &attempt.phase {
-            types::AttemptPhase::Ended(cause) | types::AttemptPhase::Stopping(cause) => {
+            AttemptPhase::Ended(cause) | AttemptPhase::Stopping(cause) => {
                 format!("attempt {}: {cause}", attempt.number)
             }
-            types::AttemptPhase::Preparing => format!("attempt {}: prepares", attempt.number),
-            types::AttemptPhase::Running => format!("attempt {}: runs", attempt.number),
+            AttemptPhase::Preparing => format!("attempt {}: prepares", attempt.number),
+            AttemptPhase::Running => format!("attempt {}: runs", attempt.number),
         })
         .collect();
     v1::Explanation { phase: job.phase.name().into(), summary, details, ..Default::default() }
@@ -167,3 +188,6 @@ pub(crate) fn started<'a>(state: &'a State, command: &'a Command) -> impl Iterat
         Some((gang.job, attempt.placed.since(since).0))
     })
 }
+
+#[cfg(test)]
+mod tests;

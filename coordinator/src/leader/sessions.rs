@@ -4,7 +4,7 @@ use proto::internal::{HeartbeatAck, Redirect, ToWorker, Wishes, to_worker};
 use std::collections::{BTreeMap, BTreeSet};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
-use types::{Wish, WorkerId, WorkerInstance};
+use types::{LogIndex, Wish, WorkerId, WorkerInstance};
 
 /// Numbers sessions within one process, so that a late message of an old one is told apart.
 pub(crate) type SessionId = u64;
@@ -22,8 +22,10 @@ struct Session {
 pub(crate) struct Sessions {
     by_worker: BTreeMap<WorkerId, Session>,
     workers: BTreeMap<SessionId, WorkerId>,
-    /// The last heartbeat that was answered.
+    /// The last heartbeat that was answered, or registration.
     seen: BTreeMap<WorkerId, Instant>,
+    /// The last registrations that count as seen.
+    registered: BTreeMap<WorkerId, LogIndex>,
     /// Workers whose wishes must be sent.
     dirty: BTreeSet<WorkerId>,
     opened: SessionId,
@@ -55,6 +57,14 @@ impl Sessions {
         }
     }
 
+    /// Ends the session of a worker, if it has one: it dials again.
+    pub(crate) fn close_worker(&mut self, worker: &WorkerId) {
+        if let Some(session) = self.by_worker.remove(worker) {
+            self.workers.remove(&session.id);
+            tracing::warn!(worker_id = %worker, "session closed: the tables call its worker lost");
+        }
+    }
+
     /// The worker of a session that is still the newest of that worker.
     pub(crate) fn worker(&self, id: SessionId) -> Option<&WorkerId> {
         self.workers.get(&id)
@@ -69,6 +79,14 @@ impl Sessions {
         let Some(worker) = self.workers.get(&id).cloned() else { return };
         self.seen.insert(worker.clone(), now);
         self.send(&worker, to_worker::Message::Ack(HeartbeatAck { sequence }));
+    }
+
+    /// The tables say that `worker` registered by this entry; the first time that they do is a sign of life.
+    pub(crate) fn note_registration(&mut self, worker: &WorkerId, entry: LogIndex, now: Instant) {
+        if self.registered.get(worker) != Some(&entry) {
+            self.registered.insert(worker.clone(), entry);
+            self.seen.insert(worker.clone(), now);
+        }
     }
 
     pub(crate) fn last_seen(&self, worker: &WorkerId) -> Option<Instant> {

@@ -230,6 +230,11 @@ impl Node {
         self.inner.proposals.propose(commands).await
     }
 
+    /// As `propose`, but only if this coordinator leads: for what only the leader can know.
+    pub(crate) async fn propose_here(&self, commands: Vec<Command>) -> Result<Committed, ProposeError> {
+        self.inner.proposals.propose_here(commands).await
+    }
+
     /// The state as applied here: O(1), perhaps behind the leader's.
     pub fn state(&self) -> State {
         self.inner.machine.state()

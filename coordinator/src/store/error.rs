@@ -9,9 +9,9 @@ pub enum StoreError {
     /// Bytes on disk are not those that were written. Nothing of this store may be used: an acknowledged entry or vote
     /// could be missing.
     #[error(
-        "the Raft store is damaged: {}: {what}; this copy is not used. To recover from the peers: stop this coordinator, \
-         move {} aside, on a healthy one run `muster cluster remove ID` and then `muster cluster add ID ADDRESS`, and \
-         start this one again with --join: it copies everything from its peers",
+        "the Raft store is damaged: {}: {what}; this copy is not used. To recover from the peers: take this coordinator \
+         out of the group (`muster cluster remove` with its --id), move {} aside, and start it again with an --id that \
+         was never used and with --join and the address of a healthy coordinator: it copies everything from its peers",
         file.display(), folder.display()
     )]
     Corrupt {
@@ -24,7 +24,7 @@ pub enum StoreError {
     },
     /// The directory belongs to somebody else.
     #[error(
-        "{} belongs to {found}, not to {wanted}: give this coordinator its own --data-dir, or start it with the identity \
+        "{} belongs to {found}, not to {wanted}: give this coordinator a --data folder of its own, or start it with the identity \
          that the directory has",
         file.display()
     )]

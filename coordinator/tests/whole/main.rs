@@ -3,4 +3,5 @@
 
 mod logs;
 mod run;
+mod sessions;
 mod support;

@@ -1,10 +1,8 @@
 //! Start and stop of whole coordinators: what is refused before anything is served, and that a stop is orderly and quick.
 
-use crate::support::{cluster, submit, within};
+use crate::support::{cluster, leader, submit, within};
 use coordinator::{Config, Error, Start, run};
 use daemon::Shutdown;
-use proto::v1;
-use proto::v1::cluster_client::ClusterClient;
 use std::time::Duration;
 use types::CoordinatorId;
 
@@ -34,10 +32,7 @@ async fn a_taken_port_and_a_folder_in_use_are_told() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_leader_that_stops_hands_over_and_the_others_go_on() {
     let mut members = cluster(3).await;
-    let mut client = ClusterClient::new(members[0].channel().await);
-    let known = within(client.members(v1::MembersRequest {})).await.unwrap().into_inner().members;
-    let leader = known.iter().find(|member| member.role == "leader").unwrap().address.clone();
-    let at = members.iter().position(|member| member.grpc == leader).unwrap();
+    let at = leader(&members).await;
     let stopping = tokio::time::Instant::now();
     let (_folder, stopped) = members.remove(at).stop().await;
     stopped.unwrap();

@@ -39,7 +39,7 @@ pub struct Member {
 }
 
 impl Member {
-    async fn start(id: u64, start: Start) -> Self {
+    pub async fn start(id: u64, start: Start) -> Self {
         let folder = Arc::new(tempfile::tempdir().unwrap());
         let mut config = Config::new(CoordinatorId(id), folder.path());
         config.listen.set_port(0);
@@ -114,6 +114,14 @@ pub async fn cluster(count: u64) -> Vec<Member> {
     members
 }
 
+/// Which of them leads.
+pub async fn leader(members: &[Member]) -> usize {
+    let mut client = ClusterClient::new(members[0].channel().await);
+    let known = within(client.members(v1::MembersRequest {})).await.unwrap().into_inner().members;
+    let leader = known.into_iter().find(|member| member.role == "leader").unwrap().address;
+    members.iter().position(|member| member.grpc == leader).unwrap()
+}
+
 pub async fn submit(member: &Member, ranks: u32, max_restarts: u32) -> JobId {
     let gang = v1::Gang { instances: 1, ranks_per_instance: ranks, ..Default::default() };
     let spec = v1::JobSpec {
@@ -162,28 +170,8 @@ impl Worker {
     }
 
     async fn dial(member: &Member) -> Option<Self> {
-        let registration = WorkerRegistration {
-            worker: WorkerId::new("w").unwrap(),
-            instance: WorkerInstance(1),
-            inventory: Inventory { cpus: 8, memory_bytes: 1 << 30, devices: vec![] },
-            labels: BTreeMap::new(),
-            topology: Topology { zone: String::new(), rack: String::new() },
-            data_address: "127.0.0.1".into(),
-            version: "0".into(),
-        };
-        let hello = Hello {
-            protocol: proto::PROTOCOL,
-            cluster_id: vec![].into(),
-            registration: postcard::to_allocvec(&registration).unwrap().into(),
-            statuses: postcard::to_allocvec(&Vec::<MemberStatus>::new()).unwrap().into(),
-        };
-        let (outgoing, messages) = mpsc::channel(16);
-        outgoing.send(FromWorker { message: Some(from_worker::Message::Hello(hello)) }).await.unwrap();
-        let messages = tokio_stream::wrappers::ReceiverStream::new(messages);
-        let opened = WorkerSessionClient::new(member.channel().await).open(messages).await.unwrap();
-        let mut incoming = opened.into_inner();
-        let first = within(incoming.message()).await.unwrap()?.message?;
-        if !matches!(first, to_worker::Message::Welcome(_)) {
+        let Greeted { outgoing, incoming, answer } = greet(member, "w", &[]).await?;
+        if !matches!(answer, to_worker::Message::Welcome(_)) {
             return None;
         }
         let beating = outgoing.clone();
@@ -222,6 +210,11 @@ impl Worker {
 
     /// The ranks exited with `code`, after so many bytes of each of their streams.
     pub async fn end(&self, wish: &Wish, code: i32, bytes: u64) {
+        self.end_with(wish, code, bytes, &[]).await;
+    }
+
+    /// As `end`, with the last values of metrics.
+    pub async fn end_with(&self, wish: &Wish, code: i32, bytes: u64, metrics: &[(String, String)]) {
         let ranks = wish.member().unwrap().ranks.iter().map(|placed| RankEnd {
             rank: placed.rank,
             exit: RankExit::Code(code),
@@ -229,22 +222,64 @@ impl Worker {
             ended: Timestamp(1),
             stderr_tail: String::new(),
             streams: StreamKind::ALL.map(|kind| StreamLength { kind, bytes }).to_vec(),
-            final_metrics: vec![],
+            final_metrics: metrics.to_vec(),
         });
         let end = MemberEnd::Exited { ranks: ranks.collect(), outputs: vec![] };
         self.say(wish, MemberState::Ended(end)).await;
     }
 
     async fn say(&self, wish: &Wish, state: MemberState) {
-        let statuses = vec![MemberStatus { key: wish.key, token: wish.token, state }];
+        self.report(&[MemberStatus { key: wish.key, token: wish.token, state }]).await;
+    }
+
+    /// Says how its members stand; the leader answers any report with all wishes.
+    pub async fn report(&self, statuses: &[MemberStatus]) {
         let statuses = Statuses { statuses: postcard::to_allocvec(&statuses).unwrap().into() };
         self.outgoing.send(FromWorker { message: Some(from_worker::Message::Statuses(statuses)) }).await.unwrap();
+    }
+
+    /// What came next; none at the end of the stream.
+    pub async fn hear(&mut self) -> Option<to_worker::Message> {
+        within(self.incoming.message()).await.ok()??.message
     }
 
     /// Falls silent for good.
     pub fn lose(self) {
         self.beats.abort();
     }
+}
+
+/// A stream on which the worker said hello, and what came first.
+pub struct Greeted {
+    pub outgoing: mpsc::Sender<FromWorker>,
+    pub incoming: Streaming<ToWorker>,
+    pub answer: to_worker::Message,
+}
+
+/// Says hello as a worker that belongs to `cluster`; to none yet when it is empty. None when there was no answer.
+pub async fn greet(member: &Member, name: &str, cluster: &[u8]) -> Option<Greeted> {
+    let registration = WorkerRegistration {
+        worker: WorkerId::new(name).unwrap(),
+        instance: WorkerInstance(1),
+        inventory: Inventory { cpus: 8, memory_bytes: 1 << 30, devices: vec![] },
+        labels: BTreeMap::new(),
+        topology: Topology { zone: String::new(), rack: String::new() },
+        data_address: "127.0.0.1".into(),
+        version: "0".into(),
+    };
+    let hello = Hello {
+        protocol: proto::PROTOCOL,
+        cluster_id: cluster.to_vec().into(),
+        registration: postcard::to_allocvec(&registration).unwrap().into(),
+        statuses: postcard::to_allocvec(&Vec::<MemberStatus>::new()).unwrap().into(),
+    };
+    let (outgoing, messages) = mpsc::channel(16);
+    outgoing.send(FromWorker { message: Some(from_worker::Message::Hello(hello)) }).await.unwrap();
+    let messages = tokio_stream::wrappers::ReceiverStream::new(messages);
+    let opened = WorkerSessionClient::new(member.channel().await).open(messages).await.unwrap();
+    let mut incoming = opened.into_inner();
+    let answer = within(incoming.message()).await.unwrap()?.message?;
+    Some(Greeted { outgoing, incoming, answer })
 }
 
 /// Brings bytes of one stream to one coordinator; returns when they are on its disk.

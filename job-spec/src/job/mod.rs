@@ -54,7 +54,7 @@ const OTHER_FIELDS: [(&str, &str); 11] = [
 ];
 
 /// Longest `limits.timeout` in seconds: 10 years.
-const TIMEOUT_SECONDS_MAX: i64 = 315_360_000;
+const TIMEOUT_SECONDS_MAX: i64 = (Limits::TIMEOUT_MS_MAX / 1_000) as i64;
 
 /// What is read while the tree is walked.
 pub(crate) struct Reader<'a> {
@@ -62,12 +62,12 @@ pub(crate) struct Reader<'a> {
     pub(crate) source: Source<'a>,
 }
 
-/// As `crate::parse`.
-pub(crate) fn parse(text: &str, file: &str) -> Result<Draft, Faults> {
+/// All that can be made of a file: its faults, and the draft as far as it could be read, which counts only if there are none.
+pub(crate) fn read(text: &str, file: &str) -> (Option<Draft>, Report) {
     let mut report = Report::new(file);
     if text.len() > DOCUMENT_BYTES_MAX {
         report.fault(Mark::START, "", format!("the file has {} bytes, more than {DOCUMENT_BYTES_MAX}", text.len()));
-        return Err(report.into_faults());
+        return (None, report);
     }
     let text = text.strip_prefix('\u{FEFF}').unwrap_or(text);
     let root = yaml::compose(text, &mut report);
@@ -76,13 +76,18 @@ pub(crate) fn parse(text: &str, file: &str) -> Result<Draft, Faults> {
         let fields = Fields::open(&mut reader.report, "", root.mark, &root)?;
         reader.job(&fields, file)
     });
+    (draft, reader.report)
+}
+
+/// The draft, or every fault.
+pub(crate) fn conclude((draft, mut report): (Option<Draft>, Report)) -> Result<Draft, Faults> {
     match draft {
-        Some(draft) if reader.report.is_sound() => Ok(Draft { warnings: reader.report.into_warnings(), ..draft }),
+        Some(draft) if report.is_sound() => Ok(Draft { warnings: report.into_warnings(), ..draft }),
         _ => {
-            if reader.report.is_sound() {
-                reader.report.fault(Mark::START, "", "the file cannot be read as a job");
+            if report.is_sound() {
+                report.fault(Mark::START, "", "the file cannot be read as a job");
             }
-            Err(reader.report.into_faults())
+            Err(report.into_faults())
         }
     }
 }

@@ -79,6 +79,17 @@ pub fn resolve(draft: Draft, folder: &Path) -> Result<Prepared, Faults> {
     Ok(Prepared { spec, uploads, warnings })
 }
 
+/// Notes which of the paths of a draft are not there, or not what they should be; reads nothing of what is.
+pub(crate) fn look(draft: &Draft, folder: &Path, report: &mut Report) {
+    let code = draft.code.iter().map(|path| (InputKind::Folder, path));
+    let data = draft.data.values().map(|input| (input.kind, &input.path));
+    for (kind, place) in code.chain(data) {
+        if let Err(error) = take::look(&folder.join(&place.written), kind) {
+            report.fault(mark(place), &place.field, error.to_string());
+        }
+    }
+}
+
 fn folder_name(folder: &Path) -> String {
     let name = folder.canonicalize().ok().and_then(|path| Some(path.file_name()?.to_str()?.to_owned()));
     let clean = name.filter(|name| !name.chars().any(char::is_control));

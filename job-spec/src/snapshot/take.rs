@@ -8,7 +8,7 @@ use std::ffi::OsString;
 use std::fs::{FileType, Metadata};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
-use types::{Tree, TreeEntry};
+use types::{InputKind, Tree, TreeEntry};
 
 /// Deepest folder, as `types::Tree` allows.
 const DEPTH_MAX: usize = 63;
@@ -33,7 +33,15 @@ pub(super) fn file(path: &Path) -> Result<Snapshot, Vec<SnapshotError>> {
     one_file(path).map_err(|error| vec![error])
 }
 
-fn one_file(path: &Path) -> Result<Snapshot, SnapshotError> {
+/// Is a file or folder there, as one is needed? Reads nothing of it.
+pub(super) fn look(path: &Path, kind: InputKind) -> Result<(), SnapshotError> {
+    match kind {
+        InputKind::File => real_file(path).map(drop),
+        InputKind::Folder => real_folder(path).map(drop),
+    }
+}
+
+fn real_file(path: &Path) -> Result<(PathBuf, Metadata), SnapshotError> {
     let real = path.canonicalize().map_err(|source| SnapshotError::io(path, source))?;
     let metadata = real.metadata().map_err(|source| SnapshotError::io(path, source))?;
     if metadata.is_dir() {
@@ -42,6 +50,11 @@ fn one_file(path: &Path) -> Result<Snapshot, SnapshotError> {
     if !metadata.is_file() {
         return Err(SnapshotError::Special(path.to_owned(), special(metadata.file_type())));
     }
+    Ok((real, metadata))
+}
+
+fn one_file(path: &Path) -> Result<Snapshot, SnapshotError> {
+    let (real, metadata) = real_file(path)?;
     within_limits(1, metadata.len())?;
     let name = path.file_name().or(real.file_name()).unwrap_or_default();
     let name = name.to_str().ok_or_else(|| SnapshotError::NotUtf8(path.to_owned()))?.to_owned();

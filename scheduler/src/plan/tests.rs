@@ -39,12 +39,13 @@ fn view<'a>(names: &'a [WorkerId], machines: &[Machine], gangs: &'a [GangSpec]) 
         job: JobId(n as u64 + 1),
         gang,
         ready_at: Timestamp(0),
+        avoid: Vec::new(),
     });
     View { now: Timestamp(100), workers: workers.collect(), waiting: waiting.collect() }
 }
 
 fn run(machines: &[Machine], gangs: &[GangSpec]) -> Plan {
-    plan(&view(&names(machines.len()), machines, gangs), usize::MAX)
+    plan(&view(&names(machines.len()), machines, gangs))
 }
 
 #[test]
@@ -105,9 +106,77 @@ fn a_gang_waits_out_its_back_off() {
     let gangs = [gang(1, 1, 1, 0)];
     let mut view = view(&names, &[(1, 1, 0, 0, true)], &gangs);
     view.waiting[0].ready_at = Timestamp(101);
-    assert!(matches!(plan(&view, 9).reasons[&JobId(1)], Reason::BackOff { .. }));
+    assert!(matches!(plan(&view).reasons[&JobId(1)], Reason::BackOff { .. }));
     view.now = Timestamp(101);
-    assert_eq!(plan(&view, 9).placements.len(), 1);
+    assert_eq!(plan(&view).placements.len(), 1);
+}
+
+/// The jobs that a caller who stops when the plan is spent has placed.
+fn placed_until_spent(view: &View<'_>) -> Vec<(JobId, Placement)> {
+    let mut planner = Planner::new(view.now, &view.workers);
+    let mut placed = Vec::new();
+    for waiting in &view.waiting {
+        if planner.is_spent() {
+            break;
+        }
+        placed.extend(planner.place(waiting).ok().map(|placement| (waiting.job, placement)));
+    }
+    placed
+}
+
+#[test]
+fn thousands_that_cannot_start_hide_nobody_behind_them() {
+    let machines = [(4, 4, 0, 0, true), (4, 4, 0, 1, true)];
+    // Too large for the cluster, all alike and all different; waiting for the one GPU, which is taken.
+    let alike = gang(1, 1, 1, 8);
+    let different = (0..2_000).map(|n| gang(1, 1, 100 + n, 0));
+    let busy = gang(1, 1, 1, 1);
+    for ahead in [vec![alike; 2_000], different.collect(), vec![busy; 2_000]] {
+        let mut gangs = ahead;
+        gangs.push(gang(1, 1, 1, 0));
+        let names = names(2);
+        let view = view(&names, &machines, &gangs);
+        let placed = placed_until_spent(&view);
+        assert_eq!(placed.iter().map(|(job, _)| job.0).collect::<Vec<u64>>(), [2_001]);
+        assert_eq!(placed[0].1.members[0].worker.as_str(), "w000");
+        assert_eq!(plan(&view).reasons.len(), 2_000);
+    }
+}
+
+#[test]
+fn more_shapes_than_a_cycle_looks_at_are_told_so() {
+    // Each of its own shape, each could be hosted, none now.
+    let gangs: Vec<GangSpec> = (0..=LOOKS_MAX as u32).map(|n| gang(1, 1, 2 + n, 0)).collect();
+    let plan = run(&[(1, 5_000, 0, 0, true), (1, 1, 0, 0, true)], &gangs);
+    assert_eq!(plan.reasons[&JobId(1)], Reason::Busy { instances: 1, fit_now: 0 });
+    assert_eq!(plan.reasons[&JobId(LOOKS_MAX as u64 + 1)], Reason::NotLookedAt);
+}
+
+#[test]
+fn workers_that_failed_to_prepare_a_gang_come_last_the_latest_of_them_at_the_end() {
+    let names = names(3);
+    let gangs = [gang(1, 1, 1, 0)];
+    let mut view = view(&names, &[(1, 1, 0, 0, true); 3], &gangs);
+    let mut place = |avoid: &[usize]| {
+        view.waiting[0].avoid = avoid.iter().map(|i| &names[*i]).collect();
+        plan(&view).placements[0].1.members[0].worker.to_string()
+    };
+    assert_eq!(place(&[]), "w000");
+    assert_eq!(place(&[0]), "w001");
+    assert_eq!(place(&[1, 0]), "w002");
+    // All have failed: the one whose failure is longest ago.
+    assert_eq!(place(&[2, 1, 0]), "w000");
+    assert_eq!(place(&[0, 2, 1]), "w001");
+}
+
+#[test]
+fn a_worker_that_failed_is_used_where_no_other_will_do() {
+    let names = names(2);
+    let gangs = [gang(2, 1, 1, 0)];
+    let mut view = view(&names, &[(1, 1, 0, 0, true); 2], &gangs);
+    view.waiting[0].avoid = vec![&names[0]];
+    let workers: Vec<String> = plan(&view).placements[0].1.members.iter().map(|m| m.worker.to_string()).collect();
+    assert_eq!(workers, ["w001", "w000"]);
 }
 
 fn machine() -> impl Strategy<Value = Machine> {
@@ -130,8 +199,9 @@ proptest! {
     ) {
         let names = names(machines.len());
         let view = view(&names, &machines, &gangs);
-        let plan = super::plan(&view, usize::MAX);
-        prop_assert_eq!(&plan, &super::plan(&view, usize::MAX));
+        let plan = super::plan(&view);
+        prop_assert_eq!(&plan, &super::plan(&view));
+        prop_assert_eq!(&plan.placements, &placed_until_spent(&view), "stopping early changes nothing");
         prop_assert_eq!(plan.placements.len() + plan.reasons.len(), gangs.len());
         let mut cpus = vec![0; machines.len()];
         let mut devices = BTreeSet::new();
@@ -168,7 +238,7 @@ proptest! {
     ) {
         let names = names(machines.len());
         let view = view(&names, &machines, &gangs);
-        let plan = super::plan(&view, usize::MAX);
+        let plan = super::plan(&view);
         let head = view.waiting.iter().find(|gang| matches!(plan.reasons.get(&gang.job), Some(Reason::Busy { .. })));
         let Some(head) = head else { return Ok(()) };
         let need = Need::of(head.gang);

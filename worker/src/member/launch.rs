@@ -5,13 +5,13 @@ use super::{Context, Fault, supervised};
 use crate::cgroup;
 use crate::environment::{self, Shared};
 use crate::layout::{MemberLayout, rank};
+use crate::shim::nursery::Nursery;
 use crate::shim::spec::ShimSpec;
 use std::fs::OpenOptions;
 use std::io::{self, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 use types::{Distribution, Endpoint, RankIndex, Wish};
 
 /// A supervisor that was started, or was found running.
@@ -65,7 +65,7 @@ pub(super) fn launch(
         };
         // Free for the framework from now on.
         drop(sockets.framework);
-        let process = start(&context.program, &spec, sockets.data.into())
+        let process = start(&context.nursery, &spec, &sockets.data.into())
             .map_err(|error| Fault::machine(format!("cannot start the supervisor of rank {}: {error}", placed.rank)))?;
         started.push(Supervised { rank: placed.rank, folder, process });
     }
@@ -94,21 +94,12 @@ fn limits(context: &Context, wish: &Wish) -> cgroup::Limits {
     }
 }
 
-fn start(program: &Path, spec: &ShimSpec, listener: OwnedFd) -> io::Result<OwnedFd> {
+fn start(nursery: &Nursery, spec: &ShimSpec, listener: &OwnedFd) -> io::Result<OwnedFd> {
     std::fs::create_dir_all(&spec.rank_folder)?;
     let path = spec.rank_folder.join(rank::SPEC);
     write_private(&path, &serde_json::to_vec(spec)?)?;
     let log = OpenOptions::new().create(true).append(true).open(spec.rank_folder.join(rank::LOG))?;
-    // The child is not waited for through `Child`: its handle does it, as for one that was adopted.
-    let child = Command::new(program)
-        .arg("rank-shim")
-        .arg(&path)
-        .env_clear()
-        .stdin(Stdio::from(listener))
-        .stdout(Stdio::null())
-        .stderr(Stdio::from(log))
-        .spawn()?;
-    crate::process::open(child.id().cast_signed())
+    nursery.start(&path, listener, &log)
 }
 
 /// A file that holds a secret.

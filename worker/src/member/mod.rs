@@ -22,6 +22,7 @@ use crate::blobs::Blobs;
 use crate::cgroup;
 use crate::environment::Base;
 use crate::layout::{Layout, MemberLayout};
+use crate::shim::nursery::Nursery;
 use crate::ship::{self, RankKey};
 use crate::watch;
 use launch::Supervised;
@@ -30,11 +31,15 @@ use ranks::Ranks;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::{mpsc, watch as channel};
 use types::{
     CheckpointRef, Device, Distribution, Endpoint, MemberEnd, MemberKey, MemberState, RankEnd, RankExit, RankPlacement,
     Wish,
 };
+
+/// For code, data and checkpoint to arrive: as long as the leader gives a gang. A gang of one has no other bound.
+const PREPARE_MAX: Duration = Duration::from_mins(10);
 
 /// What members of this daemon have in common.
 #[derive(Debug)]
@@ -44,6 +49,7 @@ pub(crate) struct Context {
     pub(crate) devices: Vec<Device>,
     pub(crate) data_address: IpAddr,
     pub(crate) program: PathBuf,
+    pub(crate) nursery: Nursery,
     pub(crate) spool_bytes_max: u64,
     pub(crate) hard_cpu_limit: bool,
     pub(crate) pids_max: u32,
@@ -172,6 +178,7 @@ impl Member {
         let mut orders = self.orders.clone();
         let prepared = tokio::select! {
             prepared = prepare::prepare(&self.context, &self.wish, &self.layout) => prepared.map_err(Fault::end)?,
+            () = tokio::time::sleep(PREPARE_MAX) => return Err(Fault::machine("it could not be prepared in time".into()).end()),
             () = ending(&mut orders) => return Err(self.never_started()),
         };
         if self.wish.placement.members.len() > 1 {

@@ -2,17 +2,18 @@
 //! upgraded without ending the training.
 //!
 //! ```text
-//!  daemon --spec.json, stdin = listening socket--> supervisor --fork, exec--> rank and its descendants
+//!  daemon --spec.json, listening socket--> nursery --fork--> supervisor --fork, exec--> rank and its descendants
 //!    SIGTERM = stop (grace), SIGUSR1 = kill            |  pipes: stdout, stderr, metrics -> spool files
 //!    lease file, read by itself -----------------------+  exit.json when no descendant is left
 //! ```
 //!
 //! Promises: `LEASE-1` at the lease's end everything below it is killed, whatever the daemon does; no descendant outlives
 //! the rank (it is their subreaper, and has a control group where the machine permits); output bytes are kept in order
-//! and never dropped while there is room; `exit.json` is on disk before it ends.
+//! and never dropped while there is room; `exit.json` is there, whole, before it ends.
 
 mod child;
 mod metrics;
+pub mod nursery;
 mod record;
 mod run;
 mod signals;

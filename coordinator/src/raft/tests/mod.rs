@@ -25,7 +25,7 @@ use types::{
 pub(super) const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A coordinator that runs, or the folder and address of one that does not.
-pub(super) struct Member {
+pub(crate) struct Member {
     pub(super) id: CoordinatorId,
     pub(super) address: String,
     folder: PathBuf,
@@ -34,11 +34,11 @@ pub(super) struct Member {
 }
 
 impl Member {
-    pub(super) fn node(&self) -> &Node {
+    pub(crate) fn node(&self) -> &Node {
         &self.running.as_ref().unwrap().0
     }
 
-    pub(super) async fn start(&mut self) {
+    pub(crate) async fn start(&mut self) {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
         let mut config = Config::new(self.id, &self.folder);
         // Generous, for tests share two cores with others.
@@ -59,7 +59,7 @@ impl Member {
     }
 
     /// Ends at once: no hand-over, no farewell.
-    pub(super) async fn kill(&mut self) {
+    pub(crate) async fn kill(&mut self) {
         let (node, runtime) = self.running.take().unwrap();
         let closed = node.take_closed().unwrap();
         drop(node);
@@ -97,8 +97,8 @@ impl Member {
 }
 
 /// Coordinators and their folders.
-pub(super) struct Group {
-    pub(super) members: Vec<Member>,
+pub(crate) struct Group {
+    pub(crate) members: Vec<Member>,
     _folder: TempDir,
 }
 
@@ -127,7 +127,7 @@ impl Group {
     }
 
     /// A group of `voters` among `count` running coordinators, with its identity applied everywhere.
-    pub(super) async fn formed(count: u64, voters: usize, change: fn(&mut Config)) -> Self {
+    pub(crate) async fn formed(count: u64, voters: usize, change: fn(&mut Config)) -> Self {
         let group = Self::pristine(count, change).await;
         let first: BTreeMap<_, _> = group.members[..voters].iter().map(|member| (member.id, at(member))).collect();
         group.members[0].node().bootstrap(first, CLUSTER).await.unwrap();
@@ -138,7 +138,7 @@ impl Group {
     }
 
     /// Position of the leader, once one of the running coordinators may act as such.
-    pub(super) async fn leader(&self) -> usize {
+    pub(crate) async fn leader(&self) -> usize {
         let watched = self.members.iter().enumerate().filter(|(_, member)| member.running.is_some());
         let waits = watched.map(|(at, member)| {
             let mut leadership = member.node().leadership();

@@ -48,7 +48,11 @@ async fn refused_or_whole(folder: &Path, entries: &[Entry], what: &str) -> bool 
     match try_open(folder) {
         Err(error @ StoreError::Corrupt { .. }) => {
             let text = error.to_string();
-            assert!(text.contains("muster cluster remove") && text.contains("--join"), "{what}: {text}");
+            for advice in ["muster cluster remove", "--id that was never used", "--join"] {
+                assert!(text.contains(advice), "{what}: {advice}: {text}");
+            }
+            // Who starts with --join is added by that; and what could be added must run, which this one cannot.
+            assert!(!text.contains("cluster add"), "{what}: {text}");
             true
         }
         Err(error) => panic!("{what}: {error}"),

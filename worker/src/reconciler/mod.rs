@@ -10,8 +10,13 @@
 //! after its last checkpoint was confirmed: the leader must not start the next attempt from an older one. A member
 //! whose task panics is adopted again from disk, as by a restarted daemon.
 
+mod handle;
+
+pub(crate) use handle::{Handle, News, Subscription};
+
 use crate::decide::{self, Action, Running, Stage};
 use crate::member::{Context, Event, Found, Member, Orders, Origin, Report};
+use handle::Message;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -26,68 +31,6 @@ const OUTBOX: usize = 256;
 const TURN_MAX: usize = 64;
 /// Jobs whose newest token is remembered after their last member has gone.
 const TOKENS_MAX: usize = 10_000;
-
-/// What the session asks.
-enum Message {
-    /// A session begins: everything that is there, and a channel for what comes.
-    Subscribe { reply: oneshot::Sender<Subscription> },
-    /// All wishes of the leader, whole.
-    Wishes(Vec<Wish>),
-    /// The leader has recorded this checkpoint, or needs it no more.
-    CheckpointTaken { key: MemberKey, step: u64 },
-    /// Kill every member; answered when all have ended and were told.
-    KillAll { reply: oneshot::Sender<()> },
-}
-
-/// What a session begins with.
-#[derive(Debug)]
-pub(crate) struct Subscription {
-    /// Every member that is here.
-    pub(crate) statuses: Vec<MemberStatus>,
-    /// What changes from now on; its end means that the session fell behind.
-    pub(crate) news: mpsc::Receiver<News>,
-}
-
-/// What a session passes on to the leader.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum News {
-    /// Members that changed.
-    Statuses(Vec<MemberStatus>),
-    /// A checkpoint is in the blob store.
-    Checkpoint(MemberKey, Token, CheckpointRef),
-}
-
-/// Reaches the reconciler. Cheap to clone.
-#[derive(Clone, Debug)]
-pub(crate) struct Handle {
-    mailbox: mpsc::Sender<Message>,
-}
-
-impl Handle {
-    /// Begins a session; an older one gets nothing more. None when the reconciler is gone, which ends the daemon.
-    pub(crate) async fn subscribe(&self) -> Option<Subscription> {
-        let (reply, answer) = oneshot::channel();
-        self.mailbox.send(Message::Subscribe { reply }).await.ok()?;
-        answer.await.ok()
-    }
-
-    /// Hands on all wishes of the leader.
-    pub(crate) async fn wishes(&self, wishes: Vec<Wish>) {
-        let _ = self.mailbox.send(Message::Wishes(wishes)).await;
-    }
-
-    /// The leader has this checkpoint.
-    pub(crate) async fn checkpoint_taken(&self, key: MemberKey, step: u64) {
-        let _ = self.mailbox.send(Message::CheckpointTaken { key, step }).await;
-    }
-
-    /// Kills every member and returns when all have ended and the session was told.
-    pub(crate) async fn kill_all(&self) {
-        let (reply, done) = oneshot::channel();
-        let _ = self.mailbox.send(Message::KillAll { reply }).await;
-        let _ = done.await;
-    }
-}
 
 struct Entry {
     wish: Wish,
@@ -402,5 +345,4 @@ fn order(entry: &Entry, change: impl FnOnce(&mut Orders)) {
 }
 
 #[cfg(test)]
-#[path = "reconciler_tests.rs"]
 mod tests;

@@ -1,0 +1,131 @@
+//! Replicated tables driven by hand, an entry a command, for tests of what is read off them.
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+use crate::leader;
+use cluster_state::{Command, Outcome, State};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use types::{
+    AttemptSecret, Availability, Device, Distribution, Endpoint, GangSpec, Inventory, JobId, JobSpec, LogIndex,
+    MemberEnd, Millis, RankIndex, RankResources, RequestId, RestartPolicy, Timestamp, Topology, WorkerId,
+    WorkerInstance, WorkerRegistration,
+};
+
+/// Tables, and the time that the next entry is stamped with.
+#[derive(Default)]
+pub(crate) struct Tables {
+    pub(crate) state: State,
+    pub(crate) now: Timestamp,
+    index: u64,
+}
+
+impl Tables {
+    pub(crate) fn apply(&mut self, command: &Command) -> Outcome {
+        self.index += 1;
+        self.state.apply(LogIndex(self.index), self.now, command)
+    }
+
+    /// Registers a worker (again); a device for each of `healthy`.
+    pub(crate) fn worker(&mut self, name: &str, cpus: u32, healthy: &[bool]) {
+        let registration = registration(name, cpus, healthy);
+        assert_eq!(self.apply(&Command::RegisterWorker { registration }), Outcome::Done);
+    }
+
+    pub(crate) fn lose(&mut self, name: &str) {
+        let worker = WorkerId::new(name).unwrap();
+        let registered_by = self.state.worker(&worker).unwrap().registered_by;
+        assert_eq!(self.apply(&Command::LoseWorker { worker, registered_by }), Outcome::Done);
+    }
+
+    pub(crate) fn cordon(&mut self, name: &str) {
+        let (worker, availability) = (WorkerId::new(name).unwrap(), Availability::Cordoned);
+        assert_eq!(self.apply(&Command::SetAvailability { worker, availability }), Outcome::Done);
+    }
+
+    /// Submits a job of one rank that takes one CPU slot, once `change` has had its say.
+    pub(crate) fn submit(&mut self, change: impl FnOnce(&mut JobSpec)) -> JobId {
+        let mut spec = spec();
+        change(&mut spec);
+        let request = RequestId(u128::from(self.index).to_le_bytes());
+        match self.apply(&Command::SubmitJob { request, spec: Arc::new(spec) }) {
+            Outcome::Submitted { job, .. } => job,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// Plans and commits as the leader does; answers with the jobs that were placed.
+    pub(crate) fn plan(&mut self) -> Vec<JobId> {
+        let planned = leader::plan(&self.state, self.now, || Ok(AttemptSecret([0; 32]))).unwrap();
+        let Some(command) = planned.command else { return Vec::new() };
+        let Command::CommitPlan { gangs, .. } = &command else { panic!("{command:?}") };
+        let jobs = gangs.iter().map(|gang| gang.job).collect();
+        let taken = self.apply(&command);
+        assert!(matches!(taken, Outcome::PlanTaken(_)), "{taken:?}");
+        jobs
+    }
+
+    /// All members of the job's live attempt are prepared.
+    pub(crate) fn start(&mut self, job: JobId) {
+        let found = self.state.job(job).unwrap();
+        let token = found.live_attempt().unwrap().token;
+        let endpoint = |rank| Endpoint { rank: RankIndex(rank), data: "a:1".into(), framework: "a:2".into() };
+        let endpoints = (0..found.spec.gang.world_size()).map(endpoint).collect();
+        assert_eq!(self.apply(&Command::StartAttempt { job, token, endpoints }), Outcome::Done);
+    }
+
+    /// All members of the job's live attempt end like this.
+    pub(crate) fn end(&mut self, job: JobId, end: &MemberEnd) {
+        let attempt = self.state.job(job).unwrap().live_attempt().unwrap().clone();
+        for member in &attempt.placement.members {
+            let key = attempt.key(job, member.node_rank);
+            let command = Command::EndMember { key, token: attempt.token, end: end.clone() };
+            assert_eq!(self.apply(&command), Outcome::Done);
+        }
+    }
+}
+
+/// What a worker says of itself; a device for each of `healthy`.
+pub(crate) fn registration(name: &str, cpus: u32, healthy: &[bool]) -> WorkerRegistration {
+    let device = |(index, healthy): (usize, &bool)| Device {
+        index: index as u32,
+        uuid: format!("GPU-{name}-{index}"),
+        name: "gpu".into(),
+        memory_bytes: 1,
+        healthy: *healthy,
+    };
+    WorkerRegistration {
+        worker: WorkerId::new(name).unwrap(),
+        instance: WorkerInstance(1),
+        inventory: Inventory { cpus, memory_bytes: 1 << 30, devices: healthy.iter().enumerate().map(device).collect() },
+        labels: BTreeMap::new(),
+        topology: Topology::default(),
+        data_address: "127.0.0.1".into(),
+        version: "0".into(),
+    }
+}
+
+fn spec() -> JobSpec {
+    JobSpec {
+        display_name: String::new(),
+        experiment_name: String::new(),
+        description: String::new(),
+        tags: BTreeMap::new(),
+        command: "true".into(),
+        code: None,
+        environment_variables: BTreeMap::new(),
+        inputs: BTreeMap::new(),
+        outputs: BTreeMap::new(),
+        gang: GangSpec {
+            instances: 1,
+            ranks_per_instance: 1,
+            per_rank: RankResources { cpus: 1, memory_bytes: 0, gpus: 0 },
+            distribution: Distribution::None,
+            spread: false,
+        },
+        timeout: None,
+        grace: Millis(10),
+        priority: 0,
+        queue: "default".into(),
+        restart: RestartPolicy { max_restarts: 3, backoff: Millis(1_000) },
+    }
+}
