@@ -283,7 +283,15 @@ impl Cluster {
     pub fn processes_of(&self, job: JobId) -> Vec<i32> {
         let folder = self.folder.as_os_str().as_encoded_bytes();
         let member = format!("/members/{job}-");
-        processes_with(&|environ| contains(environ, folder) && contains(environ, member.as_bytes()))
+        processes_with(&|environ, _| contains(environ, folder) && contains(environ, member.as_bytes()))
+    }
+
+    /// Process ids of everything that was started in the cluster's name: daemons, supervisors, ranks, commands.
+    pub fn processes(&self) -> Vec<i32> {
+        let folder = self.folder.join("");
+        let folder = folder.as_os_str().as_encoded_bytes();
+        let nursed = |line: &[u8]| contains(line, b"rank-nursery") && contains(line, folder);
+        processes_with(&|environ, line| contains(environ, folder) || nursed(line))
     }
 
     /// Hands leadership to this coordinator.
@@ -350,11 +358,12 @@ fn under_its_name(program: &Path) -> anyhow::Result<PathBuf> {
     Ok(named)
 }
 
-fn processes_with(wanted: &dyn Fn(&[u8]) -> bool) -> Vec<i32> {
+/// Of those whose environment and command line are wanted. A zombie has neither: it does not count.
+fn processes_with(wanted: &dyn Fn(&[u8], &[u8]) -> bool) -> Vec<i32> {
     let Ok(entries) = std::fs::read_dir("/proc") else { return Vec::new() };
     let pids = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
-    // A zombie has an empty environment: it does not count.
-    pids.filter(|pid| std::fs::read(format!("/proc/{pid}/environ")).is_ok_and(|environ| wanted(&environ))).collect()
+    let read = |pid: i32, file: &str| std::fs::read(format!("/proc/{pid}/{file}")).unwrap_or_default();
+    pids.filter(|pid| wanted(&read(*pid, "environ"), &read(*pid, "cmdline"))).collect()
 }
 
 fn contains(bytes: &[u8], part: &[u8]) -> bool {

@@ -2,7 +2,8 @@
 //!
 //! The kernel closes that pipe when this process ends, by whatever death. Every process of a cluster has the cluster's folder in
 //! its environment (daemons by our doing, ranks by the worker's, whatever they fork by inheritance), and is found by it: also
-//! one that left its session and its parent. The folder goes last.
+//! one that left its session and its parent. Supervisors of ranks have no environment and are found by their command line:
+//! one that was overlooked would start its rank after all. The folder goes last.
 
 use anyhow::Context as _;
 use std::ffi::OsString;
@@ -12,10 +13,14 @@ use std::process::{Child, Command, Stdio};
 /// `$1` is the folder. Killing goes on until a look finds nobody, because a process may fork while it is looked for.
 const SCRIPT: &str = r#"
 cat >/dev/null
-while left=$(grep -lsF "$1/" /proc/[0-9]*/environ); do
-    for file in $left; do
+left() {
+    grep -lsF "$1/" /proc/[0-9]*/environ
+    grep -lsF rank-nursery /proc/[0-9]*/cmdline | xargs -r grep -lsF "$1/"
+}
+while files=$(left "$1"); [ -n "$files" ]; do
+    for file in $files; do
         pid=${file#/proc/}
-        kill -9 "${pid%/environ}" 2>/dev/null
+        kill -9 "${pid%/*}" 2>/dev/null
     done
 done
 rm -rf "$1"

@@ -39,7 +39,13 @@ fn main() -> ExitCode {
         return ExitCode::SUCCESS;
     }
     let Some(mut disk) = Disk::new() else {
-        println!("power_cut: NOT RUN: it needs root, losetup, mkfs.ext4 and loop mounts");
+        const WHY: &str = "not tested here: power cuts of the Raft store: no root, losetup, mkfs.ext4 or loop mounts";
+        println!("{WHY}");
+        // For whoever ran all tests, and reads no output of those that passed.
+        if let Some(path) = daemon::environment::text("MUSTER_TEST_SKIPS") {
+            let mut file = File::options().create(true).append(true).open(path).expect("the file of MUSTER_TEST_SKIPS");
+            file.write_all(format!("{WHY}\n").as_bytes()).expect("the file of MUSTER_TEST_SKIPS");
+        }
         return ExitCode::SUCCESS;
     };
     let cycles = value("--cycles").map_or(CYCLES, |cycles| cycles.parse().expect("--cycles takes a number"));

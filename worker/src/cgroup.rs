@@ -60,6 +60,18 @@ impl Driver {
         unified.and_then(|root| delegated(&root, &own, name)).unwrap_or(Driver::None)
     }
 
+    /// Takes the parent groups away again; one that ranks still stand in stays.
+    pub(crate) fn leave(&self) {
+        let parents: Vec<&PathBuf> = match self {
+            Driver::V2 { parent, .. } => vec![parent],
+            Driver::Hybrid { kill, memory, cpu, pids } => [kill, memory, cpu, pids].into_iter().flatten().collect(),
+            Driver::None => Vec::new(),
+        };
+        for parent in parents {
+            let _ = std::fs::remove_dir(parent);
+        }
+    }
+
     /// One word for logs.
     pub(crate) fn name(&self) -> &'static str {
         match self {
@@ -279,6 +291,16 @@ mod tests {
         assert_eq!(groups.controllers, [PathBuf::from("/m/1-2-3"), PathBuf::from("/c/1-2-3")]);
         assert!(groups.settings.contains(&("/c/1-2-3/cpu.cfs_quota_us".into(), "150000".into())));
         assert_eq!(lacking, ["pids"]);
+    }
+
+    #[test]
+    fn empty_groups_are_taken_away_and_others_stay() {
+        let folder = tempfile::tempdir().unwrap();
+        let (empty, used) = (folder.path().join("a"), folder.path().join("b"));
+        std::fs::create_dir_all(&empty).unwrap();
+        std::fs::create_dir_all(used.join("7-1-0")).unwrap();
+        Driver::Hybrid { kill: Some(empty.clone()), memory: Some(used.clone()), cpu: None, pids: None }.leave();
+        assert!(!empty.exists() && used.exists());
     }
 
     #[test]

@@ -23,8 +23,6 @@ pub(crate) mod rank {
     pub(crate) const SPEC_OFF: &str = "spec.off.json";
     /// Who the supervisor is, so that a restarted daemon finds it.
     pub(crate) const SHIM: &str = "shim.json";
-    /// Appears when the rank's command runs; holds its process id.
-    pub(crate) const RUNNING: &str = "running";
     /// How it ended; appears whole, before the supervisor ends.
     pub(crate) const EXIT: &str = "exit.json";
     /// Room for the exit record, taken before the rank starts: a full disk must not hide an end.

@@ -78,7 +78,8 @@ pub async fn run(config: Config, shutdown: daemon::Shutdown) -> Result<(), Error
         ship::start(known.clone(), watcher.clone()).map_err(Error::io("start the shipper's thread"))?;
     let context = context(&checked, &layout, &registration, blobs::Blobs::new(cache, known), shipper, watcher);
     let found = member::find(&layout).map_err(Error::io("look for members of a former life"))?;
-    let (handle, reconciling) = reconciler::start(Arc::new(context), found, restarted);
+    let context = Arc::new(context);
+    let (handle, reconciling) = reconciler::start(context.clone(), found, restarted);
     let reconciling = tokio::spawn(reconciling);
     let (registration, watched) = channel::channel(registration);
     let monitoring = tokio::spawn(monitor::run(checked.config.clone(), registration));
@@ -106,6 +107,7 @@ pub async fn run(config: Config, shutdown: daemon::Shutdown) -> Result<(), Error
         }
         tokio::time::sleep(LAST_WORDS).await;
     }
+    context.driver.leave();
     Ok(())
 }
 

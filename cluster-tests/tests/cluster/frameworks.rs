@@ -9,18 +9,24 @@ use std::time::Duration;
 /// Importing a framework twice on two cores takes its time.
 const PATIENCE: Duration = Duration::from_mins(3);
 
-fn python_has(module: &str) -> bool {
-    Command::new("python3")
-        .args(["-c", &format!("import {module}")])
-        .output()
-        .is_ok_and(|output| output.status.success())
+/// A Python with this module: that of the `PATH`, else the system's, which a version manager may hide.
+fn python_with(module: &str) -> Option<&'static str> {
+    let import = format!("import {module}");
+    let has =
+        |python: &&str| Command::new(python).args(["-c", &import]).output().is_ok_and(|output| output.status.success());
+    ["python3", "/usr/bin/python3"].into_iter().find(has)
 }
 
-async fn run(cluster: &Cluster, example: &str) -> anyhow::Result<String> {
-    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples").join(example).join("job.yml");
-    let job = cluster.muster(&["submit", &file.display().to_string()]).await?.good()?.stdout.trim().to_owned();
-    let ended = cluster.ended_within(job.parse()?, PATIENCE).await?;
-    let logs = cluster.muster(&["logs", &job]).await?.good()?;
+/// Runs an example to its end with this Python, and answers with what it printed.
+async fn run(cluster: &Cluster, example: &str, python: &str) -> anyhow::Result<String> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples").join(example);
+    let text = std::fs::read_to_string(folder.join("job.yml"))?;
+    anyhow::ensure!(text.contains("code: src\n") && text.contains("python3 "), "not as expected: {text}");
+    let code = format!("code: {}\n", folder.join("src").display());
+    let text = text.replace("code: src\n", &code).replace("python3 ", &format!("{python} "));
+    let job = cluster.submit(&format!("{example}/job.yml"), &text).await?;
+    let ended = cluster.ended_within(job, PATIENCE).await?;
+    let logs = cluster.muster(&["logs", &job.to_string()]).await?.good()?;
     let summary = ended.summary.unwrap_or_default();
     assert_eq!(summary.phase, "Completed", "{}\n{}\n{}", summary.reason, logs.stdout, logs.stderr);
     Ok(logs.stdout)
@@ -28,20 +34,20 @@ async fn run(cluster: &Cluster, example: &str) -> anyhow::Result<String> {
 
 #[tokio::test]
 async fn the_pytorch_example_trains() {
-    if !python_has("torch") {
-        return cannot_run("PyTorch: python3 here has no torch");
-    }
-    shared(async |cluster| run(cluster, "pytorch-ddp").await.map(drop)).await;
+    let Some(python) = python_with("torch") else {
+        return cannot_run("PyTorch: no Python here has torch");
+    };
+    shared(async |cluster| run(cluster, "pytorch-ddp", python).await.map(drop)).await;
 }
 
 #[tokio::test]
 async fn the_mpi_example_sums() {
     let mpirun = Command::new("mpirun").arg("--version").output().is_ok_and(|output| output.status.success());
-    if !mpirun || !python_has("mpi4py") {
-        return cannot_run("MPI: no mpirun, or python3 here has no mpi4py");
-    }
+    let Some(python) = python_with("mpi4py").filter(|_| mpirun) else {
+        return cannot_run("MPI: no mpirun, or no Python here has mpi4py");
+    };
     shared(async |cluster| {
-        let said = run(cluster, "mpi").await?;
+        let said = run(cluster, "mpi", python).await?;
         assert!(said.contains("rank 0 of 2") && said.contains("sum 3"), "{said}");
         Ok(())
     })

@@ -124,6 +124,32 @@ async fn a_cancelled_job_has_its_grace_and_no_more() {
 }
 
 #[tokio::test]
+async fn a_program_below_a_shell_that_dies_at_once_has_the_grace_too() {
+    shared(async |cluster| {
+        let (ready, saved) = (cluster.folder().join("below"), cluster.folder().join("below-saved"));
+        // The program saves for a second once it is told to stop; the shell above it has no trap and is gone by then.
+        let program = format!(
+            "trap 'sleep 1; echo state > $MUSTER_OUTPUT_MODEL/state; cp $MUSTER_OUTPUT_MODEL/state {}; echo saved; exit 0' \
+             TERM\necho $PPID > {}\nwhile :; do sleep 0.05; done\n",
+            saved.display(),
+            ready.display()
+        );
+        cluster.write("below/code/program.sh", &program)?;
+        let text = "code: code\ncommand: sh program.sh; echo never\noutputs: {model: }\n";
+        let job = cluster.submit("below/job.yml", text).await?;
+        let shell: i32 = line_in(&ready).await?.parse()?;
+        cluster.client().cancel(job).await?;
+        let ended = cluster.ended(job).await?;
+        assert!(!is_alive(shell));
+        assert_eq!(ended.summary.unwrap_or_default().phase, "Canceled");
+        assert_eq!(cluster.muster(&["logs", &job.to_string()]).await?.good()?.stdout, "saved\n");
+        assert_eq!(std::fs::read_to_string(&saved)?, "state\n");
+        Ok(())
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_job_over_its_time_limit_is_stopped() {
     shared(async |cluster| {
         let job = cluster.submit("timeout/job.yml", "command: exec sleep 1000\nlimits: {timeout: 1}\n").await?;

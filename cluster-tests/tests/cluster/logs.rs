@@ -1,15 +1,10 @@
 //! What ranks write: byte for byte, live, and whole whatever its shape.
 
-use crate::support::shared;
+use crate::support::{hex, shared};
 use client::LogQuery;
 use cluster_tests::{Cluster, PATIENCE, gang, spec, until};
-use sha2::{Digest, Sha256};
 use std::time::Duration;
 use tokio::time::Instant;
-
-fn hex(bytes: &[u8]) -> String {
-    types::ContentHash(Sha256::digest(bytes).into()).to_string()
-}
 
 #[tokio::test]
 async fn logs_are_the_very_bytes() {

@@ -3,18 +3,25 @@
 //! One program of many modules: each file under `tests/` that cargo sees is linked anew.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
+mod answers;
 mod api;
 mod bad_input;
+mod damage;
+mod demo;
+mod environment;
 mod frameworks;
 mod jobs;
 mod leaders;
+mod lineage;
 mod logs;
 mod members;
+mod metrics;
 mod ranks;
 mod results;
 mod scheduling;
 mod spool;
 mod support;
 mod time;
+mod training;
 mod versions;
 mod workers;

@@ -1,6 +1,6 @@
 //! Ranks that misbehave: each is ended with everything that it started, and the job says what was wrong.
 
-use crate::support::{is_alive, line_in, shared};
+use crate::support::{cannot_run, is_alive, line_in, shared};
 use cluster_tests::{PATIENCE, gang, spec, until};
 
 #[tokio::test]
@@ -104,6 +104,36 @@ async fn a_job_is_gone_from_its_worker_once_it_has_ended() {
             workers.iter().all(|worker| !worker.jobs.contains(&job.0)).then_some(())
         })
         .await
+    })
+    .await;
+}
+
+/// Without a limit rank 1 ends with 3.
+const TOO_MUCH: &str = r"
+command: test $MUSTER_RANK = 0 && exec sleep 1000; head -c 300000000 /dev/zero | tail >/dev/null; exit 3
+resources: {instance_count: 2}
+x-muster: {memory_per_rank: 64MiB, spread: true}
+";
+
+#[tokio::test]
+async fn a_rank_over_its_memory_limit_is_killed_and_the_job_says_so() {
+    shared(async |cluster| {
+        let job = cluster.submit("memory/job.yml", TOO_MUCH).await?;
+        let ended = cluster.ended(job).await?;
+        let (summary, ranks) = (ended.summary.unwrap_or_default(), &ended.attempts[0].ranks);
+        let culprit = ranks.iter().find(|rank| rank.rank == 1).cloned().unwrap_or_default();
+        let log = std::fs::read_to_string(cluster.folder().join(format!("{}.log", culprit.worker)))?;
+        let lacking = |line: &str| line.contains("limits are not enforced here") && line.contains("memory");
+        if culprit.exit_code == Some(3) && log.lines().any(lacking) {
+            cannot_run("a rank over its memory limit: no memory controller is to be had here");
+            return Ok(());
+        }
+        assert_eq!((summary.phase.as_str(), ended.attempts[0].cause_kind.as_str()), ("Failed", "out_of_memory"));
+        for part in ["rank 1 on ", &culprit.worker, "memory limit"] {
+            assert!(summary.reason.contains(part), "{part:?} in {:?}", summary.reason);
+        }
+        assert!(ranks.iter().any(|rank| rank.rank == 0 && rank.stopped), "{ranks:?}");
+        Ok(())
     })
     .await;
 }

@@ -1,8 +1,14 @@
 //! Clusters for tests: one that all harmless tests share, and one of its own for each that breaks something.
 
-use cluster_tests::{Cluster, Shape};
+use cluster_tests::{Cluster, PATIENCE, Shape};
+use sha2::{Digest, Sha256};
+use std::fs::OpenOptions;
+use std::io::Write as _;
 use std::path::Path;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
 use tokio::sync::OnceCell;
+use types::{ContentHash, FileKind, Tree, TreeEntry};
 
 /// The program, as cargo built it for these tests.
 pub fn program() -> &'static Path {
@@ -31,15 +37,47 @@ pub async fn alone(shape: Shape, test: impl AsyncFnOnce(&mut Cluster) -> anyhow:
     }
 }
 
+/// One HTTP answer, read to the end of the connection.
+pub async fn http(address: &str, path: &str) -> anyhow::Result<String> {
+    let mut stream = TcpStream::connect(address).await?;
+    stream.write_all(format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").as_bytes()).await?;
+    let mut text = String::new();
+    tokio::time::timeout(PATIENCE, stream.read_to_string(&mut text)).await??;
+    Ok(text)
+}
+
 /// Is this process somebody's that still runs? A zombie is not.
 pub fn is_alive(pid: i32) -> bool {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     stat.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with(['Z', 'X']))
 }
 
-/// Says in the test's output what could not be tested here, and why.
+/// Says what could not be tested here, and why: in the test's output, which cargo shows of failed tests only, and in the
+/// file that `MUSTER_TEST_SKIPS` names, for whoever ran the tests.
 pub fn cannot_run(why: &str) {
     println!("not tested here: {why}");
+    if let Some(path) = daemon::environment::text("MUSTER_TEST_SKIPS") {
+        // One write of a whole line, so that tests side by side do not mix theirs.
+        let line = format!("not tested here: {why}\n");
+        let mut file = OpenOptions::new().create(true).append(true).open(path).unwrap();
+        file.write_all(line.as_bytes()).unwrap();
+    }
+}
+
+/// Hash of a folder of plain files, made here from its definition.
+pub fn tree_hash(files: &[(&str, &[u8])]) -> String {
+    let entries = files.iter().map(|(path, content)| TreeEntry {
+        path: (*path).to_owned(),
+        kind: FileKind::File,
+        bytes: content.len() as u64,
+        hash: ContentHash(Sha256::digest(content).into()),
+    });
+    hex(&serde_json::to_vec(&Tree::new(entries.collect()).unwrap()).unwrap())
+}
+
+/// SHA-256 as text.
+pub fn hex(bytes: &[u8]) -> String {
+    ContentHash(Sha256::digest(bytes).into()).to_string()
 }
 
 /// Waits until a file is there and whole (its last byte is a line's end), and answers with its text.

@@ -288,7 +288,7 @@ impl Leader {
     /// would come to the same, and a long queue costs time to go through.
     fn schedule(&mut self, state: &State, ticked: bool) {
         let changed = self.planned_at != Some(state.applied());
-        let idle = state.waiting().next().is_none();
+        let idle = state.waiting().next().is_none() || !schedule::has_room(state);
         let again = || self.plan_again_at.is_some_and(|at| at <= daemon::clock::now());
         let wanted = !self.planning && !idle && (changed || ticked && again());
         self.plan_held = wanted && Instant::now() < self.plan_after;

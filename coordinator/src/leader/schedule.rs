@@ -81,6 +81,11 @@ pub(crate) fn command(
     Ok(Planned { command, next_ready: planner.next_ready() })
 }
 
+/// Does any worker take at least one rank more? Each needs a CPU slot, so without one no queue is worth looking at.
+pub(crate) fn has_room(state: &State) -> bool {
+    state.workers().any(|(_, worker)| worker.is_open() && worker.cpus_free() > 0)
+}
+
 /// Why a job waits, or how it stands.
 pub(crate) fn explain(state: &State, job: &Job, now: Timestamp) -> v1::Explanation {
     if job.phase != JobPhase::Queued {

@@ -1,7 +1,7 @@
 //! The one door to the log: gathers what is proposed at the same time into one entry, here or at the leader.
 //!
 //! ```text
-//!  propose ──> bounded mailbox ──> waiting ──> batch (one entry) ──> at most 4 in flight ──> outcomes to each caller
+//!  propose ──> bounded mailbox ──> waiting ──> batch (one entry) ──> at most 2 in flight ──> outcomes to each caller
 //!                                     ^                                  │
 //!                                     └── refused before it was appended ┘
 //! ```
@@ -32,8 +32,9 @@ use types::{CoordinatorId, Limits, LogIndex};
 const ENTRY_BYTES: usize = 64 << 10;
 /// Encoded bytes of one call.
 const CALL_BYTES_MAX: usize = Limits::MESSAGE_BYTES_MAX;
-/// Entries in flight: enough to keep disk and network busy at once, few enough that batches grow under load.
-const IN_FLIGHT_MAX: usize = 4;
+/// Entries in flight: one on the disks while the next is on its way. More would make each of them smaller, and an entry costs
+/// the same whatever is in it.
+const IN_FLIGHT_MAX: usize = 2;
 /// Calls that wait in the actor, and as many again in its mailbox.
 const WAITING_MAX: usize = 2_048;
 /// Pause before what was refused is tried again, unless the leader changes first.

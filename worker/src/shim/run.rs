@@ -112,8 +112,7 @@ impl Shim<'_> {
         let descriptors = Descriptors { stdin: null.into(), stdout, stderr, metrics, listener };
         self.child = child::spawn(&program, descriptors, group.as_ref())?;
         // The rank's alone from here on: when it ends, the port is free.
-        replace_stdin()?;
-        std::fs::write(self.spec.rank_folder.join(rank::RUNNING), self.child.to_string())
+        replace_stdin()
     }
 
     fn supervise(&mut self) -> io::Result<()> {

@@ -88,3 +88,19 @@ fn a_job_is_tried_elsewhere_after_a_machine_failed_to_prepare_it() {
     }
     assert_eq!(tried, ["a", "b", "c", "a", "b"]);
 }
+
+#[test]
+fn a_queue_is_looked_at_only_while_somebody_could_be_placed() {
+    let mut tables = Tables::default();
+    assert!(!has_room(&tables.state), "nobody is there");
+    tables.worker("a", 2, &[]);
+    assert!(has_room(&tables.state));
+    let first = tables.submit(|_| ());
+    tables.submit(|_| ());
+    assert_eq!(tables.plan().len(), 2);
+    assert!(!has_room(&tables.state), "every slot is taken");
+    tables.end(first, &MemberEnd::Exited { ranks: vec![], outputs: vec![] });
+    assert!(has_room(&tables.state));
+    tables.cordon("a");
+    assert!(!has_room(&tables.state), "nobody is open");
+}
