@@ -135,6 +135,13 @@ impl Cluster {
         (of(&self.coordinators), of(&self.workers))
     }
 
+    /// The processes that fork the ranks' supervisors: one for each worker that has started a rank.
+    pub fn nurseries(&self) -> Vec<i32> {
+        let folder = self.folder.join("");
+        let folder = folder.as_os_str().as_encoded_bytes();
+        processes_with(&|_, line| contains(line, b"rank-nursery") && contains(line, folder))
+    }
+
     /// The coordinator of this number.
     pub fn coordinator(&mut self, id: u64) -> anyhow::Result<&mut Daemon> {
         let name = format!("coordinator-{id}");

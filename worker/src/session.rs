@@ -271,6 +271,10 @@ impl Session {
                     return Some(lost("the wishes cannot be read"));
                 };
                 self.name_coordinators(&wishes.coordinators);
+                if held.leased && self.lease.deadline().is_none_or(|deadline| deadline <= boot_time()) {
+                    // This process slept past its lease: what it reads now may be of a leader that is none any more.
+                    return Some(lost("the lease is over"));
+                }
                 if held.leased {
                     self.reconciler.wishes(all).await;
                 } else {

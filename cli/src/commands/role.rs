@@ -43,8 +43,11 @@ impl RoleArgs {
         self.tie_to_parent()?;
         let format = if self.log_format == Format::Json { LogFormat::Json } else { LogFormat::Text };
         daemon::logging::init(format, daemon::environment::text("MUSTER_LOG").as_deref());
-        let runtime =
-            tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start the runtime")?;
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(runtime_threads())
+            .enable_all()
+            .build()
+            .context("cannot start the runtime")?;
         runtime.block_on(async {
             let shutdown = Shutdown::new();
             shutdown.on_signals().context("cannot watch signals")?;
@@ -64,6 +67,12 @@ impl RoleArgs {
         }
         Ok(())
     }
+}
+
+/// Half of the cores: the daemons' own threads (log, streams, shipping) and blocking work want the others, and on a small
+/// machine tasks that wander between threads cost more than a second thread gives.
+fn runtime_threads() -> usize {
+    std::thread::available_parallelism().map_or(1, |cores| (cores.get() / 2).max(1))
 }
 
 /// Ends this process at once when its parent let go without a word: there is nobody left to shut it down in order.

@@ -2,7 +2,34 @@
 
 use super::peer::{self, Peers, find};
 use crate::wait::{PATIENCE, until};
+use anyhow::Context as _;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// PyPI's HyperQueue has no `hq`, but a server, workers and a client inside a Python process.
+const PYPI: &str = include_str!("pypi_hyperqueue.py");
+/// Its client now and then waits for ever for jobs that have ended.
+const PYPI_MAX: Duration = Duration::from_mins(3);
+
+/// How long `jobs` separate jobs took through PyPI's HyperQueue; nothing where the python named by
+/// `MUSTER_BENCH_PYTHON` (default `python3`) has none.
+pub(crate) async fn pypi(folder: &Path, jobs: usize) -> anyhow::Result<Option<Duration>> {
+    let python = daemon::environment::text("MUSTER_BENCH_PYTHON").unwrap_or_else(|| "python3".to_owned());
+    let python = Path::new(&python);
+    if peer::run(python, &["-c", "import hyperqueue"], &[]).await.is_err() {
+        return Ok(None);
+    }
+    let home = folder.join("pypi-hyperqueue");
+    std::fs::create_dir_all(&home)?;
+    let script = home.join("measure.py");
+    std::fs::write(&script, PYPI)?;
+    let server = home.join("server").display().to_string();
+    let arguments = [script.display().to_string(), server, "jobs".to_owned(), jobs.to_string()];
+    let said = tokio::time::timeout(PYPI_MAX, peer::run(python, &arguments, &[])).await;
+    let said = said.context("PyPI's HyperQueue did not end in time")??;
+    let seconds: Vec<f64> = serde_json::from_str(said.lines().last().unwrap_or_default())?;
+    Ok(seconds.first().map(|seconds| Duration::from_secs_f64(*seconds)))
+}
 
 /// It, running.
 pub(crate) struct HyperQueue {

@@ -1,7 +1,7 @@
 //! 1,000 separate jobs of one process each, submitted and finished, beside HyperQueue and Slurm doing the same and the plain
 //! spawning of as many processes; and what a job costs the processor, its supervisor told apart.
 
-use super::hyperqueue::HyperQueue;
+use super::hyperqueue::{self, HyperQueue};
 use super::machine::Cpu;
 use super::peer;
 use super::slurm::Slurm;
@@ -74,8 +74,11 @@ async fn peers(options: &Options, jobs: usize, rows: &mut Vec<Row>, report: &mut
         hyperqueue.drain().await?;
         let took = Took { wall: begun.elapsed(), cpu: Cpu::sum(&hyperqueue.peers.pids()).since(before) };
         rows.push(("HyperQueue", "`hq submit`, `xargs -P4`", took));
+    } else if let Some(wall) = hyperqueue::pypi(&options.dir, jobs).await? {
+        rows.push(("HyperQueue", "PyPI's, its Python client", Took { wall, cpu: Cpu::default() }));
+        report.note("HyperQueue: no `hq` in PATH; PyPI's runs server, workers and client in one process, and waits in steps of 1 s");
     } else {
-        report.note("HyperQueue was not measured: no `hq` in PATH (its releases have it; PyPI's hyperqueue has not)");
+        report.note("HyperQueue was not measured: no `hq` in PATH, and no python with PyPI's (MUSTER_BENCH_PYTHON)");
     }
     if let Some(slurm) = Slurm::start(&options.dir).await? {
         let script = slurm.script()?.display().to_string();
@@ -164,7 +167,9 @@ async fn measured(
         let status = client.status(true).await.ok()?;
         Some(status.jobs_by_phase.get("Completed").copied().unwrap_or(0))
     };
-    let (coordinators, workers) = cluster.pids();
+    let (coordinators, mut workers) = cluster.pids();
+    // Warm-up has started them: their children are the supervisors and all below.
+    workers.extend(cluster.nurseries());
     let before = completed().await.context("no status")?;
     let spent = (Cpu::sum(&coordinators), Cpu::sum(&workers));
     let begun = Instant::now();

@@ -1,7 +1,7 @@
 //! The one door to the log: gathers what is proposed at the same time into one entry, here or at the leader.
 //!
 //! ```text
-//!  propose ──> bounded mailbox ──> waiting ──> batch (one entry) ──> at most 2 in flight ──> outcomes to each caller
+//!  propose ──> bounded mailbox ──> waiting ──> batch (one entry) ──> at most 2 in flight (1 to the leader) ──> outcomes to each caller
 //!                                     ^                                  │
 //!                                     └── refused before it was appended ┘
 //! ```
@@ -32,9 +32,11 @@ use types::{CoordinatorId, Limits, LogIndex};
 const ENTRY_BYTES: usize = 64 << 10;
 /// Encoded bytes of one call.
 const CALL_BYTES_MAX: usize = Limits::MESSAGE_BYTES_MAX;
-/// Entries in flight: one on the disks while the next is on its way. More would make each of them smaller, and an entry costs
-/// the same whatever is in it.
+/// Entries in flight at the leader: one on the disks while the next is on its way. More would make each of them smaller, and
+/// an entry costs the same whatever is in it.
 const IN_FLIGHT_MAX: usize = 2;
+/// Batches in flight to the leader: it puts them together with its own and the others', so more gain nothing.
+const FORWARDED_MAX: usize = 1;
 /// Calls that wait in the actor, and as many again in its mailbox.
 const WAITING_MAX: usize = 2_048;
 /// Pause before what was refused is tried again, unless the leader changes first.
@@ -252,7 +254,8 @@ impl Actor {
         if let Route::Stopped(why) = &route {
             self.refuse(|_| true, &ProposeError::Stopped(why.clone()));
         }
-        while route != Route::Nowhere && self.in_flight.len() < IN_FLIGHT_MAX && !self.waiting.is_empty() {
+        let max = if route == Route::Here { IN_FLIGHT_MAX } else { FORWARDED_MAX };
+        while route != Route::Nowhere && self.in_flight.len() < max && !self.waiting.is_empty() {
             let (commands, shares) = self.next_batch();
             self.in_flight.push(self.sender.clone().send(route.clone(), commands, shares).boxed());
         }
