@@ -1,8 +1,12 @@
-//! A member's node: runs Open MPI's daemon for an agent of its own gang, and ends it when the agent goes.
+//! A member's node: runs Open MPI's daemon for an agent of its own gang, and ends it some time after the agent has gone: at
+//! a program's good end `mpirun` lets its agents go first, and its daemons end by themselves.
 
 use super::{Gang, Manifest, byte_of, wire};
+use crate::process;
 use crate::shim::spec::LISTEN_FD;
+use rustix::event::{PollFd, PollFlags, poll};
 use rustix::process::{Pid, Signal};
+use rustix::time::Timespec;
 use std::io::{self, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::{FromRawFd, OwnedFd};
@@ -10,6 +14,9 @@ use std::os::unix::process::CommandExt;
 use std::process::{Command, ExitCode};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc;
+
+/// For the daemon to end by itself once its agent has gone.
+const ALONE_MAX: Timespec = Timespec { tv_sec: 5, tv_nsec: 0 };
 
 /// Callers that may try to prove themselves at once; more are turned away.
 const CALLERS_MAX: usize = 8;
@@ -81,12 +88,15 @@ fn execute(command: &str, mut stream: TcpStream) -> io::Result<u8> {
         shell.env("OMPI_MCA_btl_vader_backing_directory", folder);
     }
     let mut child = shell.args(["-c", command]).process_group(0).spawn()?;
-    let group = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
+    let handle = process::open(child.id().cast_signed())?;
+    let group = Pid::from_raw(child.id().cast_signed());
     let mut agent = stream.try_clone()?;
     std::thread::Builder::new().name("agent".into()).spawn(move || {
         // An agent says nothing more: a byte or an end means that it has gone.
         let _ = agent.read(&mut [0]);
-        if let Some(group) = group {
+        let mut ended = [PollFd::new(&handle, PollFlags::IN)];
+        let alone = matches!(poll(&mut ended, Some(&ALONE_MAX)), Ok(0));
+        if let Some(group) = group.filter(|_| alone) {
             let _ = rustix::process::kill_process_group(group, Signal::TERM);
         }
     })?;
@@ -94,4 +104,19 @@ fn execute(command: &str, mut stream: TcpStream) -> io::Result<u8> {
     // The agent may have gone already.
     let _ = stream.write_all(&[code]);
     Ok(code)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    /// At a good end the agents go a moment before the daemons do.
+    #[test]
+    fn a_daemon_whose_agent_went_first_ends_by_itself() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        drop(TcpStream::connect(listener.local_addr().unwrap()).unwrap());
+        let (stream, _) = listener.accept().unwrap();
+        assert_eq!(execute("sleep 0.2; exit 3", stream).unwrap(), 3);
+    }
 }
