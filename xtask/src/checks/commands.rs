@@ -59,7 +59,7 @@ fn outcome(finished: &Finished, mut faults: Vec<Fault>, detail: String) -> Outco
     Outcome { faults, detail: if has_places { String::new() } else { detail } }
 }
 
-/// The places in lines like `Diff in /work/a/src/b.rs:12:`.
+/// The places in lines like `Diff in /home/a/src/b.rs:12:`.
 fn unformatted(root: &Path, output: &str) -> Vec<Fault> {
     let places = output.lines().filter_map(|line| line.strip_prefix("Diff in ")).filter_map(process::split_place);
     let fault = |(path, line)| Fault::at(process::from_root(root, path), line, "is not formatted: `cargo xtask fix`");
