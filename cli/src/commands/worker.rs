@@ -138,7 +138,6 @@ pub fn rank_entry() -> Option<ExitCode> {
     let subcommand = arguments.next()?;
     let arguments: Vec<OsString> = arguments.collect();
     match subcommand.to_str()? {
-        "rank-shim" => Some(worker::shim::main(&arguments)),
         "rank-nursery" => Some(worker::shim::nursery::main(&arguments)),
         other => worker::mpi::main(other, &arguments),
     }

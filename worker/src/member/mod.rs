@@ -7,7 +7,7 @@
 //! ```
 //!
 //! Orders come as one value that only grows (`Orders`), so that none is lost and none queues up; reports go to the
-//! reconciler. Everything that a restarted daemon must know is on disk before the step that makes it matter: the wish
+//! reconciler. Everything that a restarted daemon must know is in a file before the step that makes it matter: the wish
 //! before a supervisor starts, a rank's end before its supervisor ends.
 
 mod adopt;

@@ -25,26 +25,9 @@ pub(crate) use signals::{KILL, STOP};
 use crate::layout::rank;
 use crate::process::Identity;
 use spec::{ShimRecord, ShimSpec};
-use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, Write as _};
 use std::path::Path;
-use std::process::ExitCode;
-
-/// Runs `muster rank-shim SPEC_FILE`; `args` are what follows the subcommand. Call it before any thread is made: it forks.
-pub fn main(args: &[OsString]) -> ExitCode {
-    let result = match args {
-        [spec] => supervise(Path::new(spec)),
-        _ => Err(io::Error::other("usage: rank-shim SPEC_FILE")),
-    };
-    match result {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            say(format_args!("rank supervisor: {error}"));
-            ExitCode::FAILURE
-        }
-    }
-}
 
 /// A line into the supervisor's own log. `eprintln!` would panic where that log's disk is full, and the rank's end with it.
 fn say(line: std::fmt::Arguments<'_>) {
