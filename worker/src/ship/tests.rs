@@ -13,9 +13,13 @@ use tonic::{Request, Response, Status, Streaming};
 const KEY: RankKey = RankKey { job: JobId(1), attempt: AttemptNumber(1), rank: RankIndex(0) };
 const PATIENCE: Duration = Duration::from_secs(20);
 
+type Streams = Arc<Mutex<BTreeMap<String, Vec<u8>>>>;
+
 #[derive(Clone, Default)]
 struct Coordinator {
-    streams: Arc<Mutex<BTreeMap<String, Vec<u8>>>>,
+    streams: Streams,
+    /// Whom it asks for what it lacks, itself among them.
+    all: Arc<Mutex<Vec<Streams>>>,
     changed: Arc<tokio::sync::Notify>,
     /// Appends that are answered but not taken, as on a full disk.
     lose: Arc<std::sync::atomic::AtomicU32>,
@@ -23,6 +27,23 @@ struct Coordinator {
 }
 
 impl Coordinator {
+    /// Coordinators that get from each other what the worker no longer has.
+    fn peers<const N: usize>() -> [Coordinator; N] {
+        let all = Arc::new(Mutex::new(Vec::new()));
+        std::array::from_fn(|_| {
+            let streams = Streams::default();
+            all.lock().unwrap().push(streams.clone());
+            Coordinator { streams, all: all.clone(), ..Coordinator::default() }
+        })
+    }
+
+    /// The longest copy of a stream that anybody holds.
+    fn longest(&self, stream: &str) -> Vec<u8> {
+        let all = self.all.lock().unwrap();
+        let copies = all.iter().filter_map(|streams| streams.lock().unwrap().get(stream).cloned());
+        copies.max_by_key(Vec::len).unwrap_or_default()
+    }
+
     async fn listen(self) -> (String, tokio::task::JoinHandle<()>) {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap().to_string();
@@ -39,13 +60,18 @@ impl Coordinator {
         if self.refuse {
             return StreamAck { name: Some(name), length: 0, refused: true, reason: "an older token".into() };
         }
+        let offset = append.offset as usize;
+        let held = self.streams.lock().unwrap().get(&name.stream).map_or(0, Vec::len);
+        let copy = (offset > held).then(|| self.longest(&name.stream));
         let mut streams = self.streams.lock().unwrap();
         let stream = streams.entry(name.stream.clone()).or_default();
+        if let Some(copy) = copy.filter(|copy| copy.len() > held) {
+            *stream = copy;
+        }
         let lost =
             self.lose.fetch_update(std::sync::atomic::Ordering::SeqCst, std::sync::atomic::Ordering::SeqCst, |left| {
                 left.checked_sub(1)
             });
-        let offset = append.offset as usize;
         if lost.is_err() && offset <= stream.len() && offset + append.data.len() > stream.len() {
             let fresh = append.data.slice(stream.len() - offset..);
             stream.extend_from_slice(&fresh);
@@ -111,7 +137,7 @@ fn pattern(bytes: usize) -> Vec<u8> {
 
 #[tokio::test]
 async fn every_coordinator_gets_every_byte_and_a_majority_releases_them() {
-    let three: [Coordinator; 3] = Default::default();
+    let three = Coordinator::peers::<3>();
     let mut addresses = Vec::new();
     for coordinator in &three {
         addresses.push(coordinator.clone().listen().await.0);
@@ -147,6 +173,33 @@ async fn a_majority_is_enough_and_the_third_is_met_where_it_stands() {
     worker.spool.append(StreamKind::Stdout, b"world").unwrap();
     late.has("stdout", b"hello world").await;
     tokio::time::timeout(PATIENCE, worker.shipper.finish(KEY)).await.unwrap();
+}
+
+/// The third is a segment behind when a majority releases it here: the answer to what is left tells it to ask its peers.
+#[tokio::test]
+async fn what_was_released_before_a_coordinator_had_it_comes_from_its_peers() {
+    let three = Coordinator::peers::<3>();
+    let late = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let addresses = vec![
+        three[0].clone().listen().await.0,
+        three[1].clone().listen().await.0,
+        // It accepts and does not answer yet.
+        late.local_addr().unwrap().to_string(),
+    ];
+    let mut worker = worker(addresses).await;
+    let bytes = pattern(5 << 20);
+    worker.spool.append(StreamKind::Stdout, &bytes).unwrap();
+    three[0].has("stdout", &bytes).await;
+    three[1].has("stdout", &bytes).await;
+    let released = async {
+        while SpoolReader::open(worker.folder.path()).unwrap().released(StreamKind::Stdout) == 0 {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, released).await.unwrap();
+    three[2].clone().serve(late);
+    worker.spool.append(StreamKind::Stdout, b"!").unwrap();
+    three[2].has("stdout", &[bytes, b"!".to_vec()].concat()).await;
 }
 
 #[tokio::test]
