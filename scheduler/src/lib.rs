@@ -8,6 +8,7 @@
 
 mod plan;
 mod reason;
+pub mod simulator;
 mod view;
 
 pub use plan::{Plan, Planner, plan};
