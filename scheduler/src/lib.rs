@@ -5,10 +5,13 @@
 //! only. A gang that the cluster could not host even when empty, or that waits out its back-off, keeps nothing and holds
 //! nobody up, however many there are of them. Every waiting gang has a reason (`SCHED-3`), and planning an unchanged view
 //! again gives the same plan (`SCHED-1`).
+//!
+//! Beside it stands the incremental core: `model` has its words (facts in, decisions out), `explain` its answers.
 
+pub mod explain;
+pub mod model;
 mod plan;
 mod reason;
-pub mod simulator;
 mod view;
 
 pub use plan::{Plan, Planner, plan};
