@@ -12,6 +12,7 @@ pub mod explain;
 pub mod model;
 mod plan;
 mod reason;
+pub mod simulator;
 mod view;
 
 pub use plan::{Plan, Planner, plan};
