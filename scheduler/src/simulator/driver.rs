@@ -84,6 +84,7 @@ pub(crate) enum Happening {
     Stop { job: u32, attempt: u32 },
     Up { machine: u32 },
     Down { machine: u32, times: u32 },
+    Saved { job: u32, attempt: u32 },
 }
 
 pub(crate) struct Driver<'a> {
@@ -116,7 +117,9 @@ pub fn simulate(
     driver.set_up(scheduler)?;
     while let Some(now) = driver.next_time() {
         driver.measures.advance(now, &driver.machines, &driver.waiting);
-        driver.happen(now, scheduler)?;
+        if !driver.happen(now, scheduler)? {
+            continue;
+        }
         let started = driver.settle(now, scheduler, clock)?;
         let is_dead = started == 0 && driver.running.is_empty() && driver.submitted == driver.jobs.len();
         driver.dead = if is_dead { driver.dead + 1 } else { 0 };
@@ -171,7 +174,9 @@ impl<'a> Driver<'a> {
         [happening, submit, self.wake].into_iter().flatten().min()
     }
 
-    fn happen(&mut self, now: u64, scheduler: &mut dyn Scheduler) -> Result<(), Fail> {
+    /// True when something happened that is more than a checkpoint: that alone changes no decision.
+    fn happen(&mut self, now: u64, scheduler: &mut dyn Scheduler) -> Result<bool, Fail> {
+        let mut is_news = self.wake.is_some_and(|wake| wake <= now);
         while let Some(Reverse((_, happening))) = self.happenings.peek().copied().filter(|Reverse((t, _))| *t <= now) {
             self.happenings.pop();
             match happening {
@@ -180,13 +185,20 @@ impl<'a> Driver<'a> {
                     let event = self.stop(now, job, EndedBy::Order);
                     tell(scheduler, now, &event)?;
                 }
-                Happening::End { .. } | Happening::Stop { .. } => {}
+                Happening::Saved { job, attempt } if self.is_current(job, attempt) => {
+                    let (id, at) = (gangs::job_id(job as usize), Timestamp(now));
+                    tell(scheduler, now, &Event::Checkpointed { job: id, at })?;
+                    self.plan_checkpoint(now, job);
+                    continue;
+                }
+                Happening::End { .. } | Happening::Stop { .. } | Happening::Saved { .. } => continue,
                 Happening::Up { machine } => self.machine(now, machine, true, scheduler)?,
                 Happening::Down { machine, times } => {
                     self.machine(now, machine, false, scheduler)?;
                     self.plan_failure(now, machine, times + 1);
                 }
             }
+            is_news = true;
         }
         let jobs = &self.inputs.trace.jobs;
         while jobs.get(self.submitted).is_some_and(|job| job.submit.0 <= now) {
@@ -199,8 +211,9 @@ impl<'a> Driver<'a> {
             self.jobs[index].phase = Phase::Waiting;
             self.waiting.insert(index as u32);
             self.measures.submitted(now, index);
+            is_news = true;
         }
-        Ok(())
+        Ok(is_news)
     }
 
     /// Decisions and their answers, until there are no more.
@@ -272,6 +285,22 @@ impl<'a> Driver<'a> {
         let take = take(&gangs::shape(&self.inputs.trace.jobs[job as usize], self.largest));
         for placed in std::mem::take(&mut self.jobs[job as usize].members) {
             self.machines.give(placed, take);
+        }
+    }
+
+    /// The next checkpoint of a running job, if it comes before its end.
+    pub(crate) fn plan_checkpoint(&mut self, now: u64, job: u32) {
+        if !self.inputs.settings.tells_checkpoints {
+            return;
+        }
+        let state = &self.jobs[job as usize];
+        let begins = state.attempt.start + state.attempt.cost;
+        let ran = state.attempt.ran(now);
+        // A tick on, so that a checkpoint just written is not the next one.
+        let Some(until) = self.inputs.model.until_checkpoint(Millis(ran.0 + 1)) else { return };
+        let at = now.max(begins) + 1 + until.0;
+        if until.0 > 0 && at < state.attempt.end(state.left) {
+            self.happenings.push(Reverse((at, Happening::Saved { job, attempt: state.attempts })));
         }
     }
 

@@ -12,6 +12,7 @@
 mod cluster;
 mod driver;
 mod gangs;
+mod generate;
 mod machines;
 mod measure;
 mod orders;
@@ -22,6 +23,7 @@ pub mod trace;
 
 pub use cluster::{Cluster, GPUS_MAX, Group, MACHINES_MAX, Machine, PRESETS};
 pub use driver::{Fail, Inputs, simulate};
+pub use generate::{Mix, Synthetic, to_csv};
 pub use measure::{JobOutcome, Outcome, Promise, Timeline};
 pub use progress::{FULL_SPEED, Model, Span, Standard};
 pub use report::{Report, SizeClass};
@@ -46,6 +48,8 @@ pub struct Settings {
     pub grace: Millis,
     /// Machines that fail.
     pub failures: Option<Failures>,
+    /// True tells the scheduler of each checkpoint; who stops nobody need not know.
+    pub tells_checkpoints: bool,
 }
 
 impl Default for Settings {
@@ -58,6 +62,7 @@ impl Default for Settings {
             restart: Millis(60_000),
             grace: Millis(0),
             failures: None,
+            tells_checkpoints: true,
         }
     }
 }

@@ -120,6 +120,7 @@ impl Driver<'_> {
         };
         let end = state.attempt.end(state.left);
         self.happenings.push(Reverse((end, Happening::End { job: index, attempt: state.attempts })));
+        self.plan_checkpoint(now, index);
         Ok(())
     }
 

@@ -104,17 +104,14 @@ const SIZES: [(u32, u32); 6] = [(0, 1), (2, 7), (8, 8), (9, 64), (65, 256), (257
 /// Run times below this do not make a slowdown (Feitelson's bounded slowdown).
 const SLOWDOWN_BOUND_S: f64 = 10.0;
 
-/// Ticks in a second, where the trace was read as usual.
-const TICKS_PER_SECOND: f64 = 1_000.0;
-
 impl Outcome {
-    /// The numbers, for a trace in milliseconds.
+    /// The numbers.
     pub fn report(&self, policy: &str, trace: &Trace) -> Report {
         let mut report = Report { policy: policy.to_owned(), jobs: trace.jobs.len(), ..Report::default() };
         self.completion(&mut report, trace);
         self.waiting(&mut report, trace);
         self.fairness(&mut report, trace);
-        self.use_of_devices(&mut report);
+        self.use_of_devices(&mut report, trace);
         self.promises(&mut report);
         self.decisions(&mut report);
         report
@@ -122,10 +119,11 @@ impl Outcome {
 
     /// The job, its end and its waiting time, of each job that ended.
     fn ended<'a>(&'a self, trace: &'a Trace) -> impl Iterator<Item = (&'a TraceJob, f64, f64)> {
+        let second = trace.ticks_per_second;
         let both = trace.jobs.iter().zip(&self.jobs);
-        both.filter_map(|(job, outcome)| {
+        both.filter_map(move |(job, outcome)| {
             let end = outcome.end?;
-            Some((job, seconds(end - job.submit.0), seconds(outcome.waited)))
+            Some((job, seconds(end - job.submit.0, second), seconds(outcome.waited, second)))
         })
     }
 
@@ -138,12 +136,13 @@ impl Outcome {
         report.completion_p99_s = percentile(&times, 0.99);
         report.completion_max_s = times.last().copied().unwrap_or(0.0);
         let slowdown = |(job, completion, _): (&TraceJob, f64, f64)| {
-            (completion / seconds(job.run.0).max(SLOWDOWN_BOUND_S)).max(1.0)
+            (completion / seconds(job.run.0, trace.ticks_per_second).max(SLOWDOWN_BOUND_S)).max(1.0)
         };
         let slowdowns = sorted(self.ended(trace).map(slowdown));
         report.slowdown_mean = mean(&slowdowns);
         report.slowdown_p99 = percentile(&slowdowns, 0.99);
-        report.makespan_s = seconds(self.jobs.iter().filter_map(|job| job.end).max().unwrap_or(0));
+        report.makespan_s =
+            seconds(self.jobs.iter().filter_map(|job| job.end).max().unwrap_or(0), trace.ticks_per_second);
     }
 
     fn waiting(&self, report: &mut Report, trace: &Trace) {
@@ -169,7 +168,7 @@ impl Outcome {
         let mut by_queue = vec![(0.0, 0.0); trace.queues.len().max(1)];
         for (job, completion, _) in self.ended(trace) {
             if let Some(sums) = by_queue.get_mut(job.queue as usize) {
-                *sums = (sums.0 + seconds(job.run.0), sums.1 + completion);
+                *sums = (sums.0 + seconds(job.run.0, trace.ticks_per_second), sums.1 + completion);
             }
         }
         let parts: Vec<f64> = by_queue.iter().filter(|sums| sums.1 > 0.0).map(|sums| sums.0 / sums.1).collect();
@@ -177,7 +176,7 @@ impl Outcome {
         report.jain = if squares > 0.0 { sum * sum / (parts.len() as f64 * squares) } else { 1.0 };
     }
 
-    fn use_of_devices(&self, report: &mut Report) {
+    fn use_of_devices(&self, report: &mut Report, trace: &Trace) {
         let sums = &self.sums;
         let (capacity, used) = (sums.capacity as f64, sums.used as f64);
         report.allocated_percent = percent(used, capacity);
@@ -187,8 +186,8 @@ impl Outcome {
         report.preemptions = sums.preemptions;
         report.resizes = sums.resizes;
         report.failed_attempts = sums.failed_attempts;
-        report.lost_gpu_h = hours(sums.lost);
-        report.start_cost_gpu_h = hours(sums.start_cost);
+        report.lost_gpu_h = hours(sums.lost, trace.ticks_per_second);
+        report.start_cost_gpu_h = hours(sums.start_cost, trace.ticks_per_second);
     }
 
     fn promises(&self, report: &mut Report) {
@@ -216,12 +215,12 @@ impl Outcome {
     }
 }
 
-fn seconds(ticks: u64) -> f64 {
-    ticks as f64 / TICKS_PER_SECOND
+fn seconds(ticks: u64, ticks_per_second: u64) -> f64 {
+    ticks as f64 / ticks_per_second.max(1) as f64
 }
 
-fn hours(device_ticks: u128) -> f64 {
-    device_ticks as f64 / TICKS_PER_SECOND / 3_600.0
+fn hours(device_ticks: u128, ticks_per_second: u64) -> f64 {
+    device_ticks as f64 / ticks_per_second.max(1) as f64 / 3_600.0
 }
 
 fn percent(part: f64, whole: f64) -> f64 {

@@ -12,7 +12,6 @@ mod swf;
 
 pub use columns::{COLUMNS, RUN_MAX_SECONDS};
 pub use faults::{Fault, Faults};
-pub use muri::muri_run_ms;
 
 use types::Millis;
 
@@ -54,6 +53,8 @@ pub struct Trace {
     pub users: Vec<String>,
     /// Lines that describe no job that ran: cancelled before the start, or without devices and processors.
     pub left_out: usize,
+    /// Unit of its times: 1,000 for milliseconds.
+    pub ticks_per_second: u64,
 }
 
 impl Trace {
@@ -150,7 +151,7 @@ pub fn read_in_ticks(text: &str, format: Format, ticks_per_second: u64) -> Resul
         faults.at(0, "there is no job in it");
         return faults.or(trace);
     }
-    Ok(trace.finish())
+    Ok(Trace { ticks_per_second, ..trace }.finish())
 }
 
 #[cfg(test)]

@@ -98,5 +98,5 @@ pub(crate) fn read_batsim(text: &str, ticks_per_second: u64) -> Result<Trace, Fa
     }
     faults.0.append(&mut inner.0);
     faults.0.sort_by_key(|fault| fault.line);
-    faults.or(Trace { jobs, queues: vec![String::new()], users: vec![String::new()], left_out: 0 })
+    faults.or(Trace { jobs, queues: vec![String::new()], users: vec![String::new()], ..Trace::default() })
 }

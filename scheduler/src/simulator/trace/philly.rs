@@ -35,7 +35,7 @@ pub(crate) fn read(text: &str, ticks_per_second: u64) -> Result<Trace, Faults> {
     }
     faults.0.append(&mut inner.0);
     faults.0.sort_by_key(|fault| fault.line);
-    faults.or(Trace { jobs, queues: queues.into_names(), users: vec![String::new()], left_out: 0 })
+    faults.or(Trace { jobs, queues: queues.into_names(), users: vec![String::new()], ..Trace::default() })
 }
 
 /// Seconds since 1970 of a date and time, without zones or leap seconds.
