@@ -8,13 +8,21 @@
 //!
 //! Beside it stands the incremental core: `model` has its words (facts in, decisions out), `explain` its answers.
 
+mod core;
 pub mod explain;
+mod fleet;
 pub mod model;
+mod place;
 mod plan;
+pub mod policy;
+mod quota;
 mod reason;
+mod rooms;
 pub mod simulator;
 mod view;
 
+pub use core::{Core, Violation};
+pub use place::Preference;
 pub use plan::{Plan, Planner, plan};
 pub use reason::{Lacking, Reason};
 pub use view::{View, WaitingGang, WorkerView};

@@ -67,6 +67,11 @@ pub enum Event {
         /// From now.
         remaining: Millis,
     },
+    /// A `Resize` that made a gang smaller is done: what it gave up is free.
+    Resized {
+        /// Whose.
+        job: JobId,
+    },
     /// All members have ended and hold nothing any more; the gang waits again.
     Stopped {
         /// Whose.
@@ -123,7 +128,7 @@ pub enum Decision {
         /// Device time that will have to be done again, in milliseconds × devices.
         lost_device_ms: u64,
     },
-    /// Change an elastic gang's members, or move a gang (only policies that sort all gangs anew do); it goes on from its
+    /// Change an elastic gang's members (a smaller gang keeps what it had until `Resized` says that it is done), or move a gang (only policies that sort all gangs anew do); it goes on from its
     /// last checkpoint.
     Resize {
         /// Whose.

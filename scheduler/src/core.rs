@@ -1,0 +1,208 @@
+//! The core: all that the scheduler knows, kept between cycles and changed by facts, so that a cycle costs what changed.
+//!
+//! ```text
+//! apply(fact)  fleet, queues, gangs, lines            nothing is decided
+//! decide       timers -> promises -> admission -> reservations -> victims -> growth -> decisions
+//! ```
+//!
+//! `CORE-1` a decision is counted as done when it is given; a second `decide` with no fact between gives nothing.
+//! `CORE-2` a start has all members of the gang, within its bounds, or does not happen.
+//! `CORE-3` the time that a reservation promises never becomes later, unless a worker is lost, a quota is cut or a job runs
+//! longer than it said: then the decision says that it is broken.
+//! `CORE-4` same facts, same decisions, whatever is kept in indexes.
+
+mod admit;
+mod apply;
+mod books;
+mod check;
+mod elastic;
+mod gang;
+mod line;
+mod planned;
+mod preempt;
+mod reserve;
+mod resort;
+mod start;
+mod why;
+
+pub use check::Violation;
+
+use crate::explain::Explanation;
+use crate::fleet::Fleet;
+use crate::model::{Budget, Decision, Event, Refused, Scheduler, WorkerIndex};
+use crate::policy::Policy;
+use crate::quota::Tree;
+use crate::rooms::Index;
+use gang::Gangs;
+use line::Lines;
+use reserve::Reservation;
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
+use types::{JobId, Timestamp, WorkerId};
+
+/// Something that happens at a time without a fact.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Timer {
+    /// A worker opens or closes.
+    Worker(u32),
+    /// A back-off ends.
+    Ready(u32),
+    /// A gang has waited so long that it goes first, or that it may have a reservation.
+    Old(u32),
+    /// Look again.
+    Look,
+}
+
+/// A scheduler: `Core::new`, then `Scheduler::apply` and `Scheduler::decide`. A clone is a snapshot.
+#[derive(Clone, Debug)]
+pub struct Core {
+    policy: Policy,
+    now: Timestamp,
+    fleet: Fleet,
+    tree: Tree,
+    gangs: Gangs,
+    lines: Lines,
+    /// What is kept to be quick; never changes an answer.
+    index: RefCell<Index>,
+    timers: BTreeSet<(Timestamp, Timer)>,
+    /// Gangs that run, by when they are expected to end.
+    ends: BTreeSet<(Timestamp, u32)>,
+    reservations: Vec<Reservation>,
+    /// Pools of workers that close, by when, and how many workers are in each.
+    closing: BTreeMap<Timestamp, (u8, u32)>,
+    /// Submitted since the last cycle.
+    fresh: BTreeSet<(JobId, u32)>,
+    /// Rises when workers join, leave, or change what they are.
+    fleet_version: u64,
+    quota_version: u64,
+    /// No quota was cut, and no gang adopted, since the start: ceilings hold without exception.
+    has_kept_quotas: bool,
+    has_changed: bool,
+    is_pending: bool,
+    /// What a cycle knew that its budget cut.
+    blocked: Option<admit::Blocked>,
+    replanned_at: Timestamp,
+    replan_turn: usize,
+    reserved_at: Timestamp,
+    must_replan: bool,
+    preempted_at: BTreeMap<u32, Timestamp>,
+    /// Elastic gangs that run.
+    elastic: BTreeSet<u32>,
+}
+
+impl Core {
+    /// An empty cluster under a policy.
+    pub fn new(policy: Policy) -> Self {
+        Self {
+            policy,
+            now: Timestamp(0),
+            fleet: Fleet::new(),
+            tree: Tree::new(),
+            gangs: Gangs::default(),
+            lines: Lines::default(),
+            index: RefCell::default(),
+            timers: BTreeSet::new(),
+            ends: BTreeSet::new(),
+            reservations: Vec::new(),
+            closing: BTreeMap::new(),
+            fresh: BTreeSet::new(),
+            fleet_version: 0,
+            quota_version: 0,
+            has_kept_quotas: true,
+            has_changed: false,
+            is_pending: false,
+            blocked: None,
+            replanned_at: Timestamp(0),
+            replan_turn: 0,
+            reserved_at: Timestamp(0),
+            must_replan: false,
+            preempted_at: BTreeMap::new(),
+            elastic: BTreeSet::new(),
+        }
+    }
+
+    /// The policy.
+    pub fn policy(&self) -> &Policy {
+        &self.policy
+    }
+
+    /// Gangs in line now (without those that wait out a back-off).
+    pub fn waiting(&self) -> u64 {
+        self.lines.waiting
+    }
+
+    /// Gangs that run or are stopping.
+    pub fn running(&self) -> usize {
+        self.ends.len()
+    }
+
+    /// Drops what is kept to be quick, as a new leader begins: the next cycle counts everything anew.
+    pub fn forget_indexes(&mut self) {
+        self.index = RefCell::default();
+    }
+}
+
+impl Scheduler for Core {
+    fn apply(&mut self, now: Timestamp, event: &Event) -> Result<(), Refused> {
+        self.now = self.now.max(now);
+        self.apply_event(event)?;
+        self.has_changed = true;
+        Ok(())
+    }
+
+    fn decide(&mut self, now: Timestamp, budget: Budget) -> Vec<Decision> {
+        self.now = self.now.max(now);
+        self.fire_timers();
+        if !self.has_changed && !self.is_pending {
+            return Vec::new();
+        }
+        if self.has_changed {
+            self.blocked = None;
+        }
+        self.has_changed = false;
+        self.is_pending = false;
+        self.prolong_overdue();
+        let mut steps = budget.0;
+        let mut decisions = Vec::new();
+        self.judge(&mut decisions);
+        if self.policy.sorts_anew() {
+            self.sort_anew(&mut decisions);
+        } else if self.policy.passing == crate::policy::Passing::Planned {
+            self.start_planned(&mut decisions);
+        } else {
+            self.keep_promises(&mut decisions);
+            self.admit(&mut steps, &mut decisions);
+            if !self.is_pending {
+                self.reserve(&mut decisions);
+                self.displace(&mut decisions);
+                self.grow(&mut decisions);
+            }
+        }
+        decisions
+    }
+
+    fn is_pending(&self) -> bool {
+        self.is_pending
+    }
+
+    fn next_wake(&self, now: Timestamp) -> Option<Timestamp> {
+        let timer = self.timers.range((Timestamp(now.0.saturating_add(1)), Timer::Worker(0))..).next();
+        let due = self.reservations.iter().map(|reservation| reservation.start_by).filter(|at| *at > now).min();
+        timer.map(|(at, _)| *at).into_iter().chain(due).min()
+    }
+
+    fn explain(&self, now: Timestamp, job: JobId) -> Option<Explanation> {
+        self.why(now, job)
+    }
+
+    fn worker_id(&self, worker: WorkerIndex) -> Option<&WorkerId> {
+        self.fleet.worker_id(worker)
+    }
+
+    fn worker_index(&self, worker: &WorkerId) -> Option<WorkerIndex> {
+        self.fleet.index_of(worker).map(WorkerIndex)
+    }
+}
+
+#[cfg(test)]
+mod tests;

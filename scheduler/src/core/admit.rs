@@ -1,0 +1,197 @@
+//! Admission: queues in turn by exact shares, in each queue the first gang that is not blocked, until nothing more fits.
+
+use crate::core::Core;
+use crate::core::gang::Key;
+use crate::core::start::Tried;
+use crate::model::Decision;
+use crate::place;
+use crate::policy::Passing;
+use crate::quota::{ROOT, Share};
+use crate::rooms::Measure;
+use std::collections::{BTreeMap, BTreeSet};
+use types::Timestamp;
+
+/// Gangs of a line that are looked at for one that is short enough to fit before a reservation.
+const BACKFILL_DEPTH: usize = 256;
+
+/// What is known to be in vain in this cycle.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Blocked {
+    /// By shape: the pools in which it does not fit. Room only shrinks while gangs are admitted.
+    shapes: BTreeMap<u32, u64>,
+    /// Lines whose queue has all it may use.
+    lines: BTreeSet<(u32, u32)>,
+    /// The first gang of each queue that is not blocked, once found.
+    heads: BTreeMap<u32, Option<Key>>,
+}
+
+/// A queue's claim to be next: own part before borrowed, then the smaller share, then the older queue.
+type Claim = (bool, Share, u32);
+
+impl Core {
+    pub(super) fn admit(&mut self, steps: &mut u32, decisions: &mut Vec<Decision>) {
+        // A cycle that was cut goes on where it was; a fact since then has thrown this away.
+        let mut blocked = self.blocked.take().unwrap_or_default();
+        while let Some(key) = self.next_gang(&mut blocked) {
+            if *steps == 0 {
+                self.is_pending = true;
+                self.blocked = Some(blocked);
+                return;
+            }
+            *steps -= 1;
+            let Some(gang) = self.gangs.get(key.gang) else { return };
+            let (queue, shape) = (gang.queue, gang.shape);
+            match self.try_place(key.gang, gang) {
+                Tried::Fits(choice, members) => {
+                    blocked.heads.remove(&queue);
+                    if !self.start(key.gang, choice, members, decisions) {
+                        return;
+                    }
+                }
+                Tried::OverQuota(..) => {
+                    blocked.heads.remove(&queue);
+                    blocked.lines.insert((queue, shape));
+                }
+                Tried::NoRoom => {
+                    let pools = self.pools_of(key);
+                    *blocked.shapes.entry(shape).or_default() |= pools;
+                    blocked.heads.clear();
+                    self.reserve_at_once(key.gang, decisions);
+                }
+            }
+            if self.policy.passing == Passing::Nobody && !blocked.shapes.is_empty() {
+                return;
+            }
+        }
+    }
+
+    /// Pools that a waiting gang may use at the best.
+    fn pools_of(&self, key: Key) -> u64 {
+        let Some(gang) = self.gangs.get(key.gang) else { return 0 };
+        let info = self.gangs.info(gang);
+        let speeds = info.choices.iter().map(|(speed, _)| *speed);
+        speeds.fold(0, |pools, speed| pools | self.pools_for(key.gang, gang, speed, info.shape.members.max))
+    }
+
+    fn next_gang(&self, blocked: &mut Blocked) -> Option<Key> {
+        if self.policy.is_fair {
+            return self.turn_of(ROOT, blocked).map(|(key, _)| key);
+        }
+        let mut queues: Vec<u32> = self.lines.by_place.keys().map(|(queue, _)| *queue).collect();
+        queues.dedup();
+        queues.into_iter().filter_map(|queue| self.head(queue, blocked)).min()
+    }
+
+    /// The gang whose turn it is at or below a queue, with the queue's claim.
+    fn turn_of(&self, queue: u32, blocked: &mut Blocked) -> Option<(Key, Claim)> {
+        let known = &self.tree.queues[queue as usize];
+        if queue != ROOT && known.gangs == 0 {
+            return None;
+        }
+        let key = if known.children.is_empty() {
+            self.head(queue, blocked)?
+        } else {
+            let turns = known.children.iter().filter_map(|child| self.turn_of(*child, blocked));
+            turns.min_by(|(_, left), (_, right)| left.cmp(right))?.0
+        };
+        let gang = self.gangs.get(key.gang)?;
+        let info = self.gangs.info(gang);
+        let is_own = info.choices.iter().flat_map(|(_, need)| need).any(|need| {
+            let usage = info.usage(need);
+            self.tree.is_own(queue, usage.class, usage.per_member * u64::from(info.shape.members.min))
+        });
+        Some((key, (!is_own, self.tree.share(queue, &self.fleet.capacity), queue)))
+    }
+
+    /// The first gang of a queue that is not blocked.
+    fn head(&self, queue: u32, blocked: &mut Blocked) -> Option<Key> {
+        if let Some(head) = blocked.heads.get(&queue) {
+            return *head;
+        }
+        let is_strict = self.policy.passing == Passing::Nobody;
+        let mut head: Option<Key> = None;
+        for (shape, line) in self.lines.of_queue(queue) {
+            if blocked.lines.contains(&(queue, shape)) || !line.fits_ever {
+                continue;
+            }
+            let Some(first) = line.by_key.first().filter(|first| head.is_none_or(|head| **first < head)) else {
+                continue;
+            };
+            let first = match blocked.shapes.get(&shape) {
+                None => Some(*first),
+                Some(_) if is_strict => None,
+                Some(pools) => self.first_that_is_short(shape, line, *pools),
+            };
+            head = head.into_iter().chain(first).min();
+        }
+        blocked.heads.insert(queue, head);
+        head
+    }
+
+    /// The first gang of a line that may use a pool in which its shape was not seen to be blocked.
+    fn first_that_is_short(&self, shape: u32, line: &super::line::Line, blocked: u64) -> Option<Key> {
+        let info = &self.gangs.shapes[shape as usize];
+        let is_open = |at: usize| blocked >> at & 1 == 0;
+        let pools = self.fleet.pools.iter().enumerate().filter(|(at, pool)| pool.is_some() && is_open(*at));
+        let latest =
+            pools.map(|(_, pool)| pool.as_ref().and_then(|pool| pool.until).unwrap_or(Timestamp(u64::MAX))).max()?;
+        let fastest = info.choices.iter().map(|(speed, _)| *speed).max().unwrap_or(1);
+        let window = u128::from(latest.since(self.now).0) * u128::from(fastest) / 1_000;
+        let window = u64::try_from(window).unwrap_or(u64::MAX);
+        if line.by_bound.first().is_none_or(|(bound, _)| *bound > window) {
+            return None;
+        }
+        // Is there any room in those pools and the open one together?
+        let mut index = self.index.borrow_mut();
+        let has_room = info.choices.iter().flat_map(|(_, need)| need).any(|need| {
+            let rooms = index.rooms(&self.fleet, need, Measure::Free);
+            rooms.total_in(u64::MAX) >= u64::from(info.shape.members.min)
+        });
+        drop(index);
+        if !has_room {
+            return None;
+        }
+        let mut keys = line.by_key.iter().take(BACKFILL_DEPTH);
+        keys.find(|key| self.pools_of(**key) & !blocked != 0).copied()
+    }
+
+    /// Finds out which lines could never be served, and tells the gangs that came since the last cycle.
+    pub(super) fn judge(&mut self, decisions: &mut Vec<Decision>) {
+        let version = (self.fleet_version, self.quota_version);
+        let fresh = std::mem::take(&mut self.fresh);
+        let stale = self.lines.by_place.iter().filter(|(_, line)| line.judged != Some(version));
+        let stale: Vec<(u32, u32)> = stale.map(|(place, _)| *place).collect();
+        stale.into_iter().for_each(|line| self.judge_line(line));
+        for (job, index) in fresh {
+            let Some(gang) = self.gangs.get(index) else { continue };
+            let place = (gang.queue, gang.shape);
+            let fits_ever = self.lines.by_place.get(&place).is_none_or(|line| line.fits_ever);
+            if !fits_ever && self.fleet.capacity[0] > 0 {
+                decisions.push(Decision::Reject { job });
+            }
+        }
+    }
+
+    fn judge_line(&mut self, (queue, shape): (u32, u32)) {
+        self.gangs.shapes[shape as usize].resolve(&self.fleet);
+        let fits_ever = self.fits_ever(queue, shape);
+        if let Some(line) = self.lines.by_place.get_mut(&(queue, shape)) {
+            line.fits_ever = fits_ever;
+            line.judged = Some((self.fleet_version, self.quota_version));
+        }
+    }
+
+    /// Could the empty cluster, and the whole quota, hold it?
+    pub(super) fn fits_ever(&self, queue: u32, shape: u32) -> bool {
+        let info = &self.gangs.shapes[shape as usize];
+        let mut index = self.index.borrow_mut();
+        info.choices.iter().flat_map(|(_, need)| need).any(|need| {
+            let usage = info.usage(need);
+            let amount = usage.per_member * u64::from(info.shape.members.min);
+            let over = self.tree.allows(queue, usage.class, amount, self.fleet.capacity[usage.class as usize]);
+            let is_over = over.is_err_and(|over| over.is_for_good);
+            let rooms = index.rooms(&self.fleet, need, Measure::Empty);
+            !is_over && place::find(&self.fleet, rooms, &info.ask(info.shape.members.min, 1, &[])).is_some()
+        })
+    }
+}

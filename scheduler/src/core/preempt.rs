@@ -1,0 +1,260 @@
+//! Taking back: gangs that are entitled to room others borrow, or matter more, displace those that cost least.
+//!
+//! An eviction has a direction that cannot turn: up in priority within a queue, or from a queue beyond its own part to one
+//! within its own, both before and after (after Kueue's reclaim within a cohort). So there is no cycle of evictions. Victims:
+//! the cheapest first until the gang fits, then those that are not needed are spared. Cost is the work lost since the last
+//! checkpoint, and what saving and restoring take.
+
+use crate::core::gang::{Gang, Running};
+use crate::core::reserve::Freed;
+use crate::core::{Core, Timer};
+use crate::fleet::Need;
+use crate::model::{Decision, Placed, Stop};
+use crate::place::{self, Ask, Preference, Seats};
+use crate::policy::PreemptRules;
+use crate::rooms::Measure;
+use std::collections::{BTreeMap, BTreeSet};
+use types::{Millis, Timestamp};
+
+/// A gang that could not be helped is not looked at again for so long.
+const AGAIN_MS: u64 = 10_000;
+/// Gangs that victims are looked for in one cycle.
+const TRIES_MAX: usize = 4;
+
+/// A running gang that could give way, or become smaller.
+#[derive(Clone, Debug)]
+struct Victim {
+    gang: u32,
+    frees: Vec<Placed>,
+    /// Not empty: it shrinks to these.
+    keeps: Vec<Placed>,
+    lost_device_ms: u64,
+    stop: Stop,
+}
+
+impl Core {
+    pub(super) fn displace(&mut self, decisions: &mut Vec<Decision>) {
+        let Some(rules) = self.policy.preempt else { return };
+        if self.ends.is_empty() {
+            return;
+        }
+        let lines = self.lines.by_place.values().filter(|line| line.fits_ever);
+        let mut heads: Vec<_> = lines.filter_map(|line| line.by_key.first().copied()).collect();
+        heads.sort_unstable();
+        let mut tries = 0;
+        for key in heads {
+            let index = key.gang;
+            if tries >= TRIES_MAX {
+                return;
+            }
+            if self.reservations.iter().any(|held| held.gang == index && held.victims.is_some())
+                || !self.may_displace(index)
+            {
+                continue;
+            }
+            let again_at = self.preempted_at.get(&index).map(|at| at.plus(Millis(AGAIN_MS)));
+            if let Some(again_at) = again_at.filter(|at| *at > self.now) {
+                self.timers.insert((again_at, Timer::Look));
+                continue;
+            }
+            tries += 1;
+            self.preempted_at.insert(index, self.now);
+            self.displace_for(index, rules, decisions);
+        }
+    }
+
+    /// Is there any ground on which it could displace others?
+    fn may_displace(&self, index: u32) -> bool {
+        let Some(gang) = self.gangs.get(index) else { return false };
+        let info = self.gangs.info(gang);
+        info.choices.iter().flat_map(|(_, need)| need).any(|need| {
+            let usage = info.usage(need);
+            let amount = usage.per_member * u64::from(info.shape.members.min);
+            let is_own = self.tree.is_own(gang.queue, usage.class, amount);
+            (is_own || gang.priority > 0) && self.members_allowed(gang, info, need).is_ok()
+        })
+    }
+
+    fn displace_for(&mut self, index: u32, rules: PreemptRules, decisions: &mut Vec<Decision>) {
+        let Some(gang) = self.gangs.get(index) else { return };
+        let info = self.gangs.info(gang);
+        let mut found = None;
+        for (speed, need) in &info.choices {
+            let Some(need) = need else { continue };
+            let pools = self.pools_for(index, gang, *speed, info.shape.members.min);
+            let ask = Ask { preference: Preference::BestFit, ..info.ask(info.shape.members.min, pools, &[]) };
+            let shrinking = self.victims(gang, need, rules, self.policy.is_elastic);
+            found = self.choose(need, &ask, shrinking, rules);
+            if found.is_none() && self.policy.is_elastic {
+                found = self.choose(need, &ask, self.victims(gang, need, rules, false), rules);
+            }
+            if found.is_some() {
+                break;
+            }
+        }
+        let Some((victims, seats)) = found else { return };
+        let to = gang.job;
+        self.drop_reservation(index);
+        let workers: Vec<u32> = seats.into_iter().map(|(worker, _)| worker).collect();
+        let leaving = victims.iter().map(|victim| victim.gang).collect();
+        if self.hold(index, &workers, self.now, Some(leaving), Some(0)).is_none() {
+            return;
+        }
+        for victim in victims {
+            self.order_out(index, to, victim, decisions);
+        }
+    }
+
+    fn order_out(&mut self, index: u32, to: types::JobId, victim: Victim, decisions: &mut Vec<Decision>) {
+        let Some(gang) = self.gangs.get_mut(victim.gang) else { return };
+        let job = gang.job;
+        let Some(running) = gang.running_mut() else { return };
+        if victim.keeps.is_empty() {
+            running.gives_way = Some(index);
+            let Victim { stop, lost_device_ms, .. } = victim;
+            decisions.push(Decision::Preempt { job, stop, to, lost_device_ms });
+        } else {
+            running.shrinks_to = Some(victim.keeps.clone());
+            decisions.push(Decision::Resize { job, members: victim.keeps });
+        }
+    }
+
+    /// Who could give way to a gang, the cheapest first.
+    fn victims(&self, gang: &Gang, need: &Need, rules: PreemptRules, may_shrink: bool) -> Vec<Victim> {
+        let mut over = BTreeMap::new();
+        let mut victims = Vec::new();
+        for (_, index) in &self.ends {
+            let Some(other) = self.gangs.get(*index) else { continue };
+            let Some(running) = other.running() else { continue };
+            if self.may_evict(gang, need, other, running, rules) {
+                let victim = self.victim(*index, other, running, rules, may_shrink);
+                let per_device = victim.lost_device_ms / (victim.frees.len() as u64).max(1);
+                victims.push(((victim.keeps.is_empty(), other.priority, per_device, other.job), victim));
+            }
+        }
+        victims.sort_by(|(left, _), (right, _)| left.cmp(right));
+        // A queue gives back no more than it borrowed.
+        let affordable = |victim: &Victim| self.is_affordable(gang, victim, &mut over);
+        let mut affordable = affordable;
+        victims.into_iter().map(|(_, victim)| victim).filter(|victim| affordable(victim)).collect()
+    }
+
+    /// May this gang ever make that one give way?
+    fn may_evict(&self, gang: &Gang, need: &Need, other: &Gang, running: &Running, rules: PreemptRules) -> bool {
+        let is_young = running.since.plus(rules.run_min) > self.now;
+        let is_new_day = self.now.since(other.stops_since) > Millis(24 * 3_600_000);
+        let is_tired = !is_new_day && u32::from(other.stops) >= rules.per_day_max;
+        let is_leaving = running.gives_way.is_some() || running.shrinks_to.is_some();
+        let class = self.gangs.info(other).choice(running.choice).map(|(_, need)| need.class);
+        if !other.preemptible || is_young || is_tired || is_leaving || class != Some(need.class) {
+            return false;
+        }
+        let Some((mine, theirs)) = self.tree.fork(gang.queue, other.queue) else {
+            return gang.priority > other.priority;
+        };
+        let info = self.gangs.info(gang);
+        let usage = info.usage(need);
+        let amount = usage.per_member * u64::from(info.shape.members.min);
+        self.tree.is_own(mine, usage.class, amount) && !self.tree.is_own(theirs, usage.class, 0)
+    }
+
+    fn is_affordable(&self, gang: &Gang, victim: &Victim, over: &mut BTreeMap<u32, u64>) -> bool {
+        let Some(other) = self.gangs.get(victim.gang) else { return false };
+        let Some((_, theirs)) = self.tree.fork(gang.queue, other.queue) else { return true };
+        let info = self.gangs.info(other);
+        let choice = other.running().map_or(0, |running| running.choice);
+        let Some((_, need)) = info.choice(choice) else { return false };
+        let usage = info.usage(need);
+        let queue = &self.tree.queues[theirs as usize];
+        let class = usage.class as usize;
+        let left =
+            over.entry(theirs).or_insert_with(|| queue.used(class).saturating_sub(queue.quota(class).guaranteed));
+        if *left == 0 {
+            return false;
+        }
+        *left = left.saturating_sub(usage.per_member * victim.frees.len() as u64);
+        true
+    }
+
+    fn victim(&self, index: u32, other: &Gang, running: &Running, rules: PreemptRules, may_shrink: bool) -> Victim {
+        let info = self.gangs.info(other);
+        let min = info.shape.members.min as usize;
+        let shrinks = may_shrink && running.members.len() > min;
+        let (keeps, frees) = if shrinks { running.members.split_at(min) } else { (&[][..], &running.members[..]) };
+        let width = running.members.len() as u64 * u64::from(info.shape.devices.max(1));
+        let (stop, lost) = self.loss(other, running, rules);
+        Victim {
+            gang: index,
+            frees: frees.to_vec(),
+            keeps: keeps.to_vec(),
+            lost_device_ms: lost.0.saturating_mul(width),
+            stop,
+        }
+    }
+
+    /// When it should stop, and what of its work has to be done again.
+    fn loss(&self, other: &Gang, running: &Running, rules: PreemptRules) -> (Stop, Millis) {
+        let unsaved = self.now.since(running.saved_at);
+        let Some(checkpoint) = other.checkpoint else { return (Stop::Now, self.now.since(running.since)) };
+        let due = running.saved_at.plus(checkpoint.interval).max(self.now);
+        let overhead = checkpoint.save.0.saturating_add(checkpoint.restore.0);
+        if checkpoint.interval.0 > 0 && due.since(self.now) <= rules.checkpoint_wait_max {
+            return (Stop::AfterCheckpoint { due }, Millis(overhead));
+        }
+        (Stop::Now, Millis(unsaved.0.saturating_add(overhead)))
+    }
+
+    /// The cheapest victims that are enough, and where the gang then goes.
+    fn choose(
+        &self,
+        need: &Need,
+        ask: &Ask<'_>,
+        victims: Vec<Victim>,
+        rules: PreemptRules,
+    ) -> Option<(Vec<Victim>, Seats)> {
+        let base = self.index.borrow_mut().rooms(&self.fleet, need, Measure::Free).clone();
+        let (mut rooms, mut freed) = (base.clone(), Freed::new());
+        let mut chosen = Vec::new();
+        let mut seats = None;
+        for victim in victims.into_iter().take(rules.victims_max as usize * 4) {
+            let may_fit = self.suppose_freed(victim.gang, &victim.frees, &mut rooms, &mut freed, ask);
+            chosen.push(victim);
+            if may_fit {
+                rooms.settle(&self.fleet);
+                seats = place::find(&self.fleet, &rooms, ask);
+            }
+            if seats.is_some() {
+                break;
+            }
+        }
+        let mut seats = seats?;
+        // Spare those that are not needed, the dearest first.
+        let mut at = chosen.len();
+        while at > 0 {
+            at -= 1;
+            let (mut rooms, mut freed) = (base.clone(), Freed::new());
+            for (_, victim) in chosen.iter().enumerate().filter(|(other, _)| *other != at) {
+                self.suppose_freed(victim.gang, &victim.frees, &mut rooms, &mut freed, ask);
+            }
+            rooms.settle(&self.fleet);
+            if let Some(better) = place::find(&self.fleet, &rooms, ask) {
+                chosen.remove(at);
+                seats = better;
+            }
+        }
+        (!chosen.is_empty() && chosen.len() <= rules.victims_max as usize).then_some((chosen, seats))
+    }
+
+    /// Jobs that are stopping for a gang.
+    pub(super) fn leaving_for(&self, index: u32) -> Option<Vec<types::JobId>> {
+        let held = self.reservations.iter().find(|held| held.gang == index)?;
+        let victims: &BTreeSet<u32> = held.victims.as_ref()?;
+        Some(victims.iter().filter_map(|victim| self.gangs.get(*victim)).map(|gang| gang.job).collect())
+    }
+
+    /// When a promise falls due.
+    pub(super) fn promised(&self, index: u32) -> Option<Timestamp> {
+        let held = self.reservations.iter().find(|held| held.gang == index && held.victims.is_none())?;
+        Some(held.start_by)
+    }
+}

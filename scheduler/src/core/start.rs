@@ -1,0 +1,236 @@
+//! Finding a place for one gang and starting it there.
+
+use crate::core::Core;
+use crate::core::gang::{Gang, Phase, Running, ShapeInfo, stretched};
+use crate::fleet::{Fleet, Need};
+use crate::model::{Decision, Level, Placed};
+use crate::place::{self, Preference, Seats};
+use crate::quota::OverQuota;
+use crate::rooms::{Index, Measure};
+use types::Timestamp;
+
+/// What came of a try.
+#[derive(Clone, Debug)]
+pub(super) enum Tried {
+    /// These members of this choice of class.
+    Fits(u8, Vec<Placed>),
+    /// Its queue may not use so much.
+    OverQuota(OverQuota, u16),
+    /// No room in the pools that it may use.
+    NoRoom,
+}
+
+impl Core {
+    /// Looks for a place in the pools that the gang may use.
+    pub(super) fn try_place(&self, index: u32, gang: &Gang) -> Tried {
+        let info = self.gangs.info(gang);
+        let mut over = None;
+        for (at, (speed, need)) in info.choices.iter().enumerate() {
+            let Some(need) = need else { continue };
+            let members = match self.members_allowed(gang, info, need) {
+                Ok(members) => members,
+                Err(reason) => {
+                    over.get_or_insert(reason);
+                    continue;
+                }
+            };
+            let pools = self.pools_for(index, gang, *speed, members);
+            let seats = self.find_seats(info, need, gang, members, pools);
+            let placed = seats.and_then(|(need_now, seats)| place::seat(&self.fleet, &need_now, &seats));
+            if let Some(members) = placed {
+                return Tried::Fits(at as u8, members);
+            }
+        }
+        match over {
+            Some((over, class)) => Tried::OverQuota(over, class),
+            None => Tried::NoRoom,
+        }
+    }
+
+    /// The most members that the gang's queue may have now.
+    pub(super) fn members_allowed(&self, gang: &Gang, info: &ShapeInfo, need: &Need) -> Result<u32, (OverQuota, u16)> {
+        let usage = info.usage(need);
+        let capacity = self.fleet.capacity[usage.class as usize];
+        let allows = |members: u32| {
+            let amount = usage.per_member * u64::from(members);
+            self.tree.allows(gang.queue, usage.class, amount, capacity)
+        };
+        let range = info.shape.members;
+        if allows(range.max).is_ok() {
+            return Ok(range.max);
+        }
+        allows(range.min).map_err(|over| (over, usage.class))?;
+        // The bound is the same for all sizes: halve the way to it.
+        let (mut good, mut bad) = (range.min, range.max);
+        while bad - good > 1 {
+            let middle = good + (bad - good) / 2;
+            if allows(middle).is_ok() { good = middle } else { bad = middle }
+        }
+        Ok(good)
+    }
+
+    /// Pools that the gang may use if it starts now.
+    pub(super) fn pools_for(&self, index: u32, gang: &Gang, speed: u32, members: u32) -> u64 {
+        let most = self.gangs.info(gang).shape.members.max;
+        let end = gang.bound().map(|bound| self.now.plus(stretched(bound, speed, members, most)));
+        self.fleet.pools_until(end, Some(index))
+    }
+
+    fn find_seats(
+        &self,
+        info: &ShapeInfo,
+        need: &Need,
+        gang: &Gang,
+        members: u32,
+        pools: u64,
+    ) -> Option<(Need, Seats)> {
+        let mut index = self.index.borrow_mut();
+        let preference = self.policy.preference;
+        let range = info.shape.members;
+        let mut without: &[_] = &gang.avoid;
+        loop {
+            let mut wanted = members;
+            loop {
+                if let Some(seats) = find(&self.fleet, &mut index, info, need, wanted, pools, without, preference) {
+                    return Some((need.clone(), seats));
+                }
+                // An elastic gang takes what there is.
+                let ask = place::Ask { preference, ..info.ask(wanted.saturating_sub(1), pools, without) };
+                let fewer = if wanted > range.min {
+                    place::most(&self.fleet, index.rooms(&self.fleet, need, Measure::Free), &ask)
+                } else {
+                    0
+                };
+                if fewer < range.min {
+                    break;
+                }
+                wanted = fewer;
+            }
+            // Workers that failed it come last, but they come.
+            if without.is_empty() {
+                return None;
+            }
+            without = &[];
+        }
+    }
+
+    /// Starts a gang in line.
+    pub(super) fn start(
+        &mut self,
+        index: u32,
+        choice: u8,
+        members: Vec<Placed>,
+        decisions: &mut Vec<Decision>,
+    ) -> bool {
+        let Some(job) = self.gangs.get(index).map(|gang| gang.job) else { return false };
+        let since = self.now;
+        if !self.run_gang(index, choice, members.clone(), since) {
+            debug_assert!(false, "a place that was found does not fit");
+            return false;
+        }
+        let bound = self.gangs.get(index).and_then(|gang| gang.bound().and(gang.running()));
+        let until = bound.map(|running| running.end);
+        decisions.push(Decision::Start { job, members, until });
+        true
+    }
+
+    /// Counts a gang as running. False, with nothing changed, when it does not fit there.
+    pub(super) fn run_gang(&mut self, index: u32, choice: u8, members: Vec<Placed>, since: Timestamp) -> bool {
+        let Some(gang) = self.gangs.get(index) else { return false };
+        let info = &self.gangs.shapes[gang.shape as usize];
+        let Some((speed, need)) = info.choice(choice) else { return false };
+        if !self.fleet.take(index, need, info.group, &members) {
+            return false;
+        }
+        let usage = info.usage(need);
+        let amount = usage.per_member * members.len() as u64;
+        let is_elastic = info.shape.members.min < info.shape.members.max;
+        let span = gang.bound().unwrap_or(self.policy.default_estimate);
+        let span = stretched(span, speed, members.len() as u32, info.shape.members.max);
+        let end = since.plus(span).max(Timestamp(self.now.0.saturating_add(1)));
+        self.tree.charge(gang.queue, usage.class, amount, true);
+        self.dequeue(index);
+        self.drop_reservation(index);
+        let running = Running {
+            members,
+            choice,
+            since,
+            end,
+            saved_at: since,
+            resized_at: since,
+            gives_way: None,
+            shrinks_to: None,
+        };
+        self.ends.insert((end, index));
+        if is_elastic {
+            self.elastic.insert(index);
+        }
+        if let Some(gang) = self.gangs.get_mut(index) {
+            gang.phase = Phase::Running(Box::new(running));
+            gang.is_aged = false;
+        }
+        true
+    }
+
+    /// Gives a running gang other members. False, with nothing changed, when they do not fit.
+    pub(super) fn change_members(&mut self, index: u32, members: Vec<Placed>) -> bool {
+        let now = self.now;
+        let Some(gang) = self.gangs.get(index) else { return false };
+        let Some(running) = gang.running() else { return false };
+        let info = &self.gangs.shapes[gang.shape as usize];
+        let Some((speed, need)) = info.choice(running.choice) else { return false };
+        self.fleet.give(index, need, &running.members);
+        if !self.fleet.take(index, need, info.group, &members) {
+            let is_back = self.fleet.take(index, need, info.group, &running.members);
+            debug_assert!(is_back, "what was held is free");
+            return false;
+        }
+        let usage = info.usage(need);
+        let (leaf, most) = (gang.queue, info.shape.members.max);
+        let (before, after) = (running.members.len() as u64, members.len() as u64);
+        let left = stretched(running.end.since(now), speed, members.len() as u32, most);
+        let was = stretched(running.end.since(now), speed, running.members.len() as u32, most);
+        let end = running.end.0.saturating_sub(was.0).saturating_add(left.0).max(now.0 + 1);
+        let served = now.since(running.since).0.saturating_mul(usage.per_member * before);
+        self.tree.charge(leaf, usage.class, usage.per_member * before, false);
+        self.tree.charge(leaf, usage.class, usage.per_member * after, true);
+        if let Some(gang) = self.gangs.get_mut(index) {
+            gang.served = gang.served.saturating_add(served);
+            if let Some(running) = gang.running_mut() {
+                running.members = members;
+                running.since = now;
+                running.resized_at = now;
+            }
+        }
+        self.set_end(index, Timestamp(end));
+        true
+    }
+}
+
+/// Finds workers for so many members: on one worker if that is possible, so that the gang is as near as can be.
+#[allow(clippy::too_many_arguments)]
+fn find(
+    fleet: &Fleet,
+    index: &mut Index,
+    info: &ShapeInfo,
+    need: &Need,
+    members: u32,
+    pools: u64,
+    without: &[crate::model::WorkerIndex],
+    preference: Preference,
+) -> Option<Seats> {
+    let ask = place::Ask { preference, ..info.ask(members, pools, without) };
+    let together = need.times(members);
+    let (devices, cpus) = fleet.largest.get(need.class as usize).copied().unwrap_or_default();
+    let may_share = members > 1 && info.shape.spread.is_none() && preference == Preference::BestFit;
+    if may_share && together.devices <= devices && together.cpus <= cpus {
+        let one = place::Ask { members: 1, required: None, ..ask };
+        if let Some(seats) = place::find(fleet, index.rooms(fleet, &together, Measure::Free), &one) {
+            return seats.first().map(|(worker, _)| vec![(*worker, members)]);
+        }
+        if info.shape.required == Some(Level::Worker) {
+            return None;
+        }
+    }
+    place::find(fleet, index.rooms(fleet, need, Measure::Free), &ask)
+}

@@ -1,0 +1,6 @@
+//! Tests of the core: random histories against books kept apart from it, and one named test for each rule.
+
+mod history;
+mod invariants;
+mod rules;
+mod world;

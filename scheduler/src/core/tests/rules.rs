@@ -1,0 +1,221 @@
+//! One small story for each rule.
+
+use super::world::*;
+use crate::explain::*;
+use crate::model::*;
+use types::{JobId, Millis, Timestamp};
+
+#[test]
+fn a_gang_starts_whole_on_the_narrowest_place() {
+    let mut world = World::uniform("fair-share", 2, 4, 8);
+    world.submit(request(1, 4, 8));
+    world.submit(request(2, 1, 2));
+    world.decide();
+    let racks = |job: u64, world: &World| -> Vec<String> {
+        world.running[&JobId(job)].1.iter().map(|placed| world.workers[&placed.worker.0].place.rack.clone()).collect()
+    };
+    assert_eq!(racks(1, &world).iter().collect::<std::collections::BTreeSet<_>>().len(), 1);
+    // The small one does not break a worker of a rack that is whole when the other has none to lose... there is none.
+    assert_eq!(world.running[&JobId(2)].1[0].devices, 0b11);
+    world.submit(request(3, 2, 1));
+    world.decide();
+    // It joins the small one: three whole workers stay.
+    assert_eq!(world.running[&JobId(3)].1[0].worker, world.running[&JobId(2)].1[0].worker);
+}
+
+#[test]
+fn a_gang_that_does_not_fit_takes_nothing() {
+    let mut world = World::uniform("fair-share", 1, 2, 8);
+    world.submit(request(1, 1, 8));
+    world.submit(request(2, 2, 8));
+    world.decide();
+    assert!(world.running.contains_key(&JobId(1)) && !world.running.contains_key(&JobId(2)));
+    let why = world.core.explain(Timestamp(world.now), JobId(2)).unwrap();
+    assert_eq!(why.obstacle, Obstacle::NoCapacity { need: 2, fit: 1 });
+    world.end(JobId(1));
+    world.decide();
+    assert_eq!(world.running[&JobId(2)].1.len(), 2);
+}
+
+#[test]
+fn small_ones_cannot_starve_a_large_one() {
+    let mut world = World::uniform("fair-share", 1, 4, 8);
+    for job in 1..=4 {
+        world.submit(limited(job, 1, 8, 30 + job));
+    }
+    world.decide();
+    world.submit(limited(5, 4, 8, 60));
+    let mut next = 6;
+    for minute in 1..120 {
+        world.submit(limited(next, 1, 8, 40));
+        next += 1;
+        world.advance(1_000 + minute * MINUTE);
+        if world.started.contains_key(&JobId(5)) {
+            break;
+        }
+    }
+    let start = world.started[&JobId(5)];
+    assert!(start <= 1_000 + 90 * MINUTE, "started after {} minutes", start / MINUTE);
+}
+
+#[test]
+fn a_short_one_uses_the_room_kept_for_a_large_one_and_is_gone_in_time() {
+    let mut world = World::uniform("easy", 1, 2, 8);
+    world.submit(limited(1, 1, 8, 60));
+    world.decide();
+    world.submit(limited(2, 2, 8, 60));
+    world.submit(limited(3, 1, 8, 61));
+    world.submit(limited(4, 1, 8, 60));
+    world.decide();
+    assert!(world.running.contains_key(&JobId(4)) && !world.running.contains_key(&JobId(3)));
+    let why = world.core.explain(Timestamp(world.now), JobId(3)).unwrap();
+    assert_eq!(why.obstacle, Obstacle::NoCapacity { need: 1, fit: 0 });
+    assert_eq!(world.promises[&JobId(2)], 1_000 + 60 * MINUTE);
+    world.advance(1_000 + 60 * MINUTE);
+    assert_eq!(world.started[&JobId(2)], 1_000 + 60 * MINUTE);
+}
+
+#[test]
+fn nothing_starts_that_would_run_into_a_window() {
+    let mut world = World::uniform("fair-share", 1, 1, 8);
+    let worker = world.workers[&0].id.clone();
+    let from = Timestamp(world.now + 30 * MINUTE);
+    world.tell(Event::MaintenancePlanned { worker, from, to: from.plus(Millis(10 * MINUTE)) });
+    world.submit(limited(1, 1, 1, 31));
+    world.submit(limited(2, 1, 1, 30));
+    world.submit(request(3, 1, 1));
+    world.decide();
+    assert_eq!(world.running.keys().collect::<Vec<_>>(), [&JobId(2)]);
+    let why = world.core.explain(Timestamp(world.now), JobId(1)).unwrap();
+    assert_eq!(why.obstacle, Obstacle::Closing { worker: WorkerIndex(0), at: from });
+    assert!(why.remedies.contains(&Remedy::Shorter { limit: Millis(30 * MINUTE) }));
+    world.advance(from.0 + 11 * MINUTE);
+    assert_eq!(world.started[&JobId(1)], from.0 + 10 * MINUTE);
+}
+
+#[test]
+fn a_worker_that_fails_jobs_again_and_again_is_set_aside_for_a_while() {
+    let mut world = World::uniform("fair-share", 1, 1, 8);
+    let blamed = || EndedBy::Workers(vec![WorkerIdOf::of(0)]);
+    for job in 1..=3 {
+        world.submit(request(job, 1, 8));
+        world.decide();
+        world.stop(JobId(job), blamed(), 10 * 60 * MINUTE);
+    }
+    world.submit(request(4, 1, 8));
+    world.decide();
+    assert!(world.running.is_empty());
+    world.advance(world.now + 60 * MINUTE);
+    assert!(world.running.contains_key(&JobId(4)));
+}
+
+struct WorkerIdOf;
+
+impl WorkerIdOf {
+    fn of(at: u32) -> types::WorkerId {
+        types::WorkerId::new(format!("w0-{at}")).unwrap()
+    }
+}
+
+#[test]
+fn what_can_never_start_is_told_so_at_once_and_holds_nobody_up() {
+    let mut world = World::uniform("fifo", 1, 2, 8);
+    world.submit(request(1, 1, 9));
+    world.submit(request(2, 3, 8));
+    world.submit(request(3, 1, 8));
+    let decisions = world.decide();
+    assert!(
+        decisions.contains(&Decision::Reject { job: JobId(1) })
+            && decisions.contains(&Decision::Reject { job: JobId(2) })
+    );
+    assert!(world.running.contains_key(&JobId(3)));
+    let why = |job| world.core.explain(Timestamp(world.now), JobId(job)).unwrap().obstacle;
+    assert_eq!(why(1), Obstacle::NeverFits(Lack::Devices { wanted: 9, largest: 8 }));
+    let members = Lack::Members { wanted: 3, largest: 2, level: Level::Cluster };
+    assert_eq!(why(2), Obstacle::NeverFits(members));
+    let mut world = world.clone();
+    world.join(worker("w9", "r0", "gpu", 8, 64));
+    world.end(JobId(3));
+    world.decide();
+    assert!(world.running.contains_key(&JobId(2)));
+}
+
+#[test]
+fn borrowed_devices_are_given_back_to_the_queue_that_owns_them() {
+    let mut world = World::uniform("fair-share", 1, 4, 8);
+    world.tell(queue("own", 1, "gpu", Quota { guaranteed: 16, ..Quota::default() }));
+    for job in 1..=4 {
+        world.submit(request(job, 1, 8));
+    }
+    world.decide();
+    assert_eq!(world.running.len(), 4);
+    world.now += 20 * MINUTE;
+    world.submit(GangRequest { queue: "own".to_owned(), ..request(5, 2, 8) });
+    let decisions = world.decide();
+    let preempted =
+        decisions.iter().filter(|decision| matches!(decision, Decision::Preempt { to: JobId(5), .. })).count();
+    assert_eq!(preempted, 2, "{decisions:?}");
+    let why = world.core.explain(Timestamp(world.now), JobId(5)).unwrap();
+    assert!(matches!(why.obstacle, Obstacle::VictimsLeaving { jobs } if jobs.len() == 2));
+    // A newcomer does not get the room that was made.
+    world.submit(request(6, 1, 8));
+    world.let_go();
+    world.decide();
+    assert_eq!(world.running[&JobId(5)].1.len(), 2);
+    assert_eq!(world.running.len(), 3);
+}
+
+#[test]
+fn an_elastic_gang_shrinks_before_anybody_is_stopped_and_grows_again() {
+    let mut world = World::uniform("fair-share", 1, 4, 8);
+    world.tell(queue("own", 1, "gpu", Quota { guaranteed: 16, ..Quota::default() }));
+    let mut elastic = request(1, 1, 8);
+    elastic.shape.members = Range { min: 1, max: 4 };
+    world.submit(elastic);
+    world.decide();
+    assert_eq!(world.running[&JobId(1)].1.len(), 4);
+    world.now += 20 * MINUTE;
+    world.submit(GangRequest { queue: "own".to_owned(), ..limited(2, 2, 8, 30) });
+    let decisions = world.decide();
+    assert!(matches!(&decisions[..], [Decision::Resize { job: JobId(1), .. }]), "{decisions:?}");
+    world.let_go();
+    world.decide();
+    assert!(world.running.contains_key(&JobId(2)));
+    world.advance(world.now + 60 * MINUTE);
+    assert_eq!(world.running[&JobId(1)].1.len(), 4);
+}
+
+#[test]
+fn the_victim_with_least_to_lose_gives_way() {
+    let mut world = World::uniform("fair-share", 1, 2, 8);
+    let checkpoint = Some(Checkpoint { interval: Millis(60 * MINUTE), save: Millis(1), restore: Millis(1) });
+    world.submit(GangRequest { checkpoint, ..request(1, 1, 8) });
+    world.submit(GangRequest { checkpoint, ..request(2, 1, 8) });
+    world.decide();
+    world.now += 40 * MINUTE;
+    world.tell(Event::Checkpointed { job: JobId(2), at: Timestamp(world.now - MINUTE) });
+    world.submit(GangRequest { priority: 1, ..request(3, 1, 8) });
+    let decisions = world.decide();
+    let lost = 8 * (MINUTE + 2);
+    assert_eq!(decisions, [Decision::Preempt { job: JobId(2), stop: Stop::Now, to: JobId(3), lost_device_ms: lost }]);
+}
+
+#[test]
+fn a_rack_is_a_rack() {
+    let mut world = World::uniform("fair-share", 3, 2, 8);
+    for job in 1..=3 {
+        let mut one = request(job, 1, 8);
+        one.shape.spread = Some(Spread { level: Level::Rack, members_max: 1 });
+        world.submit(one);
+    }
+    let mut spread = request(10, 3, 8);
+    spread.shape.spread = Some(Spread { level: Level::Rack, members_max: 1 });
+    world.submit(spread);
+    let mut near = request(11, 2, 8);
+    near.shape.required = Some(Level::Rack);
+    world.decide();
+    world.submit(near);
+    world.decide();
+    let why = world.core.explain(Timestamp(world.now), JobId(11));
+    assert!(world.running.contains_key(&JobId(11)) || why.is_some());
+}
