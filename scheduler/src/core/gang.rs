@@ -109,6 +109,8 @@ pub(crate) struct Gang {
     /// Run before, in milliseconds × devices.
     pub served: u64,
     pub avoid: Vec<crate::model::WorkerIndex>,
+    /// The earliest start that it was promised.
+    pub promised: Option<Timestamp>,
     pub phase: Phase,
 }
 
@@ -171,6 +173,7 @@ impl Gang {
             remaining: None,
             served: 0,
             avoid,
+            promised: None,
             phase: Phase::Delayed,
         }
     }

@@ -8,7 +8,7 @@
 use crate::core::gang::{Gang, Running};
 use crate::core::reserve::Freed;
 use crate::core::{Core, Timer};
-use crate::fleet::Need;
+use crate::fleet::{Need, OPEN_POOL};
 use crate::model::{Decision, Placed, Stop};
 use crate::place::{self, Ask, Preference, Seats};
 use crate::policy::PreemptRules;
@@ -41,21 +41,20 @@ impl Core {
         let lines = self.lines.by_place.values().filter(|line| line.fits_ever);
         let mut heads: Vec<_> = lines.filter_map(|line| line.by_key.first().copied()).collect();
         heads.sort_unstable();
+        // Those that were not looked at for longest go first, so that all get their turn.
+        heads.sort_by_key(|key| self.preempted_at.get(&key.gang).copied());
         let mut tries = 0;
         for key in heads {
             let index = key.gang;
-            if tries >= TRIES_MAX {
-                return;
-            }
-            if self.reservations.iter().any(|held| held.gang == index && held.victims.is_some())
-                || !self.may_displace(index)
-            {
+            let is_served = self.reservations.iter().any(|held| held.gang == index && held.victims.is_some());
+            if is_served || !self.may_displace(index) {
                 continue;
             }
             let again_at = self.preempted_at.get(&index).map(|at| at.plus(Millis(AGAIN_MS)));
-            if let Some(again_at) = again_at.filter(|at| *at > self.now) {
-                self.timers.insert((again_at, Timer::Look));
-                continue;
+            let again_at = again_at.filter(|at| *at > self.now);
+            if tries >= TRIES_MAX || again_at.is_some() {
+                self.timers.insert((again_at.unwrap_or(self.now.plus(Millis(AGAIN_MS))), Timer::Look));
+                return;
             }
             tries += 1;
             self.preempted_at.insert(index, self.now);
@@ -79,9 +78,10 @@ impl Core {
         let Some(gang) = self.gangs.get(index) else { return };
         let info = self.gangs.info(gang);
         let mut found = None;
-        for (speed, need) in &info.choices {
-            let Some(need) = need else { continue };
-            let pools = self.pools_for(index, gang, *speed, info.shape.members.min);
+        // Not on workers that are kept for others or close: the victims would leave for nothing.
+        let own = self.reservations.iter().find(|held| held.gang == index).map_or(0, |held| 1_u64 << held.pool);
+        for need in info.choices.iter().flat_map(|(_, need)| need) {
+            let pools = 1 << OPEN_POOL | own;
             let ask = Ask { preference: Preference::BestFit, ..info.ask(info.shape.members.min, pools, &[]) };
             let shrinking = self.victims(gang, need, rules, self.policy.is_elastic);
             found = self.choose(need, &ask, shrinking, rules);

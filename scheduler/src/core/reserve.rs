@@ -98,8 +98,7 @@ impl Core {
                 // Planned anew at every event (EASY), other workers for the same start count too: the lowest are the freshest.
                 Some(plan) if is_broken || plan.start_by < old.start_by || (is_eager && is_moved(&plan, &old)) => {
                     self.drop_reservation(holder);
-                    let is_late = plan.start_by > old.start_by;
-                    self.keep(holder, plan, is_late, Some(at), decisions);
+                    self.keep(holder, plan, Some(at), decisions);
                 }
                 None if is_broken => self.drop_reservation(holder),
                 _ => {}
@@ -132,7 +131,7 @@ impl Core {
             if self.promises() > 0 && self.is_over_part(rules, &plan) {
                 continue;
             }
-            self.keep(index, plan, false, None, decisions);
+            self.keep(index, plan, None, decisions);
         }
     }
 
@@ -144,7 +143,7 @@ impl Core {
             return;
         }
         if let Some(plan) = self.plan(index, None) {
-            self.keep(index, plan, false, None, decisions);
+            self.keep(index, plan, None, decisions);
         }
     }
 
@@ -192,10 +191,14 @@ impl Core {
         (kept + plan.workers.len()) as u64 * 1_000 > all as u64 * u64::from(rules.part_permille_max)
     }
 
-    fn keep(&mut self, index: u32, plan: Plan, is_broken: bool, at: Option<usize>, decisions: &mut Vec<Decision>) {
-        let Some(job) = self.gangs.get(index).map(|gang| gang.job) else { return };
+    fn keep(&mut self, index: u32, plan: Plan, at: Option<usize>, decisions: &mut Vec<Decision>) {
+        let Some((job, promised)) = self.gangs.get(index).map(|gang| (gang.job, gang.promised)) else { return };
         let Some(pool) = self.hold(index, &plan.workers, plan.start_by, None, at) else { return };
         debug_assert!(pool != OPEN_POOL, "a reservation has a pool of its own");
+        if let Some(gang) = self.gangs.get_mut(index) {
+            gang.promised = Some(plan.start_by);
+        }
+        let is_broken = promised.is_some_and(|promised| promised < plan.start_by);
         let workers = plan.workers.into_iter().map(WorkerIndex).collect();
         decisions.push(Decision::Reserve { job, workers, start_by: plan.start_by, is_broken });
     }
@@ -212,7 +215,8 @@ impl Core {
         let pool = self.fleet.new_pool(Pool { until: Some(start_by), holder: Some(gang) })?;
         let mut workers = workers.to_vec();
         workers.sort_unstable();
-        let reservation = Reservation { gang, workers: workers.clone(), start_by, pool, victims, was_due: false };
+        let was_due = victims.is_some();
+        let reservation = Reservation { gang, workers: workers.clone(), start_by, pool, victims, was_due };
         let at = at.unwrap_or(self.reservations.len()).min(self.reservations.len());
         self.reservations.insert(at, reservation);
         workers.iter().for_each(|worker| self.refresh_worker(*worker));
@@ -232,8 +236,10 @@ impl Core {
         let gang = self.gangs.get(index)?;
         let info = self.gangs.info(gang);
         let pools = 1 << OPEN_POOL | own_pool.map_or(0, |pool| 1 << pool);
-        let plans = info.choices.iter().filter_map(|(_, need)| self.plan_on(info, need.as_ref()?, pools));
-        plans.min_by(|left, right| left.start_by.cmp(&right.start_by))
+        let needs = info.choices.iter().flat_map(|(_, need)| need);
+        let allowed = needs.filter(|need| self.members_allowed(gang, info, need).is_ok());
+        let plan = allowed.filter_map(|need| self.plan_on(info, need, pools)).min_by_key(|plan| plan.start_by)?;
+        (plan.start_by > self.now).then_some(plan)
     }
 
     fn plan_on(&self, info: &ShapeInfo, need: &Need, pools: u64) -> Option<Plan> {

@@ -168,6 +168,7 @@ impl Core {
         if let Some(gang) = self.gangs.get_mut(index) {
             gang.phase = Phase::Running(Box::new(running));
             gang.is_aged = false;
+            gang.promised = None;
         }
         true
     }
