@@ -88,6 +88,8 @@ pub enum Command {
     /// Names for clusters, and which one is meant when nothing is said
     #[command(subcommand)]
     Contexts(commands::contexts::ContextsCommand),
+    /// Run a trace through the scheduler in virtual time, under one policy or several
+    Simulate(Box<commands::simulate::SimulateArgs>),
     /// Print a completion script for a shell
     Completions(commands::completions::CompletionsArgs),
 }

@@ -12,6 +12,7 @@ pub mod lineage;
 pub mod logs;
 pub mod metrics;
 pub mod role;
+pub mod simulate;
 pub mod submit;
 pub mod train;
 pub mod watching;
@@ -65,6 +66,7 @@ pub fn run(cli: Cli) -> anyhow::Result<Exit> {
         Command::Coordinator(args) => coordinator::run(args),
         Command::Worker(args) => worker::run(args, &session),
         Command::Demo(args) => demo::run(args, &session),
+        Command::Simulate(args) => simulate::run(&args, &session),
         other => small_runtime()?.block_on(with_client(other, &session)),
     }
 }

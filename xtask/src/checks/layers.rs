@@ -28,7 +28,10 @@ const ARROWS: [(&str, &[&str]); 14] = [
     ("coordinator", &["types", "scheduler", "cluster-state", "proto", "daemon", "stores"]),
     ("worker", &["types", "proto", "daemon", "stores"]),
     ("trainer", &["types", "collectives", "proto", "daemon"]),
-    ("cli", &["types", "job-spec", "proto", "daemon", "client", "coordinator", "worker", "trainer", "collectives"]),
+    (
+        "cli",
+        &["types", "job-spec", "scheduler", "proto", "daemon", "client", "coordinator", "worker", "trainer", "collectives"],
+    ),
     ("xtask", &[]),
 ];
 
