@@ -19,6 +19,7 @@ mod metrics;
 mod ranks;
 mod results;
 mod scheduling;
+mod simulate;
 mod spool;
 mod support;
 mod time;

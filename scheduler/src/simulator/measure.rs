@@ -67,6 +67,8 @@ pub struct Sums {
     pub capacity: u128,
     /// In use.
     pub used: u128,
+    /// Up, while somebody waited.
+    pub capacity_waited: u128,
     /// Idle, while somebody waited.
     pub idle_waited: u128,
     /// Idle, while somebody waited, on machines with too few for a member of the job that waited longest.
@@ -139,6 +141,7 @@ impl Measures {
         self.sums.used += u128::from(used) * ticks;
         self.sums.broken += u128::from(machines.devices_broken()) * ticks;
         if let Some(need) = waiting.first().and_then(|first| self.devices_of.get(*first as usize)).map(|of| of.1) {
+            self.sums.capacity_waited += u128::from(up) * ticks;
             self.sums.idle_waited += u128::from(idle) * ticks;
             self.sums.stranded += u128::from(machines.devices_stranded(need)) * ticks;
         }

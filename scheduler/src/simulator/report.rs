@@ -41,7 +41,9 @@ pub struct Report {
     pub makespan_s: f64,
     /// GPUs in use, of those up, %.
     pub allocated_percent: f64,
-    /// The same without what was lost and what starts cost, %.
+    /// GPUs in use, of those up, while a job waited, %.
+    pub allocated_busy_percent: f64,
+    /// As `allocated_percent`, without what was lost and what starts cost, %.
     pub useful_percent: f64,
     /// Of GPUs idle while a job waited: on machines with too few for a member of the oldest, %.
     pub fragmentation_percent: f64,
@@ -181,6 +183,8 @@ impl Outcome {
         let (capacity, used) = (sums.capacity as f64, sums.used as f64);
         report.allocated_percent = percent(used, capacity);
         report.useful_percent = percent(used - sums.lost as f64 - sums.start_cost as f64, capacity);
+        let (up, idle) = (sums.capacity_waited as f64, sums.idle_waited as f64);
+        report.allocated_busy_percent = percent(up - idle, up);
         report.fragmentation_percent = percent(sums.stranded as f64, sums.idle_waited as f64);
         report.idle_whole_percent = percent(capacity - used - sums.broken as f64, capacity - used);
         report.preemptions = sums.preemptions;

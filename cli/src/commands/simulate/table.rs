@@ -24,7 +24,7 @@ pub fn json(header: &Header, reports: &[&Report]) -> Value {
 /// One measure: its title, and its value of a policy.
 type Line = (&'static str, fn(&Report) -> String);
 
-const LINES: [Line; 33] = [
+const LINES: [Line; 34] = [
     ("jobs done", |r| format!("{} of {}", r.jobs_done, r.jobs)),
     ("completion mean", |r| time(r.completion_mean_s)),
     ("completion p50", |r| time(r.completion_p50_s)),
@@ -39,6 +39,7 @@ const LINES: [Line; 33] = [
     ("slowdown p99", |r| format!("{:.1}", r.slowdown_p99)),
     ("makespan", |r| time(r.makespan_s)),
     ("GPUs allocated", |r| percent(r.allocated_percent)),
+    ("GPUs allocated while jobs waited", |r| percent(r.allocated_busy_percent)),
     ("GPUs useful", |r| percent(r.useful_percent)),
     ("fragmentation", |r| percent(r.fragmentation_percent)),
     ("idle on whole machines", |r| percent(r.idle_whole_percent)),
