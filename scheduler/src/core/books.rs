@@ -98,8 +98,8 @@ impl Core {
                 Timer::Look => {}
             }
         }
-        let is_due = self.reservations.iter().any(|reservation| reservation.start_by <= self.now);
-        self.has_changed |= is_due && self.reservations.iter().any(|reservation| !reservation.was_due);
+        let now = self.now;
+        self.has_changed |= self.reservations.iter().any(|held| held.start_by <= now && !held.was_due);
     }
 
     /// Puts a worker into the pool where it belongs now, and notes when to look again.

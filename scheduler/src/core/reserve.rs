@@ -67,7 +67,9 @@ impl Core {
         let now = self.now;
         for index in 0..self.reservations.len() {
             let reservation = &mut self.reservations[index];
-            reservation.was_due |= reservation.start_by <= now;
+            let is_due = reservation.start_by <= now;
+            self.must_replan |= is_due && !reservation.was_due;
+            reservation.was_due |= is_due;
         }
         let may_replan = self.must_replan || self.replanned_at.plus(rules.replan_min) <= now || rules.replan_min.0 == 0;
         if may_replan && !self.reservations.is_empty() {
