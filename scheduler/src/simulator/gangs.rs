@@ -106,7 +106,7 @@ pub(crate) fn request(trace: &Trace, index: usize, largest: u32, settings: &Sett
         shape: shape(job, largest),
         priority: job.priority,
         preemptible: true,
-        run: RunTime { estimate, limit, actual: Some(job.run) },
+        run: RunTime { estimate, limit, actual: if settings.oracles_err { estimate } else { Some(job.run) } },
         checkpoint: settings.checkpoint.map(|interval| Checkpoint {
             interval,
             save: Millis(0),

@@ -38,6 +38,8 @@ pub struct Settings {
     pub seed: u64,
     /// Deviation of the logarithm of estimates; 0 = the truth, nothing = no estimates.
     pub estimate_sigma: Option<f64>,
+    /// True tells the oracles (`srtf`, `srsf`) the estimate as if it were the truth: what they are worth without an oracle.
+    pub oracles_err: bool,
     /// Limits of run time that the scheduler is told of.
     pub walltimes: Walltimes,
     /// From one checkpoint to the next; zero = a stop loses nothing, nothing = it loses all.
@@ -57,6 +59,7 @@ impl Default for Settings {
         Self {
             seed: 1,
             estimate_sigma: Some(0.0),
+            oracles_err: false,
             walltimes: Walltimes::AsInTrace,
             checkpoint: Some(Millis(30 * 60_000)),
             restart: Millis(60_000),

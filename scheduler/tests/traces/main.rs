@@ -3,5 +3,6 @@
 
 mod batsim;
 mod muri;
+mod openb;
 mod restart_all;
 mod support;

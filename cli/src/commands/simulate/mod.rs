@@ -83,6 +83,9 @@ pub struct SimulateArgs {
     /// Tell the scheduler nothing about run times
     #[arg(long)]
     no_estimates: bool,
+    /// Tell srtf and srsf the estimates as if they were the truth
+    #[arg(long, conflicts_with = "no_estimates")]
+    oracles_err: bool,
     /// Limits of run time that the scheduler is told of
     #[arg(long, value_enum, default_value_t, value_name = "WHICH")]
     walltimes: WalltimesArg,
@@ -163,6 +166,7 @@ fn settings(args: &SimulateArgs, policy: &Policy) -> Settings {
     Settings {
         seed: args.seed,
         estimate_sigma: (!args.no_estimates).then_some(args.estimate_sigma),
+        oracles_err: args.oracles_err,
         walltimes: match args.walltimes {
             WalltimesArg::Trace => Walltimes::AsInTrace,
             WalltimesArg::Exact => Walltimes::Exact,
