@@ -10,6 +10,7 @@
 //! sees every acknowledged proposal; a call from another cluster, for another coordinator or of another protocol is refused.
 
 mod error;
+mod gather;
 mod machine;
 mod members;
 mod network;

@@ -6,11 +6,13 @@
 //!                                     └── refused before it was appended ┘
 //! ```
 //!
-//! While entries are in flight the next batch grows, so a flush is shared by all that wait for it. What was certainly not
+//! While entries are in flight the next batch grows, so a flush is shared by all that wait for it; and where many callers
+//! take turns, one that has just been answered is waited for a moment (`gather`). What was certainly not
 //! appended is tried again until its deadline; what may have been is not: its caller is told that the outcome is unknown.
 //! A full mailbox holds callers back until their deadline.
 
 use super::error::ProposeError;
+use super::gather::Gather;
 use super::network::{CallError, Peers};
 use super::node::Raft;
 use super::status::Route;
@@ -32,8 +34,8 @@ use types::{CoordinatorId, Limits, LogIndex};
 const ENTRY_BYTES: usize = 64 << 10;
 /// Encoded bytes of one call.
 const CALL_BYTES_MAX: usize = Limits::MESSAGE_BYTES_MAX;
-/// Entries in flight at the leader: one on the disks while the next is on its way. More would make each of them smaller, and
-/// an entry costs the same whatever is in it.
+/// Entries in flight at the leader: one on the disks while the next, if it is large, is on its way. More would make each
+/// of them smaller, and an entry costs the same whatever is in it.
 const IN_FLIGHT_MAX: usize = 2;
 /// Batches in flight to the leader: it puts them together with its own and the others', so more gain nothing.
 const FORWARDED_MAX: usize = 1;
@@ -97,6 +99,7 @@ impl Proposals {
             in_flight: FuturesUnordered::new(),
             retry_at: None,
             unreachable: None,
+            gather: Gather::default(),
         };
         tokio::spawn(actor.run());
         Self { mailbox, timeout }
@@ -137,6 +140,7 @@ impl Proposals {
 struct Sent {
     commands: Arc<Vec<Command>>,
     shares: Vec<Share>,
+    begun: Instant,
     result: Result<Committed, Failure>,
 }
 
@@ -165,6 +169,7 @@ struct Actor {
     retry_at: Option<Instant>,
     /// The leader that the last attempt could not reach.
     unreachable: Option<CoordinatorId>,
+    gather: Gather,
 }
 
 impl Actor {
@@ -215,7 +220,7 @@ impl Actor {
     /// When something that waits must be looked at again; nothing while the batches in flight are what it waits for.
     fn wake_at(&self) -> Option<Instant> {
         let deadline = self.waiting.iter().map(|proposal| proposal.share.deadline).min()?;
-        Some(self.retry_at.map_or(deadline, |retry| retry.min(deadline)))
+        [self.retry_at, self.gather.until()].into_iter().flatten().chain([deadline]).min()
     }
 
     fn take(&mut self, proposal: Proposal) {
@@ -255,10 +260,18 @@ impl Actor {
             self.refuse(|_| true, &ProposeError::Stopped(why.clone()));
         }
         let max = if route == Route::Here { IN_FLIGHT_MAX } else { FORWARDED_MAX };
-        while route != Route::Nowhere && self.in_flight.len() < max && !self.waiting.is_empty() {
+        while route != Route::Nowhere
+            && self.in_flight.len() < max
+            && self.gather.is_enough(self.waiting_commands(), self.in_flight.len(), Instant::now())
+        {
             let (commands, shares) = self.next_batch();
             self.in_flight.push(self.sender.clone().send(route.clone(), commands, shares).boxed());
         }
+    }
+
+    /// What another coordinator brings for its callers counts as many as they are.
+    fn waiting_commands(&self) -> usize {
+        self.waiting.iter().map(|proposal| proposal.share.count).sum()
     }
 
     fn refuse(&mut self, which: impl Fn(&Share) -> bool, error: &ProposeError) {
@@ -287,6 +300,7 @@ impl Actor {
         match sent.result {
             Ok(committed) => {
                 self.unreachable = None;
+                self.gather.answered(sent.commands.len(), self.waiting_commands(), sent.begun, Instant::now());
                 hand_out(committed, sent.shares);
             }
             Err(Failure::Final(error)) => refuse(sent.shares, &error),
@@ -337,7 +351,7 @@ struct Sender {
 
 impl Sender {
     async fn send(self, route: Route, commands: Vec<Command>, shares: Vec<Share>) -> Sent {
-        let commands = Arc::new(commands);
+        let (commands, begun) = (Arc::new(commands), Instant::now());
         let last = shares.iter().map(|share| share.deadline).max().unwrap_or_else(Instant::now);
         let wait = last.saturating_duration_since(Instant::now()).max(COMMIT_TIMEOUT_MIN);
         let result = match route {
@@ -348,7 +362,7 @@ impl Sender {
             }
             Route::Nowhere | Route::Stopped(_) => Err(Failure::NotAppended { unreachable: None }),
         };
-        Sent { commands, shares, result }
+        Sent { commands, shares, begun, result }
     }
 
     async fn append(&self, commands: Arc<Vec<Command>>, wait: Duration) -> Result<Committed, Failure> {

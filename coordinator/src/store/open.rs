@@ -74,7 +74,7 @@ impl Store {
         }
         let identity = Arc::new(Identity::new(folder, header));
         let disk: Arc<dyn LogDisk> = Arc::new(disk);
-        let (first, purged) = (read.first, read.cache.purged);
+        let (first, purged, committed) = (read.first, read.cache.purged, read.cache.committed);
         let cache = Arc::new(SharedCache::new(read.cache));
         let log_folder = header.log_folder(folder);
         let writer = Writer {
@@ -83,6 +83,7 @@ impl Store {
             cache: cache.clone(),
             folder: log_folder.clone(),
             first,
+            committed,
             _lock: lock,
             purged: purged.map(|purged| purged.index).filter(|purged| *purged >= first),
         };

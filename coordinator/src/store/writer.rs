@@ -53,14 +53,10 @@ pub(crate) enum Work {
     Truncate(Option<LogId>),
     /// Forgets the entries up to this one; their bytes go later, in slices.
     Purge(LogId),
-    /// Notes what is committed: a hint for the next start, not worth a flush.
-    Committed(Option<LogId>),
 }
 
 /// Who is told. Never dropped without a word: Raft would wait for ever.
 pub(crate) enum Answer {
-    /// Nobody.
-    Nobody,
     /// openraft.
     Flushed(IOFlushed<TypeConfig>),
     /// One who waits.
@@ -70,7 +66,6 @@ pub(crate) enum Answer {
 impl Answer {
     fn send(self, result: io::Result<()>) {
         match self {
-            Self::Nobody => {}
             Self::Flushed(flushed) => flushed.io_completed(result),
             Self::Done(done) => drop(done.send(result)),
         }
@@ -112,6 +107,8 @@ pub(crate) struct Writer {
     pub(crate) first: u64,
     /// The last purged entry whose record may still be there.
     pub(crate) purged: Option<u64>,
+    /// The last that was noted as committed.
+    pub(crate) committed: Option<LogId>,
     /// Keeps other processes out until the files are closed.
     pub(crate) _lock: FolderLock,
 }
@@ -149,7 +146,7 @@ impl Writer {
         }
         // A last flush on an orderly end, so that the next start finds the hints too.
         if failure.is_none()
-            && let Err(error) = self.disk.sync()
+            && let Err(error) = self.note_committed().and_then(|()| self.disk.sync())
         {
             tracing::error!(%error, "the last flush of the raft store failed");
         }
@@ -173,13 +170,13 @@ impl Writer {
     }
 
     fn write(&mut self, works: Vec<Work>) -> Result<(), StoreError> {
-        let must_flush = works.iter().any(|work| !matches!(work, Work::Committed(_)));
         let mut mark = self.mark.mark();
+        let must_flush = !works.is_empty();
         for work in works {
             self.write_one(work, &mut mark)?;
         }
         if must_flush {
-            self.disk.sync().map_err(|error| self.wrap(error))?;
+            self.note_committed().and_then(|()| self.disk.sync()).map_err(|error| self.wrap(error))?;
             self.mark.advance(mark)?;
         }
         self.remove_some()
@@ -211,9 +208,18 @@ impl Writer {
                 self.purged = Some(upto.index);
                 self.put(Fact::Purged, &upto)
             }
-            Work::Committed(committed) => self.put(Fact::Committed, &committed),
         };
         written.map_err(|error| self.wrap(error))
+    }
+
+    /// What is committed is a hint for the next start: it goes with whatever is flushed next.
+    fn note_committed(&mut self) -> Result<(), DiskError> {
+        let committed = self.cache.lock().committed;
+        if committed == self.committed {
+            return Ok(());
+        }
+        self.committed = committed;
+        self.put(Fact::Committed, &committed)
     }
 
     fn put(&self, fact: Fact, value: &impl Serialize) -> Result<(), DiskError> {

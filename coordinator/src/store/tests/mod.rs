@@ -55,3 +55,35 @@ pub(super) async fn read(log: &mut LogStore) -> Vec<Entry> {
 pub(super) fn vote(term: u64) -> Vote {
     Vote::new_committed(term, 1)
 }
+
+#[tokio::test]
+async fn what_is_committed_is_known_after_a_restart() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut store = open(folder.path());
+    append(&mut store.log, vec![entry(1, 0, 100), entry(1, 1, 100)]).await;
+    store.log.save_committed(Some(log_id(1, 0))).await.unwrap();
+    // As after a crash: what was flushed since then holds it.
+    append(&mut store.log, vec![entry(1, 2, 40_000)]).await;
+    let copy = tempfile::tempdir().unwrap();
+    copy_folder(folder.path(), copy.path());
+    let mut crashed = open(copy.path());
+    assert_eq!(crashed.log.read_committed().await.unwrap(), Some(log_id(1, 0)));
+    assert_eq!(read(&mut crashed.log).await.len(), 3);
+    // And an orderly end needs no such flush.
+    store.log.save_committed(Some(log_id(1, 2))).await.unwrap();
+    close(store).await;
+    assert_eq!(open(folder.path()).log.read_committed().await.unwrap(), Some(log_id(1, 2)));
+}
+
+fn copy_folder(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let beside = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            copy_folder(&entry.path(), &beside);
+        } else {
+            std::fs::copy(entry.path(), beside).unwrap();
+        }
+    }
+}

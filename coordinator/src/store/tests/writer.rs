@@ -92,6 +92,7 @@ pub(crate) fn start(disk: &Arc<Gate>) -> (TempDir, WriterHandle) {
         folder: folder.path().join("log-1"),
         first: 0,
         purged: None,
+        committed: None,
         _lock: daemon::files::lock_folder(folder.path()).unwrap(),
     };
     (folder, writer.start().unwrap().0)
