@@ -3,13 +3,13 @@
 //! ```text
 //! DIR/lock instance cluster lease boot     identity, lease, and the boot of the last start
 //! DIR/bin/muster                           link to the program, first on each rank's PATH
+//! DIR/supervisors.log                      what supervisors have to say for themselves, should they ever
 //! DIR/cache/                               blobs by content hash
 //! DIR/members/JOB-ATTEMPT-NODERANK/        one member
 //!     member                               its wish, so that a restarted daemon knows it
-//!     ended                                its end, once known
-//!     code/ inputs/ outputs/ checkpoints/ resume/ tmp/ manifest.json
-//!     ranks/RANK/                          one rank: spec.json shim.json exit.json checkpoint.json and the
-//!                                          spool: stdout stderr metrics marks
+//!     ended                                its end, where its ranks' records do not tell it
+//!     code/ checkpoints/ tmp/ manifest.json, and where the job has them inputs/ outputs/ resume/
+//!     rank-RANK/                           one rank: record checkpoint.json and the spool: stdout stderr metrics marks
 //! ```
 
 use std::path::{Path, PathBuf};
@@ -17,20 +17,10 @@ use types::{AttemptNumber, JobId, MemberKey, RankIndex};
 
 /// Names inside a rank's folder, shared with its supervisor.
 pub(crate) mod rank {
-    /// What the supervisor shall run; locked by it as long as it lives.
-    pub(crate) const SPEC: &str = "spec.json";
-    /// What a supervisor that was called off, or died, should have run.
-    pub(crate) const SPEC_OFF: &str = "spec.off.json";
-    /// Who the supervisor is, so that a restarted daemon finds it.
-    pub(crate) const SHIM: &str = "shim.json";
-    /// How it ended; appears whole, before the supervisor ends.
-    pub(crate) const EXIT: &str = "exit.json";
-    /// Room for the exit record, taken before the rank starts: a full disk must not hide an end.
-    pub(crate) const EXIT_ROOM: &str = "exit.room";
+    /// What the supervisor shall run, who it is, and how its rank ended: see `shim::record`.
+    pub(crate) const RECORD: &str = "record";
     /// The last checkpoint that the rank announced.
     pub(crate) const CHECKPOINT: &str = "checkpoint.json";
-    /// What the supervisor itself has to say.
-    pub(crate) const LOG: &str = "shim.log";
 }
 
 /// The data directory.
@@ -64,6 +54,10 @@ impl Layout {
         self.root.join("boot")
     }
 
+    pub(crate) fn supervisors_log(&self) -> PathBuf {
+        self.root.join("supervisors.log")
+    }
+
     pub(crate) fn programs(&self) -> PathBuf {
         self.root.join("bin")
     }
@@ -89,6 +83,8 @@ pub(crate) fn member_key(folder_name: &str) -> Option<MemberKey> {
     let node_rank = parts.next()?.parse().ok()?;
     parts.next().is_none().then_some(MemberKey { job, attempt, node_rank })
 }
+
+const RANK_PREFIX: &str = "rank-";
 
 /// One member's folder.
 #[derive(Clone, Debug)]
@@ -117,12 +113,20 @@ impl MemberLayout {
         self.root.join("code")
     }
 
+    pub(crate) fn inputs(&self) -> PathBuf {
+        self.root.join("inputs")
+    }
+
     pub(crate) fn input(&self, name: &str) -> PathBuf {
-        self.root.join("inputs").join(name)
+        self.inputs().join(name)
+    }
+
+    pub(crate) fn outputs(&self) -> PathBuf {
+        self.root.join("outputs")
     }
 
     pub(crate) fn output(&self, name: &str) -> PathBuf {
-        self.root.join("outputs").join(name)
+        self.outputs().join(name)
     }
 
     pub(crate) fn checkpoints(&self) -> PathBuf {
@@ -138,7 +142,14 @@ impl MemberLayout {
     }
 
     pub(crate) fn rank(&self, rank: RankIndex) -> PathBuf {
-        self.root.join("ranks").join(rank.to_string())
+        self.root.join(format!("{RANK_PREFIX}{rank}"))
+    }
+
+    /// The folders of those ranks that have one.
+    pub(crate) fn ranks(root: &Path) -> Vec<PathBuf> {
+        let is_rank = |name: &std::ffi::OsStr| name.to_str().is_some_and(|name| name.starts_with(RANK_PREFIX));
+        let entries = std::fs::read_dir(root).into_iter().flatten().flatten();
+        entries.filter(|entry| is_rank(&entry.file_name())).map(|entry| entry.path()).collect()
     }
 }
 

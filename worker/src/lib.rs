@@ -180,7 +180,7 @@ fn context(
         devices: registration.inventory.devices.clone(),
         data_address: checked.data_address,
         program: config.program.clone(),
-        nursery: shim::nursery::Nursery::new(&config.program, layout.root()),
+        nursery: shim::nursery::Nursery::new(&config.program, layout),
         spool_bytes_max: config.spool_bytes_max,
         hard_cpu_limit: config.hard_cpu_limit,
         pids_max: config.pids_max,

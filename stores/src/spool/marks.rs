@@ -1,4 +1,5 @@
-//! The small file between daemon and shim: per stream, how far it is acknowledged and how far it is released.
+//! The small file between daemon and shim: per stream, how far it is acknowledged and how far it is released. There is
+//! none before a rank has written its first byte.
 
 use super::slot;
 use crate::disk::{At, FileError};
@@ -21,47 +22,68 @@ pub(super) struct Marks {
     pub(super) released: u64,
 }
 
-/// The open file. The daemon writes it, the shim reads it.
+/// The file. The daemon writes it, the shim makes and reads it.
 #[derive(Debug)]
 pub(super) struct MarksFile {
-    file: File,
+    file: Option<File>,
     path: PathBuf,
 }
 
 impl MarksFile {
+    /// Opens the file if it is there.
     pub(super) fn open(folder: &Path) -> Result<Self, FileError> {
         let path = folder.join("marks");
+        let file = match OpenOptions::new().read(true).write(true).open(&path) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
+            opened => Some(opened.at("open", &path)?),
+        };
+        Ok(Self { file, path })
+    }
+
+    /// Makes the file if it is not there. The shim does so before a stream's first byte.
+    pub(super) fn make(&mut self) -> Result<&File, FileError> {
+        let file = match self.file.take() {
+            Some(file) => file,
+            None => self.create()?,
+        };
+        Ok(self.file.insert(file))
+    }
+
+    fn create(&self) -> Result<File, FileError> {
+        let path = &self.path;
         let mut options = OpenOptions::new();
         options.read(true).write(true).create(true).truncate(false).mode(0o600);
-        let file = options.open(&path).at("open", &path)?;
+        let file = options.open(path).at("open", path)?;
         // Its block is taken now: were the disk full when the first bytes are acknowledged, the marks could not be
         // written, nothing could be released, and the rank would wait for ever.
         match rustix::fs::fallocate(&file, FallocateFlags::empty(), 0, (RECORD_BYTES * StreamKind::ALL.len()) as u64) {
             Ok(()) | Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => {}
-            Err(error) => Err(error).at("reserve room for", &path)?,
+            Err(error) => Err(error).at("reserve room for", path)?,
         }
-        Ok(Self { file, path })
+        Ok(file)
     }
 
     /// The stream's marks; nothing when none were written, or when what stands there was not written by us.
     pub(super) fn read(&self, kind: StreamKind) -> Option<Marks> {
         let mut record = [0; RECORD_BYTES];
-        self.file.read_exact_at(&mut record, offset(kind)).ok()?;
+        self.file.as_ref()?.read_exact_at(&mut record, offset(kind)).ok()?;
         let number = |at: usize| record[at..at + 8].try_into().map(u64::from_le_bytes).ok();
         let marks = Marks { acknowledged: number(0)?, released: number(8)? };
         (number(16)? == check(marks)).then_some(marks)
     }
 
-    pub(super) fn write(&self, kind: StreamKind, marks: Marks) -> Result<(), FileError> {
+    pub(super) fn write(&mut self, kind: StreamKind, marks: Marks) -> Result<(), FileError> {
         let mut record = [0; RECORD_BYTES];
         record[..8].copy_from_slice(&marks.acknowledged.to_le_bytes());
         record[8..16].copy_from_slice(&marks.released.to_le_bytes());
         record[16..].copy_from_slice(&check(marks).to_le_bytes());
-        self.file.write_all_at(&record, offset(kind)).at("write", &self.path)
+        let written = self.make()?.write_all_at(&record, offset(kind));
+        written.at("write", &self.path)
     }
 
-    pub(super) fn sync(&self) -> Result<(), FileError> {
-        self.file.sync_data().at("flush", &self.path)
+    pub(super) fn sync(&mut self) -> Result<(), FileError> {
+        let flushed = self.make()?.sync_data();
+        flushed.at("flush", &self.path)
     }
 }
 

@@ -137,6 +137,18 @@ fn a_disk_that_must_be_left_to_others_blocks_until_there_is_room() {
 }
 
 #[test]
+fn a_rank_that_writes_nothing_leaves_no_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut writer = SpoolWriter::open(folder.path(), BUDGET).unwrap();
+    let mut reader = SpoolReader::open(folder.path()).unwrap();
+    let files = || std::fs::read_dir(folder.path()).unwrap().count();
+    assert_eq!(writer.append(OUT, b"").unwrap(), Taken { bytes: 0, blocked: None });
+    assert_eq!((reader.length(OUT).unwrap(), writer.room(OUT), files()), (0, Ok(BUDGET_BYTES_MIN), 0));
+    writer.append(OUT, b"x").unwrap();
+    assert_eq!((reader.length(OUT).unwrap(), files()), (1, 2), "the stream and its marks");
+}
+
+#[test]
 fn a_spool_that_is_not_written_yet_is_empty_and_an_odd_acknowledgement_is_harmless() {
     let folder = tempfile::tempdir().unwrap();
     let place = folder.path().join("rank-0");

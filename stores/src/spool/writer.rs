@@ -2,7 +2,7 @@
 
 use super::marks::MarksFile;
 use super::{BUDGET_BYTES_MIN, FINAL_BYTES_MAX, SpoolBudget, SpoolError, path, slot};
-use crate::disk::{At, Disk, is_disk_full};
+use crate::disk::{At, Disk, FileError, is_disk_full};
 use daemon::files::create_private_folder;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
@@ -39,9 +39,11 @@ pub struct SpoolWriter {
     budget: SpoolBudget,
 }
 
-#[derive(Debug)]
+/// A stream has no file before its first byte: most ranks leave one or two of the three empty, and a file costs more to
+/// make and remove than a short output to write.
+#[derive(Debug, Default)]
 struct Stream {
-    file: File,
+    file: Option<File>,
     length: u64,
     /// Taken beyond the budget after the rank's exit.
     final_bytes: u64,
@@ -107,8 +109,16 @@ impl SpoolWriter {
     fn write(&mut self, kind: StreamKind, data: &[u8]) -> Result<Taken, SpoolError> {
         let stream = &mut self.streams[slot(kind)];
         let mut bytes = 0;
+        if stream.file.is_none() && !data.is_empty() {
+            match self.marks.make().and_then(|_| Stream::create(&self.folder, kind)) {
+                Ok(file) => stream.file = Some(file),
+                Err(error) if error.is_disk_full() => return Ok(Taken { bytes, blocked: Some(Blocked::Disk) }),
+                Err(error) => return Err(error.into()),
+            }
+        }
+        let Some(file) = &mut stream.file else { return Ok(Taken { bytes, blocked: None }) };
         while bytes < data.len() {
-            match stream.file.write(&data[bytes..]) {
+            match file.write(&data[bytes..]) {
                 Ok(count) if count > 0 => {
                     bytes += count;
                     stream.length += count as u64;
@@ -134,10 +144,18 @@ impl SpoolWriter {
 }
 
 impl Stream {
-    fn open(folder: &Path, kind: StreamKind) -> Result<Self, SpoolError> {
+    fn open(folder: &Path, kind: StreamKind) -> Result<Self, FileError> {
         let path = path(folder, kind);
-        let file = OpenOptions::new().append(true).create(true).mode(0o600).open(&path).at("open", &path)?;
+        let file = match OpenOptions::new().append(true).open(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Self::default()),
+            opened => opened.at("open", &path)?,
+        };
         let length = file.metadata().at("look at", &path)?.len();
-        Ok(Self { file, length, final_bytes: 0 })
+        Ok(Self { file: Some(file), length, final_bytes: 0 })
+    }
+
+    fn create(folder: &Path, kind: StreamKind) -> Result<File, FileError> {
+        let path = path(folder, kind);
+        OpenOptions::new().append(true).create(true).mode(0o600).open(&path).at("make", &path)
     }
 }

@@ -2,9 +2,9 @@
 
 use super::Context;
 use crate::environment::MARKER;
-use crate::layout::{self, Layout, rank};
+use crate::layout::{self, Layout, MemberLayout};
 use crate::process;
-use crate::shim::spec::{ShimRecord, read_record};
+use crate::shim::record;
 use std::path::Path;
 use std::time::Duration;
 use types::{MemberEnd, Wish};
@@ -56,14 +56,12 @@ fn read(layout: &Layout, path: &Path) -> Result<(Wish, Found), String> {
 /// Ends every rank below a member's folder: nobody will watch over them any more. There are none where the member was only
 /// half prepared.
 fn end_all(path: &Path) {
-    for entry in std::fs::read_dir(path.join("ranks")).into_iter().flatten().flatten() {
-        let folder = entry.path();
+    for folder in MemberLayout::ranks(path) {
         for _ in 0..END_TRIES {
-            if !crate::shim::lives_or_call_off(&folder) {
+            if !record::lives_or_call_off(&folder) {
                 break;
             }
-            let record = read_record::<ShimRecord>(&folder.join(rank::SHIM));
-            if let Some(supervisor) = record.and_then(|record| record.process.open()) {
+            if let Some(supervisor) = record::supervisor(&folder).and_then(|record| record.process.open()) {
                 process::signal(&supervisor, crate::shim::KILL);
             }
             let pause = rustix::time::Timespec { tv_sec: 0, tv_nsec: i64::from(END_PAUSE.subsec_nanos()) };
@@ -83,14 +81,11 @@ fn remove(path: &Path) {
 pub(super) async fn supervisor(context: &Context, folder: &Path) -> Option<std::os::fd::OwnedFd> {
     let mut changes = context.watcher.folder(folder).await;
     loop {
-        if folder.join(rank::EXIT).exists() {
-            return None;
-        }
         let (alive, record) = {
             let folder = folder.to_owned();
             let looked = tokio::task::spawn_blocking(move || {
-                let record = read_record::<ShimRecord>(&folder.join(rank::SHIM));
-                (crate::shim::lives_or_call_off(&folder), record)
+                let record = record::supervisor(&folder);
+                (record::lives_or_call_off(&folder), record)
             });
             looked.await.unwrap_or((false, None))
         };

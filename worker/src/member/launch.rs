@@ -4,8 +4,9 @@ use super::prepare::Prepared;
 use super::{Context, Fault, supervised};
 use crate::cgroup;
 use crate::environment::{self, Shared};
-use crate::layout::{MemberLayout, rank};
+use crate::layout::MemberLayout;
 use crate::shim::nursery::Nursery;
+use crate::shim::record;
 use crate::shim::spec::ShimSpec;
 use std::fs::OpenOptions;
 use std::io::{self, Write};
@@ -95,11 +96,8 @@ fn limits(context: &Context, wish: &Wish) -> cgroup::Limits {
 }
 
 fn start(nursery: &Nursery, spec: &ShimSpec, listener: &OwnedFd) -> io::Result<OwnedFd> {
-    std::fs::create_dir_all(&spec.rank_folder)?;
-    let path = spec.rank_folder.join(rank::SPEC);
-    write_private(&path, &serde_json::to_vec(spec)?)?;
-    let log = OpenOptions::new().create(true).append(true).open(spec.rank_folder.join(rank::LOG))?;
-    nursery.start(&path, listener, &log)
+    daemon::files::create_private_folder(&spec.rank_folder)?;
+    nursery.start(&record::create(spec)?, listener)
 }
 
 /// A file that holds a secret.

@@ -304,9 +304,9 @@ impl Member {
         let _ = self.reports.send(Report { key: self.wish.key, event }).await;
     }
 
-    /// For a restarted daemon. Not flushed: after a power cut the ranks' own records tell the same.
+    /// For a restarted daemon. Not flushed: what a power cut takes is said to be lost.
     fn remember(&self, end: &MemberEnd) -> std::io::Result<()> {
-        if !self.layout.root().exists() {
+        if !self.layout.root().exists() || self.is_told_by_its_ranks(end) {
             return Ok(());
         }
         if !self.layout.wish().exists() {
@@ -315,6 +315,14 @@ impl Member {
         let beside = self.layout.ended().with_extension("tmp");
         std::fs::write(&beside, postcard::to_stdvec(end).map_err(std::io::Error::other)?)?;
         std::fs::rename(&beside, self.layout.ended())
+    }
+
+    /// Its ranks' own records say the same, and nothing else had to be done: most members of most jobs.
+    fn is_told_by_its_ranks(&self, end: &MemberEnd) -> bool {
+        matches!(end, MemberEnd::Exited { .. })
+            && self.wish.spec.outputs.is_empty()
+            && self.layout.wish().exists()
+            && supervised(&self.wish).iter().all(|placed| self.layout.rank(placed.rank).exists())
     }
 
     /// Waits until the leader knows the end and a majority has every byte, then removes the folder.

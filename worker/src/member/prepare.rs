@@ -10,7 +10,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use stores::trees::TreeBlobError;
-use types::{Endpoint, Input, InputKind, RankIndex, Wish};
+use types::{Endpoint, Input, InputKind, JobSpec, RankIndex, Wish};
 
 /// A member that can start.
 #[derive(Debug)]
@@ -37,13 +37,12 @@ impl Prepared {
 
 /// Fetches and binds everything. Dropping the future leaves a folder that the caller removes.
 pub(super) async fn prepare(context: &Context, wish: &Wish, layout: &MemberLayout) -> Result<Prepared, Fault> {
-    let (outputs, folders) = (wish.spec.outputs.keys().cloned().collect(), layout.clone());
-    let made = tokio::task::spawn_blocking(move || make_folders(outputs, &folders)).await;
+    let (spec, folders) = (wish.spec.clone(), layout.clone());
+    let made = tokio::task::spawn_blocking(move || make_folders(&spec, &folders)).await;
     made.unwrap_or_else(|error| Err(io::Error::other(error)))
         .map_err(|error| Fault::machine(format!("cannot make its folders: {error}")))?;
-    match &wish.spec.code {
-        Some(code) => drop(fetch(context, code.tree, layout.code(), "code").await?),
-        None => std::fs::create_dir(layout.code()).map_err(|error| Fault::machine(format!("code folder: {error}")))?,
+    if let Some(code) = &wish.spec.code {
+        fetch(context, code.tree, layout.code(), "code").await?;
     }
     let names = fetch_inputs(context, wish, layout).await?;
     if let Some(checkpoint) = &wish.checkpoint {
@@ -58,17 +57,26 @@ pub(super) async fn prepare(context: &Context, wish: &Wish, layout: &MemberLayou
     Ok(Prepared { names, command, sockets })
 }
 
-fn make_folders(outputs: Vec<String>, layout: &MemberLayout) -> io::Result<()> {
+/// Those that the job has a use for: see `layout`.
+fn make_folders(spec: &JobSpec, layout: &MemberLayout) -> io::Result<()> {
     // What a life before this one left half-made.
     match std::fs::remove_dir_all(layout.root()) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}
     }
     daemon::files::create_private_folder(layout.root())?;
-    for folder in [layout.checkpoints(), layout.tmp(), layout.root().join("inputs"), layout.root().join("outputs")] {
-        std::fs::create_dir(folder)?;
+    std::fs::create_dir(layout.checkpoints())?;
+    std::fs::create_dir(layout.tmp())?;
+    if spec.code.is_none() {
+        std::fs::create_dir(layout.code())?;
     }
-    outputs.iter().try_for_each(|name| std::fs::create_dir(layout.output(name)))
+    if spec.inputs.values().any(|input| matches!(input, Input::Data { .. })) {
+        std::fs::create_dir(layout.inputs())?;
+    }
+    if !spec.outputs.is_empty() {
+        std::fs::create_dir(layout.outputs())?;
+    }
+    spec.outputs.keys().try_for_each(|name| std::fs::create_dir(layout.output(name)))
 }
 
 async fn fetch_inputs(context: &Context, wish: &Wish, layout: &MemberLayout) -> Result<Names, Fault> {

@@ -4,10 +4,10 @@ use super::adopt;
 use super::launch::Supervised;
 use super::{Context, Fault, supervised};
 use crate::environment::MARKER;
-use crate::layout::{MemberLayout, rank};
+use crate::layout::MemberLayout;
 use crate::process;
-use crate::shim::spec::{ExitRecord, ShimSpec, read_record};
-use crate::shim::{KILL, STOP};
+use crate::shim::spec::ExitRecord;
+use crate::shim::{KILL, STOP, record};
 use crate::ship::RankKey;
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
@@ -174,7 +174,7 @@ async fn wait(process: Option<Arc<OwnedFd>>, folder: PathBuf) -> Option<ExitReco
         }
         process::reap(&*process);
     }
-    let record = read_record(&folder.join(rank::EXIT));
+    let record = record::end(&folder);
     if record.is_none() {
         sweep(&folder).await;
     }
@@ -182,8 +182,7 @@ async fn wait(process: Option<Arc<OwnedFd>>, folder: PathBuf) -> Option<ExitReco
 }
 
 async fn sweep(folder: &Path) {
-    let read = |name| read_record::<ShimSpec>(&folder.join(name));
-    let groups = read(rank::SPEC).or_else(|| read(rank::SPEC_OFF)).map(|spec| spec.groups).unwrap_or_default();
+    let groups = record::spec(folder).map(|spec| spec.groups).unwrap_or_default();
     let marker = format!("{MARKER}={}", folder.display());
     for _ in 0..SWEEPS {
         groups.kill();

@@ -2,13 +2,14 @@
 //! and linking the whole program again (3 ms of CPU for a binary of this size; a fork of a small process is a tenth of it).
 //!
 //! ```text
-//!  daemon ──path of the specification, listening socket, log──> nursery ──fork──> supervisor ──> rank
-//!         <──────────── a handle of exactly that process ───────┘
+//!  daemon ──path of the record, listening socket──> nursery ──fork──> supervisor ──> rank
+//!         <────── a handle of exactly that process ─┘
 //! ```
 //!
 //! It has one thread and holds nothing but its end of the socket; it ends with the daemon. Supervisors live on.
 
 use super::{say, supervise};
+use crate::layout::Layout;
 use crate::process;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
@@ -24,14 +25,17 @@ use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 use std::sync::{Mutex, PoisonError};
 
-/// Longest path of a specification.
+/// Longest path of a record.
 const PATH_BYTES_MAX: usize = 4_096;
-/// Descriptors that come with it: the rank's listening socket, and the supervisor's log.
-const GIFTS: usize = 2;
+/// Descriptors that come with it: the rank's listening socket.
+const GIFTS: usize = 1;
+/// A log of this size is put aside when a nursery opens; the one put aside before is gone then.
+const LOG_BYTES_MAX: u64 = 1 << 20;
 /// Ended supervisors are taken note of this often, and before each birth.
 const REAP_EVERY: Timespec = Timespec { tv_sec: 1, tv_nsec: 0 };
 
@@ -39,28 +43,28 @@ const REAP_EVERY: Timespec = Timespec { tv_sec: 1, tv_nsec: 0 };
 #[derive(Debug)]
 pub(crate) struct Nursery {
     program: PathBuf,
-    data_dir: PathBuf,
+    layout: Layout,
     line: Mutex<Option<OwnedFd>>,
 }
 
 impl Nursery {
     /// Nothing is started before the first supervisor is asked for. The folder is on the process's command line, for
     /// people who look.
-    pub(crate) fn new(program: &Path, data_dir: &Path) -> Self {
-        Self { program: program.to_owned(), data_dir: data_dir.to_owned(), line: Mutex::new(None) }
+    pub(crate) fn new(program: &Path, layout: &Layout) -> Self {
+        Self { program: program.to_owned(), layout: layout.clone(), line: Mutex::new(None) }
     }
 
-    /// Starts the supervisor of this specification; returns exactly that process. Blocks for a fraction of a millisecond;
+    /// Starts the supervisor of this record; returns exactly that process. Blocks for a fraction of a millisecond;
     /// a nursery that is gone is started again.
-    pub(crate) fn start(&self, spec: &Path, listener: &OwnedFd, log: &File) -> io::Result<OwnedFd> {
+    pub(crate) fn start(&self, record: &Path, listener: &OwnedFd) -> io::Result<OwnedFd> {
         let mut line = self.line.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(open) = line.as_ref()
-            && let Ok(answer) = ask(open, spec, listener, log)
+            && let Ok(answer) = ask(open, record, listener)
         {
             return answer;
         }
         let fresh = line.insert(self.open()?);
-        ask(fresh, spec, listener, log)?
+        ask(fresh, record, listener)?
     }
 
     fn open(&self) -> io::Result<OwnedFd> {
@@ -68,23 +72,32 @@ impl Nursery {
             rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
         Command::new(&self.program)
             .arg("rank-nursery")
-            .arg(&self.data_dir)
+            .arg(self.layout.root())
             .env_clear()
             .stdin(Stdio::from(theirs))
             .stdout(Stdio::null())
-            .stderr(Stdio::null())
+            .stderr(Stdio::from(self.open_log()?))
             .spawn()?;
         Ok(ours)
+    }
+
+    /// One for all supervisors, which have little to say: a file for each would cost each rank one.
+    fn open_log(&self) -> io::Result<File> {
+        let path = self.layout.supervisors_log();
+        if std::fs::metadata(&path).is_ok_and(|log| log.len() > LOG_BYTES_MAX) {
+            std::fs::rename(&path, path.with_extension("log.old"))?;
+        }
+        File::options().create(true).append(true).mode(0o600).open(path)
     }
 }
 
 /// The outer error is the line's, the inner one the nursery's own: it could not fork.
-fn ask(line: &OwnedFd, spec: &Path, listener: &OwnedFd, log: &File) -> io::Result<io::Result<OwnedFd>> {
-    let gifts = [listener.as_fd(), log.as_fd()];
+fn ask(line: &OwnedFd, record: &Path, listener: &OwnedFd) -> io::Result<io::Result<OwnedFd>> {
+    let gifts = [listener.as_fd()];
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(GIFTS))];
     let mut ancillary = SendAncillaryBuffer::new(&mut space);
     ancillary.push(SendAncillaryMessage::ScmRights(&gifts));
-    rustix::net::sendmsg(line, &[IoSlice::new(spec.as_os_str().as_bytes())], &mut ancillary, SendFlags::NOSIGNAL)?;
+    rustix::net::sendmsg(line, &[IoSlice::new(record.as_os_str().as_bytes())], &mut ancillary, SendFlags::NOSIGNAL)?;
     let (answer, mut handles) = receive(line.as_fd(), 4)?;
     let code: [u8; 4] = answer.try_into().map_err(|_| io::Error::other("the nursery is gone"))?;
     Ok(match (i32::from_le_bytes(code), handles.pop()) {
@@ -119,7 +132,7 @@ pub fn main(_: &[OsString]) -> ExitCode {
     match serve() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            say(format_args!("rank nursery: {error}"));
+            say(format_args!("{error}"));
             ExitCode::FAILURE
         }
     }
@@ -150,22 +163,22 @@ fn reap() {
     while matches!(wait(WaitOptions::NOHANG), Ok(Some(_))) {}
 }
 
-fn give_birth(spec: &Path, gifts: &[OwnedFd]) -> io::Result<OwnedFd> {
-    let [listener, log] = gifts else { return Err(Errno::INVAL.into()) };
+fn give_birth(record: &Path, gifts: &[OwnedFd]) -> io::Result<OwnedFd> {
+    let [listener] = gifts else { return Err(Errno::INVAL.into()) };
     // SAFETY: this process has one thread, so that the child may go on as it would have.
     match unsafe { libc::fork() } {
         -1 => Err(io::Error::last_os_error()),
-        0 => be_supervisor(spec, listener, log),
+        0 => be_supervisor(record, listener),
         // Not reaped before the next turn, so the id is still that child's.
         pid => process::open(pid),
     }
 }
 
-fn be_supervisor(spec: &Path, listener: &OwnedFd, log: &OwnedFd) -> ! {
-    let code = match take_gifts(listener, log).and_then(|()| supervise(spec)) {
+fn be_supervisor(record: &Path, listener: &OwnedFd) -> ! {
+    let code = match take_gift(listener).and_then(|()| supervise(record)) {
         Ok(()) => 0,
         Err(error) => {
-            say(format_args!("rank supervisor: {error}"));
+            say(format_args!("{error}"));
             1
         }
     };
@@ -173,12 +186,10 @@ fn be_supervisor(spec: &Path, listener: &OwnedFd, log: &OwnedFd) -> ! {
     unsafe { libc::_exit(code) }
 }
 
-fn take_gifts(listener: &OwnedFd, log: &OwnedFd) -> io::Result<()> {
-    for (from, to) in [(listener, 0), (log, 2)] {
-        // SAFETY: 0 and 2 are this process's own standard descriptors; the others are closed by `supervise`.
-        if unsafe { libc::dup2(from.as_raw_fd(), to) } < 0 {
-            return Err(io::Error::last_os_error());
-        }
+fn take_gift(listener: &OwnedFd) -> io::Result<()> {
+    // SAFETY: 0 is this process's own stdin; what else it has inherited is closed by `supervise`.
+    if unsafe { libc::dup2(listener.as_raw_fd(), 0) } < 0 {
+        return Err(io::Error::last_os_error());
     }
     let name = c"rank-shim";
     // SAFETY: a short constant name for lists of processes.

@@ -2,7 +2,6 @@
 
 use super::child::{self, Descriptors, Program};
 use super::metrics::Metrics;
-use super::record::Room;
 use super::signals::{Received, Signals, Timer};
 use super::spec::{ExitRecord, LaunchFault, ShimSpec, StoppedBy};
 use super::spool::{BUFFER_BYTES, Stream, Tail};
@@ -23,9 +22,8 @@ const LOOK_AGAIN: Duration = Duration::from_millis(20);
 /// How long the last bytes of a dead rank wait for room on a full disk.
 const DRAIN_MAX: Duration = Duration::from_secs(10);
 
-/// Runs one rank from start to recorded end.
-pub(super) fn run(spec: &ShimSpec) -> io::Result<()> {
-    let room = Room::take(&spec.rank_folder)?;
+/// Runs one rank from start to end.
+pub(super) fn run(spec: &ShimSpec) -> io::Result<ExitRecord> {
     let lease = Lease::watch(&spec.lease)?;
     let signals = Signals::new()?;
     let budget = SpoolBudget::of_disk(&spec.rank_folder).map_err(io::Error::other)?;
@@ -63,7 +61,7 @@ pub(super) fn run(spec: &ShimSpec) -> io::Result<()> {
     }
     let record = shim.finish(launched.err());
     spec.groups.remove();
-    room.write(&record)
+    Ok(record)
 }
 
 struct Shim<'a> {

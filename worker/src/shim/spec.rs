@@ -1,4 +1,4 @@
-//! The files by which a daemon and its ranks' supervisors speak: a specification in, records out. Both sides are of one
+//! What a daemon and its ranks' supervisors say to each other: a specification in, records out. Both sides are of one
 //! version or of two versions that differ by one: fields are only added, with defaults.
 
 use crate::cgroup::Groups;
