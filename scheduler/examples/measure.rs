@@ -9,10 +9,10 @@ use scheduler::policy::Policy;
 use std::collections::BTreeMap;
 use types::{JobId, Millis, Timestamp, WorkerId};
 
-/// CPU time of this thread in nanoseconds, from the kernel's own count.
+/// CPU time of this thread in nanoseconds.
 fn cpu_ns() -> u64 {
-    let text = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
-    text.split_whitespace().next().and_then(|ns| ns.parse().ok()).unwrap_or(0)
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
 }
 
 /// Peak resident memory in MiB.
@@ -95,15 +95,17 @@ impl Bench {
         let job = JobId(self.next_job);
         self.next_job += 1;
         let shape = Shape { members: Range::exactly(members), devices, cpus: devices * 8, ..Shape::default() };
+        let (queue, user, is_soft) =
+            (self.chance.next() % QUEUES, self.chance.next() % 100, self.chance.next() % 2 == 0);
         self.tell(Event::Submitted(GangRequest {
             job,
-            queue: format!("q{}", self.chance.next() % QUEUES),
-            user: format!("u{}", self.chance.next() % 100),
+            queue: format!("q{queue}"),
+            user: format!("u{user}"),
             submitted: Timestamp(self.now),
             not_before: Timestamp(0),
             shape,
             priority: 0,
-            preemptible: self.chance.next() % 2 == 0,
+            preemptible: is_soft,
             run: RunTime { estimate: limit, limit, actual: limit },
             checkpoint: Some(Checkpoint { interval: Millis(1_800_000), save: Millis(10_000), restore: Millis(60_000) }),
             avoid: Vec::new(),

@@ -227,11 +227,21 @@ impl Tree {
             {
                 let others = parent.used(class) - queue.used(class);
                 let limit = whole.saturating_sub(kept).saturating_sub(others);
-                return Err(OverQuota { queue: at, limit, is_for_good: false });
+                let is_for_good = self.can_never_borrow(at, class, amount, whole);
+                return Err(OverQuota { queue: at, limit, is_for_good });
             }
             at = queue.parent;
         }
         Ok(())
+    }
+
+    /// Is it more than the siblings would lend even if nobody used anything?
+    fn can_never_borrow(&self, at: u32, class: usize, amount: u64, whole: u64) -> bool {
+        let parent = &self.queues[self.queues[at as usize].parent as usize];
+        let siblings = parent.children.iter().filter(|sibling| **sibling != at);
+        let quotas = siblings.map(|sibling| self.queues[*sibling as usize].quota(class));
+        let kept: u64 = quotas.map(|quota| quota.guaranteed.saturating_sub(quota.lend)).sum();
+        amount > self.queues[at as usize].quota(class).guaranteed && amount.saturating_add(kept) > whole
     }
 
     /// Would the queue stay within its own part with so much more?

@@ -55,7 +55,10 @@ impl Core {
                 Tried::NoRoom => {
                     let pools = self.pools_of(key);
                     *blocked.shapes.entry(shape).or_default() |= pools;
-                    blocked.heads.clear();
+                    // Only heads of this shape are in vain now.
+                    let gangs = &self.gangs;
+                    let is_other = |key: &Key| gangs.get(key.gang).is_some_and(|gang| gang.shape != shape);
+                    blocked.heads.retain(|_, head| head.as_ref().is_none_or(is_other));
                     self.reserve_at_once(key.gang, decisions);
                 }
             }

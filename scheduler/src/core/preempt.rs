@@ -19,7 +19,7 @@ use types::{Millis, Timestamp};
 /// A gang that could not be helped is not looked at again for so long.
 const AGAIN_MS: u64 = 10_000;
 /// Gangs that victims are looked for in one cycle.
-const TRIES_MAX: usize = 4;
+const TRIES_MAX: usize = 1;
 
 /// A running gang that could give way, or become smaller.
 #[derive(Clone, Debug)]

@@ -2,5 +2,6 @@
 
 mod history;
 mod invariants;
+mod promises;
 mod rules;
 mod world;

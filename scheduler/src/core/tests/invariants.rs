@@ -7,12 +7,12 @@ use proptest::prelude::*;
 use types::Timestamp;
 
 /// A thousandfold in a release build.
-fn cases(release: u32) -> ProptestConfig {
+pub(super) fn cases(release: u32) -> ProptestConfig {
     let cases = if cfg!(debug_assertions) { release / 40 + 16 } else { release };
     ProptestConfig { cases, failure_persistence: None, max_shrink_iters: 600, ..ProptestConfig::default() }
 }
 
-fn history(length: usize) -> impl Strategy<Value = Vec<Step>> {
+pub(super) fn history(length: usize) -> impl Strategy<Value = Vec<Step>> {
     prop::collection::vec((any::<u8>(), any::<u32>()), 1..length)
 }
 
