@@ -134,24 +134,25 @@ impl Core {
     /// The first gang of a line that may use a pool in which its shape was not seen to be blocked.
     fn first_that_is_short(&self, shape: u32, line: &super::line::Line, blocked: u64) -> Option<Key> {
         let info = &self.gangs.shapes[shape as usize];
-        let is_open = |at: usize| blocked >> at & 1 == 0;
-        let pools = self.fleet.pools.iter().enumerate().filter(|(at, pool)| pool.is_some() && is_open(*at));
-        let latest =
-            pools.map(|(_, pool)| pool.as_ref().and_then(|pool| pool.until).unwrap_or(Timestamp(u64::MAX))).max()?;
+        // Only pools with room for this shape can change anything.
+        let mut index = self.index.borrow_mut();
+        let mut latest: Option<Timestamp> = None;
+        for need in info.choices.iter().flat_map(|(_, need)| need) {
+            let rooms = index.rooms(&self.fleet, need, Measure::Free);
+            if rooms.total_in(u64::MAX) < u64::from(info.shape.members.min) {
+                continue;
+            }
+            for at in rooms.pooled.keys().filter(|at| blocked >> **at & 1 == 0) {
+                let pool = self.fleet.pools.get(usize::from(*at)).and_then(Option::as_ref);
+                latest = latest.max(pool.map(|pool| pool.until.unwrap_or(Timestamp(u64::MAX))));
+            }
+        }
+        drop(index);
+        let latest = latest?;
         let fastest = info.choices.iter().map(|(speed, _)| *speed).max().unwrap_or(1);
         let window = u128::from(latest.since(self.now).0) * u128::from(fastest) / 1_000;
         let window = u64::try_from(window).unwrap_or(u64::MAX);
         if line.by_bound.first().is_none_or(|(bound, _)| *bound > window) {
-            return None;
-        }
-        // Is there any room in those pools and the open one together?
-        let mut index = self.index.borrow_mut();
-        let has_room = info.choices.iter().flat_map(|(_, need)| need).any(|need| {
-            let rooms = index.rooms(&self.fleet, need, Measure::Free);
-            rooms.total_in(u64::MAX) >= u64::from(info.shape.members.min)
-        });
-        drop(index);
-        if !has_room {
             return None;
         }
         let mut keys = line.by_key.iter().take(BACKFILL_DEPTH);

@@ -15,7 +15,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use types::{JobId, Timestamp};
 
 /// Lines' oldest gangs that are tried for one free reservation.
-const TRIES_MAX: usize = 16;
+const TRIES_MAX: usize = 2;
 
 /// What a gang at its limit is given to stop.
 const STOPPING_MS: u64 = 1_000;

@@ -94,6 +94,8 @@ proptest! {
     fn promises_are_kept_and_nobody_starves(gangs in prop::collection::vec((any::<u32>(), 0..40_u64), 1..60)) {
         let mut world = mixed("fair-share");
         world.tell(Event::QueueSet(QueueSpec { name: "u".to_owned(), weight: 1, quotas: Default::default() }));
+        // A promise is of workers, not of quota: here nobody keeps anything back.
+        world.tell(queue("s", 2, "a", Quota::default()));
         for (n, minutes) in gangs {
             let to = world.now + minutes * MINUTE;
             world.advance(to);

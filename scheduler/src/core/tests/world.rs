@@ -255,6 +255,13 @@ impl World {
                 (_, Some((at, job))) => {
                     self.now = self.now.max(at);
                     self.end(job);
+                    // All that ends at this instant has ended before anybody decides.
+                    let is_over = |job: &JobId, since: u64| {
+                        since + self.gangs[job].run.actual.map_or(u64::MAX / 2, |run| run.0) <= at
+                    };
+                    let over = self.running.iter().filter(|(job, (since, _))| is_over(job, *since));
+                    let over: Vec<JobId> = over.map(|(job, _)| *job).collect();
+                    over.into_iter().for_each(|job| self.end(job));
                 }
                 (None, None) => break,
             }
