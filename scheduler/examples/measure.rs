@@ -6,7 +6,7 @@
 use scheduler::Core;
 use scheduler::model::*;
 use scheduler::policy::Policy;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use types::{JobId, Millis, Timestamp, WorkerId};
 
 /// CPU time of this thread in nanoseconds.
@@ -39,7 +39,10 @@ struct Bench {
     core: Core,
     now: u64,
     chance: Chance,
-    running: Vec<JobId>,
+    /// By when they end: after 30 to 100 % of their limits.
+    ends: BTreeSet<(u64, JobId)>,
+    end_of: BTreeMap<JobId, u64>,
+    limits: BTreeMap<JobId, u64>,
     next_job: u64,
     starts: u64,
 }
@@ -49,7 +52,16 @@ const QUEUES: u64 = 16;
 impl Bench {
     fn new(policy: &str, workers: u64) -> Self {
         let core = Core::new(Policy::named(policy).expect("a policy"));
-        let mut bench = Self { core, now: 1_000, chance: Chance(7), running: Vec::new(), next_job: 1, starts: 0 };
+        let mut bench = Self {
+            core,
+            now: 1_000,
+            chance: Chance(7),
+            ends: BTreeSet::new(),
+            end_of: BTreeMap::new(),
+            limits: BTreeMap::new(),
+            next_job: 1,
+            starts: 0,
+        };
         for at in 0..workers {
             let rack = at / 16;
             let place = Place { block: format!("b{}", rack / 16), rack: format!("r{rack}"), ..Place::default() };
@@ -93,6 +105,7 @@ impl Bench {
         };
         let limit = Some(Millis(60_000 * (1 + time * time / 4)));
         let job = JobId(self.next_job);
+        self.limits.insert(job, limit.map_or(0, |limit| limit.0));
         self.next_job += 1;
         let shape = Shape { members: Range::exactly(members), devices, cpus: devices * 8, ..Shape::default() };
         let (queue, user, is_soft) =
@@ -120,11 +133,15 @@ impl Bench {
         for decision in decisions {
             match decision {
                 Decision::Start { job, .. } => {
-                    self.running.push(job);
+                    let run = self.limits.get(&job).copied().unwrap_or(0) * (30 + self.chance.next() % 71) / 100;
+                    self.ends.insert((self.now + run, job));
+                    self.end_of.insert(job, self.now + run);
                     self.starts += 1;
                 }
                 Decision::Preempt { job, .. } => {
-                    self.running.retain(|other| *other != job);
+                    if let Some(end) = self.end_of.remove(&job) {
+                        self.ends.remove(&(end, job));
+                    }
                     let not_before = Timestamp(self.now + 1);
                     self.tell(Event::Stopped { job, by: EndedBy::Order, not_before, remaining: None });
                 }
@@ -148,11 +165,11 @@ fn measure(policy: &str, workers: u64, gangs: u64, events: u64) {
     let mut applying = 0;
     let begin_starts = bench.starts;
     for _ in 0..events {
-        bench.now += bench.chance.next() % 2_000;
+        let ended = bench.ends.pop_first();
+        bench.now = bench.now.max(ended.map_or(0, |(at, _)| at));
         let begin = cpu_ns();
-        if !bench.running.is_empty() {
-            let at = bench.chance.next() as usize % bench.running.len();
-            let job = bench.running.swap_remove(at);
+        if let Some((_, job)) = ended {
+            bench.end_of.remove(&job);
             bench.tell(Event::Ended { job, by: EndedBy::Success });
         }
         bench.submit();

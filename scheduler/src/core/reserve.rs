@@ -18,7 +18,7 @@ use types::{JobId, Timestamp};
 const TRIES_MAX: usize = 2;
 
 /// What a gang at its limit is given to stop.
-const STOPPING_MS: u64 = 1_000;
+const STOPPING_MS: u64 = 30_000;
 
 /// Workers kept for a gang.
 #[derive(Clone, Debug, PartialEq, Eq)]
