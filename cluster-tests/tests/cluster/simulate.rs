@@ -50,7 +50,7 @@ fn a_trace_file_gives_a_table_and_a_picture() {
     for part in ["3 jobs", "fifo", "3 of 3", "makespan"] {
         assert!(table.contains(part), "{part} in {table}");
     }
-    assert!(table.lines().any(|line| line.starts_with("wait max") && line.contains("2.0 h")), "{table}");
+    assert!(table.lines().any(|line| line.starts_with("wait max") && line.contains("120.0 min")), "{table}");
     let picture = std::fs::read_to_string(&picture).unwrap();
     assert!(picture.starts_with("<svg") && picture.trim_end().ends_with("</svg>") && picture.contains("jobs waiting"));
 }

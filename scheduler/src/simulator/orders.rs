@@ -102,7 +102,7 @@ impl Driver<'_> {
             self.machines.take(*placed, take(&shape)).map_err(|what| wrong(now, job, &what))?;
         }
         let racks: BTreeSet<u32> = members.iter().filter_map(|placed| self.rack(*placed)).collect();
-        let devices: Vec<u32> = self.devices_by_machine(members);
+        let devices: Vec<u32> = devices_by_machine(members);
         let span = Span {
             devices: &devices,
             racks: racks.len() as u32,
@@ -128,17 +128,6 @@ impl Driver<'_> {
         self.inputs.cluster.machines.get(placed.worker.0 as usize).map(|machine| machine.rack)
     }
 
-    fn devices_by_machine(&self, members: &[Placed]) -> Vec<u32> {
-        let mut on: Vec<(u32, u32)> = Vec::with_capacity(members.len());
-        for placed in members {
-            match on.last_mut().filter(|(worker, _)| *worker == placed.worker.0) {
-                Some((_, devices)) => *devices += placed.devices.count_ones(),
-                None => on.push((placed.worker.0, placed.devices.count_ones())),
-            }
-        }
-        on.into_iter().map(|(_, devices)| devices).collect()
-    }
-
     fn promise(&mut self, now: u64, job: JobId, start_by: Timestamp, is_broken: bool) {
         if let Ok(index) = self.index(now, job) {
             self.measures.promised(now, index as usize, start_by.0, is_broken);
@@ -159,4 +148,16 @@ impl Driver<'_> {
 
 fn wrong(now: u64, job: JobId, what: &str) -> Fail {
     Fail::Wrong { now, job: job.0, what: what.to_owned() }
+}
+
+/// Devices on each machine, in the order of the members.
+fn devices_by_machine(members: &[Placed]) -> Vec<u32> {
+    let mut on: Vec<(u32, u32)> = Vec::with_capacity(members.len());
+    for placed in members {
+        match on.last_mut().filter(|(worker, _)| *worker == placed.worker.0) {
+            Some((_, devices)) => *devices += placed.devices.count_ones(),
+            None => on.push((placed.worker.0, placed.devices.count_ones())),
+        }
+    }
+    on.into_iter().map(|(_, devices)| devices).collect()
 }

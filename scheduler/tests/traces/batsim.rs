@@ -56,7 +56,7 @@ fn compare(policy: &str) -> Option<(usize, usize, f64, f64)> {
 fn easy_starts_each_job_when_the_reference_does() {
     if let Some((same, all, ours, published)) = compare("easy") {
         assert_eq!(same, all);
-        assert!(is_near(published, 9.516326, 1e-6) && is_near(ours, published, 1e-6));
+        assert!(is_near(published, 9.516_326, 1e-6) && is_near(ours, published, 1e-6));
     }
 }
 

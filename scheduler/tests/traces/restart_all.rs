@@ -143,7 +143,9 @@ impl<'a> RestartAll<'a> {
         let whole: Vec<usize> = (0..free.len()).filter(|worker| free[*worker] == all).take(count).collect();
         (whole.len() == count).then(|| {
             let members = whole.iter().map(|worker| placed(*worker, all, all)).collect();
-            whole.iter().for_each(|worker| free[*worker] = 0);
+            for worker in &whole {
+                free[*worker] = 0;
+            }
             members
         })
     }
