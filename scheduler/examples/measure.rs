@@ -3,6 +3,8 @@
 //! Times are CPU time of this thread: a shared machine stalls. Each event ends a running gang and submits another, and one
 //! cycle follows, as in a busy cluster. Prints one line for each size of cluster.
 
+#![allow(clippy::expect_used, clippy::wildcard_imports)]
+
 use scheduler::Core;
 use scheduler::model::*;
 use scheduler::policy::Policy;
@@ -109,7 +111,7 @@ impl Bench {
         self.next_job += 1;
         let shape = Shape { members: Range::exactly(members), devices, cpus: devices * 8, ..Shape::default() };
         let (queue, user, is_soft) =
-            (self.chance.next() % QUEUES, self.chance.next() % 100, self.chance.next() % 2 == 0);
+            (self.chance.next() % QUEUES, self.chance.next() % 100, self.chance.next().is_multiple_of(2));
         self.tell(Event::Submitted(GangRequest {
             job,
             queue: format!("q{queue}"),

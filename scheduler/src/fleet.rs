@@ -44,18 +44,18 @@ pub(crate) struct Fleet {
 impl Fleet {
     pub fn new() -> Self {
         let mut fleet = Self::default();
-        fleet.class(&String::new());
+        fleet.class("");
         // Pool 0 is every worker that nobody has a claim on.
         fleet.pools.push(None);
         fleet
     }
 
     /// The number of a device class; a new one is made when it is not known.
-    pub fn class(&mut self, name: &String) -> u16 {
+    pub fn class(&mut self, name: &str) -> u16 {
         if let Some(class) = self.class_of(name) {
             return class;
         }
-        self.classes.push(name.clone());
+        self.classes.push(name.to_owned());
         self.capacity.push(0);
         self.largest.push((0, 0));
         (self.classes.len() - 1) as u16
@@ -77,19 +77,16 @@ impl Fleet {
     pub fn join(&mut self, spec: &WorkerSpec) -> Result<u32, Refused> {
         Worker::validate(spec)?;
         let class = self.class(&spec.class);
-        let index = match self.index_of(&spec.id) {
-            Some(index) => {
-                self.rejoin(index, spec, class);
-                index
-            }
-            None => {
-                let index = self.workers.len() as u32;
-                let path = self.domains.seat(&spec.place, class, index);
-                self.by_id.insert(spec.id.clone(), index);
-                self.workers.push(Worker::new(spec.clone(), class, path));
-                self.whole.resize(self.domains.count(CHUNK), 0);
-                index
-            }
+        let index = if let Some(index) = self.index_of(&spec.id) {
+            self.rejoin(index, spec, class);
+            index
+        } else {
+            let index = self.workers.len() as u32;
+            let path = self.domains.seat(&spec.place, class, index);
+            self.by_id.insert(spec.id.clone(), index);
+            self.workers.push(Worker::new(spec.clone(), class, path));
+            self.whole.resize(self.domains.count(CHUNK), 0);
+            index
         };
         let (devices, cpus) = &mut self.largest[class as usize];
         *devices = (*devices).max(spec.devices.count_ones());

@@ -95,7 +95,7 @@ impl Tree {
     }
 
     /// Makes or changes a queue.
-    pub fn set(&mut self, spec: &QueueSpec, mut class: impl FnMut(&String) -> u16) -> Result<(), Refused> {
+    pub fn set(&mut self, spec: &QueueSpec, mut class: impl FnMut(&str) -> u16) -> Result<(), Refused> {
         let invalid = |why| Refused::Invalid { what: format!("queue {:?}", spec.name), why };
         if spec.name.is_empty() || spec.name.split('/').any(str::is_empty) {
             return Err(invalid("a part of the name is empty"));

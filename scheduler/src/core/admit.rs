@@ -165,7 +165,9 @@ impl Core {
         let fresh = std::mem::take(&mut self.fresh);
         let stale = self.lines.by_place.iter().filter(|(_, line)| line.judged != Some(version));
         let stale: Vec<(u32, u32)> = stale.map(|(place, _)| *place).collect();
-        stale.into_iter().for_each(|line| self.judge_line(line));
+        for line in stale {
+            self.judge_line(line);
+        }
         for (job, index) in fresh {
             let Some(gang) = self.gangs.get(index) else { continue };
             let place = (gang.queue, gang.shape);

@@ -108,8 +108,7 @@ impl Core {
         }
         let queue = self.tree.leaf(&request.queue)?;
         let shape = self.gangs.shape(&request.shape, &self.fleet);
-        let user = self.gangs.user(&request.user);
-        let index = self.gangs.add(Gang::new(request, queue, user, shape));
+        let index = self.gangs.add(Gang::new(request, queue, shape));
         self.tree.count_gang(queue, true);
         self.fresh.insert((request.job, index));
         self.enqueue(index);

@@ -2,7 +2,7 @@
 
 use crate::core::Core;
 use crate::core::gang::{Gang, Phase, Running, ShapeInfo};
-use crate::fleet::{CLUSTER, Need, level_of};
+use crate::fleet::{Need, level_of};
 use crate::model::Level;
 use std::collections::BTreeMap;
 use types::JobId;
@@ -132,7 +132,6 @@ impl Core {
                 return wrong("has too many members in one place");
             }
         }
-        debug_assert!(CLUSTER > 0, "levels have numbers");
         let suits = |worker: u32| self.fleet.get(worker).is_some_and(|known| need.suits(known, true));
         if workers().any(|worker| !suits(worker)) {
             return wrong("is on a worker whose labels or taints do not suit it");

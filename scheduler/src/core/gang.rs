@@ -91,7 +91,6 @@ impl ShapeInfo {
 pub(crate) struct Gang {
     pub job: JobId,
     pub queue: u32,
-    pub user: u32,
     pub shape: u32,
     pub priority: i32,
     pub preemptible: bool,
@@ -152,14 +151,13 @@ pub(crate) struct Key {
 }
 
 impl Gang {
-    pub fn new(request: &GangRequest, queue: u32, user: u32, shape: u32) -> Self {
+    pub fn new(request: &GangRequest, queue: u32, shape: u32) -> Self {
         let mut avoid = request.avoid.clone();
         avoid.sort_unstable();
         avoid.dedup();
         Self {
             job: request.job,
             queue,
-            user,
             shape,
             priority: request.priority,
             preemptible: request.preemptible,
@@ -227,7 +225,6 @@ pub(crate) struct Gangs {
     /// Gangs of each shape; a shape without gangs is forgotten and its number used again.
     shape_counts: Vec<u32>,
     shapes_free: BTreeSet<u32>,
-    users: BTreeMap<String, u32>,
     groups: BTreeMap<String, u32>,
 }
 
@@ -273,11 +270,6 @@ impl Gangs {
     /// In order of jobs.
     pub fn iter(&self) -> impl Iterator<Item = (u32, &Gang)> {
         self.by_job.values().filter_map(|index| Some((*index, self.get(*index)?)))
-    }
-
-    pub fn user(&mut self, name: &str) -> u32 {
-        let next = self.users.len() as u32;
-        *self.users.entry(name.to_owned()).or_insert(next)
     }
 
     fn group(&mut self, name: &str) -> u32 {

@@ -132,7 +132,7 @@ impl Core {
                 victims.push(((victim.keeps.is_empty(), other.priority, per_device, other.job), victim));
             }
         }
-        victims.sort_by(|(left, _), (right, _)| left.cmp(right));
+        victims.sort_by_key(|(claim, _)| *claim);
         // A queue gives back no more than it borrowed.
         let affordable = |victim: &Victim| self.is_affordable(gang, victim, &mut over);
         let mut affordable = affordable;

@@ -62,7 +62,9 @@ impl Core {
         }
         let has_no_victims = |r: &Reservation| r.victims.as_ref().is_some_and(BTreeSet::is_empty);
         let vain: Vec<u32> = self.reservations.iter().filter(|r| has_no_victims(r)).map(|r| r.gang).collect();
-        vain.into_iter().for_each(|gang| self.drop_reservation(gang));
+        for gang in vain {
+            self.drop_reservation(gang);
+        }
         let Passing::Reserved(rules) = self.policy.passing else { return };
         let now = self.now;
         for index in 0..self.reservations.len() {
@@ -221,7 +223,9 @@ impl Core {
         let reservation = Reservation { gang, workers: workers.clone(), start_by, pool, victims, was_due };
         let at = at.unwrap_or(self.reservations.len()).min(self.reservations.len());
         self.reservations.insert(at, reservation);
-        workers.iter().for_each(|worker| self.refresh_worker(*worker));
+        for worker in workers {
+            self.refresh_worker(worker);
+        }
         Some(pool)
     }
 

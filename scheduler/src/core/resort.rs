@@ -121,15 +121,14 @@ impl Core {
             }
             // The exact mode packs from the lowest worker whatever runs where; else a gang that runs stays where it is.
             let stays = running.filter(|_| self.policy.preference == Preference::BestFit);
-            let placed = match stays {
-                Some(running) => Some(running.members.clone()),
-                None => {
-                    let pools = self.pools_for(index, gang, *speed, members);
-                    let ask = Ask { preference: self.policy.preference, ..info.ask(members, pools, &[]) };
-                    let rooms = scratch.index.rooms(&scratch.fleet, need, Measure::Free);
-                    let seats = place::find(&scratch.fleet, rooms, &ask);
-                    seats.and_then(|seats| place::seat(&scratch.fleet, need, &seats))
-                }
+            let placed = if let Some(running) = stays {
+                Some(running.members.clone())
+            } else {
+                let pools = self.pools_for(index, gang, *speed, members);
+                let ask = Ask { preference: self.policy.preference, ..info.ask(members, pools, &[]) };
+                let rooms = scratch.index.rooms(&scratch.fleet, need, Measure::Free);
+                let seats = place::find(&scratch.fleet, rooms, &ask);
+                seats.and_then(|seats| place::seat(&scratch.fleet, need, &seats))
             };
             let Some(placed) = placed else { continue };
             if scratch.fleet.take(index, need, info.group, &placed) {

@@ -4,7 +4,7 @@ use crate::core::Core;
 use crate::core::gang::{Gang, Phase, ShapeInfo, stretched};
 use crate::core::start::Tried;
 use crate::explain::{Basis, Explanation, Forecast, Lack, Obstacle, Remedy};
-use crate::fleet::{CLOSED, CLUSTER, Fleet, LEVELS, Need, OPEN_POOL, level_of};
+use crate::fleet::{Fleet, Need, OPEN_POOL, level_of};
 use crate::model::{Level, WorkerIndex};
 use crate::place::{self, Ask, Supply};
 use crate::policy::Passing;
@@ -269,6 +269,5 @@ fn lack(fleet: &Fleet, info: &ShapeInfo) -> Lack {
     if largest == 0 {
         return Lack::Together;
     }
-    debug_assert!(LEVELS == CLUSTER && CLOSED != OPEN_POOL, "levels and pools have numbers of their own");
     Lack::Members { wanted: shape.members.min.into(), largest: largest.into(), level }
 }

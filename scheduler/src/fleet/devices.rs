@@ -78,7 +78,7 @@ mod tests {
         assert_eq!(choose_devices(0b1111_1110, &QUADS, 4), Some(0xf0));
         assert_eq!(choose_devices(0b1111_1110, &QUADS, 2), Some(0b1100));
         assert_eq!(choose_devices(0b0011_0111, &QUADS, 2), Some(0b0011_0000));
-        assert_eq!(choose_devices(0b0111_0111, &QUADS, 4), Some(0b0001_0111));
+        assert_eq!(choose_devices(0b0111_0111, &QUADS, 4), Some(0b0111_0100));
     }
 
     #[test]

@@ -90,7 +90,9 @@ impl<'a> Supply<'a> {
 
     fn cap_level(&self, level: usize, slots: &mut [u32]) {
         if let Some((_, most)) = self.cap.filter(|(at, _)| *at == level) {
-            slots.iter_mut().for_each(|slots| *slots = (*slots).min(most));
+            for slots in slots {
+                *slots = (*slots).min(most);
+            }
         }
     }
 

@@ -123,6 +123,8 @@ fn close_or_open(world: &mut World, n: u32) {
         let here = |places: &[Placed]| places.iter().any(|placed| placed.worker.0 == index);
         let jobs: Vec<JobId> =
             world.running.iter().filter(|(_, (_, places))| here(places)).map(|(job, _)| *job).collect();
-        jobs.into_iter().for_each(|job| world.stop(job, EndedBy::Failure, 0));
+        for job in jobs {
+            world.stop(job, EndedBy::Failure, 0);
+        }
     }
 }

@@ -61,7 +61,9 @@ proptest! {
     #[test]
     fn a_budget_only_cuts(steps in history(60)) {
         let mut world = mixed("drf");
-        steps.iter().for_each(|fact| step(&mut world, *fact));
+        for fact in &steps {
+            step(&mut world, *fact);
+        }
         let mut cut = world.core.clone();
         let now = Timestamp(world.now);
         let whole = world.core.decide(now, Budget::UNLIMITED);

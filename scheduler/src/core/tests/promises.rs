@@ -155,10 +155,14 @@ proptest! {
             world.next_job += 1;
         }
         let mut other = world.clone();
-        requests.iter().for_each(|request| drop(world.submit(request.clone())));
+        for request in &requests {
+            world.submit(request.clone());
+        }
         let turn = turn % requests.len();
         requests.rotate_left(turn);
-        requests.iter().for_each(|request| drop(other.submit(request.clone())));
+        for request in &requests {
+            other.submit(request.clone());
+        }
         prop_assert_eq!(world.decide(), other.decide());
     }
 
@@ -171,7 +175,9 @@ proptest! {
             world.decide();
         }
         let waiting: Vec<JobId> = world.gangs.keys().copied().filter(|job| !world.running.contains_key(job)).collect();
-        waiting.into_iter().for_each(|job| world.end(job));
+        for job in waiting {
+            world.end(job);
+        }
         let mut richer = world.clone();
         richer.join(worker("idle", "r0", "a", 8, 16));
         richer.decide();

@@ -45,10 +45,8 @@ fn small_ones_cannot_starve_a_large_one() {
     }
     world.decide();
     world.submit(limited(5, 4, 8, 60));
-    let mut next = 6;
     for minute in 1..120 {
-        world.submit(limited(next, 1, 8, 40));
-        next += 1;
+        world.submit(limited(5 + minute, 1, 8, 40));
         world.advance(1_000 + minute * MINUTE);
         if world.started.contains_key(&JobId(5)) {
             break;

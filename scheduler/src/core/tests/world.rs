@@ -120,7 +120,9 @@ impl World {
     /// Decides, keeps the books, and sees that a second decision without a fact between is empty.
     pub fn decide(&mut self) -> Vec<Decision> {
         let decisions = self.core.decide(Timestamp(self.now), Budget::UNLIMITED);
-        decisions.iter().for_each(|decision| self.obey(decision));
+        for decision in &decisions {
+            self.obey(decision);
+        }
         self.core.check().unwrap();
         let again = self.core.decide(Timestamp(self.now), Budget::UNLIMITED);
         assert_eq!(again, [], "CORE-1");
@@ -261,7 +263,9 @@ impl World {
                     };
                     let over = self.running.iter().filter(|(job, (since, _))| is_over(job, *since));
                     let over: Vec<JobId> = over.map(|(job, _)| *job).collect();
-                    over.into_iter().for_each(|job| self.end(job));
+                    for job in over {
+                        self.end(job);
+                    }
                 }
                 (None, None) => break,
             }
