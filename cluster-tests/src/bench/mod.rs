@@ -10,6 +10,7 @@ mod footprint;
 mod gang_start;
 mod hyperqueue;
 mod machine;
+mod many_jobs;
 mod peer;
 mod report;
 mod slurm;
@@ -33,6 +34,8 @@ pub enum Name {
     Throughput,
     /// Memory of idle daemons, size of the program
     Footprint,
+    /// 100,000 waiting jobs: to submit, list, watch and explain them
+    ManyJobs,
 }
 
 /// How it is measured.
@@ -61,6 +64,7 @@ pub async fn run(name: Name, options: &Options) -> anyhow::Result<Report> {
         Name::GangStart => gang_start::run(options, &mut report).await?,
         Name::Throughput => throughput::run(options, &mut report).await?,
         Name::Footprint => footprint::run(options, &mut report).await?,
+        Name::ManyJobs => many_jobs::run(options, &mut report).await?,
     }
     report.machine = machine::describe(&options.dir);
     Ok(report)

@@ -9,7 +9,7 @@ use std::path::Path;
 use std::process::{Command, ExitCode};
 
 /// Every benchmark, as `cluster-tests` names it.
-const NAMES: [&str; 5] = ["control-plane", "failover", "gang-start", "throughput", "footprint"];
+const NAMES: [&str; 6] = ["control-plane", "failover", "gang-start", "throughput", "footprint", "many-jobs"];
 
 /// Options of `cargo xtask bench`.
 #[derive(clap::Args)]
