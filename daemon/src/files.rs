@@ -35,6 +35,19 @@ pub fn create_private_folder(folder: &Path) -> io::Result<()> {
     std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)
 }
 
+/// Tells file systems of the ext family that the folders in this one have nothing to do with each other, so that each gets
+/// a part of the disk of its own (`chattr +T`). Without it, where folders come and go by the second, making one means a
+/// search through all that went before it: three quarters of the cost of a short job, on a disk without a journal. Others
+/// do not know this and need not.
+pub fn spread_folders(folder: &Path) {
+    use rustix::fs::{IFlags, ioctl_getflags, ioctl_setflags};
+    if let Ok(folder) = File::open(folder)
+        && let Ok(flags) = ioctl_getflags(&folder)
+    {
+        let _ = ioctl_setflags(&folder, flags | IFlags::TOPDIR);
+    }
+}
+
 /// Held as long as this process owns a data directory; released by the kernel when the process dies.
 #[derive(Debug)]
 pub struct FolderLock {

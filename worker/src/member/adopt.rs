@@ -26,6 +26,7 @@ pub(crate) enum Found {
 pub(crate) fn find(layout: &Layout) -> std::io::Result<Vec<(Wish, Found)>> {
     let folder = layout.members();
     daemon::files::create_private_folder(&folder)?;
+    daemon::files::spread_folders(&folder);
     let mut all = Vec::new();
     for entry in std::fs::read_dir(&folder)? {
         let path = entry?.path();

@@ -55,6 +55,7 @@ pub(super) fn launch(
         let spec = ShimSpec {
             rank: placed.rank,
             command: command(context, wish, &prepared.command),
+            direct: direct(wish, &prepared.command),
             environment,
             folder: layout.code(),
             rank_folder: folder.clone(),
@@ -82,6 +83,24 @@ fn command(context: &Context, wish: &Wish, command: &str) -> Vec<String> {
     }
 }
 
+/// A command that is a program's path and plain words needs no shell, which would only replace itself by the program: half
+/// of what a short rank costs. Anything that a shell might read otherwise is left to the shell.
+fn direct(wish: &Wish, command: &str) -> Vec<String> {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "_@%+=:,./-".contains(c);
+    let mut words: Vec<&str> = command.split(' ').filter(|word| !word.is_empty()).collect();
+    if words.first() == Some(&"exec") {
+        words.remove(0);
+    }
+    let is_path = words.first().is_some_and(|program| program.contains('/') && !program.contains('='));
+    if wish.spec.gang.distribution == Distribution::Mpi
+        || !is_path
+        || !words.iter().all(|word| word.chars().all(is_plain))
+    {
+        return Vec::new();
+    }
+    words.into_iter().map(str::to_owned).collect()
+}
+
 /// Of one supervisor: for as many ranks as stand below it.
 fn limits(context: &Context, wish: &Wish) -> cgroup::Limits {
     let wanted = &wish.spec.gang.per_rank;
@@ -104,4 +123,38 @@ fn start(nursery: &Nursery, spec: &ShimSpec, listener: &OwnedFd) -> io::Result<O
 fn write_private(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?;
     file.write_all(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing;
+    use types::{AttemptNumber, Goal, JobId, MemberKey, Token};
+
+    #[test]
+    fn only_what_no_shell_reads_otherwise_goes_without_one() {
+        let key = MemberKey { job: JobId(1), attempt: AttemptNumber(1), node_rank: 0 };
+        let wish = testing::wish(key, Token(1), Goal::Run, vec![]);
+        assert_eq!(direct(&wish, "/bin/true"), ["/bin/true"]);
+        assert_eq!(direct(&wish, "exec /bin/true"), ["/bin/true"]);
+        assert_eq!(direct(&wish, "./train.sh  --rate=0.1 data/a.csv "), ["./train.sh", "--rate=0.1", "data/a.csv"]);
+        for shell in [
+            "true",
+            "exec true",
+            "A=/b ./c",
+            "/bin/a=b",
+            "/bin/true; /bin/false",
+            "/bin/echo $HOME",
+            "/bin/ls *",
+            "",
+            "/bin/true\n/bin/false",
+            "/bin/echo ~",
+            "/bin/echo 'a b'",
+            "/bin/true &",
+            "/bin/echo {a,b}",
+            "/bin/echo #x",
+        ] {
+            assert!(direct(&wish, shell).is_empty(), "{shell}");
+        }
+    }
 }

@@ -1,17 +1,18 @@
 //! Starts the rank: fork (into its control group where there is one), own session, its descriptors, exec. Between fork and
 //! exec only calls that are safe there, on values made before; a fault comes back through a pipe with its stage.
 
-use super::spec::{LISTEN_FD, METRICS_FD};
+use super::spec::{LISTEN_FD, METRICS_FD, ShimSpec};
 use crate::cgroup::Groups;
 use std::ffi::CString;
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
-use std::path::Path;
 
 /// What is executed, in the form that exec takes.
 pub(super) struct Program {
     arguments: Vec<CString>,
+    /// Tried first; may be empty.
+    direct: Vec<CString>,
     environment: Vec<CString>,
     folder: CString,
     /// `cgroup.procs` of the v2 group, for a child that was not born in it.
@@ -57,25 +58,22 @@ impl Stage {
 }
 
 impl Program {
-    pub(super) fn new(
-        command: &[String],
-        environment: &[(String, String)],
-        folder: &Path,
-        groups: &Groups,
-    ) -> io::Result<Self> {
+    pub(super) fn new(spec: &ShimSpec, groups: &Groups) -> io::Result<Self> {
         use std::os::unix::ffi::OsStrExt;
         let text = |bytes: &[u8]| CString::new(bytes).map_err(|_| io::Error::other("a NUL in command or environment"));
         let members = |group: &std::path::PathBuf| text(group.join("cgroup.procs").as_os_str().as_bytes());
-        if command.is_empty() {
+        if spec.command.is_empty() {
             return Err(io::Error::other("the command is empty"));
         }
         Ok(Self {
-            arguments: command.iter().map(|argument| text(argument.as_bytes())).collect::<io::Result<_>>()?,
-            environment: environment
+            arguments: spec.command.iter().map(|argument| text(argument.as_bytes())).collect::<io::Result<_>>()?,
+            direct: spec.direct.iter().map(|argument| text(argument.as_bytes())).collect::<io::Result<_>>()?,
+            environment: spec
+                .environment
                 .iter()
                 .map(|(name, value)| text(format!("{name}={value}").as_bytes()))
                 .collect::<io::Result<_>>()?,
-            folder: text(folder.as_os_str().as_bytes())?,
+            folder: text(spec.folder.as_os_str().as_bytes())?,
             unified: groups.unified.as_ref().map(members).transpose()?,
             joins: groups.controllers.iter().map(members).collect::<io::Result<_>>()?,
         })
@@ -141,6 +139,7 @@ fn park(fd: &OwnedFd) -> io::Result<OwnedFd> {
 /// Null-terminated arrays for exec; they point into a `Program` that outlives them.
 struct Pointers {
     arguments: Vec<*const libc::c_char>,
+    direct: Vec<*const libc::c_char>,
     environment: Vec<*const libc::c_char>,
 }
 
@@ -149,7 +148,11 @@ impl Pointers {
         let terminated = |texts: &[CString]| {
             texts.iter().map(|text| text.as_ptr()).chain(std::iter::once(std::ptr::null())).collect()
         };
-        Self { arguments: terminated(&program.arguments), environment: terminated(&program.environment) }
+        Self {
+            arguments: terminated(&program.arguments),
+            direct: terminated(&program.direct),
+            environment: terminated(&program.environment),
+        }
     }
 }
 
@@ -202,6 +205,10 @@ unsafe fn run_child(pointers: &Pointers, program: &Program, parked: &Parked, par
         }
         if libc::chdir(program.folder.as_ptr()) < 0 {
             fail(parked, Stage::Folder);
+        }
+        if !pointers.direct[0].is_null() {
+            libc::execve(pointers.direct[0], pointers.direct.as_ptr(), pointers.environment.as_ptr());
+            // Not there, no program, a script without its first line: the shell knows what to do or to say.
         }
         libc::execve(pointers.arguments[0], pointers.arguments.as_ptr(), pointers.environment.as_ptr());
         fail(parked, Stage::Exec)

@@ -133,6 +133,7 @@ mod tests {
         ShimSpec {
             rank: RankIndex(3),
             command: vec!["/bin/sh".into(), "-c".into(), "echo 'a\nb'".into()],
+            direct: vec![],
             environment: vec![("A".into(), "x\ny".into())],
             folder: folder.into(),
             rank_folder: folder.into(),

@@ -101,7 +101,7 @@ impl Shim<'_> {
             std::fs::write(file, value).map_err(|error| named("set", file, error))?;
         }
         let group = groups.unified.as_ref().map(File::open).transpose()?;
-        let program = Program::new(&self.spec.command, &self.spec.environment, &self.spec.folder, groups)?;
+        let program = Program::new(self.spec, groups)?;
         let null = File::open("/dev/null")?;
         let listener = if self.spec.listens { Some(child::copy_stdin()?) } else { None };
         let Ok([stdout, stderr, metrics]) = <[OwnedFd; 3]>::try_from(ends) else {

@@ -13,6 +13,9 @@ pub(crate) struct ShimSpec {
     pub(crate) rank: types::RankIndex,
     /// Program (absolute path) and arguments.
     pub(crate) command: Vec<String>,
+    /// The same without the shell, where it needs none: tried first.
+    #[serde(default)]
+    pub(crate) direct: Vec<String>,
     /// The rank's whole environment.
     pub(crate) environment: Vec<(String, String)>,
     /// Where it starts.
