@@ -30,7 +30,18 @@ const ARROWS: [(&str, &[&str]); 14] = [
     ("trainer", &["types", "collectives", "proto", "daemon"]),
     (
         "cli",
-        &["types", "job-spec", "scheduler", "proto", "daemon", "client", "coordinator", "worker", "trainer", "collectives"],
+        &[
+            "types",
+            "job-spec",
+            "scheduler",
+            "proto",
+            "daemon",
+            "client",
+            "coordinator",
+            "worker",
+            "trainer",
+            "collectives",
+        ],
     ),
     ("xtask", &[]),
 ];
