@@ -9,7 +9,8 @@
 //!     member                               its wish, so that a restarted daemon knows it
 //!     ended                                its end, where its ranks' records do not tell it
 //!     code/ checkpoints/ tmp/ manifest.json, and where the job has them inputs/ outputs/ resume/
-//!     rank-RANK/                           one rank: record checkpoint.json and the spool: stdout stderr metrics marks
+//!     rank-RANK.record                     what to run, who supervises it, how it ended: see `shim::record`
+//!     rank-RANK/                           watched: checkpoint.json and the spool: stdout stderr metrics marks
 //! ```
 
 use std::path::{Path, PathBuf};
@@ -17,8 +18,11 @@ use types::{AttemptNumber, JobId, MemberKey, RankIndex};
 
 /// Names inside a rank's folder, shared with its supervisor.
 pub(crate) mod rank {
-    /// What the supervisor shall run, who it is, and how its rank ended: see `shim::record`.
-    pub(crate) const RECORD: &str = "record";
+    /// The record of the rank with this folder: beside it, so that who watches the folder is not woken by it.
+    pub(crate) fn record(folder: &std::path::Path) -> std::path::PathBuf {
+        folder.with_extension("record")
+    }
+
     /// The last checkpoint that the rank announced.
     pub(crate) const CHECKPOINT: &str = "checkpoint.json";
 }
@@ -147,9 +151,12 @@ impl MemberLayout {
 
     /// The folders of those ranks that have one.
     pub(crate) fn ranks(root: &Path) -> Vec<PathBuf> {
-        let is_rank = |name: &std::ffi::OsStr| name.to_str().is_some_and(|name| name.starts_with(RANK_PREFIX));
+        let is_rank = |path: &PathBuf| {
+            let name = path.file_name().and_then(|name| name.to_str());
+            path.extension().is_none() && name.is_some_and(|name| name.starts_with(RANK_PREFIX))
+        };
         let entries = std::fs::read_dir(root).into_iter().flatten().flatten();
-        entries.filter(|entry| is_rank(&entry.file_name())).map(|entry| entry.path()).collect()
+        entries.map(|entry| entry.path()).filter(is_rank).collect()
     }
 }
 

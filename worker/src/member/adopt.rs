@@ -1,6 +1,5 @@
 //! What a daemon finds on disk at its start: members of a former life, ended or still running.
 
-use super::Context;
 use crate::environment::MARKER;
 use crate::layout::{self, Layout, MemberLayout};
 use crate::process;
@@ -79,8 +78,7 @@ fn remove(path: &Path) {
 }
 
 /// Waits until the supervisor of this folder has said who it is, or is gone.
-pub(super) async fn supervisor(context: &Context, folder: &Path) -> Option<std::os::fd::OwnedFd> {
-    let mut changes = context.watcher.folder(folder).await;
+pub(super) async fn supervisor(folder: &Path) -> Option<std::os::fd::OwnedFd> {
     loop {
         let (alive, record) = {
             let folder = folder.to_owned();
@@ -96,13 +94,7 @@ pub(super) async fn supervisor(context: &Context, folder: &Path) -> Option<std::
         if !alive {
             return None;
         }
-        // It has begun, but its record is not written yet.
-        let heard = async {
-            match &mut changes {
-                Some(changes) => drop(changes.changed().await),
-                None => std::future::pending().await,
-            }
-        };
-        let _ = tokio::time::timeout(Duration::from_millis(100), heard).await;
+        // It has begun, but its record is not written yet: a matter of a moment.
+        tokio::time::sleep(END_PAUSE).await;
     }
 }

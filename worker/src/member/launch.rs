@@ -1,6 +1,6 @@
 //! Starts the supervisors of a member's ranks.
 
-use super::prepare::Prepared;
+use super::prepare::{Prepared, make_folders};
 use super::{Context, Fault, supervised};
 use crate::cgroup;
 use crate::environment::{self, Shared};
@@ -33,6 +33,9 @@ pub(super) fn launch(
     endpoints: &[Endpoint],
     started: &mut Vec<Supervised>,
 ) -> Result<(), Fault> {
+    if !prepared.has_folders {
+        make_folders(&wish.spec, layout)?;
+    }
     write_private(&layout.manifest(), environment::manifest(wish, endpoints).to_string().as_bytes())
         .and_then(|()| write_private(&layout.wish(), &postcard::to_stdvec(wish).map_err(io::Error::other)?))
         .map_err(|error| Fault::machine(format!("cannot write its manifest: {error}")))?;

@@ -148,6 +148,7 @@ impl Member {
     /// Lives from its origin until it is forgotten and nothing of it is left.
     #[tracing::instrument(name = "member", skip_all, fields(job_id = %self.wish.key.job, attempt = %self.wish.key.attempt))]
     pub(crate) async fn run(mut self, origin: Origin) {
+        let is_shipped = !matches!(origin, Origin::Adopted(Found::Ended(_)));
         let end = match origin {
             Origin::Adopted(Found::Ended(end)) => {
                 // The leader may not have heard of it: saying so again changes nothing.
@@ -170,7 +171,7 @@ impl Member {
             tracing::warn!(%error, "the member's end cannot be written; a restarted daemon works it out again");
         }
         self.report(MemberState::Ended(end)).await;
-        self.leave().await;
+        self.leave(is_shipped).await;
     }
 
     /// From wish to running ranks.
@@ -326,7 +327,7 @@ impl Member {
     }
 
     /// Waits until the leader knows the end and a majority has every byte, then removes the folder.
-    async fn leave(&mut self) {
+    async fn leave(&mut self, is_shipped: bool) {
         let key = self.wish.key;
         let ranks: Vec<RankKey> = self
             .placed()
@@ -334,7 +335,7 @@ impl Member {
             .filter(|placed| self.layout.rank(placed.rank).exists())
             .map(|placed| RankKey { job: key.job, attempt: key.attempt, rank: placed.rank })
             .collect();
-        for rank in &ranks {
+        for rank in ranks.iter().filter(|_| !is_shipped) {
             self.context.shipper.add(*rank, self.wish.token, self.layout.rank(rank.rank)).await;
         }
         for rank in ranks {

@@ -18,6 +18,8 @@ pub(super) struct Prepared {
     pub(super) names: Names,
     pub(super) command: String,
     pub(super) sockets: Vec<Sockets>,
+    /// False: its folders are made when it is launched, in one go with the rest.
+    pub(super) has_folders: bool,
 }
 
 /// One rank's addresses, held until it starts.
@@ -37,10 +39,15 @@ impl Prepared {
 
 /// Fetches and binds everything. Dropping the future leaves a folder that the caller removes.
 pub(super) async fn prepare(context: &Context, wish: &Wish, layout: &MemberLayout) -> Result<Prepared, Fault> {
-    let (spec, folders) = (wish.spec.clone(), layout.clone());
-    let made = tokio::task::spawn_blocking(move || make_folders(&spec, &folders)).await;
-    made.unwrap_or_else(|error| Err(io::Error::other(error)))
-        .map_err(|error| Fault::machine(format!("cannot make its folders: {error}")))?;
+    let is_data = |input: &Input| matches!(input, Input::Data { .. });
+    let fetches = wish.spec.code.is_some() || wish.checkpoint.is_some() || wish.spec.inputs.values().any(is_data);
+    // Of a gang, each member must be sure that it can start.
+    let has_folders = fetches || wish.placement.members.len() > 1;
+    if has_folders {
+        let (spec, folders) = (wish.spec.clone(), layout.clone());
+        let made = tokio::task::spawn_blocking(move || make_folders(&spec, &folders)).await;
+        made.unwrap_or_else(|error| Err(Fault::machine(error.to_string())))?;
+    }
     if let Some(code) = &wish.spec.code {
         fetch(context, code.tree, layout.code(), "code").await?;
     }
@@ -54,11 +61,15 @@ pub(super) async fn prepare(context: &Context, wish: &Wish, layout: &MemberLayou
     }
     let sockets = bind_all(context, wish)
         .map_err(|error| Fault::machine(format!("cannot bind on {}: {error}", context.data_address)))?;
-    Ok(Prepared { names, command, sockets })
+    Ok(Prepared { names, command, sockets, has_folders })
 }
 
-/// Those that the job has a use for: see `layout`.
-fn make_folders(spec: &JobSpec, layout: &MemberLayout) -> io::Result<()> {
+/// Those that the job has a use for: see `layout`. Blocks.
+pub(super) fn make_folders(spec: &JobSpec, layout: &MemberLayout) -> Result<(), Fault> {
+    try_make_folders(spec, layout).map_err(|error| Fault::machine(format!("cannot make its folders: {error}")))
+}
+
+fn try_make_folders(spec: &JobSpec, layout: &MemberLayout) -> io::Result<()> {
     // What a life before this one left half-made.
     match std::fs::remove_dir_all(layout.root()) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),

@@ -59,7 +59,7 @@ impl Ranks {
                 continue;
             }
             context.shipper.add(key(wish, placed.rank), wish.token, folder.clone()).await;
-            let supervisor = adopt::supervisor(context, &folder).await;
+            let supervisor = adopt::supervisor(&folder).await;
             ranks.watch(placed.rank, folder, supervisor);
         }
         if ranks.has_failed() {

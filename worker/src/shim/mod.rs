@@ -40,7 +40,8 @@ fn say(line: std::fmt::Arguments<'_>) {
 
 fn supervise(path: &Path) -> io::Result<()> {
     close_inherited();
-    let of = path.parent().and_then(|rank| rank.strip_prefix(rank.parent()?.parent()?).ok());
+    let rank = path.with_extension("");
+    let of = rank.parent().and_then(Path::parent).and_then(|members| rank.strip_prefix(members).ok());
     let _ = OF.set(of.unwrap_or(path).display().to_string());
     let Some((mut record, spec)) = Record::take(path)? else {
         say(format_args!("called off before it began"));

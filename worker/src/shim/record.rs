@@ -28,7 +28,7 @@ const RECORD_BYTES_MAX: u64 = 8 << 20;
 
 /// Writes the specification; the file holds secrets.
 pub(crate) fn create(spec: &ShimSpec) -> io::Result<PathBuf> {
-    let path = spec.rank_folder.join(rank::RECORD);
+    let path = rank::record(&spec.rank_folder);
     let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&path)?;
     file.write_all(&line(spec)?)?;
     Ok(path)
@@ -52,7 +52,7 @@ pub(crate) fn end(rank_folder: &Path) -> Option<ExitRecord> {
 /// The daemon's look at a rank's folder: true when a supervisor lives there. When none does, the start is called off under
 /// the same lock, so that one that was spawned but had not begun never will.
 pub(crate) fn lives_or_call_off(rank_folder: &Path) -> bool {
-    let path = rank_folder.join(rank::RECORD);
+    let path = rank::record(rank_folder);
     let Ok(mut file) = OpenOptions::new().read(true).append(true).open(&path) else { return false };
     if rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
         return true;
@@ -118,7 +118,7 @@ fn lines(text: &[u8]) -> impl Iterator<Item = &[u8]> {
 
 fn read<T: DeserializeOwned>(rank_folder: &Path, number: usize) -> Option<T> {
     let mut text = Vec::new();
-    File::open(rank_folder.join(rank::RECORD)).ok()?.take(RECORD_BYTES_MAX).read_to_end(&mut text).ok()?;
+    File::open(rank::record(rank_folder)).ok()?.take(RECORD_BYTES_MAX).read_to_end(&mut text).ok()?;
     serde_json::from_slice(lines(&text).nth(number)?).ok()
 }
 
@@ -161,7 +161,7 @@ mod tests {
     #[test]
     fn each_line_is_read_once_it_is_whole() {
         let folder = tempfile::tempdir().unwrap();
-        let here = folder.path();
+        let here = &folder.path().join("rank-3");
         assert_eq!((spec(here), supervisor(here), end(here)), (None, None, None));
         let path = create(&spec_in(here)).unwrap();
         assert_eq!(spec(here), Some(spec_in(here)));
