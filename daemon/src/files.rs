@@ -36,9 +36,9 @@ pub fn create_private_folder(folder: &Path) -> io::Result<()> {
 }
 
 /// Tells file systems of the ext family that the folders in this one have nothing to do with each other, so that each gets
-/// a part of the disk of its own (`chattr +T`). Without it, where folders come and go by the second, making one means a
-/// search through all that went before it: three quarters of the cost of a short job, on a disk without a journal. Others
-/// do not know this and need not.
+/// a part of the disk of its own (`chattr +T`). Without it, where folders come and go by the second, making one on a disk
+/// without a journal means a search through all that went before it: 5.4 ms of a daemon's CPU a short job, with it 2.6 to
+/// 3.2. Other file systems do not know this and need not.
 pub fn spread_folders(folder: &Path) {
     use rustix::fs::{IFlags, ioctl_getflags, ioctl_setflags};
     if let Ok(folder) = File::open(folder)

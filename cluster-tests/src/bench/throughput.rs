@@ -124,7 +124,7 @@ impl Parts {
         let each = |time: Duration| format!("{:.2}", time.as_secs_f64() * 1_000.0 / jobs as f64);
         table.row(["three coordinators".to_owned(), each(self.coordinators.own)]);
         table.row(["worker daemons".to_owned(), each(self.workers.own)]);
-        table.row(["supervisor, shell and /bin/true".to_owned(), each(self.workers.children)]);
+        table.row(["supervisor and /bin/true".to_owned(), each(self.workers.children)]);
         table
     }
 }

@@ -86,8 +86,7 @@ fn command(context: &Context, wish: &Wish, command: &str) -> Vec<String> {
     }
 }
 
-/// A command that is a program's path and plain words needs no shell, which would only replace itself by the program: half
-/// of what a short rank costs. Anything that a shell might read otherwise is left to the shell.
+/// A command that is a program's path and plain words needs no shell, which would only replace itself by the program. Anything that a shell might read otherwise is left to the shell.
 fn direct(wish: &Wish, command: &str) -> Vec<String> {
     let is_plain = |c: char| c.is_ascii_alphanumeric() || "_@%+=:,./-".contains(c);
     let mut words: Vec<&str> = command.split(' ').filter(|word| !word.is_empty()).collect();

@@ -333,7 +333,7 @@ impl Rank {
     fn read(&mut self, key: RankKey, kind: StreamKind, next: source::Next) -> Option<StreamAppend> {
         let max = usize::try_from(next.bytes_max).unwrap_or(Limits::CHUNK_BYTES_MAX);
         match self.reader.read_at(kind, next.offset, max) {
-            Ok(data) if !data.is_empty() => Some(StreamAppend {
+            Ok(data) if !data.is_empty() || next.bytes_max == 0 => Some(StreamAppend {
                 name: Some(StreamName {
                     job: key.job.0,
                     attempt: key.attempt.0,

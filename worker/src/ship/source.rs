@@ -19,7 +19,7 @@ struct There {
     refused: bool,
     /// It lacks bytes that are gone here and gets them from the others; nothing is sent until it is asked again.
     behind: bool,
-    /// It was behind: it is asked with one byte, until it has caught up.
+    /// It was behind: it is asked with one byte, or none where none is left here, until it has caught up.
     asking: bool,
 }
 
@@ -35,7 +35,7 @@ pub(super) struct Source {
     there: BTreeMap<String, There>,
 }
 
-/// What to send next to one coordinator.
+/// What to send next to one coordinator; 0 bytes are a question how far it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Next {
     pub(super) offset: u64,
@@ -44,11 +44,13 @@ pub(super) struct Next {
 
 impl Source {
     /// A connection is new: what was on its way is lost. Sending goes on from what is known to be there, or is still
-    /// here; the answer to the first append tells where the coordinator really stands.
+    /// here; the answer to the first append tells where the coordinator really stands. With nothing to append it is asked.
     pub(super) fn connected(&mut self, coordinator: &str) {
-        let released = self.released;
+        let (released, length) = (self.released, self.length);
         let there = self.there.entry(coordinator.to_owned()).or_default();
-        *there = There { sent: there.acknowledged.max(released), in_flight: 0, behind: false, asking: false, ..*there };
+        let sent = there.acknowledged.max(released);
+        let asking = sent >= length && there.acknowledged < sent;
+        *there = There { sent, in_flight: 0, behind: false, asking, ..*there };
     }
 
     /// Nothing when all is sent to this coordinator, or enough is on its way.
@@ -57,6 +59,9 @@ impl Source {
         // Released while its answers are on their way: they will tell where it stands.
         if there.sent < self.released {
             return None;
+        }
+        if there.asking && there.in_flight == 0 && there.sent == self.length && there.acknowledged < there.sent {
+            return Some(Next { offset: there.sent, bytes_max: 0 });
         }
         let on_the_way = there.sent.saturating_sub(there.acknowledged.max(self.released));
         let (window, chunk) = if there.asking { (1, 1) } else { (IN_FLIGHT_BYTES_MAX, chunk_bytes_max) };
@@ -85,7 +90,7 @@ impl Source {
         }
     }
 
-    /// Asks a coordinator that is behind again, by sending it a byte of what is still here: its answer tells how far it has
+    /// Asks a coordinator that is behind again, by sending it a byte of what is still here, if anything is: its answer tells how far it has
     /// come, and what it does not take makes it ask the others.
     pub(super) fn ask_again(&mut self) {
         for there in self.there.values_mut().filter(|there| there.behind && there.in_flight == 0) {
@@ -223,6 +228,26 @@ mod tests {
         // Its peers have given it what is gone here.
         source.acknowledged(A, 101);
         assert_eq!(send(&mut source), (101, 99));
+    }
+
+    #[test]
+    fn a_coordinator_is_asked_though_nothing_is_left_to_send() {
+        let mut source = Source { length: 200, safe: 200, released: 200, ..Source::default() };
+        source.connected(A);
+        assert_eq!(send(&mut source), (200, 0));
+        source.acknowledged(A, 40);
+        assert_eq!(source.next(A, 100), None, "not before it is time to ask");
+        for behind in [40, 150] {
+            source.ask_again();
+            assert_eq!(send(&mut source), (200, 0));
+            assert_eq!(source.next(A, 100), None, "one question at a time");
+            source.acknowledged(A, behind);
+        }
+        source.ask_again();
+        send(&mut source);
+        source.acknowledged(A, 200);
+        source.ask_again();
+        assert_eq!(source.next(A, 100), None, "it has caught up");
     }
 
     #[test]

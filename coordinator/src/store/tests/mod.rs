@@ -65,7 +65,7 @@ async fn what_is_committed_is_known_after_a_restart() {
     // As after a crash: what was flushed since then holds it.
     append(&mut store.log, vec![entry(1, 2, 40_000)]).await;
     let copy = tempfile::tempdir().unwrap();
-    copy_folder(folder.path(), copy.path());
+    damage::copy(folder.path(), copy.path());
     let mut crashed = open(copy.path());
     assert_eq!(crashed.log.read_committed().await.unwrap(), Some(log_id(1, 0)));
     assert_eq!(read(&mut crashed.log).await.len(), 3);
@@ -73,17 +73,4 @@ async fn what_is_committed_is_known_after_a_restart() {
     store.log.save_committed(Some(log_id(1, 2))).await.unwrap();
     close(store).await;
     assert_eq!(open(folder.path()).log.read_committed().await.unwrap(), Some(log_id(1, 2)));
-}
-
-fn copy_folder(from: &Path, to: &Path) {
-    std::fs::create_dir_all(to).unwrap();
-    for entry in std::fs::read_dir(from).unwrap() {
-        let entry = entry.unwrap();
-        let beside = to.join(entry.file_name());
-        if entry.file_type().unwrap().is_dir() {
-            copy_folder(&entry.path(), &beside);
-        } else {
-            std::fs::copy(entry.path(), beside).unwrap();
-        }
-    }
 }
