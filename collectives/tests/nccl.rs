@@ -11,10 +11,9 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use collectives::nccl::{self, Limits, connect_over_with};
-use collectives::{Buf, BufMut, Communicator, DType, Element, Error, Op};
-use half::{bf16, f16};
-use support::PATIENCE;
+use collectives::{BufMut, Communicator, Error, Op};
 use support::processes::{Child, Setting, join, read, say, start};
+use support::{PATIENCE, exact};
 
 /// Folders to look for libraries in.
 struct Libraries {
@@ -59,7 +58,7 @@ fn libraries() -> &'static Libraries {
 const LIMITS: Limits = Limits { timeout: PATIENCE, op_timeout: PATIENCE };
 
 fn over(guard: &Arc<dyn Communicator>, limits: Limits) -> Arc<nccl::Communicator> {
-    connect_over_with(Arc::clone(guard), guard.rank() as usize % 2, limits).unwrap()
+    connect_over_with(Arc::clone(guard), guard.rank() as usize, limits).unwrap()
 }
 
 /// What each child does; in the parent, nothing.
@@ -77,6 +76,12 @@ fn rank_of_a_group() {
             assert!(matches!(error, Error::Unavailable { .. }), "{error}");
             guard.barrier().unwrap();
             say(&format!("unavailable {error}"));
+        }
+        "refused" => {
+            let error = connect_over_with(Arc::clone(&guard), 0, LIMITS).map(drop).unwrap_err();
+            // Nobody can go on with it: the ranks may have heard at different times.
+            assert!(matches!(guard.barrier(), Err(Error::Aborted { .. })));
+            say(&format!("refused {error}"));
         }
         "wait for the last" => wait_for_the_last(&guard, LIMITS),
         "time limit" => wait_for_the_last(&guard, Limits { op_timeout: Duration::from_millis(300), ..LIMITS }),
@@ -120,93 +125,12 @@ fn sum(comm: &nccl::Communicator) -> Result<(), Error> {
     Ok(())
 }
 
-/// Small whole numbers: exact in every type and in every order of summation.
-trait Small: Element + PartialEq + std::fmt::Debug {
-    fn of(value: i32) -> Self;
-}
-macro_rules! small {
-    ($($type:ty: $of:expr),*) => { $(impl Small for $type { fn of(value: i32) -> Self { $of(value) } })* };
-}
-small!(f32: |v| v as f32, f64: f64::from, i32: |v| v, i64: i64::from,
-    f16: |v| f16::from_f32(v as f32), bf16: |v| bf16::from_f32(v as f32));
-
-fn value(rank: u32, at: usize) -> i32 {
-    // Multiples of six, so that averages over two and three ranks are whole.
-    6 * ((at as i32 + 3 * rank as i32) % 7 - 2)
-}
-
-fn expected(op: Op, world: u32, at: usize) -> i32 {
-    let values = (0..world).map(|rank| value(rank, at));
-    match op {
-        Op::Sum => values.sum(),
-        Op::Avg => values.sum::<i32>() / world as i32,
-        Op::Min => values.min().unwrap(),
-        Op::Max => values.max().unwrap(),
-    }
-}
-
-fn vector<T: Small>(count: usize, value: impl Fn(usize) -> i32) -> Vec<T> {
-    (0..count).map(|at| T::of(value(at))).collect()
-}
-
-fn host<T: Small>(comm: &nccl::Communicator, count: usize) {
-    let (rank, world) = (comm.rank(), comm.world_size());
-    let whole = count * world as usize;
-    for op in Op::ALL {
-        let mut buffer: Vec<T> = vector(count, |at| value(rank, at));
-        comm.all_reduce(BufMut::from(&mut buffer), op).unwrap();
-        assert_eq!(buffer, vector(count, |at| expected(op, world, at)), "all_reduce {op} {}", T::DTYPE);
-        let source: Vec<T> = vector(whole, |at| value(rank, at));
-        let mut part = vec![T::default(); count];
-        comm.reduce_scatter(Buf::from(&source), BufMut::from(&mut part), op).unwrap();
-        let start = rank as usize * count;
-        assert_eq!(part, vector(count, |at| expected(op, world, start + at)), "reduce_scatter {op} {}", T::DTYPE);
-    }
-    let mine: Vec<T> = vector(count, |at| value(rank, at));
-    let mut all = vec![T::default(); whole];
-    comm.all_gather(Buf::from(&mine), BufMut::from(&mut all)).unwrap();
-    assert_eq!(all, vector(whole, |at| value((at / count.max(1)) as u32, at % count.max(1))));
-    let mut copy = mine;
-    comm.broadcast(BufMut::from(&mut copy), world - 1).unwrap();
-    assert_eq!(copy, vector(count, |at| value(world - 1, at)));
-}
-
-fn device(comm: &nccl::Communicator) {
-    let (rank, world, stream) = (comm.rank(), comm.world_size(), comm.stream());
-    let mine: Vec<f32> = vector(1000, |at| value(rank, at));
-    let sums: Vec<f32> = vector(1000, |at| expected(Op::Sum, world, at));
-    let mut buckets: Vec<_> = (0..3).map(|_| stream.clone_htod(&mine).unwrap()).collect();
-    comm.all_reduce_many_device(&mut buckets, Op::Sum).unwrap();
-    for bucket in &mut buckets {
-        assert_eq!(stream.clone_dtoh(bucket).unwrap(), sums);
-        comm.broadcast_device(bucket, 0).unwrap();
-    }
-    let mut one = stream.clone_htod(&mine).unwrap();
-    comm.all_reduce_device(&mut one, Op::Sum).unwrap();
-    assert_eq!(stream.clone_dtoh(&one).unwrap(), sums);
-    let mut gathered = stream.alloc_zeros::<f32>(1000 * world as usize).unwrap();
-    comm.all_gather_device(&one, &mut gathered).unwrap();
-    comm.reduce_scatter_device(&gathered, &mut one, Op::Max).unwrap();
-    assert_eq!(stream.clone_dtoh(&one).unwrap(), sums);
-    assert!(matches!(comm.all_gather_device(&gathered, &mut one), Err(Error::Invalid { .. })));
-}
-
 fn results(guard: &Arc<dyn Communicator>) {
     let comm = over(guard, LIMITS);
     assert_eq!((comm.backend(), comm.world_size()), ("nccl", guard.world_size()));
     for count in [0, 1, 20_011] {
-        for dtype in DType::ALL {
-            match dtype {
-                DType::F32 => host::<f32>(&comm, count),
-                DType::F64 => host::<f64>(&comm, count),
-                DType::F16 => host::<f16>(&comm, count),
-                DType::BF16 => host::<bf16>(&comm, count),
-                DType::I32 => host::<i32>(&comm, count),
-                DType::I64 => host::<i64>(&comm, count),
-            }
-        }
+        exact::all(&comm, count).unwrap();
     }
-    device(&comm);
     comm.barrier().unwrap();
     comm.check().unwrap();
     drop(comm);
@@ -230,7 +154,7 @@ fn all_operations_and_types_over_two_and_three_ranks() {
 #[test]
 fn the_versioned_name_is_found_and_what_is_missing_is_named() {
     let say = |path: &Path, role| start(1, Setting { role, libraries: &[path], ..Setting::default() })[0].hear(role);
-    assert_eq!(say(&libraries().both, "available"), "2 (2, 27, 3)");
+    assert_eq!(say(&libraries().both, "available"), "3 (2, 27, 3)");
     let text = say(&libraries().driver_only, "available");
     assert!(text.contains("libnccl.so.2") && text.contains("unavailable"), "{text}");
     let text = say(&libraries().broken, "available");
@@ -243,6 +167,16 @@ fn one_rank_without_the_library_sends_all_back_to_tcp() {
     let group = start(2, Setting { role: "fall back", libraries: &folders, ..Setting::default() });
     assert!(group[0].hear("unavailable").contains("another rank"));
     assert!(group[1].hear("unavailable").contains("libnccl.so.2"));
+}
+
+#[test]
+fn two_ranks_on_one_device_both_hear_why_nccl_refuses_them() {
+    let started = Instant::now();
+    for child in group(2, "refused") {
+        let text = child.hear("refused");
+        assert!(text.contains("joining the group") && text.contains("Duplicate GPU detected"), "{text}");
+    }
+    assert!(started.elapsed() < Duration::from_secs(5), "{:?}", started.elapsed());
 }
 
 /// Kills or orders the last of three ranks and hears what the others have come to.

@@ -198,7 +198,7 @@ impl Communicator {
 
     /// One call on the live handle.
     fn launch(&self, name: &str, call: impl FnOnce(&Library, ncclComm_t) -> c_int) -> Result<(), Error> {
-        let launched = self.watch.raw.visit(|library, comm| library.accepted(name, call(library, comm), comm));
+        let launched = self.watch.raw.visit(|library, comm| library.accepted(name, call(library, comm)));
         match launched {
             Some(Ok(())) => Ok(()),
             // The watchdog ends a handle only for a cause, which then goes before what the ended call returned.

@@ -28,7 +28,7 @@ impl Raw {
         let mut config = config();
         // SAFETY: both pointers are to live locals; the configuration declares its own size and version.
         let code = unsafe { (library.init)(&raw mut comm, world as c_int, id, rank as c_int, &raw mut config) };
-        library.accepted(NAME, code, comm)?;
+        library.accepted(NAME, code)?;
         if comm.is_null() {
             return Err(unavailable("the library is too old for non-blocking communicators"));
         }
@@ -60,8 +60,8 @@ impl Raw {
             match (code, state) {
                 (SUCCESS, SUCCESS) => Ok(true),
                 (SUCCESS, IN_PROGRESS) => Ok(false),
-                (SUCCESS, state) => Err(library.failed("asynchronous work", state, comm)),
-                (code, _) => Err(library.failed("ncclCommGetAsyncError", code, comm)),
+                (SUCCESS, state) => Err(library.failed("asynchronous work", state)),
+                (code, _) => Err(library.failed("ncclCommGetAsyncError", code)),
             }
         };
         self.visit(look).unwrap_or(Ok(true))
@@ -81,7 +81,7 @@ impl Raw {
     pub(super) fn finalize(&self) -> Result<(), Error> {
         let finalize = |library: &Library, comm| {
             // SAFETY: the handle is live during a visit.
-            library.accepted("ncclCommFinalize", unsafe { (library.finalize)(comm) }, comm)
+            library.accepted("ncclCommFinalize", unsafe { (library.finalize)(comm) })
         };
         self.visit(finalize).unwrap_or(Ok(()))
     }

@@ -6,6 +6,7 @@
 //! newer libraries.
 
 use std::ffi::{CStr, c_char, c_int, c_void};
+use std::ptr;
 use std::sync::OnceLock;
 
 use cudarc::nccl::sys::{ncclComm_t, ncclConfig_t, ncclDataType_t, ncclRedOp_t, ncclUniqueId};
@@ -136,18 +137,20 @@ unsafe fn symbol<F: Copy>(handle: *mut c_void, name: &CStr) -> Result<F, String>
 }
 
 impl Library {
-    /// The error of a call that returned `code`; `comm` may be null.
-    pub(super) fn failed(&self, operation: &str, code: c_int, comm: ncclComm_t) -> Error {
-        // SAFETY: both give static or per-communicator C strings for any code, and `comm` is live or null.
-        let (words, detail) = unsafe { (text((self.error_string)(code)), text((self.last_error)(comm))) };
+    /// The error of a call that returned `code`.
+    pub(super) fn failed(&self, operation: &str, code: c_int) -> Error {
+        // Without the handle, which the watchdog may have ended while the call was under way; NCCL keeps the words for
+        // the whole process.
+        // SAFETY: both give C strings that stay, the first one for any code.
+        let (words, detail) = unsafe { (text((self.error_string)(code)), text((self.last_error)(ptr::null_mut()))) };
         Error::Device { operation: operation.to_owned(), reason: format!("code {code}, {words}: {detail}") }
     }
 
     /// Success, or begun: a non-blocking communicator may still be working on it.
-    pub(super) fn accepted(&self, operation: &str, code: c_int, comm: ncclComm_t) -> Result<(), Error> {
+    pub(super) fn accepted(&self, operation: &str, code: c_int) -> Result<(), Error> {
         match code {
             SUCCESS | IN_PROGRESS => Ok(()),
-            code => Err(self.failed(operation, code, comm)),
+            code => Err(self.failed(operation, code)),
         }
     }
 }

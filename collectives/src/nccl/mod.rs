@@ -18,7 +18,6 @@ mod watch;
 
 use std::ffi::c_int;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::ptr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -116,7 +115,7 @@ pub fn available() -> Result<Info, Error> {
     let mut code: c_int = 0;
     // SAFETY: the pointer is to a live local.
     let result = unsafe { (library.version)(&raw mut code) };
-    library.accepted("ncclGetVersion", result, ptr::null_mut())?;
+    library.accepted("ncclGetVersion", result)?;
     // Before 2.9 the code was made otherwise; nothing that old knows non-blocking communicators.
     let code = u32::try_from(code).unwrap_or(0);
     let version = (code / 10_000, code / 100 % 100, code % 100);
@@ -159,7 +158,7 @@ pub fn unique_id() -> Result<UniqueId, Error> {
     let mut id = ncclUniqueId { internal: [0; 128] };
     // SAFETY: the pointer is to a live local.
     let code = unsafe { (library.unique_id)(&raw mut id) };
-    library.accepted("ncclGetUniqueId", code, ptr::null_mut())?;
+    library.accepted("ncclGetUniqueId", code)?;
     Ok(UniqueId(id.internal.map(|byte| byte as u8)))
 }
 

@@ -99,8 +99,8 @@ impl Watch {
             tracing::warn!(rank = self.rank, culprit = ?cause.culprit(), %cause, "nccl communicator ended");
             if let Some(guard) = &self.guard {
                 // Without effect where the guard has ended already.
-                let culprit = if let Error::Device { .. } = cause { Some(self.rank) } else { cause.culprit() };
-                guard.abort_blaming(culprit, &cause.to_string());
+                let (culprit, words) = self.blame(cause);
+                guard.abort_blaming(culprit, &words);
             }
             self.bell.notify_all();
             return match cause {
@@ -113,6 +113,7 @@ impl Watch {
 
     /// The error of NCCL's is often only the consequence of a death: the guard gets some time to say so.
     fn explain(&self, error: Error) -> Error {
+        let error = self.named(error);
         let deadline = Instant::now() + if self.guard.is_some() { GRACE } else { Duration::ZERO };
         while matches!(error, Error::Device { .. }) && Instant::now() < deadline {
             if let Err(explained) = self.look() {
@@ -121,6 +122,12 @@ impl Watch {
             self.nap(LOOK_EVERY);
         }
         self.end(error)
+    }
+
+    /// NCCL knows its own calls only, and of those that end later not even which one it was.
+    fn named(&self, error: Error) -> Error {
+        let Error::Device { operation: call, reason } = error else { return error };
+        Error::Device { operation: self.current().operation.clone(), reason: format!("{call}: {reason}") }
     }
 
     /// Polls `ready` until it is true; looks for causes and the time limit of the operation in between. Its error is
@@ -164,13 +171,18 @@ impl Watch {
 
     /// A cause as every call after the one that met it sees it.
     fn as_aborted(&self, cause: &Error) -> Error {
-        let (culprit, cause) = match cause {
+        let (culprit, cause) = self.blame(cause);
+        let current = self.current();
+        Error::Aborted { culprit, cause, operation: current.operation.clone(), sequence: current.sequence }
+    }
+
+    /// Whom a cause is blamed on, and its words without what they were wrapped in.
+    fn blame(&self, cause: &Error) -> (Option<u32>, String) {
+        match cause {
             Error::Aborted { culprit, cause, .. } => (*culprit, cause.clone()),
             Error::Device { .. } => (Some(self.rank), cause.to_string()),
             other => (other.culprit(), other.to_string()),
-        };
-        let current = self.current();
-        Error::Aborted { culprit, cause, operation: current.operation.clone(), sequence: current.sequence }
+        }
     }
 
     /// Ends the group for a reason of this rank's.

@@ -8,12 +8,17 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 const OK: c_int = 0;
 const INVALID_DEVICE: c_int = 101;
 const OUT_OF_MEMORY: c_int = 2;
-const DEVICES: c_int = 2;
+const DEVICES: c_int = 3;
 /// Room for the length in front of each allocation, and its alignment.
 const HEAD: usize = 256;
 
 thread_local! {
     static CONTEXT: Cell<usize> = const { Cell::new(0) };
+}
+
+/// The device of this thread, as the number of its context.
+pub(crate) fn current() -> usize {
+    CONTEXT.get()
 }
 
 /// The exported functions: C's calling convention and name, and zero for success.

@@ -3,7 +3,8 @@
 //!
 //! Device memory is host memory. Communicators keep to NCCL's non-blocking protocol: a call returns "in progress" and a
 //! thread carries it out over a socket to a hub, which lives in the process that made the unique id. A call on a
-//! handle that was aborted or destroyed ends the process, so that no test can pass with one. With `STANDIN_BLOCKS`
+//! handle that was aborted or destroyed ends the process, so that no test can pass with one. As with NCCL, two ranks
+//! on one device are refused, unless `NCCL_HOSTID` says that they are on different machines. With `STANDIN_BLOCKS`
 //! set, all-reduce blocks in the call, as NCCL does when it misbehaves. Built by `tests/nccl.rs` with rustc alone.
 #![allow(non_snake_case, clippy::missing_safety_doc)]
 
@@ -11,7 +12,9 @@ mod arithmetic;
 mod driver;
 
 use std::cell::RefCell;
+use std::collections::BTreeSet;
 use std::ffi::{c_char, c_int};
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::{Read, Result, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicUsize, Ordering::SeqCst};
@@ -22,8 +25,12 @@ use driver::export;
 
 const OK: c_int = 0;
 const SYSTEM: c_int = 2;
+const INVALID_USAGE: c_int = 5;
 const REMOTE: c_int = 6;
 const IN_PROGRESS: c_int = 7;
+
+/// NCCL's last words are the process's, not a handle's.
+static REFUSED: AtomicBool = AtomicBool::new(false);
 
 type Type = c_int;
 type Stream = usize;
@@ -84,19 +91,31 @@ fn hub(listener: TcpListener) -> Result<()> {
     gone
 }
 
+/// Tells each rank 1, or 0 where two ranks of one machine have the same device.
 fn meet(listener: &TcpListener) -> Result<Vec<TcpStream>> {
     let mut ranks: Vec<Option<TcpStream>> = vec![None];
+    let mut places = BTreeSet::new();
     while ranks.iter().any(Option::is_none) {
         let mut stream = listener.accept()?.0;
         let (rank, world) = (number(&mut stream)?, number(&mut stream)?);
+        places.insert((number(&mut stream)?, number(&mut stream)?));
         ranks.resize_with(world, || None);
         ranks[rank] = Some(stream);
     }
     let mut ranks: Vec<_> = ranks.into_iter().flatten().collect();
+    let apart = places.len() == ranks.len();
     for rank in &mut ranks {
-        rank.write_all(&[1])?;
+        rank.write_all(&[u8::from(apart)])?;
     }
     Ok(ranks)
+}
+
+/// What `NCCL_HOSTID` says, as a number.
+fn machine() -> usize {
+    let name = std::env::var_os("NCCL_HOSTID").unwrap_or_default();
+    let mut hasher = DefaultHasher::new();
+    name.hash(&mut hasher);
+    hasher.finish() as usize
 }
 
 /// Operation after operation until somebody is gone.
@@ -159,14 +178,18 @@ impl Comm {
 }
 
 /// Runs in the communicator's thread: joins, then one job after another.
-fn serve(state: &State, address: &str, rank: usize, world: usize, jobs: &std::sync::mpsc::Receiver<Job>) {
+fn serve(state: &State, address: &str, greeting: [usize; 4], jobs: &std::sync::mpsc::Receiver<Job>) {
     let join = || {
         let mut stream = TcpStream::connect(address)?;
         stream.set_nodelay(true)?;
-        stream.write_all(&(rank as u64).to_le_bytes())?;
-        stream.write_all(&(world as u64).to_le_bytes())?;
+        for word in greeting {
+            stream.write_all(&(word as u64).to_le_bytes())?;
+        }
         *state.socket.lock().unwrap() = Some(stream.try_clone()?);
-        exactly(&mut stream, 1)?;
+        if exactly(&mut stream, 1)? == [0] {
+            REFUSED.store(true, SeqCst);
+            state.error.store(INVALID_USAGE, SeqCst);
+        }
         Ok(stream)
     };
     let mut stream: Result<TcpStream> = join();
@@ -218,7 +241,8 @@ unsafe fn init(handle: *mut *mut Comm, world: c_int, id: &Id, rank: c_int) -> c_
     let (jobs, queue) = channel();
     let (rank, world) = (rank as usize, world as usize);
     let comm = Comm { rank, world, state: Arc::clone(&state), jobs };
-    std::thread::spawn(move || serve(&state, &address, rank, world, &queue));
+    let greeting = [rank, world, machine(), driver::current()];
+    std::thread::spawn(move || serve(&state, &address, greeting, &queue));
     unsafe { *handle = Box::into_raw(Box::new(comm)) };
     IN_PROGRESS
 }
@@ -300,6 +324,9 @@ pub extern "C" fn ncclGetErrorString(_code: c_int) -> *const c_char {
 }
 
 #[unsafe(no_mangle)]
-pub extern "C" fn ncclGetLastError(_handle: *mut Comm) -> *const c_char {
-    c"no more is known".as_ptr()
+pub extern "C" fn ncclGetLastError(handle: *mut Comm) -> *const c_char {
+    if !handle.is_null() {
+        Comm::live(handle);
+    }
+    if REFUSED.load(SeqCst) { c"Duplicate GPU detected".as_ptr() } else { c"no more is known".as_ptr() }
 }
