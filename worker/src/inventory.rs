@@ -3,6 +3,8 @@
 use crate::config::Config;
 use nvml_wrapper::Nvml;
 use nvml_wrapper::error::NvmlError;
+use std::collections::BTreeSet;
+use std::sync::{Mutex, PoisonError};
 use types::{Device, Inventory};
 
 /// Left to the system, the daemon and the supervisors: the larger of this and a sixteenth.
@@ -46,15 +48,23 @@ fn cgroup_memory() -> u64 {
 
 /// The machine's GPUs; none where there is no driver, which is normal.
 fn devices() -> Vec<Device> {
-    let nvml = match Nvml::init() {
-        Ok(nvml) => nvml,
-        Err(error) => {
+    match offered(Nvml::init()) {
+        Ok(devices) => devices,
+        Err(NvmlError::LibloadingError(error)) => {
             tracing::debug!(%error, "no NVIDIA driver: this worker offers no devices");
-            return Vec::new();
+            Vec::new()
         }
-    };
-    let count = nvml.device_count().unwrap_or(0);
-    (0..count).map(|index| device(&nvml, index)).collect()
+        Err(error) => {
+            warn_once(format!("the NVIDIA driver does not answer and this worker offers no devices: {error}"));
+            Vec::new()
+        }
+    }
+}
+
+fn offered(nvml: Result<Nvml, NvmlError>) -> Result<Vec<Device>, NvmlError> {
+    let nvml = nvml?;
+    let count = nvml.device_count()?;
+    Ok((0..count).map(|index| device(&nvml, index)).collect())
 }
 
 /// A device that does not answer is listed as unhealthy: its index stays taken.
@@ -70,16 +80,62 @@ fn device(nvml: &Nvml, index: u32) -> Device {
         })
     };
     asked().unwrap_or_else(|error| {
-        tracing::warn!(index, %error, "device does not answer and is not offered");
+        warn_once(format!("device {index} does not answer and is not offered: {error}"));
         Device { index, uuid: String::new(), name: String::new(), memory_bytes: 0, healthy: false }
     })
+}
+
+/// Devices are looked at every half a minute: the same words each time would bury the log.
+fn warn_once(words: String) {
+    static SAID: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
+    let mut said = SAID.lock().unwrap_or_else(PoisonError::into_inner);
+    if !said.contains(&words) {
+        tracing::warn!("{words}");
+        said.insert(words);
+    }
 }
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
-    use std::path::Path;
+    use std::path::{Path, PathBuf};
+    use std::process::Command;
+
+    /// Builds the stand-in for the driver's library.
+    fn standin(folder: &Path, flags: &[&str]) -> PathBuf {
+        let (source, library) =
+            (Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/standin/nvml.rs"), folder.join("nvml.so"));
+        let mut rustc = Command::new("rustc");
+        rustc.args(["--edition", "2024", "--crate-type", "cdylib", "--check-cfg", "cfg(mismatch)"]).args(flags);
+        assert!(rustc.arg("-o").arg(&library).arg(source).status().unwrap().success());
+        library
+    }
+
+    fn found(flags: &[&str]) -> Result<Vec<Device>, NvmlError> {
+        let folder = tempfile::tempdir().unwrap();
+        offered(Nvml::builder().lib_path(standin(folder.path(), flags).as_os_str()).init())
+    }
+
+    #[test]
+    fn a_device_is_offered_as_the_driver_describes_it_and_a_lost_one_keeps_its_index() {
+        let [first, second] = <[Device; 2]>::try_from(found(&[]).unwrap()).unwrap();
+        let expected = Device {
+            index: 0,
+            uuid: "GPU-stand-in".into(),
+            name: "stand-in".into(),
+            memory_bytes: 80 << 30,
+            healthy: true,
+        };
+        assert_eq!(first, expected);
+        assert_eq!((second.index, second.healthy), (1, false));
+    }
+
+    #[test]
+    fn a_driver_that_does_not_answer_is_not_taken_for_none() {
+        let error = found(&["--cfg", "mismatch"]).unwrap_err();
+        assert!(!matches!(error, NvmlError::LibloadingError(_)), "{error}");
+    }
 
     #[test]
     fn every_machine_has_something_and_the_operator_wins() {
