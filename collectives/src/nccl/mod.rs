@@ -4,7 +4,7 @@
 //! NCCL itself neither notices that a peer has died nor tells peers of an abort. So a communicator made by
 //! [`connect_over`] keeps the TCP communicator it was made from as a guard: its control sockets are watched while the
 //! device works, and carry aborts with their culprit. Communicators are non-blocking and polled; a watchdog ends
-//! calls that block all the same.
+//! calls that block all the same. `examples/nccl_check` tries all of it on the devices of a machine.
 //!
 //! ```text
 //! connect (TCP) ── connect_over: all able? ── rank 0's unique id ── ncclCommInitRankConfig, polled
