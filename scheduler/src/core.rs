@@ -18,11 +18,13 @@ mod check;
 mod elastic;
 mod gang;
 mod line;
+mod order;
 mod planned;
 mod preempt;
 mod reserve;
 mod resort;
 mod start;
+mod sweep;
 mod why;
 
 pub use check::Violation;
@@ -37,6 +39,7 @@ use gang::Gangs;
 use line::Lines;
 use reserve::Reservation;
 use std::cell::RefCell;
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use types::{JobId, Timestamp, WorkerId};
 
@@ -47,8 +50,8 @@ pub(crate) enum Timer {
     Worker(u32),
     /// A back-off ends.
     Ready(u32),
-    /// A gang has waited so long that it goes first, or that it may have a reservation.
-    Old(u32),
+    /// The gang that waits longest has waited so long that it goes first.
+    Aged,
     /// Look again.
     Look,
 }
@@ -88,6 +91,20 @@ pub struct Core {
     preempted_at: BTreeMap<u32, Timestamp>,
     /// Elastic gangs that run.
     elastic: BTreeSet<u32>,
+    /// Gangs in line that do not go first, the oldest first.
+    young: BTreeSet<(Timestamp, JobId, u32)>,
+    /// Those that do.
+    firsts: BTreeSet<(Timestamp, JobId, u32)>,
+    /// When the oldest of the others will.
+    aged_at: Timestamp,
+    /// Work of all gangs in line, in milliseconds × CPU slots for those without devices, × devices for the others.
+    backlog: [u128; 2],
+    /// Gangs that run, by leaf queue, those with most work left (when they started) first.
+    by_service: BTreeSet<(u32, Reverse<u64>, u32)>,
+    /// Starts and ends so far.
+    turns: u64,
+    /// For each line: who could not be helped, and at which turn.
+    vain: BTreeMap<(u32, u32), order::Vain>,
 }
 
 impl Core {
@@ -118,6 +135,13 @@ impl Core {
             must_replan: false,
             preempted_at: BTreeMap::new(),
             elastic: BTreeSet::new(),
+            young: BTreeSet::new(),
+            firsts: BTreeSet::new(),
+            aged_at: Timestamp(0),
+            backlog: [0; 2],
+            by_service: BTreeSet::new(),
+            turns: 0,
+            vain: BTreeMap::new(),
         }
     }
 
@@ -157,11 +181,12 @@ impl Scheduler for Core {
             return Vec::new();
         }
         if self.has_changed {
-            self.blocked = None;
+            self.make_round_stale();
         }
         self.has_changed = false;
         self.is_pending = false;
         self.prolong_overdue();
+        self.advance_aged();
         let mut steps = budget.0;
         let mut decisions = Vec::new();
         self.judge(&mut decisions);

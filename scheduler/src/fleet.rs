@@ -218,8 +218,9 @@ impl Fleet {
         let mut mask = 1 << OPEN_POOL;
         for (at, pool) in self.pools.iter().enumerate() {
             let Some(pool) = pool else { continue };
-            let in_time = pool.until.is_none_or(|until| end.is_some_and(|end| end <= until));
-            let is_mine = holder.is_some() && pool.holder == holder;
+            let by = |until: Option<Timestamp>| until.is_none_or(|until| end.is_some_and(|end| end <= until));
+            let in_time = by(pool.until);
+            let is_mine = holder.is_some() && pool.holder == holder && by(pool.closes_at);
             mask |= u64::from(is_mine || in_time) << at;
         }
         mask

@@ -25,9 +25,11 @@ pub struct Policy {
     pub preempt: Option<PreemptRules>,
     /// True lets elastic gangs grow into what nobody else can use, and shrinks them before others are stopped.
     pub is_elastic: bool,
-    /// A gang that waited longer than so many times its estimate (at least `age_floor`) goes first; 0 = never.
+    /// A gang goes first when it has waited for so many times as long as all that wait would take on the whole cluster, and
+    /// for `age_floor`; 0 = never. So nobody waits much longer than the line is long, and under overload, when all wait
+    /// long, the order stays as it is.
     pub age_factor: u32,
-    /// The least estimate that counts for aging.
+    /// The least wait after which a gang goes first.
     pub age_floor: Millis,
     /// For a gang of which nothing is known.
     pub default_estimate: Millis,
@@ -93,6 +95,9 @@ pub struct PreemptRules {
     pub checkpoint_wait_max: Millis,
     /// Victims of one decision.
     pub victims_max: u32,
+    /// A gang of the same queue and priority gives way when the work it has left is at least so many thousandths of that of
+    /// the one that waits; 0 = never. Above 1,000, so that two cannot take turns.
+    pub order_permille: u32,
 }
 
 /// When a worker that fails jobs is set aside.
@@ -139,6 +144,11 @@ impl Policy {
         })
     }
 
+    /// True when a gang with much work left may be stopped for one of its queue with less.
+    pub fn stops_for_order(&self) -> bool {
+        self.order == Order::Service && self.preempt.is_some_and(|rules| rules.order_permille > 0)
+    }
+
     /// True when all gangs, running ones too, are sorted anew at every event.
     pub fn sorts_anew(&self) -> bool {
         matches!(self.order, Order::RemainingTime | Order::RemainingService | Order::Attained { .. })
@@ -155,7 +165,7 @@ impl Default for Policy {
             preference: Preference::BestFit,
             preempt: Some(PreemptRules::default()),
             is_elastic: true,
-            age_factor: 10,
+            age_factor: 2,
             age_floor: Millis(HOUR),
             default_estimate: Millis(HOUR),
             strikes: StrikeRules::default(),
@@ -188,7 +198,13 @@ impl Default for ReserveRules {
 
 impl Default for PreemptRules {
     fn default() -> Self {
-        Self { run_min: Millis(5 * MINUTE), per_day_max: 4, checkpoint_wait_max: Millis(5 * MINUTE), victims_max: 64 }
+        Self {
+            run_min: Millis(5 * MINUTE),
+            per_day_max: 4,
+            checkpoint_wait_max: Millis(5 * MINUTE),
+            victims_max: 64,
+            order_permille: 2_000,
+        }
     }
 }
 

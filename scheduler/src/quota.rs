@@ -69,6 +69,9 @@ pub(crate) struct Tree {
     specs: BTreeMap<String, QueueSpec>,
 }
 
+/// Use beside that of the tree, by queue: more for what was promised, less for what will be gone. Of one class.
+pub(crate) type Shift = BTreeMap<u32, i64>;
+
 /// Why a queue may not use more now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct OverQuota {
@@ -208,24 +211,57 @@ impl Tree {
 
     /// May a leaf use so much more of a class, of which the cluster has `capacity`?
     pub fn allows(&self, leaf: u32, class: u16, amount: u64, capacity: u64) -> Result<(), OverQuota> {
+        self.allows_beside(leaf, class, amount, capacity, &Shift::new())
+    }
+
+    /// Counts a leaf's use, at every level, in a shift.
+    pub fn shift(&self, shift: &mut Shift, leaf: u32, amount: u64, more: bool) {
+        let amount = i64::try_from(amount).unwrap_or(i64::MAX);
+        let mut at = leaf;
+        loop {
+            *shift.entry(at).or_default() += if more { amount } else { -amount };
+            if at == ROOT {
+                return;
+            }
+            at = self.queues[at as usize].parent;
+        }
+    }
+
+    /// As `allows`, with so much use more or less.
+    pub fn allows_beside(
+        &self,
+        leaf: u32,
+        class: u16,
+        amount: u64,
+        capacity: u64,
+        beside: &Shift,
+    ) -> Result<(), OverQuota> {
         let class = class as usize;
+        let used = |at: u32| {
+            let used = self.queues[at as usize].used(class);
+            beside.get(&at).map_or(used, |shift| used.saturating_add_signed(*shift))
+        };
         let mut at = leaf;
         while at != ROOT {
             let queue = &self.queues[at as usize];
             let quota = queue.quota(class);
-            let after = queue.used(class).saturating_add(amount);
+            let after = used(at).saturating_add(amount);
             if after > quota.ceiling {
                 return Err(OverQuota { queue: at, limit: quota.ceiling, is_for_good: amount > quota.ceiling });
             }
             let parent = &self.queues[queue.parent as usize];
-            let kept = parent.kept_back.get(class).copied().unwrap_or(0) - queue.keeps_back(class);
+            let mut kept = parent.kept_back.get(class).copied().unwrap_or(0) - queue.keeps_back(class);
+            for sibling in beside.keys().filter(|other| **other != at && **other != ROOT) {
+                let other = &self.queues[*sibling as usize];
+                if other.parent == queue.parent {
+                    kept = kept - other.keeps_back(class) + other.would_keep_back(class, used(*sibling));
+                }
+            }
             let whole = if queue.parent == ROOT { capacity } else { parent.quota(class).ceiling.min(capacity) };
+            let in_parent = used(queue.parent);
             // What the siblings do not lend is not to be had, beyond the queue's own part.
-            if kept > 0
-                && after > quota.guaranteed
-                && parent.used(class).saturating_add(amount).saturating_add(kept) > whole
-            {
-                let others = parent.used(class) - queue.used(class);
+            if kept > 0 && after > quota.guaranteed && in_parent.saturating_add(amount).saturating_add(kept) > whole {
+                let others = in_parent.saturating_sub(used(at));
                 let limit = whole.saturating_sub(kept).saturating_sub(others);
                 let is_for_good = self.can_never_borrow(at, class, amount, whole);
                 return Err(OverQuota { queue: at, limit, is_for_good });
@@ -294,8 +330,12 @@ impl Queue {
 
     /// Of its own part, what it does not use and does not lend.
     fn keeps_back(&self, class: usize) -> u64 {
+        self.would_keep_back(class, self.used(class))
+    }
+
+    fn would_keep_back(&self, class: usize, used: u64) -> u64 {
         let quota = self.quota(class);
-        quota.guaranteed.saturating_sub(quota.lend).saturating_sub(self.used(class))
+        quota.guaranteed.saturating_sub(quota.lend).saturating_sub(used)
     }
 }
 

@@ -142,8 +142,13 @@ impl Rooms {
     }
 
     /// Counts a worker's room as if so much of it were free: for clusters that might be. Tightness is not kept.
-    pub fn suppose(&mut self, known: &Worker, worker: u32, room: u32) {
-        self.set(known, worker, room, known.pool);
+    /// False when that is what was counted already.
+    pub fn suppose(&mut self, known: &Worker, worker: u32, room: u32) -> bool {
+        let is_news = u32::from(self.room[worker as usize]) != room;
+        if is_news {
+            self.set(known, worker, room, known.pool);
+        }
+        is_news
     }
 
     /// As `suppose`, for everybody's use.

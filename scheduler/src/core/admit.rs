@@ -1,7 +1,7 @@
 //! Admission: queues in turn by exact shares, in each queue the first gang that is not blocked, until nothing more fits.
 
 use crate::core::Core;
-use crate::core::gang::Key;
+use crate::core::gang::{Key, ShapeInfo, stretched};
 use crate::core::start::Tried;
 use crate::model::Decision;
 use crate::place;
@@ -21,36 +21,73 @@ pub(super) struct Blocked {
     shapes: BTreeMap<u32, u64>,
     /// Lines whose queue has all it may use.
     lines: BTreeSet<(u32, u32)>,
+    /// Lines whose queue may pay only for what has ended by a time: the rest is promised to others.
+    until: BTreeMap<(u32, u32), Timestamp>,
     /// The first gang of each queue that is not blocked, once found.
     heads: BTreeMap<u32, Option<Key>>,
+    /// Gangs that came into line later than this are looked at in the next round.
+    before: u64,
+    /// Facts came since this round began: another one has to follow.
+    is_stale: bool,
 }
 
 /// A queue's claim to be next: own part before borrowed, then the smaller share, then the older queue.
 type Claim = (bool, Share, u32);
 
 impl Core {
+    /// A fact came: what a cut round knew is old, but it goes on to its end, or a stream of facts would keep it at its
+    /// beginning for ever.
+    pub(super) fn make_round_stale(&mut self) {
+        if let Some(round) = &mut self.blocked {
+            round.is_stale = true;
+            // Those that were first may be gone.
+            round.heads.clear();
+        }
+    }
+
     pub(super) fn admit(&mut self, steps: &mut u32, decisions: &mut Vec<Decision>) {
-        // A cycle that was cut goes on where it was; a fact since then has thrown this away.
-        let mut blocked = self.blocked.take().unwrap_or_default();
-        while let Some(key) = self.next_gang(&mut blocked) {
-            if *steps == 0 {
+        loop {
+            // A round that was cut goes on where it was.
+            let begun = self.blocked.take();
+            let mut round = begun.unwrap_or_else(|| Blocked { before: self.lines.entered, ..Blocked::default() });
+            let is_done = self.admit_round(&mut round, steps, decisions);
+            let is_stale = round.is_stale;
+            if !is_done {
                 self.is_pending = true;
-                self.blocked = Some(blocked);
+                self.blocked = Some(round);
+            }
+            if !is_done || !is_stale {
                 return;
             }
+        }
+    }
+
+    /// True when everybody had his turn, false when the budget is used up.
+    fn admit_round(&mut self, blocked: &mut Blocked, steps: &mut u32, decisions: &mut Vec<Decision>) -> bool {
+        while let Some(key) = self.next_gang(blocked) {
+            if *steps == 0 {
+                return false;
+            }
             *steps -= 1;
-            let Some(gang) = self.gangs.get(key.gang) else { return };
+            let Some(gang) = self.gangs.get(key.gang) else { return true };
             let (queue, shape) = (gang.queue, gang.shape);
             match self.try_place(key.gang, gang) {
                 Tried::Fits(choice, members) => {
                     blocked.heads.remove(&queue);
                     if !self.start(key.gang, choice, members, decisions) {
-                        return;
+                        return true;
                     }
                 }
                 Tried::OverQuota(..) => {
                     blocked.heads.remove(&queue);
                     blocked.lines.insert((queue, shape));
+                }
+                Tried::Promised(_, until) => {
+                    blocked.heads.remove(&queue);
+                    // Only shorter ones may pass; when it was one of them, nobody may.
+                    if blocked.until.insert((queue, shape), until).is_some_and(|before| before <= until) {
+                        blocked.lines.insert((queue, shape));
+                    }
                 }
                 Tried::NoRoom => {
                     let pools = self.pools_of(key);
@@ -63,9 +100,10 @@ impl Core {
                 }
             }
             if self.policy.passing == Passing::Nobody && !blocked.shapes.is_empty() {
-                return;
+                return true;
             }
         }
+        true
     }
 
     /// Pools that a waiting gang may use at the best.
@@ -117,13 +155,14 @@ impl Core {
             if blocked.lines.contains(&(queue, shape)) || !line.fits_ever {
                 continue;
             }
-            let Some(first) = line.by_key.first().filter(|first| head.is_none_or(|head| **first < head)) else {
+            if line.by_key.first().is_none_or(|first| head.is_some_and(|head| *first >= head)) {
                 continue;
-            };
+            }
+            let until = blocked.until.get(&(queue, shape)).copied();
             let first = match blocked.shapes.get(&shape) {
-                None => Some(*first),
+                None if until.is_none() => line.by_key.iter().find(|key| self.is_in_round(key, blocked)).copied(),
                 Some(_) if is_strict => None,
-                Some(pools) => self.first_that_is_short(shape, line, *pools),
+                pools => self.first_that_is_short(shape, line, (pools.copied(), until), blocked),
             };
             head = head.into_iter().chain(first).min();
         }
@@ -131,10 +170,43 @@ impl Core {
         head
     }
 
-    /// The first gang of a line that may use a pool in which its shape was not seen to be blocked.
-    fn first_that_is_short(&self, shape: u32, line: &super::line::Line, blocked: u64) -> Option<Key> {
+    /// In a round that goes on after facts came, only those have their turn that were there when it began.
+    fn is_in_round(&self, key: &Key, round: &Blocked) -> bool {
+        !round.is_stale || self.gangs.get(key.gang).is_some_and(|gang| gang.entered <= round.before)
+    }
+
+    /// The first gang of a line that may use a pool in which its shape was not seen to be blocked, and ends by a time.
+    fn first_that_is_short(
+        &self,
+        shape: u32,
+        line: &super::line::Line,
+        (pools, until): (Option<u64>, Option<Timestamp>),
+        round: &Blocked,
+    ) -> Option<Key> {
         let info = &self.gangs.shapes[shape as usize];
-        // Only pools with room for this shape can change anything.
+        let mut latest = until.unwrap_or(Timestamp(u64::MAX));
+        if let Some(blocked) = pools {
+            latest = latest.min(self.latest_of_others(info, blocked)?);
+        }
+        let fastest = info.choices.iter().map(|(speed, _)| *speed).max().unwrap_or(1);
+        let window = u128::from(latest.since(self.now).0) * u128::from(fastest) / 1_000;
+        let window = u64::try_from(window).unwrap_or(u64::MAX);
+        if line.by_bound.first().is_none_or(|(bound, _)| *bound > window) {
+            return None;
+        }
+        let most = info.shape.members.max;
+        let ends_in_time = |key: &Key| {
+            let bound = self.gangs.get(key.gang).and_then(|gang| gang.bound());
+            bound.is_some_and(|bound| self.now.plus(stretched(bound, fastest, most, most)) <= latest)
+        };
+        let mut keys = line.by_key.iter().take(BACKFILL_DEPTH);
+        let is_open = |key: &Key| pools.is_none_or(|blocked| self.pools_of(*key) & !blocked != 0);
+        let is_short = |key: &Key| until.is_none() || ends_in_time(key);
+        keys.find(|key| self.is_in_round(key, round) && is_short(key) && is_open(key)).copied()
+    }
+
+    /// Until when the pools may be used that have room for a shape and in which it was not seen to be blocked.
+    fn latest_of_others(&self, info: &ShapeInfo, blocked: u64) -> Option<Timestamp> {
         let mut index = self.index.borrow_mut();
         let mut latest: Option<Timestamp> = None;
         for need in info.choices.iter().flat_map(|(_, need)| need) {
@@ -147,16 +219,7 @@ impl Core {
                 latest = latest.max(pool.map(|pool| pool.until.unwrap_or(Timestamp(u64::MAX))));
             }
         }
-        drop(index);
-        let latest = latest?;
-        let fastest = info.choices.iter().map(|(speed, _)| *speed).max().unwrap_or(1);
-        let window = u128::from(latest.since(self.now).0) * u128::from(fastest) / 1_000;
-        let window = u64::try_from(window).unwrap_or(u64::MAX);
-        if line.by_bound.first().is_none_or(|(bound, _)| *bound > window) {
-            return None;
-        }
-        let mut keys = line.by_key.iter().take(BACKFILL_DEPTH);
-        keys.find(|key| self.pools_of(**key) & !blocked != 0).copied()
+        latest
     }
 
     /// Finds out which lines could never be served, and tells the gangs that came since the last cycle.

@@ -1,9 +1,10 @@
 //! Facts: each is checked whole before anything changes.
 
 use crate::core::Core;
-use crate::core::gang::{Gang, Phase, Running};
+use crate::core::gang::{Gang, Phase, Running, worked};
 use crate::fleet::Worker;
 use crate::model::{EndedBy, Event, GangRequest, Placed, Refused, Shape, WorkerSpec, WorkerState};
+use std::cmp::Reverse;
 use types::{JobId, Millis, Timestamp, WorkerId};
 
 const DAY: Millis = Millis(24 * 3_600_000);
@@ -145,6 +146,9 @@ impl Core {
         }
         if let Some(gang) = self.gangs.get_mut(index) {
             gang.remaining = Some(remaining);
+            if let Some(running) = gang.running_mut() {
+                running.is_overdue = false;
+            }
         }
         if is_running {
             self.set_end(index, self.now.plus(remaining));
@@ -239,13 +243,23 @@ impl Core {
         let (leaf, shape, members) = (gang.queue, gang.shape as usize, running.members.len() as u64);
         self.ends.remove(&(running.end, index));
         self.elastic.remove(&index);
-        let Some((_, need)) = self.gangs.shapes[shape].choice(running.choice) else { return };
+        self.by_service.remove(&(leaf, Reverse(running.service), index));
+        self.turns += 1;
+        let Some((speed, need)) = self.gangs.shapes[shape].choice(running.choice) else { return };
         let usage = self.gangs.shapes[shape].usage(need);
         self.fleet.give(index, need, &running.members);
         self.tree.charge(leaf, usage.class, usage.per_member * members, false);
         let served = self.now.since(running.since).0.saturating_mul(usage.per_member * members);
+        // What came after the last checkpoint is lost; one that was waited for is there.
+        let is_saved = running.stops_at.is_some_and(|due| due <= self.now);
+        let saved_at = if is_saved { self.now } else { running.saved_at };
+        let most = self.gangs.shapes[shape].shape.members.max;
+        let saved = worked(saved_at.since(running.since), speed, members as u32, most);
         if let Some(gang) = self.gangs.get_mut(index).filter(|_| counts) {
             gang.served = gang.served.saturating_add(served);
+            if gang.checkpoint.is_some() {
+                gang.done = Millis(gang.done.0.saturating_add(saved.0));
+            }
         }
     }
 }

@@ -95,7 +95,7 @@ pub(crate) struct Gang {
     pub priority: i32,
     pub preemptible: bool,
     /// Waited so long that it goes first.
-    pub is_aged: bool,
+    pub is_first: bool,
     /// Stops by decision in the last day, and when the day began.
     pub stops: u8,
     pub stops_since: Timestamp,
@@ -107,9 +107,13 @@ pub(crate) struct Gang {
     pub remaining: Option<Millis>,
     /// Run before, in milliseconds × devices.
     pub served: u64,
+    /// Run before and saved, in time at full size and usual speed.
+    pub done: Millis,
     pub avoid: Vec<crate::model::WorkerIndex>,
     /// The earliest start that it was promised.
     pub promised: Option<Timestamp>,
+    /// How many had come into a line when it did.
+    pub entered: u64,
     pub phase: Phase,
 }
 
@@ -133,6 +137,14 @@ pub(crate) struct Running {
     pub end: Timestamp,
     pub saved_at: Timestamp,
     pub resized_at: Timestamp,
+    /// What was left of it when it started, in device-milliseconds: its place among those that could give way.
+    pub service: u64,
+    /// Started because it had waited so long: it does not give way to shorter ones.
+    pub was_first: bool,
+    /// It ran longer than it said.
+    pub is_overdue: bool,
+    /// It was told to stop after the checkpoint that is due then.
+    pub stops_at: Option<Timestamp>,
     /// The gang that it gives way to.
     pub gives_way: Option<u32>,
     /// Members that it will have when it has shrunk.
@@ -161,7 +173,7 @@ impl Gang {
             shape,
             priority: request.priority,
             preemptible: request.preemptible,
-            is_aged: false,
+            is_first: false,
             stops: 0,
             stops_since: Timestamp(0),
             submitted: request.submitted,
@@ -170,8 +182,10 @@ impl Gang {
             checkpoint: request.checkpoint,
             remaining: None,
             served: 0,
+            done: Millis(0),
             avoid,
             promised: None,
+            entered: 0,
             phase: Phase::Delayed,
         }
     }
@@ -192,13 +206,20 @@ impl Gang {
 
     /// What it will need at most at full size and usual speed: a promise, or else a guess, or else nothing.
     pub fn bound(&self) -> Option<Millis> {
-        self.run.limit.or(self.remaining).or(self.run.estimate)
+        self.run.limit.or(self.remaining).or_else(|| Some(rest_of(self.run.estimate?, self.done)))
     }
 
     /// What it will need about at full size and usual speed.
     pub fn estimate(&self, default: Millis) -> Millis {
-        let guess = self.remaining.or(self.run.estimate).or(self.run.limit).unwrap_or(default);
-        self.run.limit.map_or(guess, |limit| guess.min(limit))
+        self.estimate_after(Millis(0), default)
+    }
+
+    /// What it will need about when it has run for so long in this attempt.
+    pub fn estimate_after(&self, ran: Millis, default: Millis) -> Millis {
+        let whole = self.run.estimate.or(self.run.limit).unwrap_or(default);
+        let known = self.remaining.map(|left| Millis(left.0.saturating_sub(ran.0).max(left.0 / 2)));
+        let left = known.unwrap_or_else(|| rest_of(whole, Millis(self.done.0.saturating_add(ran.0))));
+        self.run.limit.map_or(left, |limit| left.min(limit))
     }
 
     /// The truth, for oracles.
@@ -207,11 +228,26 @@ impl Gang {
     }
 }
 
+/// What is left of a job that was guessed to run for `whole` and has run for `done`.
+///
+/// A guess that is off by a factor of two one way or the other (a logarithm with deviation 0.7) leaves about the same work
+/// however much is done: never less than half the guess, and of a job that ran far beyond it a quarter of what it ran. These
+/// are the least of the Gittins index over that distribution, rounded (Aalto, Ayesta, Righter, QUESTA'09).
+pub(crate) fn rest_of(whole: Millis, done: Millis) -> Millis {
+    Millis(whole.0.saturating_sub(done.0).max(whole.0 / 2).max(done.0 / 4))
+}
+
 /// A span at full size and usual speed, as it is with so many members of a class.
 pub(crate) fn stretched(span: Millis, speed_permille: u32, members: u32, members_max: u32) -> Millis {
     let work = u128::from(span.0) * u128::from(USUAL_SPEED) * u128::from(members_max.max(1));
     let rate = u128::from(speed_permille.max(1)) * u128::from(members.max(1));
     Millis(u64::try_from(work.div_ceil(rate)).unwrap_or(u64::MAX))
+}
+
+/// The other way round: what a span with so many members of a class is at full size and usual speed.
+pub(crate) fn worked(span: Millis, speed_permille: u32, members: u32, members_max: u32) -> Millis {
+    let work = u128::from(span.0) * u128::from(speed_permille) * u128::from(members);
+    Millis(u64::try_from(work / (u128::from(USUAL_SPEED) * u128::from(members_max.max(1)))).unwrap_or(u64::MAX))
 }
 
 /// Gangs by a small number, and shapes, users and groups by theirs.

@@ -22,6 +22,8 @@ pub(crate) struct Line {
 pub(crate) struct Lines {
     pub by_place: BTreeMap<(u32, u32), Line>,
     pub waiting: u64,
+    /// How often a gang came into a line.
+    pub entered: u64,
 }
 
 impl Lines {
@@ -31,6 +33,7 @@ impl Lines {
         line.by_bound.insert((bound, key.gang));
         line.by_age.insert((key.submitted, key.job, key.gang));
         self.waiting += 1;
+        self.entered += 1;
     }
 
     pub fn remove(&mut self, queue: u32, shape: u32, key: Key, bound: u64) {

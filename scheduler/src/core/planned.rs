@@ -45,7 +45,8 @@ impl Core {
             let members: u32 = seats.iter().map(|(_, count)| count).sum();
             let span = self.planned_span(gang, info, speed, members);
             future.book(need, &seats, start, start.plus(span));
-            let is_allowed = self.members_allowed(gang, info, need).is_ok_and(|allowed| allowed >= members);
+            let is_allowed =
+                self.members_allowed(key.gang, gang, (speed, need)).is_ok_and(|allowed| allowed >= members);
             let placed = if start <= self.now && is_allowed { place::seat(&self.fleet, need, &seats) } else { None };
             if let Some(members) = placed {
                 self.start(key.gang, at, members, decisions);

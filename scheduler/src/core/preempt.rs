@@ -6,7 +6,8 @@
 //! checkpoint, and what saving and restoring take.
 
 use crate::core::gang::{Gang, Running};
-use crate::core::reserve::Freed;
+use crate::core::reserve::Kept;
+use crate::core::sweep::Freed;
 use crate::core::{Core, Timer};
 use crate::fleet::{Need, OPEN_POOL};
 use crate::model::{Decision, Placed, Stop};
@@ -23,13 +24,13 @@ const TRIES_MAX: usize = 1;
 
 /// A running gang that could give way, or become smaller.
 #[derive(Clone, Debug)]
-struct Victim {
-    gang: u32,
-    frees: Vec<Placed>,
+pub(super) struct Victim {
+    pub gang: u32,
+    pub frees: Vec<Placed>,
     /// Not empty: it shrinks to these.
-    keeps: Vec<Placed>,
-    lost_device_ms: u64,
-    stop: Stop,
+    pub keeps: Vec<Placed>,
+    pub lost_device_ms: u64,
+    pub stop: Stop,
 }
 
 impl Core {
@@ -38,6 +39,14 @@ impl Core {
         if self.ends.is_empty() {
             return;
         }
+        self.displace_by_right(rules, decisions);
+        if self.policy.stops_for_order() {
+            self.displace_by_order(rules, decisions);
+        }
+    }
+
+    /// For gangs that are entitled to what others borrow, or matter more.
+    fn displace_by_right(&mut self, rules: PreemptRules, decisions: &mut Vec<Decision>) {
         let lines = self.lines.by_place.values().filter(|line| line.fits_ever);
         let mut heads: Vec<_> = lines.filter_map(|line| line.by_key.first().copied()).collect();
         heads.sort_unstable();
@@ -66,18 +75,18 @@ impl Core {
     fn may_displace(&self, index: u32) -> bool {
         let Some(gang) = self.gangs.get(index) else { return false };
         let info = self.gangs.info(gang);
-        info.choices.iter().flat_map(|(_, need)| need).any(|need| {
+        info.choices.iter().filter_map(|(speed, need)| Some((*speed, need.as_ref()?))).any(|(speed, need)| {
             let usage = info.usage(need);
             let amount = usage.per_member * u64::from(info.shape.members.min);
             let is_own = self.tree.is_own(gang.queue, usage.class, amount);
-            (is_own || gang.priority > 0) && self.members_allowed(gang, info, need).is_ok()
+            (is_own || gang.priority > 0) && self.members_allowed(index, gang, (speed, need)).is_ok()
         })
     }
 
     fn displace_for(&mut self, index: u32, rules: PreemptRules, decisions: &mut Vec<Decision>) {
         let Some(gang) = self.gangs.get(index) else { return };
         let info = self.gangs.info(gang);
-        let mut found = None;
+        let (mut found, mut quota) = (None, (0, 0));
         // Not on workers that are kept for others or close: the victims would leave for nothing.
         let own = self.reservations.iter().find(|held| held.gang == index).map_or(0, |held| 1_u64 << held.pool);
         for need in info.choices.iter().flat_map(|(_, need)| need) {
@@ -89,15 +98,31 @@ impl Core {
                 found = self.choose(need, &ask, self.victims(gang, need, rules, false), rules);
             }
             if found.is_some() {
+                let usage = info.usage(need);
+                quota = (usage.class, usage.per_member * u64::from(info.shape.members.min));
                 break;
             }
         }
-        let Some((victims, seats)) = found else { return };
-        let to = gang.job;
+        if let Some((victims, seats)) = found {
+            self.make_way(index, victims, &seats, quota, decisions);
+        }
+    }
+
+    /// Orders the victims out, and keeps the workers and the quota for the gang until they are gone.
+    pub(super) fn make_way(
+        &mut self,
+        index: u32,
+        victims: Vec<Victim>,
+        seats: &Seats,
+        quota: (u16, u64),
+        decisions: &mut Vec<Decision>,
+    ) {
+        let Some(to) = self.gangs.get(index).map(|gang| gang.job) else { return };
         self.drop_reservation(index);
-        let workers: Vec<u32> = seats.into_iter().map(|(worker, _)| worker).collect();
-        let leaving = victims.iter().map(|victim| victim.gang).collect();
-        if self.hold(index, &workers, self.now, Some(leaving), Some(0)).is_none() {
+        let workers: Vec<u32> = seats.iter().map(|(worker, _)| *worker).collect();
+        let leaving = Some(victims.iter().map(|victim| victim.gang).collect());
+        let kept = Kept { workers, start_by: self.now, quota, ends_by: None, victims: leaving };
+        if self.hold(index, kept, Some(0)).is_none() {
             return;
         }
         for victim in victims {
@@ -105,13 +130,16 @@ impl Core {
         }
     }
 
-    fn order_out(&mut self, index: u32, to: types::JobId, victim: Victim, decisions: &mut Vec<Decision>) {
+    pub(super) fn order_out(&mut self, index: u32, to: types::JobId, victim: Victim, decisions: &mut Vec<Decision>) {
         let Some(gang) = self.gangs.get_mut(victim.gang) else { return };
         let job = gang.job;
         let Some(running) = gang.running_mut() else { return };
         if victim.keeps.is_empty() {
             running.gives_way = Some(index);
             let Victim { stop, lost_device_ms, .. } = victim;
+            if let Stop::AfterCheckpoint { due } = stop {
+                running.stops_at = Some(due);
+            }
             decisions.push(Decision::Preempt { job, stop, to, lost_device_ms });
         } else {
             running.shrinks_to = Some(victim.keeps.clone());
@@ -142,11 +170,7 @@ impl Core {
     /// May this gang ever make that one give way?
     fn may_evict(&self, gang: &Gang, need: &Need, other: &Gang, running: &Running, rules: PreemptRules) -> bool {
         let is_young = running.since.plus(rules.run_min) > self.now;
-        let is_new_day = self.now.since(other.stops_since) > Millis(24 * 3_600_000);
-        let is_tired = !is_new_day && u32::from(other.stops) >= rules.per_day_max;
-        let is_leaving = running.gives_way.is_some() || running.shrinks_to.is_some();
-        let class = self.gangs.info(other).choice(running.choice).map(|(_, need)| need.class);
-        if !other.preemptible || is_young || is_tired || is_leaving || class != Some(need.class) {
+        if is_young || !self.could_stop(other, running, need, rules) {
             return false;
         }
         let Some((mine, theirs)) = self.tree.fork(gang.queue, other.queue) else {
@@ -156,6 +180,15 @@ impl Core {
         let usage = info.usage(need);
         let amount = usage.per_member * u64::from(info.shape.members.min);
         self.tree.is_own(mine, usage.class, amount) && !self.tree.is_own(theirs, usage.class, 0)
+    }
+
+    /// May it be stopped, once it has run for long enough?
+    pub(super) fn could_stop(&self, other: &Gang, running: &Running, need: &Need, rules: PreemptRules) -> bool {
+        let is_new_day = self.now.since(other.stops_since) > Millis(24 * 3_600_000);
+        let is_tired = !is_new_day && u32::from(other.stops) >= rules.per_day_max;
+        let is_leaving = running.gives_way.is_some() || running.shrinks_to.is_some();
+        let class = self.gangs.info(other).choice(running.choice).map(|(_, need)| need.class);
+        other.preemptible && !is_tired && !is_leaving && class == Some(need.class)
     }
 
     fn is_affordable(&self, gang: &Gang, victim: &Victim, over: &mut BTreeMap<u32, u64>) -> bool {
@@ -176,7 +209,14 @@ impl Core {
         true
     }
 
-    fn victim(&self, index: u32, other: &Gang, running: &Running, rules: PreemptRules, may_shrink: bool) -> Victim {
+    pub(super) fn victim(
+        &self,
+        index: u32,
+        other: &Gang,
+        running: &Running,
+        rules: PreemptRules,
+        may_shrink: bool,
+    ) -> Victim {
         let info = self.gangs.info(other);
         let min = info.shape.members.min as usize;
         let shrinks = may_shrink && running.members.len() > min;
@@ -205,7 +245,7 @@ impl Core {
     }
 
     /// The cheapest victims that are enough, and where the gang then goes.
-    fn choose(
+    pub(super) fn choose(
         &self,
         need: &Need,
         ask: &Ask<'_>,
@@ -213,7 +253,7 @@ impl Core {
         rules: PreemptRules,
     ) -> Option<(Vec<Victim>, Seats)> {
         let base = self.index.borrow_mut().rooms(&self.fleet, need, Measure::Free).clone();
-        let (mut rooms, mut freed) = (base.clone(), Freed::new());
+        let (mut rooms, mut freed) = (base.clone(), Freed::none(self));
         let mut chosen = Vec::new();
         let mut seats = None;
         for victim in victims.into_iter().take(rules.victims_max as usize * 4) {
@@ -232,7 +272,7 @@ impl Core {
         let mut at = chosen.len();
         while at > 0 {
             at -= 1;
-            let (mut rooms, mut freed) = (base.clone(), Freed::new());
+            let (mut rooms, mut freed) = (base.clone(), Freed::none(self));
             for (_, victim) in chosen.iter().enumerate().filter(|(other, _)| *other != at) {
                 self.suppose_freed(victim.gang, &victim.frees, &mut rooms, &mut freed, ask);
             }

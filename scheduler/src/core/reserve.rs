@@ -3,19 +3,23 @@
 //! Backfilling with reservations of workers, not of counts (Lifka, JSSPP'95; Mu'alem & Feitelson, TPDS'01): others may use
 //! the reserved workers until the promised start if they promise to be gone by then.
 
-use crate::core::gang::{Gang, ShapeInfo};
+use crate::core::gang::{Gang, Usage, stretched};
 use crate::core::start::Tried;
+use crate::core::sweep::{Claim, Wanted};
 use crate::core::{Core, Timer};
-use crate::fleet::{CHUNK, CLUSTER, LEVELS, Need, OPEN_POOL, Pool, level_of};
-use crate::model::{Decision, Placed, WorkerIndex};
-use crate::place::{self, Ask, Seats};
+use crate::fleet::{Need, OPEN_POOL, Pool};
+use crate::model::{Decision, WorkerIndex};
+use crate::place::Ask;
 use crate::policy::{Passing, ReserveRules};
-use crate::rooms::{Measure, Rooms};
-use std::collections::{BTreeMap, BTreeSet};
+use crate::quota::Shift;
+use std::collections::BTreeSet;
 use types::{JobId, Timestamp};
 
 /// Lines' oldest gangs that are tried for one free reservation.
 const TRIES_MAX: usize = 2;
+
+/// Gangs of a line that are looked at for one that may have a reservation.
+const DEPTH: usize = 64;
 
 /// What a gang at its limit is given to stop.
 const STOPPING_MS: u64 = 30_000;
@@ -28,14 +32,17 @@ pub(crate) struct Reservation {
     pub workers: Vec<u32>,
     pub start_by: Timestamp,
     pub pool: u8,
+    /// Quota that is kept with the workers: class and amount, for the gang's queue.
+    pub kept: (u16, u64),
+    /// When the gang will have ended if it starts in time: its workers may close then.
+    pub ends_by: Option<Timestamp>,
     /// Gangs that are stopping or shrinking for it; nothing for a promise.
     pub victims: Option<BTreeSet<u32>>,
     /// The promised time has come, and this was seen.
     pub was_due: bool,
+    /// A worker was lost, or closes too early.
+    pub is_broken: bool,
 }
-
-/// Devices, CPU slots and memory that would be free besides, by worker.
-pub(super) type Freed = BTreeMap<u32, (u64, u32, u64)>;
 
 /// The same start on other workers.
 fn is_moved(plan: &Plan, old: &Reservation) -> bool {
@@ -48,6 +55,17 @@ fn is_moved(plan: &Plan, old: &Reservation) -> bool {
 struct Plan {
     start_by: Timestamp,
     workers: Vec<u32>,
+    kept: (u16, u64),
+    ends_by: Option<Timestamp>,
+}
+
+/// What is kept for a gang.
+pub(super) struct Kept {
+    pub workers: Vec<u32>,
+    pub start_by: Timestamp,
+    pub quota: (u16, u64),
+    pub ends_by: Option<Timestamp>,
+    pub victims: Option<BTreeSet<u32>>,
 }
 
 impl Core {
@@ -72,12 +90,44 @@ impl Core {
             let is_due = reservation.start_by <= now;
             self.must_replan |= is_due && !reservation.was_due;
             reservation.was_due |= is_due;
+            if is_due {
+                self.clear_overdue(index, decisions);
+            }
         }
         let may_replan = self.must_replan || self.replanned_at.plus(rules.replan_min) <= now || rules.replan_min.0 == 0;
         if may_replan && !self.reservations.is_empty() {
             self.replan(decisions);
             self.replanned_at = now;
             self.must_replan = false;
+        }
+    }
+
+    /// A promise is due, and gangs that ran longer than they said are in the way: they make way, if they may be stopped.
+    fn clear_overdue(&mut self, at: usize, decisions: &mut Vec<Decision>) {
+        let (Some(rules), Some(held)) = (self.policy.preempt, self.reservations.get(at)) else { return };
+        let (holder, workers) = (held.gang, held.workers.clone());
+        let Some(to) = self.gangs.get(holder).filter(|_| held.victims.is_none()).map(|gang| gang.job) else { return };
+        let known = workers.iter().filter_map(|worker| self.fleet.get(*worker));
+        let here: BTreeSet<u32> = known.flat_map(|worker| worker.residents.iter().map(|r| r.gang)).collect();
+        let mut victims = Vec::new();
+        for index in here {
+            let Some((gang, running)) = self.gangs.get(index).and_then(|gang| Some((gang, gang.running()?))) else {
+                continue;
+            };
+            let is_free = running.gives_way.is_none() && running.shrinks_to.is_none();
+            let is_ripe = running.since.plus(rules.run_min) <= self.now;
+            if running.is_overdue && gang.run.limit.is_none() && gang.preemptible && is_free && is_ripe {
+                victims.push(self.victim(index, gang, running, rules, false));
+            }
+        }
+        if victims.is_empty() {
+            return;
+        }
+        if let Some(held) = self.reservations.get_mut(at) {
+            held.victims = Some(victims.iter().map(|victim| victim.gang).collect());
+        }
+        for victim in victims {
+            self.order_out(holder, to, victim, decisions);
         }
     }
 
@@ -93,8 +143,7 @@ impl Core {
                 continue;
             };
             let old = self.reservations[at].clone();
-            let is_usable = old.workers.iter().all(|w| self.fleet.get(*w).is_some_and(|w| w.pool == old.pool));
-            let is_broken = !is_usable || old.start_by <= self.now;
+            let is_broken = old.is_broken || old.start_by <= self.now;
             if !is_broken && place != turn {
                 continue;
             }
@@ -126,16 +175,18 @@ impl Core {
         self.reserved_at = self.now;
         let mut tried = BTreeSet::new();
         while tried.len() < TRIES_MAX && (self.promises() as u32) < rules.count_max {
-            let Some((_, _, index)) = self.oldest(rules, &tried) else { return };
+            let Some(index) = self.oldest(rules, &tried) else { return };
             tried.insert(index);
-            if self.is_over_quota(index) {
-                continue;
-            }
             let Some(plan) = self.plan(index, None) else { continue };
             if self.promises() > 0 && self.is_over_part(rules, &plan) {
                 continue;
             }
             self.keep(index, plan, None, decisions);
+            // With quota of its own it may not have to wait for what was promised to others for a later time.
+            let Some(gang) = self.gangs.get(index) else { return };
+            if let Tried::Fits(choice, members) = self.try_place(index, gang) {
+                self.start(index, choice, members, decisions);
+            }
         }
     }
 
@@ -155,38 +206,29 @@ impl Core {
         self.reservations.iter().filter(|reservation| reservation.victims.is_none()).count()
     }
 
-    fn is_over_quota(&self, index: u32) -> bool {
-        let Some(gang) = self.gangs.get(index) else { return true };
-        let info = self.gangs.info(gang);
-        let mut needs = info.choices.iter().flat_map(|(_, need)| need);
-        !needs.any(|need| self.members_allowed(gang, info, need).is_ok())
-    }
-
-    /// The gang that waited longest, of the highest priority, and has no reservation.
-    fn oldest(&self, rules: ReserveRules, tried: &BTreeSet<u32>) -> Option<(std::cmp::Reverse<i32>, Timestamp, u32)> {
-        let mut oldest: Option<(std::cmp::Reverse<i32>, Timestamp, JobId, u32)> = None;
+    /// Of the first gangs of each line that may have a reservation and have none, the one that waited longest.
+    ///
+    /// Of each line the first, not the oldest: what is kept for one that is far behind in the order is kept from all that go
+    /// before it. Those that waited too long are first.
+    fn oldest(&self, rules: ReserveRules, tried: &BTreeSet<u32>) -> Option<u32> {
+        let mut oldest: Option<(std::cmp::Reverse<i32>, bool, Timestamp, JobId, u32)> = None;
         for line in self.lines.by_place.values().filter(|line| line.fits_ever) {
-            for (submitted, job, index) in &line.by_age {
-                let Some(gang) = self.gangs.get(*index) else { continue };
-                if self.reservation_due(gang).is_none_or(|due| due > self.now) {
-                    if gang.submitted.plus(rules.wait_min) > self.now {
-                        break;
-                    }
-                    // An aged gang may stand behind one that is not.
-                    if line.by_key.first().is_none_or(|key| key.is_young) {
-                        break;
-                    }
-                    continue;
+            // Nobody in it has waited long enough.
+            if line.by_age.first().is_none_or(|(submitted, ..)| submitted.plus(rules.wait_min) > self.now) {
+                continue;
+            }
+            for key in line.by_key.iter().take(DEPTH) {
+                let Some(gang) = self.gangs.get(key.gang) else { continue };
+                let is_due = self.reservation_due(gang).is_some_and(|due| due <= self.now);
+                let has_one = || self.reservations.iter().any(|other| other.gang == key.gang);
+                if is_due && !tried.contains(&key.gang) && !has_one() {
+                    let claim = (key.priority, key.is_young, key.submitted, key.job, key.gang);
+                    oldest = oldest.into_iter().chain([claim]).min();
+                    break;
                 }
-                if tried.contains(index) || self.reservations.iter().any(|other| other.gang == *index) {
-                    continue;
-                }
-                let claim = (std::cmp::Reverse(gang.priority), *submitted, *job, *index);
-                oldest = oldest.into_iter().chain([claim]).min();
-                break;
             }
         }
-        oldest.map(|(priority, submitted, _, index)| (priority, submitted, index))
+        oldest.map(|(.., index)| index)
     }
 
     fn is_over_part(&self, rules: ReserveRules, plan: &Plan) -> bool {
@@ -197,7 +239,9 @@ impl Core {
 
     fn keep(&mut self, index: u32, plan: Plan, at: Option<usize>, decisions: &mut Vec<Decision>) {
         let Some((job, promised)) = self.gangs.get(index).map(|gang| (gang.job, gang.promised)) else { return };
-        let Some(pool) = self.hold(index, &plan.workers, plan.start_by, None, at) else { return };
+        let (start_by, quota, ends_by) = (plan.start_by, plan.kept, plan.ends_by);
+        let kept = Kept { workers: plan.workers.clone(), start_by, quota, ends_by, victims: None };
+        let Some(pool) = self.hold(index, kept, at) else { return };
         debug_assert!(pool != OPEN_POOL, "a reservation has a pool of its own");
         if let Some(gang) = self.gangs.get_mut(index) {
             gang.promised = Some(plan.start_by);
@@ -208,22 +252,17 @@ impl Core {
     }
 
     /// Puts workers into a pool of the gang's own.
-    pub(super) fn hold(
-        &mut self,
-        gang: u32,
-        workers: &[u32],
-        start_by: Timestamp,
-        victims: Option<BTreeSet<u32>>,
-        at: Option<usize>,
-    ) -> Option<u8> {
-        let pool = self.fleet.new_pool(Pool { until: Some(start_by), holder: Some(gang) })?;
-        let mut workers = workers.to_vec();
+    pub(super) fn hold(&mut self, gang: u32, kept: Kept, at: Option<usize>) -> Option<u8> {
+        let Kept { mut workers, start_by, quota, ends_by, victims } = kept;
+        let pool = self.fleet.new_pool(Pool { until: Some(start_by), holder: Some(gang), closes_at: None })?;
         workers.sort_unstable();
         let was_due = victims.is_some();
-        let reservation = Reservation { gang, workers: workers.clone(), start_by, pool, victims, was_due };
+        let held = workers.clone();
+        let reservation =
+            Reservation { gang, workers, start_by, pool, kept: quota, ends_by, victims, was_due, is_broken: false };
         let at = at.unwrap_or(self.reservations.len()).min(self.reservations.len());
         self.reservations.insert(at, reservation);
-        for worker in workers {
+        for worker in held {
             self.refresh_worker(worker);
         }
         Some(pool)
@@ -237,46 +276,46 @@ impl Core {
         old.workers.iter().for_each(|worker| self.refresh_worker(*worker));
     }
 
-    /// The earliest start that the ends of running gangs give, on workers that are kept for nobody else.
+    /// The earliest start that the ends of running gangs give, on workers that are kept for nobody else, within the quota
+    /// that nobody else was promised. Workers that failed the gang are planned with only if no others will do.
     fn plan(&self, index: u32, own_pool: Option<u8>) -> Option<Plan> {
         let gang = self.gangs.get(index)?;
         let info = self.gangs.info(gang);
-        let pools = 1 << OPEN_POOL | own_pool.map_or(0, |pool| 1 << pool);
-        let needs = info.choices.iter().flat_map(|(_, need)| need);
-        let allowed = needs.filter(|need| self.members_allowed(gang, info, need).is_ok());
-        let plan = allowed.filter_map(|need| self.plan_on(info, need, pools)).min_by_key(|plan| plan.start_by)?;
+        let choices = || info.choices.iter().filter_map(|(speed, need)| Some((*speed, need.as_ref()?)));
+        let first = |without: &[WorkerIndex]| {
+            let plans = choices().filter_map(|choice| self.plan_on(index, gang, choice, own_pool, without));
+            plans.min_by_key(|plan| plan.start_by)
+        };
+        let plan = first(&gang.avoid).or_else(|| if gang.avoid.is_empty() { None } else { first(&[]) })?;
         (plan.start_by > self.now).then_some(plan)
     }
 
-    fn plan_on(&self, info: &ShapeInfo, need: &Need, pools: u64) -> Option<Plan> {
-        let ask = Ask { preference: self.policy.preference, ..info.ask(info.shape.members.min, pools, &[]) };
-        let (start_by, seats) = self.sweep(need, &ask)?;
+    fn plan_on(
+        &self,
+        index: u32,
+        gang: &Gang,
+        (speed, need): (u32, &Need),
+        own_pool: Option<u8>,
+        without: &[WorkerIndex],
+    ) -> Option<Plan> {
+        let info = self.gangs.info(gang);
+        let members = info.shape.members.min;
+        let pools = 1 << OPEN_POOL | own_pool.map_or(0, |pool| 1 << pool);
+        let ask = Ask { preference: self.policy.preference, ..info.ask(members, pools, without) };
+        let Usage { class, per_member } = info.usage(need);
+        let amount = per_member * u64::from(members);
+        let mut beside = Shift::new();
+        for held in self.reservations.iter().filter(|held| held.gang != index && held.kept.0 == class) {
+            if let Some(other) = self.gangs.get(held.gang) {
+                self.tree.shift(&mut beside, other.queue, held.kept.1, true);
+            }
+        }
+        let span = gang.bound().map(|bound| stretched(bound, speed, members, info.shape.members.max));
+        let claim = Some(Claim { queue: gang.queue, class, amount, beside });
+        let (start_by, seats) = self.sweep(Wanted { need, ask, span, claim })?;
         let workers = seats.into_iter().map(|(worker, _)| worker).collect();
-        Some(Plan { start_by, workers })
-    }
-
-    /// Lets running gangs end one after the other, as expected, until the request fits: when, and where.
-    pub(super) fn sweep(&self, need: &Need, ask: &Ask<'_>) -> Option<(Timestamp, Seats)> {
-        let mut rooms = self.index.borrow_mut().rooms(&self.fleet, need, Measure::Free).clone();
-        if let Some(seats) = place::find(&self.fleet, &rooms, ask) {
-            return Some((self.now, seats));
-        }
-        let mut freed = Freed::new();
-        let mut ends = self.ends.iter().peekable();
-        while let Some((end, ended)) = ends.next() {
-            let mut may_fit = self.suppose_ended(*ended, &mut rooms, &mut freed, ask);
-            while let Some((_, also)) = ends.next_if(|(other, _)| other == end) {
-                may_fit |= self.suppose_ended(*also, &mut rooms, &mut freed, ask);
-            }
-            if !may_fit {
-                continue;
-            }
-            rooms.settle(&self.fleet);
-            if let Some(seats) = place::find(&self.fleet, &rooms, ask) {
-                return Some((*end, seats));
-            }
-        }
-        None
+        let ends_by = span.map(|span| start_by.plus(span));
+        Some(Plan { start_by, workers, kept: (class, amount), ends_by })
     }
 
     /// A gang that runs longer than expected is expected to run as long again; one with a limit is about to be stopped.
@@ -286,51 +325,26 @@ impl Core {
             let ran = gang.running().map_or(0, |running| self.now.since(running.since).0);
             let more = if gang.run.limit.is_some() { STOPPING_MS } else { ran.max(STOPPING_MS) };
             self.set_end(index, Timestamp(self.now.0.saturating_add(more)));
-        }
-    }
-
-    fn suppose_ended(&self, ended: u32, rooms: &mut Rooms, freed: &mut Freed, ask: &Ask<'_>) -> bool {
-        let members = self.gangs.get(ended).and_then(Gang::running).map_or(&[][..], |running| &running.members);
-        self.suppose_freed(ended, members, rooms, freed, ask)
-    }
-
-    /// Frees members of a running gang in a cluster that might be. True when the request may fit where there is more room.
-    pub(super) fn suppose_freed(
-        &self,
-        gang: u32,
-        members: &[Placed],
-        rooms: &mut Rooms,
-        freed: &mut Freed,
-        ask: &Ask<'_>,
-    ) -> bool {
-        let Some(gang) = self.gangs.get(gang) else { return false };
-        let choice = gang.running().map_or(0, |running| running.choice);
-        let Some((_, held)) = self.gangs.info(gang).choice(choice) else { return false };
-        let level = ask.required.map_or(CLUSTER, level_of);
-        let is_plain = level > CHUNK && level < LEVELS && ask.pools == 1 << OPEN_POOL;
-        let mut may_fit = false;
-        for placed in members {
-            let Some(worker) = self.fleet.get(placed.worker.0) else { continue };
-            let free = freed.entry(placed.worker.0).or_default();
-            free.0 |= placed.devices;
-            free.1 += held.cpus;
-            free.2 += held.memory_bytes;
-            if worker.class != rooms.need.class {
-                continue;
+            self.note_service(index);
+            if let Some(running) = self.gangs.get_mut(index).and_then(Gang::running_mut) {
+                running.is_overdue = true;
             }
-            let devices = ((free.0 | worker.free) & worker.spec.devices).count_ones();
-            let cpus = (worker.cpus_free + free.1).min(worker.spec.cpus);
-            let memory = (worker.memory_free + free.2).min(worker.spec.memory_bytes);
-            let room = rooms.need.room_in(worker, devices, cpus, memory);
-            rooms.suppose(worker, placed.worker.0, room);
-            let room = if is_plain {
-                u64::from(rooms.slots[level][worker.path[level] as usize])
-            } else {
-                rooms.total_in(ask.pools)
-            };
-            may_fit |= room >= u64::from(ask.members);
         }
-        may_fit
+    }
+
+    /// One that runs longer than expected may have more left than it had when it started.
+    fn note_service(&mut self, index: u32) {
+        let Some((gang, running)) = self.gangs.get(index).and_then(|gang| Some((gang, gang.running()?))) else {
+            return;
+        };
+        let (leaf, old, new) = (gang.queue, running.service, self.service_at(gang, running, running.end));
+        if new > old {
+            self.by_service.remove(&(leaf, std::cmp::Reverse(old), index));
+            self.by_service.insert((leaf, std::cmp::Reverse(new), index));
+            if let Some(running) = self.gangs.get_mut(index).and_then(Gang::running_mut) {
+                running.service = new;
+            }
+        }
     }
 
     /// A gang that gave way is gone, or smaller: whoever waited for it may start.

@@ -1,13 +1,15 @@
 //! Finding a place for one gang and starting it there.
 
 use crate::core::Core;
-use crate::core::gang::{Gang, Phase, Running, ShapeInfo, stretched};
+use crate::core::gang::{Gang, Phase, Running, ShapeInfo, Usage, stretched, worked};
+use crate::core::reserve::Reservation;
 use crate::fleet::{Fleet, Need};
 use crate::model::{Decision, Level, Placed};
 use crate::place::{self, Preference, Seats};
-use crate::quota::OverQuota;
+use crate::quota::{OverQuota, Shift};
 use crate::rooms::{Index, Measure};
-use types::Timestamp;
+use std::cmp::Reverse;
+use types::{Millis, Timestamp};
 
 /// What came of a try.
 #[derive(Clone, Debug)]
@@ -16,8 +18,17 @@ pub(super) enum Tried {
     Fits(u8, Vec<Placed>),
     /// Its queue may not use so much.
     OverQuota(OverQuota, u16),
+    /// Its queue could use so much, but for what was promised to this gang by this time.
+    Promised(u32, Timestamp),
     /// No room in the pools that it may use.
     NoRoom,
+}
+
+/// Why a gang's queue may not pay for it.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Over {
+    Quota(OverQuota, u16),
+    Promised(u32, Timestamp),
 }
 
 impl Core {
@@ -27,7 +38,7 @@ impl Core {
         let mut over = None;
         for (at, (speed, need)) in info.choices.iter().enumerate() {
             let Some(need) = need else { continue };
-            let members = match self.members_allowed(gang, info, need) {
+            let members = match self.members_allowed(index, gang, (*speed, need)) {
                 Ok(members) => members,
                 Err(reason) => {
                     over.get_or_insert(reason);
@@ -35,31 +46,28 @@ impl Core {
                 }
             };
             let pools = self.pools_for(index, gang, *speed, members);
-            let seats = self.find_seats(info, need, gang, members, pools);
+            let has_others = !gang.avoid.is_empty() && self.has_promise_elsewhere(index, gang);
+            let seats = self.find_seats(info, need, gang, (members, pools), has_others);
             let placed = seats.and_then(|(need_now, seats)| place::seat(&self.fleet, &need_now, &seats));
             if let Some(members) = placed {
                 return Tried::Fits(at as u8, members);
             }
         }
         match over {
-            Some((over, class)) => Tried::OverQuota(over, class),
+            Some(Over::Quota(over, class)) => Tried::OverQuota(over, class),
+            Some(Over::Promised(holder, start_by)) => Tried::Promised(holder, start_by),
             None => Tried::NoRoom,
         }
     }
 
     /// The most members that the gang's queue may have now.
-    pub(super) fn members_allowed(&self, gang: &Gang, info: &ShapeInfo, need: &Need) -> Result<u32, (OverQuota, u16)> {
-        let usage = info.usage(need);
-        let capacity = self.fleet.capacity[usage.class as usize];
-        let allows = |members: u32| {
-            let amount = usage.per_member * u64::from(members);
-            self.tree.allows(gang.queue, usage.class, amount, capacity)
-        };
-        let range = info.shape.members;
+    pub(super) fn members_allowed(&self, index: u32, gang: &Gang, choice: (u32, &Need)) -> Result<u32, Over> {
+        let allows = |members: u32| self.pays(index, gang, choice, members);
+        let range = self.gangs.info(gang).shape.members;
         if allows(range.max).is_ok() {
             return Ok(range.max);
         }
-        allows(range.min).map_err(|over| (over, usage.class))?;
+        allows(range.min)?;
         // The bound is the same for all sizes: halve the way to it.
         let (mut good, mut bad) = (range.min, range.max);
         while bad - good > 1 {
@@ -69,6 +77,35 @@ impl Core {
         Ok(good)
     }
 
+    /// May its queue have so many members of it, beside what was promised to others for a time before it ends?
+    fn pays(&self, index: u32, gang: &Gang, (speed, need): (u32, &Need), members: u32) -> Result<(), Over> {
+        let info = self.gangs.info(gang);
+        let Usage { class, per_member } = info.usage(need);
+        let (amount, capacity) = (per_member * u64::from(members), self.fleet.capacity[class as usize]);
+        self.tree.allows(gang.queue, class, amount, capacity).map_err(|over| Over::Quota(over, class))?;
+        if self.reservations.is_empty() {
+            return Ok(());
+        }
+        let end = gang.bound().map(|bound| self.now.plus(stretched(bound, speed, members, info.shape.members.max)));
+        let own = self.reservations.iter().find(|held| held.gang == index).map(|held| held.start_by);
+        // One with a promise need not heed those that were made beside it.
+        let counts = |held: &&Reservation| {
+            let is_before = end.is_none_or(|end| held.start_by < end) && own.is_none_or(|own| held.start_by < own);
+            held.gang != index && held.kept.0 == class && is_before
+        };
+        let mut beside = Shift::new();
+        for held in self.reservations.iter().filter(counts) {
+            if let Some(other) = self.gangs.get(held.gang) {
+                self.tree.shift(&mut beside, other.queue, held.kept.1, true);
+            }
+        }
+        if beside.is_empty() || self.tree.allows_beside(gang.queue, class, amount, capacity, &beside).is_ok() {
+            return Ok(());
+        }
+        let last = self.reservations.iter().filter(counts).max_by_key(|held| held.start_by);
+        Err(last.map_or(Over::Promised(index, self.now), |held| Over::Promised(held.gang, held.start_by)))
+    }
+
     /// Pools that the gang may use if it starts now.
     pub(super) fn pools_for(&self, index: u32, gang: &Gang, speed: u32, members: u32) -> u64 {
         let most = self.gangs.info(gang).shape.members.max;
@@ -76,13 +113,20 @@ impl Core {
         self.fleet.pools_until(end, Some(index))
     }
 
+    /// Is it promised workers that did not fail it?
+    fn has_promise_elsewhere(&self, index: u32, gang: &Gang) -> bool {
+        let held = self.reservations.iter().find(|held| held.gang == index && held.start_by > self.now);
+        let failed = |worker: &u32| gang.avoid.iter().any(|avoided| avoided.0 == *worker);
+        held.is_some_and(|held| !held.workers.iter().any(failed))
+    }
+
     fn find_seats(
         &self,
         info: &ShapeInfo,
         need: &Need,
         gang: &Gang,
-        members: u32,
-        pools: u64,
+        (members, pools): (u32, u64),
+        has_others: bool,
     ) -> Option<(Need, Seats)> {
         let mut index = self.index.borrow_mut();
         let preference = self.policy.preference;
@@ -107,7 +151,7 @@ impl Core {
                 wanted = fewer;
             }
             // Workers that failed it come last, but they come.
-            if without.is_empty() {
+            if without.is_empty() || has_others {
                 return None;
             }
             without = &[];
@@ -148,7 +192,11 @@ impl Core {
         let span = gang.bound().unwrap_or(self.policy.default_estimate);
         let span = stretched(span, speed, members.len() as u32, info.shape.members.max);
         let end = since.plus(span).max(Timestamp(self.now.0.saturating_add(1)));
-        self.tree.charge(gang.queue, usage.class, amount, true);
+        let service = gang.estimate(self.policy.default_estimate).0.saturating_mul(info.width());
+        let (leaf, was_first) = (gang.queue, gang.is_first);
+        self.tree.charge(leaf, usage.class, amount, true);
+        self.turns += 1;
+        self.by_service.insert((leaf, Reverse(service), index));
         self.dequeue(index);
         self.drop_reservation(index);
         let running = Running {
@@ -158,6 +206,10 @@ impl Core {
             end,
             saved_at: since,
             resized_at: since,
+            service,
+            was_first,
+            is_overdue: false,
+            stops_at: None,
             gives_way: None,
             shrinks_to: None,
         };
@@ -167,7 +219,7 @@ impl Core {
         }
         if let Some(gang) = self.gangs.get_mut(index) {
             gang.phase = Phase::Running(Box::new(running));
-            gang.is_aged = false;
+            gang.is_first = false;
             gang.promised = None;
         }
         true
@@ -195,11 +247,17 @@ impl Core {
         let served = now.since(running.since).0.saturating_mul(usage.per_member * before);
         self.tree.charge(leaf, usage.class, usage.per_member * before, false);
         self.tree.charge(leaf, usage.class, usage.per_member * after, true);
+        let done = worked(now.since(running.since), speed, before as u32, most);
         if let Some(gang) = self.gangs.get_mut(index) {
             gang.served = gang.served.saturating_add(served);
+            if gang.checkpoint.is_some() {
+                gang.done = Millis(gang.done.0.saturating_add(done.0));
+            }
             if let Some(running) = gang.running_mut() {
                 running.members = members;
                 running.since = now;
+                // A change of size goes through a checkpoint.
+                running.saved_at = now;
                 running.resized_at = now;
             }
         }

@@ -2,6 +2,7 @@
 
 mod history;
 mod invariants;
+mod kept;
 mod promises;
 mod rules;
 mod world;

@@ -3,6 +3,7 @@
 use crate::core::Core;
 use crate::core::gang::{Gang, Phase, ShapeInfo, stretched};
 use crate::core::start::Tried;
+use crate::core::sweep::Wanted;
 use crate::explain::{Basis, Explanation, Forecast, Lack, Obstacle, Remedy};
 use crate::fleet::{Fleet, Need, OPEN_POOL, level_of};
 use crate::model::{Level, WorkerIndex};
@@ -60,6 +61,10 @@ impl Core {
                     used: queue.used(class as usize),
                     limit: over.limit,
                 }
+            }
+            Tried::Promised(holder, until) => {
+                let job = self.gangs.get(holder).map_or(gang.job, |holder| holder.job);
+                Obstacle::HeldFor { job, until }
             }
             Tried::NoRoom => self.no_room(index, gang, info),
         }
@@ -149,7 +154,7 @@ impl Core {
         let pools = 1 << OPEN_POOL;
         let earliest = info.choices.iter().filter_map(|(_, need)| {
             let ask = info.ask(info.shape.members.min, pools, &[]);
-            self.sweep(need.as_ref()?, &ask).map(|(at, _)| at)
+            self.sweep(Wanted { need: need.as_ref()?, ask, span: None, claim: None }).map(|(at, _)| at)
         });
         let earliest = earliest.min()?.max(now).max(gang.not_before);
         let backlog = self.backlog(gang);

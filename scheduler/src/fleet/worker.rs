@@ -16,6 +16,8 @@ pub(crate) struct Pool {
     pub until: Option<Timestamp>,
     /// The gang that may use them as it likes.
     pub holder: Option<u32>,
+    /// The holder has to be gone by then: the first of its workers closes.
+    pub closes_at: Option<Timestamp>,
 }
 
 /// A gang on a worker.

@@ -94,15 +94,14 @@ proptest! {
     fn promises_are_kept_and_nobody_starves(gangs in prop::collection::vec((any::<u32>(), 0..40_u64), 1..60)) {
         let mut world = mixed("fair-share");
         world.tell(Event::QueueSet(QueueSpec { name: "u".to_owned(), weight: 1, quotas: Default::default() }));
-        // A promise is of workers, not of quota: here nobody keeps anything back.
-        world.tell(queue("s", 2, "a", Quota::default()));
+        // `s` keeps 12 devices back, `t` has a ceiling of 16: a promise is of quota as well as of workers.
         for (n, minutes) in gangs {
             let to = world.now + minutes * MINUTE;
             world.advance(to);
             let mut request = gang(&world, n);
             request.run.limit = request.run.actual;
             request.run.estimate = request.run.actual;
-            request.queue = "u".to_owned();
+            request.queue = if n >> 9 & 3 == 2 { "t" } else { "u" }.to_owned();
             request.preemptible = false;
             request.shape.members.max = request.shape.members.min;
             world.submit(request);

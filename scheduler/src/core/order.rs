@@ -1,0 +1,180 @@
+//! Stopping for order's sake: within a queue a gang with little work left displaces those with much, as least work first
+//! wants it (SRPT, Schrage 1968; by service, Gu et al., Tiresias, NSDI'19), but only where it is worth it.
+//!
+//! The one that gives way has several times the work left of the one it makes way for, ran for a while, and loses little of
+//! what it did. What is left of a gang only falls while it runs (but where it outran its estimate, by work that is done and
+//! kept), so that two gangs cannot take turns. Gangs that started for their age stay.
+
+use crate::core::gang::{Gang, Running, worked};
+use crate::core::preempt::Victim;
+use crate::core::{Core, Timer};
+use crate::fleet::{Need, OPEN_POOL};
+use crate::model::Decision;
+use crate::place::{Ask, Preference, Seats};
+use crate::policy::PreemptRules;
+use crate::quota::Shift;
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
+use types::{Millis, Timestamp};
+
+/// A line's first gang that could not be helped is not looked at again for so long.
+const AGAIN: Millis = Millis(10_000);
+/// First gangs for which victims are looked for in one cycle.
+const TRIES_MAX: usize = 1;
+/// Running gangs of a queue that are looked at, those with most work left first.
+const DEPTH: usize = 256;
+/// What is lost may be one part in so many of the work of the gang that comes in, or of that which makes way.
+const LOSS_DIVISORS: (u64, u64) = (2, 32);
+
+/// The first gang of a line for which nobody could be stopped.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Vain {
+    gang: u32,
+    turn: u64,
+    looked_at: Timestamp,
+    /// When somebody has run long enough to be stopped.
+    again_at: Option<Timestamp>,
+}
+
+impl Core {
+    pub(super) fn displace_by_order(&mut self, rules: PreemptRules, decisions: &mut Vec<Decision>) {
+        let lines = self.lines.by_place.iter().filter(|(_, line)| line.fits_ever);
+        let mut heads: Vec<_> = lines.filter_map(|(place, line)| Some((*line.by_key.first()?, *place))).collect();
+        heads.sort_unstable();
+        let mut tries = 0;
+        for (key, place) in heads {
+            let is_served = self.reservations.iter().any(|held| held.gang == key.gang && held.victims.is_some());
+            let known = self.vain.get(&place).copied().filter(|vain| vain.gang == key.gang);
+            let is_same = known.is_some_and(|vain| {
+                vain.turn == self.turns && vain.again_at.is_none_or(|again_at| again_at > self.now)
+            });
+            if is_served || is_same {
+                continue;
+            }
+            let again_at = known.map(|vain| vain.looked_at.plus(AGAIN)).filter(|at| *at > self.now);
+            if tries >= TRIES_MAX || again_at.is_some() {
+                self.timers.insert((again_at.unwrap_or(self.now.plus(AGAIN)), Timer::Look));
+                continue;
+            }
+            tries += 1;
+            let again_at = self.displace_in_order(key.gang, rules, decisions);
+            if let Some(again_at) = again_at {
+                self.timers.insert((again_at, Timer::Look));
+            }
+            self.vain.insert(place, Vain { gang: key.gang, turn: self.turns, looked_at: self.now, again_at });
+        }
+        if self.vain.len() > 2 * self.lines.by_place.len() + 64 {
+            let lines = &self.lines.by_place;
+            self.vain.retain(|place, _| lines.contains_key(place));
+        }
+    }
+
+    /// When nobody can be stopped now but somebody later: when.
+    fn displace_in_order(
+        &mut self,
+        index: u32,
+        rules: PreemptRules,
+        decisions: &mut Vec<Decision>,
+    ) -> Option<Timestamp> {
+        let gang = self.gangs.get(index)?;
+        let info = self.gangs.info(gang);
+        let own = gang.estimate(self.policy.default_estimate).0.saturating_mul(info.width());
+        let mut ripe_at: Option<Timestamp> = None;
+        let mut found = None;
+        for need in info.choices.iter().flat_map(|(_, need)| need) {
+            let (victims, later) = self.longer(gang, need, rules);
+            ripe_at = ripe_at.into_iter().chain(later).min();
+            if victims.is_empty() {
+                continue;
+            }
+            let kept = self.reservations.iter().find(|held| held.gang == index).map_or(0, |held| 1_u64 << held.pool);
+            let pools = 1 << OPEN_POOL | kept;
+            let ask =
+                |without| Ask { preference: Preference::BestFit, ..info.ask(info.shape.members.min, pools, without) };
+            let left: BTreeMap<u32, u64> = victims.iter().map(|(left, victim)| (victim.gang, *left)).collect();
+            let victims: Vec<Victim> = victims.into_iter().map(|(_, victim)| victim).collect();
+            let chosen = self.choose(need, &ask(&gang.avoid), victims, rules);
+            let usage = info.usage(need);
+            let quota = (usage.class, usage.per_member * u64::from(info.shape.members.min));
+            let is_worth_it = |(victims, _): &(Vec<Victim>, Seats)| {
+                let lost: u64 = victims.iter().fold(0, |sum, victim| sum.saturating_add(victim.lost_device_ms));
+                let left = victims.iter().filter_map(|victim| left.get(&victim.gang));
+                let left = left.fold(0_u64, |sum, left| sum.saturating_add(*left));
+                let is_longer = gang.is_first || u128::from(left) * 1_000 >= u128::from(own) * u128::from(rules.order_permille);
+                let is_cheap = lost <= (own / LOSS_DIVISORS.0).max(left / LOSS_DIVISORS.1);
+                is_longer && is_cheap && self.pays_after(index, gang, victims, quota)
+            };
+            if let Some((victims, seats)) = chosen.filter(is_worth_it) {
+                found = Some((victims, seats, quota));
+                break;
+            }
+        }
+        let Some((victims, seats, quota)) = found else { return ripe_at };
+        self.make_way(index, victims, &seats, quota, decisions);
+        None
+    }
+
+    /// Running gangs of the same queue with so much more work left that they could give way, those with most first; and
+    /// when the next one will have run long enough.
+    fn longer(&self, gang: &Gang, need: &Need, rules: PreemptRules) -> (Vec<(u64, Victim)>, Option<Timestamp>) {
+        let own = gang.estimate(self.policy.default_estimate).0.saturating_mul(self.gangs.info(gang).width());
+        // One that waited too long goes before all that did not.
+        let least = if gang.is_first { 0 } else { own.saturating_add(1) };
+        let mut ripe_at: Option<Timestamp> = None;
+        let mut victims = Vec::new();
+        let range = (gang.queue, Reverse(u64::MAX), 0)..=(gang.queue, Reverse(least), u32::MAX);
+        for (_, _, index) in self.by_service.range(range).take(DEPTH) {
+            let Some((other, running)) = self.gangs.get(*index).and_then(|other| Some((other, other.running()?)))
+            else {
+                continue;
+            };
+            let is_safe = running.was_first && self.is_too_old(other);
+            let may_stop = other.priority <= gang.priority && !is_safe;
+            let service = self.service_left(other, running);
+            if !may_stop || service < least || !self.could_stop(other, running, need, rules) {
+                continue;
+            }
+            let is_ripe_at = running.since.plus(rules.run_min);
+            if is_ripe_at > self.now {
+                ripe_at = ripe_at.into_iter().chain([is_ripe_at]).min();
+                continue;
+            }
+            victims.push((service, self.victim(*index, other, running, rules, false)));
+        }
+        victims.sort_by_key(|(service, victim)| (Reverse(*service), victim.gang));
+        (victims, ripe_at)
+    }
+
+    /// Work that a running gang has left, as far as that is known, in device-milliseconds.
+    pub(super) fn service_left(&self, gang: &Gang, running: &Running) -> u64 {
+        self.service_at(gang, running, self.now)
+    }
+
+    /// As it will be at a time, if it runs until then.
+    pub(super) fn service_at(&self, gang: &Gang, running: &Running, at: Timestamp) -> u64 {
+        let info = self.gangs.info(gang);
+        let speed = info.choice(running.choice).map_or(1, |(speed, _)| speed);
+        let members = running.members.len() as u32;
+        let ran = worked(at.since(running.since), speed, members, info.shape.members.max);
+        gang.estimate_after(ran, self.policy.default_estimate).0.saturating_mul(info.width())
+    }
+
+    /// May its queue pay for it when the victims are gone?
+    fn pays_after(&self, index: u32, gang: &Gang, victims: &[Victim], (class, amount): (u16, u64)) -> bool {
+        let mut beside = Shift::new();
+        for held in self.reservations.iter().filter(|held| held.gang != index && held.kept.0 == class) {
+            if let Some(other) = self.gangs.get(held.gang) {
+                self.tree.shift(&mut beside, other.queue, held.kept.1, true);
+            }
+        }
+        for victim in victims {
+            let Some(other) = self.gangs.get(victim.gang) else { continue };
+            let info = self.gangs.info(other);
+            let choice = other.running().map_or(0, |running| running.choice);
+            let Some(usage) = info.choice(choice).map(|(_, need)| info.usage(need)) else { continue };
+            self.tree.shift(&mut beside, other.queue, usage.per_member * victim.frees.len() as u64, false);
+        }
+        let capacity = self.fleet.capacity[class as usize];
+        self.tree.allows_beside(gang.queue, class, amount, capacity, &beside).is_ok()
+    }
+}

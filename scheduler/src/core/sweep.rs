@@ -1,0 +1,153 @@
+//! The future as far as it is known: running gangs end one after the other, as expected, and what they held is free.
+//!
+//! `sweep` finds the first of these ends at which a request fits, in room and in quota. It changes nothing: rooms are
+//! copied, and the use of queues is shifted beside the tree.
+
+use crate::core::Core;
+use crate::core::gang::Gang;
+use crate::fleet::{CHUNK, CLUSTER, LEVELS, Need, OPEN_POOL, level_of};
+use crate::model::Placed;
+use crate::place::{self, Ask, Seats};
+use crate::quota::Shift;
+use crate::rooms::{Measure, Rooms};
+use types::{Millis, Timestamp};
+
+/// Devices, CPU slots and memory that would be free besides, by worker.
+pub(super) struct Freed(Vec<(u64, u32, u64)>);
+
+impl Freed {
+    pub fn none(core: &Core) -> Self {
+        Self(vec![(0, 0, 0); core.fleet.workers.len()])
+    }
+}
+
+/// Quota that a request has to find.
+pub(super) struct Claim {
+    /// The leaf that pays.
+    pub queue: u32,
+    pub class: u16,
+    pub amount: u64,
+    /// Use that others were promised.
+    pub beside: Shift,
+}
+
+/// What is looked for in the future.
+pub(super) struct Wanted<'a> {
+    pub need: &'a Need,
+    pub ask: Ask<'a>,
+    /// How long it would run, if that is known: workers that close after that will do.
+    pub span: Option<Millis>,
+    /// Nothing = quota does not matter.
+    pub claim: Option<Claim>,
+}
+
+impl Core {
+    /// The first time at which the request fits, and where.
+    pub(super) fn sweep(&self, mut wanted: Wanted<'_>) -> Option<(Timestamp, Seats)> {
+        let mut rooms = self.index.borrow_mut().rooms(&self.fleet, wanted.need, Measure::Free).clone();
+        let mut is_paid = self.is_paid(&wanted);
+        if is_paid && let Some(seats) = self.find_at(self.now, &rooms, &wanted) {
+            return Some((self.now, seats));
+        }
+        let mut freed = Freed::none(self);
+        // Room that came while the quota was used has not been looked at.
+        let mut may_fit = !is_paid;
+        let mut ends = self.ends.iter().peekable();
+        while let Some((end, ended)) = ends.next() {
+            let mut pays = self.suppose_unused(*ended, &mut wanted);
+            may_fit |= self.suppose_ended(*ended, &mut rooms, &mut freed, &wanted.ask);
+            while let Some((_, also)) = ends.next_if(|(other, _)| other == end) {
+                pays |= self.suppose_unused(*also, &mut wanted);
+                may_fit |= self.suppose_ended(*also, &mut rooms, &mut freed, &wanted.ask);
+            }
+            is_paid = is_paid || (pays && self.is_paid(&wanted));
+            if !may_fit || !is_paid {
+                continue;
+            }
+            may_fit = false;
+            rooms.settle(&self.fleet);
+            if let Some(seats) = self.find_at(*end, &rooms, &wanted) {
+                return Some((*end, seats));
+            }
+        }
+        None
+    }
+
+    /// Finds workers for a start at a time: of those that close, the ones that close late enough.
+    fn find_at(&self, at: Timestamp, rooms: &Rooms, wanted: &Wanted<'_>) -> Option<Seats> {
+        let mut pools = wanted.ask.pools;
+        if let Some(span) = wanted.span {
+            let late = self.closing.range(at.plus(span)..).map(|(_, (pool, _))| 1_u64 << pool);
+            pools = late.fold(pools, |pools, pool| pools | pool);
+        }
+        place::find(&self.fleet, rooms, &Ask { pools, ..wanted.ask })
+    }
+
+    fn is_paid(&self, wanted: &Wanted<'_>) -> bool {
+        let Some(claim) = &wanted.claim else { return true };
+        let capacity = self.fleet.capacity[claim.class as usize];
+        self.tree.allows_beside(claim.queue, claim.class, claim.amount, capacity, &claim.beside).is_ok()
+    }
+
+    /// A gang's use is gone. True when that may matter to the claim.
+    fn suppose_unused(&self, ended: u32, wanted: &mut Wanted<'_>) -> bool {
+        let Some(claim) = &mut wanted.claim else { return false };
+        let Some((gang, running)) = self.gangs.get(ended).and_then(|gang| Some((gang, gang.running()?))) else {
+            return false;
+        };
+        let info = self.gangs.info(gang);
+        let Some(usage) = info.choice(running.choice).map(|(_, need)| info.usage(need)) else { return false };
+        if usage.class != claim.class {
+            return false;
+        }
+        let amount = usage.per_member * running.members.len() as u64;
+        self.tree.shift(&mut claim.beside, gang.queue, amount, false);
+        true
+    }
+
+    fn suppose_ended(&self, ended: u32, rooms: &mut Rooms, freed: &mut Freed, ask: &Ask<'_>) -> bool {
+        let members = self.gangs.get(ended).and_then(Gang::running).map_or(&[][..], |running| &running.members);
+        self.suppose_freed(ended, members, rooms, freed, ask)
+    }
+
+    /// Frees members of a running gang in a cluster that might be. True when the request may fit where there is more room.
+    pub(super) fn suppose_freed(
+        &self,
+        gang: u32,
+        members: &[Placed],
+        rooms: &mut Rooms,
+        freed: &mut Freed,
+        ask: &Ask<'_>,
+    ) -> bool {
+        let Some(gang) = self.gangs.get(gang) else { return false };
+        let choice = gang.running().map_or(0, |running| running.choice);
+        let Some((_, held)) = self.gangs.info(gang).choice(choice) else { return false };
+        let level = ask.required.map_or(CLUSTER, level_of);
+        let is_plain = level > CHUNK && level < LEVELS && ask.pools == 1 << OPEN_POOL;
+        let mut may_fit = false;
+        for placed in members {
+            let Some(worker) = self.fleet.get(placed.worker.0) else { continue };
+            let Some(free) = freed.0.get_mut(placed.worker.0 as usize) else { continue };
+            free.0 |= placed.devices;
+            free.1 += held.cpus;
+            free.2 += held.memory_bytes;
+            if worker.class != rooms.need.class {
+                continue;
+            }
+            let devices = ((free.0 | worker.free) & worker.spec.devices).count_ones();
+            let cpus = (worker.cpus_free + free.1).min(worker.spec.cpus);
+            let memory = (worker.memory_free + free.2).min(worker.spec.memory_bytes);
+            let room = rooms.need.room_in(worker, devices, cpus, memory);
+            if !rooms.suppose(worker, placed.worker.0, room) {
+                continue;
+            }
+            let room = if is_plain && self.closing.is_empty() {
+                u64::from(rooms.slots[level][worker.path[level] as usize])
+            } else {
+                rooms.total_in(u64::MAX)
+            };
+            may_fit |= room >= u64::from(ask.members);
+        }
+        may_fit
+    }
+}
