@@ -87,8 +87,12 @@ pub struct Core {
     replanned_at: Timestamp,
     replan_turn: usize,
     reserved_at: Timestamp,
+    /// Lines whose first gang found no start to promise, and what was the case then.
+    unplanned: BTreeSet<(u32, u32)>,
+    unplanned_at: (u64, u64, u64, usize),
     must_replan: bool,
-    preempted_at: BTreeMap<u32, Timestamp>,
+    /// Gangs that victims were looked for: when, and at which turn.
+    preempted_at: BTreeMap<u32, (Timestamp, u64)>,
     /// Elastic gangs that run.
     elastic: BTreeSet<u32>,
     /// Gangs in line that do not go first, the oldest first.
@@ -132,6 +136,8 @@ impl Core {
             replanned_at: Timestamp(0),
             replan_turn: 0,
             reserved_at: Timestamp(0),
+            unplanned: BTreeSet::new(),
+            unplanned_at: (0, 0, 0, 0),
             must_replan: false,
             preempted_at: BTreeMap::new(),
             elastic: BTreeSet::new(),

@@ -232,6 +232,7 @@ impl Core {
         let Some(running) = self.gangs.get_mut(index).and_then(Gang::running_mut) else { return };
         let old = running.end;
         running.end = end;
+        self.turns += 1;
         self.ends.remove(&(old, index));
         self.ends.insert((end, index));
     }

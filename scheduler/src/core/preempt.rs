@@ -59,14 +59,17 @@ impl Core {
             if is_served || !self.may_displace(index) {
                 continue;
             }
-            let again_at = self.preempted_at.get(&index).map(|at| at.plus(Millis(AGAIN_MS)));
-            let again_at = again_at.filter(|at| *at > self.now);
+            // While nothing starts or ends, only those that get old enough to be stopped could help.
+            let again = |(at, turn): &(Timestamp, u64)| {
+                at.plus(if *turn == self.turns { rules.run_min.max(Millis(AGAIN_MS)) } else { Millis(AGAIN_MS) })
+            };
+            let again_at = self.preempted_at.get(&index).map(again).filter(|at| *at > self.now);
             if tries >= TRIES_MAX || again_at.is_some() {
                 self.timers.insert((again_at.unwrap_or(self.now.plus(Millis(AGAIN_MS))), Timer::Look));
                 return;
             }
             tries += 1;
-            self.preempted_at.insert(index, self.now);
+            self.preempted_at.insert(index, (self.now, self.turns));
             self.displace_for(index, rules, decisions);
         }
     }

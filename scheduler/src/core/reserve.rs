@@ -116,7 +116,11 @@ impl Core {
             };
             let is_free = running.gives_way.is_none() && running.shrinks_to.is_none();
             let is_ripe = running.since.plus(rules.run_min) <= self.now;
-            if running.is_overdue && gang.run.limit.is_none() && gang.preemptible && is_free && is_ripe {
+            // It has got on and keeps most of that, or two such gangs could stop each other for ever.
+            let (ran, unsaved) = (self.now.since(running.since), self.now.since(running.saved_at));
+            let is_saved = gang.checkpoint.is_some() && unsaved.0.saturating_mul(4) <= ran.0;
+            let may_stop = gang.run.limit.is_none() && gang.preemptible && is_free && is_ripe && is_saved;
+            if running.is_overdue && may_stop {
                 victims.push(self.victim(index, gang, running, rules, false));
             }
         }
@@ -165,22 +169,33 @@ impl Core {
         if (self.promises() as u32) >= rules.count_max {
             return;
         }
+        let stamp = (self.turns, self.fleet_version, self.quota_version, self.reservations.len());
+        if stamp != self.unplanned_at {
+            self.unplanned.clear();
+            self.unplanned_at = stamp;
+        }
         let again_at = self.reserved_at.plus(rules.replan_min);
         if self.reserved_at.0 > 0 && again_at > self.now {
-            if self.oldest(rules, &BTreeSet::new()).is_some() {
+            if self.oldest(rules).is_some() {
                 self.timers.insert((again_at, Timer::Look));
             }
             return;
         }
-        self.reserved_at = self.now;
-        let mut tried = BTreeSet::new();
-        while tried.len() < TRIES_MAX && (self.promises() as u32) < rules.count_max {
-            let Some(index) = self.oldest(rules, &tried) else { return };
-            tried.insert(index);
-            let Some(plan) = self.plan(index, None) else { continue };
-            if self.promises() > 0 && self.is_over_part(rules, &plan) {
-                continue;
+        for tries in 0.. {
+            if (self.promises() as u32) >= rules.count_max {
+                return;
             }
+            let Some((index, line)) = self.oldest(rules) else { return };
+            self.reserved_at = self.now;
+            if tries == TRIES_MAX {
+                self.timers.insert((self.now.plus(rules.replan_min), Timer::Look));
+                return;
+            }
+            let plan = self.plan(index, None).filter(|plan| self.promises() == 0 || !self.is_over_part(rules, plan));
+            let Some(plan) = plan else {
+                self.unplanned.insert(line);
+                continue;
+            };
             self.keep(index, plan, None, decisions);
             // With quota of its own it may not have to wait for what was promised to others for a later time.
             let Some(gang) = self.gangs.get(index) else { return };
@@ -210,25 +225,26 @@ impl Core {
     ///
     /// Of each line the first, not the oldest: what is kept for one that is far behind in the order is kept from all that go
     /// before it. Those that waited too long are first.
-    fn oldest(&self, rules: ReserveRules, tried: &BTreeSet<u32>) -> Option<u32> {
-        let mut oldest: Option<(std::cmp::Reverse<i32>, bool, Timestamp, JobId, u32)> = None;
-        for line in self.lines.by_place.values().filter(|line| line.fits_ever) {
-            // Nobody in it has waited long enough.
-            if line.by_age.first().is_none_or(|(submitted, ..)| submitted.plus(rules.wait_min) > self.now) {
+    fn oldest(&self, rules: ReserveRules) -> Option<(u32, (u32, u32))> {
+        let mut oldest: Option<(std::cmp::Reverse<i32>, bool, Timestamp, JobId, (u32, (u32, u32)))> = None;
+        for (place, line) in self.lines.by_place.iter().filter(|(_, line)| line.fits_ever) {
+            // Nobody in it has waited long enough, or there was no plan and nothing happened since.
+            let is_vain = self.unplanned.contains(place);
+            if is_vain || line.by_age.first().is_none_or(|(submitted, ..)| submitted.plus(rules.wait_min) > self.now) {
                 continue;
             }
             for key in line.by_key.iter().take(DEPTH) {
                 let Some(gang) = self.gangs.get(key.gang) else { continue };
                 let is_due = self.reservation_due(gang).is_some_and(|due| due <= self.now);
                 let has_one = || self.reservations.iter().any(|other| other.gang == key.gang);
-                if is_due && !tried.contains(&key.gang) && !has_one() {
-                    let claim = (key.priority, key.is_young, key.submitted, key.job, key.gang);
+                if is_due && !has_one() {
+                    let claim = (key.priority, key.is_young, key.submitted, key.job, (key.gang, *place));
                     oldest = oldest.into_iter().chain([claim]).min();
                     break;
                 }
             }
         }
-        oldest.map(|(.., index)| index)
+        oldest.map(|(.., found)| found)
     }
 
     fn is_over_part(&self, rules: ReserveRules, plan: &Plan) -> bool {
@@ -287,7 +303,20 @@ impl Core {
             plans.min_by_key(|plan| plan.start_by)
         };
         let plan = first(&gang.avoid).or_else(|| if gang.avoid.is_empty() { None } else { first(&[]) })?;
-        (plan.start_by > self.now).then_some(plan)
+        (plan.start_by > self.now && !self.is_wasteful(gang, &plan)).then_some(plan)
+    }
+
+    /// Would more lie idle for it than it will use? Where it could be helped by stops, it is not worth that much until it
+    /// has waited too long: with estimates that err, the idle time grows while the promise is broken again and again.
+    fn is_wasteful(&self, gang: &Gang, plan: &Plan) -> bool {
+        if gang.is_first || !gang.preemptible || !self.policy.stops_for_order() {
+            return false;
+        }
+        let known = plan.workers.iter().filter_map(|worker| self.fleet.get(*worker));
+        let idle: u64 = known.map(|worker| u64::from(worker.free.count_ones())).sum();
+        let idle = idle.saturating_mul(plan.start_by.since(self.now).0);
+        let service = gang.estimate(self.policy.default_estimate).0.saturating_mul(self.gangs.info(gang).width());
+        idle > service
     }
 
     fn plan_on(
