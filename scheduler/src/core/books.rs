@@ -115,7 +115,8 @@ impl Core {
         let is_meant = rules.is_for_small
             || gang.is_first
             || if self.policy.stops_for_order() { info.shape.members.min > 1 } else { info.is_large() };
-        is_meant.then(|| gang.submitted.plus(rules.wait_min))
+        let due = gang.submitted.plus(rules.wait_min);
+        is_meant.then(|| if gang.is_first { due } else { due.max(gang.no_promise_until) })
     }
 
     pub(super) fn key(&self, gang: &Gang, index: u32) -> Key {

@@ -110,6 +110,8 @@ pub(crate) struct Gang {
     /// Run before and saved, in time at full size and usual speed.
     pub done: Millis,
     pub avoid: Vec<crate::model::WorkerIndex>,
+    /// A promise to it was broken: the next one not before this time.
+    pub no_promise_until: Timestamp,
     /// The earliest start that it was promised.
     pub promised: Option<Timestamp>,
     /// How many had come into a line when it did.
@@ -184,6 +186,7 @@ impl Gang {
             served: 0,
             done: Millis(0),
             avoid,
+            no_promise_until: Timestamp(0),
             promised: None,
             entered: 0,
             phase: Phase::Delayed,

@@ -13,13 +13,19 @@ use crate::place::Ask;
 use crate::policy::{Passing, ReserveRules};
 use crate::quota::Shift;
 use std::collections::BTreeSet;
-use types::{JobId, Timestamp};
+use types::{JobId, Millis, Timestamp};
 
 /// Lines' oldest gangs that are tried for one free reservation.
 const TRIES_MAX: usize = 2;
 
 /// Gangs of a line that are looked at for one that may have a reservation.
 const DEPTH: usize = 64;
+
+/// What may lie idle for a promise: one part in so many of what the gang will use.
+const IDLE_DIVISOR: u64 = 2;
+
+/// After a promise that was broken a gang waits so many times its estimate for the next one.
+const PAUSE: u64 = 4;
 
 /// What a gang at its limit is given to stop.
 const STOPPING_MS: u64 = 30_000;
@@ -149,6 +155,9 @@ impl Core {
             let old = self.reservations[at].clone();
             let is_broken = old.is_broken || old.start_by <= self.now;
             if !is_broken && place != turn {
+                continue;
+            }
+            if old.start_by <= self.now && self.gives_up(holder) {
                 continue;
             }
             match self.plan(holder, Some(old.pool)) {
@@ -306,6 +315,24 @@ impl Core {
         (plan.start_by > self.now && !self.is_wasteful(gang, &plan)).then_some(plan)
     }
 
+    /// A promise could not be kept because of estimates that err. Where stops can help the gang, the next one comes after a
+    /// while only: what is kept for it meanwhile would lie idle.
+    fn gives_up(&mut self, holder: u32) -> bool {
+        let default = self.policy.default_estimate;
+        let Some(gang) = self.gangs.get(holder) else { return false };
+        if gang.is_first || !gang.preemptible || !self.policy.stops_for_order() {
+            return false;
+        }
+        let pause = Millis(gang.estimate(default).max(self.policy.age_floor).0.saturating_mul(PAUSE));
+        let until = self.now.plus(pause);
+        if let Some(gang) = self.gangs.get_mut(holder) {
+            gang.no_promise_until = until;
+        }
+        self.timers.insert((until, Timer::Look));
+        self.drop_reservation(holder);
+        true
+    }
+
     /// Would more lie idle for it than it will use? Where it could be helped by stops, it is not worth that much until it
     /// has waited too long: with estimates that err, the idle time grows while the promise is broken again and again.
     fn is_wasteful(&self, gang: &Gang, plan: &Plan) -> bool {
@@ -316,7 +343,7 @@ impl Core {
         let idle: u64 = known.map(|worker| u64::from(worker.free.count_ones())).sum();
         let idle = idle.saturating_mul(plan.start_by.since(self.now).0);
         let service = gang.estimate(self.policy.default_estimate).0.saturating_mul(self.gangs.info(gang).width());
-        idle > service
+        idle > service / IDLE_DIVISOR
     }
 
     fn plan_on(
