@@ -15,6 +15,7 @@ mod admit;
 mod apply;
 mod books;
 mod check;
+mod choose;
 mod elastic;
 mod gang;
 mod line;

@@ -286,6 +286,12 @@ impl Tree {
         queue.used(class as usize).saturating_add(amount) <= queue.quota(class as usize).guaranteed
     }
 
+    /// Does any queue use more of a class than its own part?
+    pub fn is_anything_borrowed(&self, class: u16) -> bool {
+        let class = class as usize;
+        self.queues.iter().skip(1).any(|queue| queue.used(class) > queue.quota(class).guaranteed)
+    }
+
     /// The queue's dominant share.
     pub fn share(&self, queue: u32, capacity: &[u64]) -> Share {
         let queue = &self.queues[queue as usize];

@@ -68,9 +68,9 @@ impl Core {
         Millis(u64::try_from(line).unwrap_or(u64::MAX)).max(self.policy.age_floor)
     }
 
-    /// Has it been there so long that it would go first if it waited, or does it go first?
-    pub(super) fn is_too_old(&self, gang: &Gang) -> bool {
-        self.policy.age_factor > 0 && gang.submitted.plus(self.wait_max(gang)) <= self.now
+    /// Was it submitted so long ago (or a part of that) that it would go first if it waited?
+    pub(super) fn is_too_old(&self, gang: &Gang, part: u64) -> bool {
+        self.policy.age_factor > 0 && gang.submitted.plus(Millis(self.wait_max(gang).0 / part)) <= self.now
     }
 
     /// Lets gangs go first that waited much longer than the line is long: aging that bounds the wait, and that under

@@ -143,6 +143,8 @@ pub(crate) struct Running {
     pub service: u64,
     /// Started because it had waited so long: it does not give way to shorter ones.
     pub was_first: bool,
+    /// Started by a promise: it does not give way to shorter ones either.
+    pub was_promised: bool,
     /// It ran longer than it said.
     pub is_overdue: bool,
     /// It was told to stop after the checkpoint that is due then.
@@ -209,7 +211,10 @@ impl Gang {
 
     /// What it will need at most at full size and usual speed: a promise, or else a guess, or else nothing.
     pub fn bound(&self) -> Option<Millis> {
-        self.run.limit.or(self.remaining).or_else(|| Some(rest_of(self.run.estimate?, self.done)))
+        // One that starts anew has to come to where it was first.
+        let again = self.checkpoint.filter(|_| self.served > 0).map_or(0, |checkpoint| checkpoint.restore.0);
+        let limit = self.run.limit.map(|limit| Millis(limit.0.saturating_add(again)));
+        limit.or(self.remaining).or_else(|| Some(rest_of(self.run.estimate?, self.done)))
     }
 
     /// What it will need about at full size and usual speed.

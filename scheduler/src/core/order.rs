@@ -3,9 +3,11 @@
 //!
 //! The one that gives way has several times the work left of the one it makes way for, ran for a while, and loses little of
 //! what it did. What is left of a gang only falls while it runs (but where it outran its estimate, by work that is done and
-//! kept), so that two gangs cannot take turns. Gangs that started for their age stay.
+//! kept), so that two gangs cannot take turns. Gangs that started for their age stay, and
+//! so do those that started by a promise, as long as the line is not much longer than they waited: what was kept for them would
+//! be lost.
 
-use crate::core::gang::{Gang, Running, worked};
+use crate::core::gang::{Gang, Key, Running, worked};
 use crate::core::preempt::Victim;
 use crate::core::{Core, Timer};
 use crate::fleet::{Need, OPEN_POOL};
@@ -17,12 +19,13 @@ use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use types::{Millis, Timestamp};
 
-/// A line's first gang that could not be helped is not looked at again for so long.
-const AGAIN: Millis = Millis(10_000);
+/// A line's first gang that could not be helped is not looked at again for so long; one of several workers, for which much
+/// more has to be looked at, for five times as long.
+const AGAIN: Millis = Millis(60_000);
 /// First gangs for which victims are looked for in one cycle.
 const TRIES_MAX: usize = 1;
 /// Running gangs of a queue that are looked at, those with most work left first.
-const DEPTH: usize = 256;
+const DEPTH: usize = 128;
 /// What is lost may be one part in so many of the work of the gang that comes in, or of that which makes way.
 const LOSS_DIVISORS: (u64, u64) = (2, 32);
 
@@ -48,10 +51,11 @@ impl Core {
             let is_same = known.is_some_and(|vain| {
                 vain.turn == self.turns && vain.again_at.is_none_or(|again_at| again_at > self.now)
             });
-            if is_served || is_same {
+            if is_served || is_same || !self.has_longer(&key) || self.starts_soon(&key) {
                 continue;
             }
-            let again_at = known.map(|vain| vain.looked_at.plus(AGAIN)).filter(|at| *at > self.now);
+            let again = Millis(AGAIN.0 * if self.is_wide_shape(place.1) { 5 } else { 1 });
+            let again_at = known.map(|vain| vain.looked_at.plus(again)).filter(|at| *at > self.now);
             if tries >= TRIES_MAX || again_at.is_some() {
                 self.timers.insert((again_at.unwrap_or(self.now.plus(AGAIN)), Timer::Look));
                 continue;
@@ -67,6 +71,26 @@ impl Core {
             let lines = &self.lines.by_place;
             self.vain.retain(|place, _| lines.contains_key(place));
         }
+    }
+
+    fn is_wide_shape(&self, shape: u32) -> bool {
+        self.gangs.shapes[shape as usize].shape.members.min > 1
+    }
+
+    /// Is it promised a start that is no further away than it will run? Then nobody is stopped for it.
+    fn starts_soon(&self, key: &Key) -> bool {
+        let Some(at) = self.promised(key.gang) else { return false };
+        let estimate = self.gangs.get(key.gang).map(|gang| gang.estimate(self.policy.default_estimate));
+        at > self.now && estimate.is_some_and(|estimate| at.since(self.now) <= estimate)
+    }
+
+    /// Does anybody in its queue have more work left?
+    fn has_longer(&self, key: &Key) -> bool {
+        let Some(gang) = self.gangs.get(key.gang) else { return false };
+        let own = gang.estimate(self.policy.default_estimate).0.saturating_mul(self.gangs.info(gang).width());
+        let range = (gang.queue, Reverse(u64::MAX), 0)..=(gang.queue, Reverse(0), u32::MAX);
+        let most = self.by_service.range(range).next();
+        most.is_some_and(|(_, Reverse(most), _)| !key.is_young || *most > own)
     }
 
     /// When nobody can be stopped now but somebody later: when.
@@ -100,7 +124,8 @@ impl Core {
                 let lost: u64 = victims.iter().fold(0, |sum, victim| sum.saturating_add(victim.lost_device_ms));
                 let left = victims.iter().filter_map(|victim| left.get(&victim.gang));
                 let left = left.fold(0_u64, |sum, left| sum.saturating_add(*left));
-                let is_longer = gang.is_first || u128::from(left) * 1_000 >= u128::from(own) * u128::from(rules.order_permille);
+                let is_longer =
+                    gang.is_first || u128::from(left) * 1_000 >= u128::from(own) * u128::from(rules.order_permille);
                 let is_cheap = lost <= (own / LOSS_DIVISORS.0).max(left / LOSS_DIVISORS.1);
                 is_longer && is_cheap && self.pays_after(index, gang, victims, quota)
             };
@@ -128,7 +153,8 @@ impl Core {
             else {
                 continue;
             };
-            let is_safe = running.was_first && self.is_too_old(other);
+            let is_safe =
+                running.was_first && self.is_too_old(other, 1) || running.was_promised && self.is_too_old(other, 4);
             let may_stop = other.priority <= gang.priority && !is_safe;
             let service = self.service_left(other, running);
             if !may_stop || service < least || !self.could_stop(other, running, need, rules) {
@@ -139,7 +165,10 @@ impl Core {
                 ripe_at = ripe_at.into_iter().chain([is_ripe_at]).min();
                 continue;
             }
-            victims.push((service, self.victim(*index, other, running, rules, false)));
+            let victim = self.victim(*index, other, running, rules, false);
+            if !self.is_wide(gang, &victim, other) {
+                victims.push((service, victim));
+            }
         }
         victims.sort_by_key(|(service, victim)| (Reverse(*service), victim.gang));
         (victims, ripe_at)

@@ -7,13 +7,11 @@
 
 use crate::core::gang::{Gang, Running};
 use crate::core::reserve::Kept;
-use crate::core::sweep::Freed;
 use crate::core::{Core, Timer};
 use crate::fleet::{Need, OPEN_POOL};
 use crate::model::{Decision, Placed, Stop};
-use crate::place::{self, Ask, Preference, Seats};
+use crate::place::{Ask, Preference, Seats};
 use crate::policy::PreemptRules;
-use crate::rooms::Measure;
 use std::collections::{BTreeMap, BTreeSet};
 use types::{Millis, Timestamp};
 
@@ -21,6 +19,9 @@ use types::{Millis, Timestamp};
 const AGAIN_MS: u64 = 10_000;
 /// Gangs that victims are looked for in one cycle.
 const TRIES_MAX: usize = 1;
+
+/// A victim that frees so many times what a gang needs is one of last resort.
+const WIDE: u64 = 8;
 
 /// A running gang that could give way, or become smaller.
 #[derive(Clone, Debug)]
@@ -80,6 +81,10 @@ impl Core {
         let info = self.gangs.info(gang);
         info.choices.iter().filter_map(|(speed, need)| Some((*speed, need.as_ref()?))).any(|(speed, need)| {
             let usage = info.usage(need);
+            // Nobody has more than his own part.
+            if gang.priority <= 0 && !self.tree.is_anything_borrowed(usage.class) {
+                return false;
+            }
             let amount = usage.per_member * u64::from(info.shape.members.min);
             let is_own = self.tree.is_own(gang.queue, usage.class, amount);
             (is_own || gang.priority > 0) && self.members_allowed(index, gang, (speed, need)).is_ok()
@@ -160,7 +165,8 @@ impl Core {
             if self.may_evict(gang, need, other, running, rules) {
                 let victim = self.victim(*index, other, running, rules, may_shrink);
                 let per_device = victim.lost_device_ms / (victim.frees.len() as u64).max(1);
-                victims.push(((victim.keeps.is_empty(), other.priority, per_device, other.job), victim));
+                let is_wide = self.is_wide(gang, &victim, other);
+                victims.push(((victim.keeps.is_empty(), other.priority, is_wide, per_device, other.job), victim));
             }
         }
         victims.sort_by_key(|(claim, _)| *claim);
@@ -168,6 +174,13 @@ impl Core {
         let affordable = |victim: &Victim| self.is_affordable(gang, victim, &mut over);
         let mut affordable = affordable;
         victims.into_iter().map(|(_, victim)| victim).filter(|victim| affordable(victim)).collect()
+    }
+
+    /// Would far more be free than the gang needs? Then others are better victims, if there are any.
+    pub(super) fn is_wide(&self, gang: &Gang, victim: &Victim, other: &Gang) -> bool {
+        let per_member = |gang: &Gang| u64::from(self.gangs.info(gang).shape.devices.max(1));
+        let needs = per_member(gang) * u64::from(self.gangs.info(gang).shape.members.min);
+        victim.frees.len() as u64 * per_member(other) > WIDE * needs
     }
 
     /// May this gang ever make that one give way?
@@ -245,47 +258,6 @@ impl Core {
             return (Stop::AfterCheckpoint { due }, Millis(overhead));
         }
         (Stop::Now, Millis(unsaved.0.saturating_add(overhead)))
-    }
-
-    /// The cheapest victims that are enough, and where the gang then goes.
-    pub(super) fn choose(
-        &self,
-        need: &Need,
-        ask: &Ask<'_>,
-        victims: Vec<Victim>,
-        rules: PreemptRules,
-    ) -> Option<(Vec<Victim>, Seats)> {
-        let base = self.index.borrow_mut().rooms(&self.fleet, need, Measure::Free).clone();
-        let (mut rooms, mut freed) = (base.clone(), Freed::none(self));
-        let mut chosen = Vec::new();
-        let mut seats = None;
-        for victim in victims.into_iter().take(rules.victims_max as usize * 4) {
-            let may_fit = self.suppose_freed(victim.gang, &victim.frees, &mut rooms, &mut freed, ask);
-            chosen.push(victim);
-            if may_fit {
-                rooms.settle(&self.fleet);
-                seats = place::find(&self.fleet, &rooms, ask);
-            }
-            if seats.is_some() {
-                break;
-            }
-        }
-        let mut seats = seats?;
-        // Spare those that are not needed, the dearest first.
-        let mut at = chosen.len();
-        while at > 0 {
-            at -= 1;
-            let (mut rooms, mut freed) = (base.clone(), Freed::none(self));
-            for (_, victim) in chosen.iter().enumerate().filter(|(other, _)| *other != at) {
-                self.suppose_freed(victim.gang, &victim.frees, &mut rooms, &mut freed, ask);
-            }
-            rooms.settle(&self.fleet);
-            if let Some(better) = place::find(&self.fleet, &rooms, ask) {
-                chosen.remove(at);
-                seats = better;
-            }
-        }
-        (!chosen.is_empty() && chosen.len() <= rules.victims_max as usize).then_some((chosen, seats))
     }
 
     /// Jobs that are stopping for a gang.

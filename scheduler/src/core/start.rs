@@ -193,7 +193,7 @@ impl Core {
         let span = stretched(span, speed, members.len() as u32, info.shape.members.max);
         let end = since.plus(span).max(Timestamp(self.now.0.saturating_add(1)));
         let service = gang.estimate(self.policy.default_estimate).0.saturating_mul(info.width());
-        let (leaf, was_first) = (gang.queue, gang.is_first);
+        let (leaf, was_first, was_promised) = (gang.queue, gang.is_first, gang.promised.is_some());
         self.tree.charge(leaf, usage.class, amount, true);
         self.turns += 1;
         self.by_service.insert((leaf, Reverse(service), index));
@@ -208,6 +208,7 @@ impl Core {
             resized_at: since,
             service,
             was_first,
+            was_promised,
             is_overdue: false,
             stops_at: None,
             gives_way: None,
