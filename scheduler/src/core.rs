@@ -14,6 +14,7 @@
 mod admit;
 mod apply;
 mod books;
+mod broken;
 mod check;
 mod choose;
 mod elastic;
@@ -78,10 +79,14 @@ pub struct Core {
     fresh: BTreeSet<(JobId, u32)>,
     /// Rises when workers join, leave, or change what they are.
     fleet_version: u64,
+    /// The versions that all lines were judged by.
+    judged: Option<(u64, u64)>,
     quota_version: u64,
     /// No quota was cut, and no gang adopted, since the start: ceilings hold without exception.
     has_kept_quotas: bool,
     has_changed: bool,
+    /// A reservation was given up since the last admission.
+    has_freed: bool,
     is_pending: bool,
     /// What a cycle knew that its budget cut.
     blocked: Option<admit::Blocked>,
@@ -129,9 +134,11 @@ impl Core {
             closing: BTreeMap::new(),
             fresh: BTreeSet::new(),
             fleet_version: 0,
+            judged: None,
             quota_version: 0,
             has_kept_quotas: true,
             has_changed: false,
+            has_freed: false,
             is_pending: false,
             blocked: None,
             replanned_at: Timestamp(0),
@@ -205,8 +212,13 @@ impl Scheduler for Core {
             self.keep_promises(&mut decisions);
             self.admit(&mut steps, &mut decisions);
             if !self.is_pending {
+                self.has_freed = false;
                 self.reserve(&mut decisions);
                 self.displace(&mut decisions);
+                // A promise that was given up for room made elsewhere: what it kept is for others now.
+                if self.has_freed {
+                    self.admit(&mut steps, &mut decisions);
+                }
                 self.grow(&mut decisions);
             }
         }

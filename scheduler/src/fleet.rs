@@ -29,6 +29,8 @@ pub(crate) struct Fleet {
     pub classes: Vec<String>,
     /// Healthy devices (class 0: CPU slots of all workers) of workers that are not lost.
     pub capacity: Vec<u64>,
+    /// Workers that are not lost.
+    pub counted: u64,
     /// Workers with all devices free, by chunk.
     pub whole: Vec<u32>,
     /// Workers that changed, oldest first; the first has number `log_base`.
@@ -125,6 +127,7 @@ impl Fleet {
     pub fn count_in(&mut self, index: u32) {
         let Some(worker) = self.workers.get(index as usize) else { return };
         if worker.counts() {
+            self.counted += 1;
             self.capacity[worker.class as usize] += u64::from(worker.spec.devices.count_ones());
             self.capacity[0] += u64::from(worker.spec.cpus);
         }
@@ -135,6 +138,7 @@ impl Fleet {
     pub fn count_out(&mut self, index: u32) {
         let Some(worker) = self.workers.get(index as usize) else { return };
         if worker.counts() {
+            self.counted -= 1;
             self.capacity[worker.class as usize] -= u64::from(worker.spec.devices.count_ones());
             self.capacity[0] -= u64::from(worker.spec.cpus);
         }

@@ -57,7 +57,10 @@ pub(crate) fn find(fleet: &Fleet, rooms: &Rooms, ask: &Ask<'_>) -> Option<Seats>
         let within = if required == CLUSTER { Some((CLUSTER, 0)) } else { supply.first(fleet, required, ask.members) };
         lowest(fleet, &supply, within?, ask.members, &mut seats);
     } else {
-        let tightest = (CHUNK + 1..=required).find_map(|level| {
+        // Within one place of the width of a cap there is room for no more than the cap.
+        let capped = ask.spread.filter(|spread| spread.level != Level::Worker && ask.members > spread.members_max);
+        let narrowest = capped.map_or(CHUNK + 1, |spread| level_of(spread.level) + 1);
+        let tightest = (narrowest..=required).find_map(|level| {
             if level == CLUSTER {
                 return Some((CLUSTER, 0));
             }

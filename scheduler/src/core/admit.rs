@@ -9,7 +9,7 @@ use crate::policy::Passing;
 use crate::quota::{ROOT, Share};
 use crate::rooms::Measure;
 use std::collections::{BTreeMap, BTreeSet};
-use types::Timestamp;
+use types::{JobId, Timestamp};
 
 /// Gangs of a line that are looked at for one that is short enough to fit before a reservation.
 const BACKFILL_DEPTH: usize = 256;
@@ -201,7 +201,12 @@ impl Core {
         };
         let mut keys = line.by_key.iter().take(BACKFILL_DEPTH);
         let is_open = |key: &Key| pools.is_none_or(|blocked| self.pools_of(*key) & !blocked != 0);
-        let is_short = |key: &Key| until.is_none() || ends_in_time(key);
+        let is_short = |key: &Key| {
+            let bound = || self.gangs.get(key.gang).and_then(|gang| gang.bound());
+            // The cheap question first: most are too long for any of the pools.
+            (pools.is_none() || bound().is_some_and(|bound| bound.0 <= window))
+                && (until.is_none() || ends_in_time(key))
+        };
         keys.find(|key| self.is_in_round(key, round) && is_short(key) && is_open(key)).copied()
     }
 
@@ -226,11 +231,22 @@ impl Core {
     pub(super) fn judge(&mut self, decisions: &mut Vec<Decision>) {
         let version = (self.fleet_version, self.quota_version);
         let fresh = std::mem::take(&mut self.fresh);
+        if self.judged != Some(version) || std::mem::take(&mut self.lines.is_new) {
+            self.judge_lines(version);
+        }
+        self.tell_hopeless(fresh, decisions);
+    }
+
+    fn judge_lines(&mut self, version: (u64, u64)) {
+        self.judged = Some(version);
         let stale = self.lines.by_place.iter().filter(|(_, line)| line.judged != Some(version));
         let stale: Vec<(u32, u32)> = stale.map(|(place, _)| *place).collect();
         for line in stale {
             self.judge_line(line);
         }
+    }
+
+    fn tell_hopeless(&self, fresh: BTreeSet<(JobId, u32)>, decisions: &mut Vec<Decision>) {
         for (job, index) in fresh {
             let Some(gang) = self.gangs.get(index) else { continue };
             let place = (gang.queue, gang.shape);

@@ -3,7 +3,7 @@
 use crate::core::gang::{Gang, Key, Phase};
 use crate::core::{Core, Timer};
 use crate::fleet::{CLOSED, OPEN_POOL, Pool};
-use crate::policy::{Order, Passing};
+use crate::policy::{Order, Passing, ReserveRules};
 use std::cmp::Reverse;
 use types::{Millis, Timestamp};
 
@@ -110,13 +110,15 @@ impl Core {
     /// When the gang may have a reservation.
     pub(super) fn reservation_due(&self, gang: &Gang) -> Option<Timestamp> {
         let Passing::Reserved(rules) = self.policy.passing else { return None };
-        // One that fits on a worker is helped by stops, where those are for order's sake, until it has waited too long.
-        let info = self.gangs.info(gang);
-        let is_meant = rules.is_for_small
-            || gang.is_first
-            || if self.policy.stops_for_order() { info.shape.members.min > 1 } else { info.is_large() };
+        let is_meant = gang.is_first || self.is_for_promises(gang.shape, rules);
         let due = gang.submitted.plus(rules.wait_min);
         is_meant.then(|| if gang.is_first { due } else { due.max(gang.no_promise_until) })
+    }
+
+    /// One that fits on a worker is helped by stops, where those are for order's sake, until it has waited too long.
+    pub(super) fn is_for_promises(&self, shape: u32, rules: ReserveRules) -> bool {
+        let info = &self.gangs.shapes[shape as usize];
+        rules.is_for_small || if self.policy.stops_for_order() { info.shape.members.min > 1 } else { info.is_large() }
     }
 
     pub(super) fn key(&self, gang: &Gang, index: u32) -> Key {

@@ -159,7 +159,8 @@ impl Core {
                 capacity[0] += u64::from(worker.spec.cpus);
             }
         }
-        if capacity != self.fleet.capacity {
+        let counted = self.fleet.workers.iter().filter(|worker| worker.counts()).count();
+        if capacity != self.fleet.capacity || counted as u64 != self.fleet.counted {
             return Err(Violation::Index { what: "capacity by class".to_owned() });
         }
         Ok(())

@@ -22,6 +22,8 @@ pub(crate) struct Line {
 pub(crate) struct Lines {
     pub by_place: BTreeMap<(u32, u32), Line>,
     pub waiting: u64,
+    /// A line was made since the last cycle.
+    pub is_new: bool,
     /// How often a gang came into a line.
     pub entered: u64,
 }
@@ -29,6 +31,7 @@ pub(crate) struct Lines {
 impl Lines {
     pub fn insert(&mut self, queue: u32, shape: u32, key: Key, bound: u64) {
         let line = self.by_place.entry((queue, shape)).or_default();
+        self.is_new |= line.by_key.is_empty();
         line.by_key.insert(key);
         line.by_bound.insert((bound, key.gang));
         line.by_age.insert((key.submitted, key.job, key.gang));

@@ -43,17 +43,11 @@ impl Core {
     pub(super) fn displace_by_order(&mut self, rules: PreemptRules, decisions: &mut Vec<Decision>) {
         let lines = self.lines.by_place.iter().filter(|(_, line)| line.fits_ever);
         let mut heads: Vec<_> = lines.filter_map(|(place, line)| Some((*line.by_key.first()?, *place))).collect();
+        heads.retain(|(key, place)| self.is_worth_a_look(key, *place));
         heads.sort_unstable();
         let mut tries = 0;
         for (key, place) in heads {
-            let is_served = self.reservations.iter().any(|held| held.gang == key.gang && held.victims.is_some());
-            let known = self.vain.get(&place).copied().filter(|vain| vain.gang == key.gang);
-            let is_same = known.is_some_and(|vain| {
-                vain.turn == self.turns && vain.again_at.is_none_or(|again_at| again_at > self.now)
-            });
-            if is_served || is_same || !self.has_longer(&key) || self.starts_soon(&key) {
-                continue;
-            }
+            let known = self.vain.get(&place).filter(|vain| vain.gang == key.gang);
             let again = Millis(AGAIN.0 * if self.is_wide_shape(place.1) { 5 } else { 1 });
             let again_at = known.map(|vain| vain.looked_at.plus(again)).filter(|at| *at > self.now);
             if tries >= TRIES_MAX || again_at.is_some() {
@@ -71,6 +65,15 @@ impl Core {
             let lines = &self.lines.by_place;
             self.vain.retain(|place, _| lines.contains_key(place));
         }
+    }
+
+    /// Something happened since nobody could be stopped for it, and somebody has more work left.
+    fn is_worth_a_look(&self, key: &Key, place: (u32, u32)) -> bool {
+        let known = self.vain.get(&place).filter(|vain| vain.gang == key.gang);
+        let is_same = known
+            .is_some_and(|vain| vain.turn == self.turns && vain.again_at.is_none_or(|again_at| again_at > self.now));
+        let is_served = || self.reservations.iter().any(|held| held.gang == key.gang && held.victims.is_some());
+        !is_same && self.has_longer(key) && !is_served() && !self.starts_soon(key)
     }
 
     fn is_wide_shape(&self, shape: u32) -> bool {

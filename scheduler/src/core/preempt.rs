@@ -49,17 +49,14 @@ impl Core {
     /// For gangs that are entitled to what others borrow, or matter more.
     fn displace_by_right(&mut self, rules: PreemptRules, decisions: &mut Vec<Decision>) {
         let lines = self.lines.by_place.values().filter(|line| line.fits_ever);
-        let mut heads: Vec<_> = lines.filter_map(|line| line.by_key.first().copied()).collect();
-        heads.sort_unstable();
+        let heads = lines.filter_map(|line| line.by_key.first().copied());
+        let is_served = |index: u32| self.reservations.iter().any(|held| held.gang == index && held.victims.is_some());
+        let mut heads: Vec<_> = heads.filter(|key| self.may_displace(key.gang) && !is_served(key.gang)).collect();
         // Those that were not looked at for longest go first, so that all get their turn.
-        heads.sort_by_key(|key| self.preempted_at.get(&key.gang).copied());
+        heads.sort_unstable_by_key(|key| (self.preempted_at.get(&key.gang).copied(), *key));
         let mut tries = 0;
         for key in heads {
             let index = key.gang;
-            let is_served = self.reservations.iter().any(|held| held.gang == index && held.victims.is_some());
-            if is_served || !self.may_displace(index) {
-                continue;
-            }
             // While nothing starts or ends, only those that get old enough to be stopped could help.
             let again = |(at, turn): &(Timestamp, u64)| {
                 at.plus(if *turn == self.turns { rules.run_min.max(Millis(AGAIN_MS)) } else { Millis(AGAIN_MS) })
@@ -79,6 +76,13 @@ impl Core {
     fn may_displace(&self, index: u32) -> bool {
         let Some(gang) = self.gangs.get(index) else { return false };
         let info = self.gangs.info(gang);
+        let may_own = |need: &Need| {
+            let usage = info.usage(need);
+            self.tree.is_own(gang.queue, usage.class, usage.per_member * u64::from(info.shape.members.min))
+        };
+        if gang.priority <= 0 && !info.choices.iter().flat_map(|(_, need)| need).any(may_own) {
+            return false;
+        }
         info.choices.iter().filter_map(|(speed, need)| Some((*speed, need.as_ref()?))).any(|(speed, need)| {
             let usage = info.usage(need);
             // Nobody has more than his own part.

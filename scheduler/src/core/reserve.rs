@@ -13,19 +13,13 @@ use crate::place::Ask;
 use crate::policy::{Passing, ReserveRules};
 use crate::quota::Shift;
 use std::collections::BTreeSet;
-use types::{JobId, Millis, Timestamp};
+use types::{JobId, Timestamp};
 
 /// Lines' oldest gangs that are tried for one free reservation.
 const TRIES_MAX: usize = 2;
 
 /// Gangs of a line that are looked at for one that may have a reservation.
 const DEPTH: usize = 64;
-
-/// What may lie idle for a promise: one part in so many of what the gang will use.
-const IDLE_DIVISOR: u64 = 2;
-
-/// After a promise that was broken a gang waits so many times its estimate for the next one.
-const PAUSE: u64 = 4;
 
 /// What a gang at its limit is given to stop.
 const STOPPING_MS: u64 = 30_000;
@@ -58,9 +52,9 @@ fn is_moved(plan: &Plan, old: &Reservation) -> bool {
 }
 
 /// A start in the future.
-struct Plan {
-    start_by: Timestamp,
-    workers: Vec<u32>,
+pub(super) struct Plan {
+    pub start_by: Timestamp,
+    pub workers: Vec<u32>,
     kept: (u16, u64),
     ends_by: Option<Timestamp>,
 }
@@ -105,39 +99,6 @@ impl Core {
             self.replan(decisions);
             self.replanned_at = now;
             self.must_replan = false;
-        }
-    }
-
-    /// A promise is due, and gangs that ran longer than they said are in the way: they make way, if they may be stopped.
-    fn clear_overdue(&mut self, at: usize, decisions: &mut Vec<Decision>) {
-        let (Some(rules), Some(held)) = (self.policy.preempt, self.reservations.get(at)) else { return };
-        let (holder, workers) = (held.gang, held.workers.clone());
-        let Some(to) = self.gangs.get(holder).filter(|_| held.victims.is_none()).map(|gang| gang.job) else { return };
-        let known = workers.iter().filter_map(|worker| self.fleet.get(*worker));
-        let here: BTreeSet<u32> = known.flat_map(|worker| worker.residents.iter().map(|r| r.gang)).collect();
-        let mut victims = Vec::new();
-        for index in here {
-            let Some((gang, running)) = self.gangs.get(index).and_then(|gang| Some((gang, gang.running()?))) else {
-                continue;
-            };
-            let is_free = running.gives_way.is_none() && running.shrinks_to.is_none();
-            let is_ripe = running.since.plus(rules.run_min) <= self.now;
-            // It has got on and keeps most of that, or two such gangs could stop each other for ever.
-            let (ran, unsaved) = (self.now.since(running.since), self.now.since(running.saved_at));
-            let is_saved = gang.checkpoint.is_some() && unsaved.0.saturating_mul(4) <= ran.0;
-            let may_stop = gang.run.limit.is_none() && gang.preemptible && is_free && is_ripe && is_saved;
-            if running.is_overdue && may_stop {
-                victims.push(self.victim(index, gang, running, rules, false));
-            }
-        }
-        if victims.is_empty() {
-            return;
-        }
-        if let Some(held) = self.reservations.get_mut(at) {
-            held.victims = Some(victims.iter().map(|victim| victim.gang).collect());
-        }
-        for victim in victims {
-            self.order_out(holder, to, victim, decisions);
         }
     }
 
@@ -197,7 +158,9 @@ impl Core {
             let Some((index, line)) = self.oldest(rules) else { return };
             self.reserved_at = self.now;
             if tries == TRIES_MAX {
-                self.timers.insert((self.now.plus(rules.replan_min), Timer::Look));
+                if rules.replan_min.0 > 0 {
+                    self.timers.insert((self.now.plus(rules.replan_min), Timer::Look));
+                }
                 return;
             }
             let plan = self.plan(index, None).filter(|plan| self.promises() == 0 || !self.is_over_part(rules, plan));
@@ -238,7 +201,7 @@ impl Core {
         let mut oldest: Option<(std::cmp::Reverse<i32>, bool, Timestamp, JobId, (u32, (u32, u32)))> = None;
         for (place, line) in self.lines.by_place.iter().filter(|(_, line)| line.fits_ever) {
             // Nobody in it has waited long enough, or there was no plan and nothing happened since.
-            let is_vain = self.unplanned.contains(place);
+            let is_vain = self.unplanned.contains(place) || !self.may_be_promised(place.1, line, rules);
             if is_vain || line.by_age.first().is_none_or(|(submitted, ..)| submitted.plus(rules.wait_min) > self.now) {
                 continue;
             }
@@ -256,10 +219,15 @@ impl Core {
         oldest.map(|(.., found)| found)
     }
 
+    /// Those that go first may have promises; others by their shape.
+    fn may_be_promised(&self, shape: u32, line: &super::line::Line, rules: ReserveRules) -> bool {
+        let has_first = line.by_key.first().is_some_and(|key| !key.is_young);
+        has_first || self.is_for_promises(shape, rules)
+    }
+
     fn is_over_part(&self, rules: ReserveRules, plan: &Plan) -> bool {
         let kept: usize = self.reservations.iter().map(|reservation| reservation.workers.len()).sum();
-        let all = self.fleet.workers.iter().filter(|worker| worker.counts()).count();
-        (kept + plan.workers.len()) as u64 * 1_000 > all as u64 * u64::from(rules.part_permille_max)
+        (kept + plan.workers.len()) as u64 * 1_000 > self.fleet.counted * u64::from(rules.part_permille_max)
     }
 
     fn keep(&mut self, index: u32, plan: Plan, at: Option<usize>, decisions: &mut Vec<Decision>) {
@@ -297,6 +265,7 @@ impl Core {
     pub(super) fn drop_reservation(&mut self, gang: u32) {
         let Some(at) = self.reservations.iter().position(|reservation| reservation.gang == gang) else { return };
         let old = self.reservations.remove(at);
+        self.has_freed = true;
         self.fleet.pools[old.pool as usize] = None;
         old.workers.iter().for_each(|worker| self.refresh_worker(*worker));
     }
@@ -313,37 +282,6 @@ impl Core {
         };
         let plan = first(&gang.avoid).or_else(|| if gang.avoid.is_empty() { None } else { first(&[]) })?;
         (plan.start_by > self.now && !self.is_wasteful(gang, &plan)).then_some(plan)
-    }
-
-    /// A promise could not be kept because of estimates that err. Where stops can help the gang, the next one comes after a
-    /// while only: what is kept for it meanwhile would lie idle.
-    fn gives_up(&mut self, holder: u32) -> bool {
-        let default = self.policy.default_estimate;
-        let Some(gang) = self.gangs.get(holder) else { return false };
-        if gang.is_first || !gang.preemptible || !self.policy.stops_for_order() {
-            return false;
-        }
-        let pause = Millis(gang.estimate(default).max(self.policy.age_floor).0.saturating_mul(PAUSE));
-        let until = self.now.plus(pause);
-        if let Some(gang) = self.gangs.get_mut(holder) {
-            gang.no_promise_until = until;
-        }
-        self.timers.insert((until, Timer::Look));
-        self.drop_reservation(holder);
-        true
-    }
-
-    /// Would more lie idle for it than it will use? Where it could be helped by stops, it is not worth that much until it
-    /// has waited too long: with estimates that err, the idle time grows while the promise is broken again and again.
-    fn is_wasteful(&self, gang: &Gang, plan: &Plan) -> bool {
-        if gang.is_first || !gang.preemptible || !self.policy.stops_for_order() {
-            return false;
-        }
-        let known = plan.workers.iter().filter_map(|worker| self.fleet.get(*worker));
-        let idle: u64 = known.map(|worker| u64::from(worker.free.count_ones())).sum();
-        let idle = idle.saturating_mul(plan.start_by.since(self.now).0);
-        let service = gang.estimate(self.policy.default_estimate).0.saturating_mul(self.gangs.info(gang).width());
-        idle > service / IDLE_DIVISOR
     }
 
     fn plan_on(

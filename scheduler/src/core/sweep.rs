@@ -123,7 +123,8 @@ impl Core {
         let choice = gang.running().map_or(0, |running| running.choice);
         let Some((_, held)) = self.gangs.info(gang).choice(choice) else { return false };
         let level = ask.required.map_or(CLUSTER, level_of);
-        let is_plain = level > CHUNK && level < LEVELS && ask.pools == 1 << OPEN_POOL;
+        let is_open = ask.pools == 1 << OPEN_POOL && self.closing.is_empty();
+        let is_plain = is_open && level > CHUNK && level < LEVELS;
         let mut may_fit = false;
         for placed in members {
             let Some(worker) = self.fleet.get(placed.worker.0) else { continue };
@@ -141,8 +142,10 @@ impl Core {
             if !rooms.suppose(worker, placed.worker.0, room) {
                 continue;
             }
-            let room = if is_plain && self.closing.is_empty() {
+            let room = if is_plain {
                 u64::from(rooms.slots[level][worker.path[level] as usize])
+            } else if is_open {
+                u64::from(rooms.total)
             } else {
                 rooms.total_in(u64::MAX)
             };

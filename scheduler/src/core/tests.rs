@@ -1,8 +1,10 @@
 //! Tests of the core: random histories against books kept apart from it, and one named test for each rule.
 
+mod exhaustive;
 mod history;
 mod invariants;
 mod kept;
+mod order;
 mod promises;
 mod rules;
 mod world;

@@ -36,6 +36,8 @@ pub struct Promise {
     pub start_by: u64,
     /// A worker was lost or a job ran past its estimate, and a later start was promised since.
     pub is_broken: bool,
+    /// The first start after it.
+    pub start: Option<u64>,
 }
 
 /// Use and queue over time, in at most 2,048 even steps.
@@ -161,6 +163,9 @@ impl Measures {
         self.sums.starts += 1;
         if let Some(state) = self.jobs.get_mut(job) {
             state.start.get_or_insert(now);
+            if let Some(promise) = &mut state.promise {
+                promise.start.get_or_insert(now);
+            }
             state.waited += now - state.waits_since;
         }
     }
@@ -199,8 +204,9 @@ impl Measures {
     /// The first promise to each job counts; a later one, made because the first could not be kept, marks it.
     pub(crate) fn promised(&mut self, now: u64, job: usize, start_by: u64, is_broken: bool) {
         if let Some(state) = self.jobs.get_mut(job) {
-            let promise = state.promise.get_or_insert(Promise { made: now, start_by, is_broken: false });
-            promise.is_broken |= is_broken;
+            let promise = state.promise.get_or_insert(Promise { made: now, start_by, is_broken: false, start: None });
+            // What is promised for a later attempt is another matter.
+            promise.is_broken |= is_broken && promise.start.is_none();
         }
     }
 

@@ -195,7 +195,7 @@ impl Outcome {
     }
 
     fn promises(&self, report: &mut Report) {
-        let kept = self.jobs.iter().filter_map(|job| Some((job.promise?, job.start?)));
+        let kept = self.jobs.iter().filter_map(|job| Some((job.promise?, job.promise?.start?)));
         let mut errors = Vec::new();
         for (promise, start) in kept {
             report.promised += 1;
