@@ -1,7 +1,7 @@
 //! Admission: queues in turn by exact shares, in each queue the first gang that is not blocked, until nothing more fits.
 
 use crate::core::Core;
-use crate::core::gang::{Key, ShapeInfo, stretched};
+use crate::core::gang::{Gang, Key, ShapeInfo, stretched};
 use crate::core::start::Tried;
 use crate::model::Decision;
 use crate::place;
@@ -196,13 +196,13 @@ impl Core {
         }
         let most = info.shape.members.max;
         let ends_in_time = |key: &Key| {
-            let bound = self.gangs.get(key.gang).and_then(|gang| gang.bound());
+            let bound = self.gangs.get(key.gang).and_then(Gang::bound);
             bound.is_some_and(|bound| self.now.plus(stretched(bound, fastest, most, most)) <= latest)
         };
         let mut keys = line.by_key.iter().take(BACKFILL_DEPTH);
         let is_open = |key: &Key| pools.is_none_or(|blocked| self.pools_of(*key) & !blocked != 0);
         let is_short = |key: &Key| {
-            let bound = || self.gangs.get(key.gang).and_then(|gang| gang.bound());
+            let bound = || self.gangs.get(key.gang).and_then(Gang::bound);
             // The cheap question first: most are too long for any of the pools.
             (pools.is_none() || bound().is_some_and(|bound| bound.0 <= window))
                 && (until.is_none() || ends_in_time(key))

@@ -54,8 +54,7 @@ impl Core {
         let mut heads: Vec<_> = heads.filter(|key| self.may_displace(key.gang) && !is_served(key.gang)).collect();
         // Those that were not looked at for longest go first, so that all get their turn.
         heads.sort_unstable_by_key(|key| (self.preempted_at.get(&key.gang).copied(), *key));
-        let mut tries = 0;
-        for key in heads {
+        for (tries, key) in heads.into_iter().enumerate() {
             let index = key.gang;
             // While nothing starts or ends, only those that get old enough to be stopped could help.
             let again = |(at, turn): &(Timestamp, u64)| {
@@ -66,7 +65,6 @@ impl Core {
                 self.timers.insert((again_at.unwrap_or(self.now.plus(Millis(AGAIN_MS))), Timer::Look));
                 return;
             }
-            tries += 1;
             self.preempted_at.insert(index, (self.now, self.turns));
             self.displace_for(index, rules, decisions);
         }

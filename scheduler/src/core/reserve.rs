@@ -21,6 +21,9 @@ const TRIES_MAX: usize = 2;
 /// Gangs of a line that are looked at for one that may have a reservation.
 const DEPTH: usize = 64;
 
+/// Priority, whether it does not go first, age; the gang and its line.
+type Candidate = (std::cmp::Reverse<i32>, bool, Timestamp, JobId, (u32, (u32, u32)));
+
 /// What a gang at its limit is given to stop.
 const STOPPING_MS: u64 = 30_000;
 
@@ -198,7 +201,7 @@ impl Core {
     /// Of each line the first, not the oldest: what is kept for one that is far behind in the order is kept from all that go
     /// before it. Those that waited too long are first.
     fn oldest(&self, rules: ReserveRules) -> Option<(u32, (u32, u32))> {
-        let mut oldest: Option<(std::cmp::Reverse<i32>, bool, Timestamp, JobId, (u32, (u32, u32)))> = None;
+        let mut oldest: Option<Candidate> = None;
         for (place, line) in self.lines.by_place.iter().filter(|(_, line)| line.fits_ever) {
             // Nobody in it has waited long enough, or there was no plan and nothing happened since.
             let is_vain = self.unplanned.contains(place) || !self.may_be_promised(place.1, line, rules);

@@ -146,8 +146,8 @@ fn take_away(world: &mut World, job: JobId, obstacle: &Obstacle) -> bool {
 
 fn is_same(left: &Obstacle, right: &Obstacle) -> bool {
     match (left, right) {
-        (Obstacle::HeldFor { job: left, .. }, Obstacle::HeldFor { job: right, .. }) => left == right,
-        (Obstacle::Behind { job: left }, Obstacle::Behind { job: right }) => left == right,
+        (Obstacle::HeldFor { job: left, .. }, Obstacle::HeldFor { job: right, .. })
+        | (Obstacle::Behind { job: left }, Obstacle::Behind { job: right }) => left == right,
         (Obstacle::VictimsLeaving { jobs: left }, Obstacle::VictimsLeaving { jobs: right }) => left == right,
         _ => std::mem::discriminant(left) == std::mem::discriminant(right),
     }

@@ -9,7 +9,7 @@ use types::{JobId, Millis, Timestamp};
 fn saved(job: u64, members: u32, devices: u32, minutes: u64) -> GangRequest {
     let checkpoint = Some(Checkpoint { interval: Millis(10 * MINUTE), save: Millis(1_000), restore: Millis(10_000) });
     let run = RunTime { limit: None, ..limited(job, members, devices, minutes).run };
-    GangRequest { checkpoint, run, ..limited(job, members, devices, minutes) }
+    GangRequest { run, checkpoint, ..limited(job, members, devices, minutes) }
 }
 
 #[test]
