@@ -6,6 +6,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         "proto/muster/v1/jobs.proto",
         "proto/muster/v1/cluster.proto",
         "proto/muster/v1/lineage.proto",
+        "proto/muster/v1/queues.proto",
         "proto/muster/v1/blobs.proto",
         "proto/muster/v1/telemetry.proto",
         "proto/muster/internal/v1/session.proto",

@@ -82,6 +82,9 @@ pub enum Command {
     /// List, show, cordon, uncordon and drain workers
     #[command(subcommand)]
     Workers(commands::workers::WorkersCommand),
+    /// The queues that jobs wait in: weights, quotas, what they use
+    #[command(subcommand)]
+    Queues(commands::queues::QueuesCommand),
     /// The coordinators: status, members, leadership
     #[command(subcommand)]
     Cluster(commands::cluster::ClusterCommand),

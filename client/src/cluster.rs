@@ -98,6 +98,17 @@ impl Client {
             .await
     }
 
+    /// Plans a time in which this worker will be away; an end that is not after the beginning takes back the window that
+    /// begins then.
+    pub async fn plan_window(&self, worker: &str, window: v1::MaintenanceWindow) -> Result<v1::Worker, Error> {
+        self.call(|channel, span| {
+            let wire = v1::PlanWindowRequest { worker: worker.to_owned(), window: Some(window) };
+            let request = timed(wire, span);
+            async move { ClusterClient::new(channel).plan_window(request).await }
+        })
+        .await
+    }
+
     async fn worker_call<F, Fut>(&self, worker: &str, send: F) -> Result<v1::Worker, Error>
     where
         F: Fn(Channel, Request<v1::WorkerRequest>) -> Fut,

@@ -14,9 +14,19 @@ impl Client {
         self.submit_as(new_request_id()?, spec).await
     }
 
+    /// The same for a job that no known worker could host: it waits for one that can.
+    pub async fn submit_for_later(&self, spec: &JobSpec) -> Result<JobId, Error> {
+        self.send_job(new_request_id()?, spec, true).await
+    }
+
     /// Submits under the caller's own request id: calling again with it answers with the same job.
     pub async fn submit_as(&self, request_id: RequestId, spec: &JobSpec) -> Result<JobId, Error> {
-        let wire = v1::SubmitRequest { request_id: request_id.0.to_vec().into(), spec: Some(wire_job_spec(spec)) };
+        self.send_job(request_id, spec, false).await
+    }
+
+    async fn send_job(&self, request_id: RequestId, spec: &JobSpec, wait_for_workers: bool) -> Result<JobId, Error> {
+        let (request_id, spec) = (request_id.0.to_vec().into(), Some(wire_job_spec(spec)));
+        let wire = v1::SubmitRequest { request_id, spec, wait_for_workers };
         let answer = self
             .call(|channel, span| {
                 let request = timed(wire.clone(), span);
@@ -74,10 +84,19 @@ impl Client {
         .await
     }
 
+    /// Moves a job that has not ended in its queue's order.
+    pub async fn set_priority(&self, job: JobId, priority: i32) -> Result<v1::JobSummary, Error> {
+        self.call(|channel, span| {
+            let request = timed(v1::SetPriorityRequest { job_id: job.0, priority }, span);
+            async move { JobsClient::new(channel).set_priority(request).await }
+        })
+        .await
+    }
+
     /// Why the job waits, or why it ended.
     pub async fn explain(&self, job: JobId) -> Result<v1::Explanation, Error> {
         self.call(|channel, span| {
-            let request = timed(v1::ExplainRequest { job_id: job.0 }, span);
+            let request = timed(v1::ExplainRequest { job_id: job.0, local: false }, span);
             async move { JobsClient::new(channel).explain(request).await }
         })
         .await

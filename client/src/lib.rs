@@ -17,6 +17,7 @@ mod jobs;
 mod logs;
 mod metrics;
 mod pool;
+mod queues;
 mod upload;
 mod watch;
 

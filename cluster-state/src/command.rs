@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use types::{
     AttemptSecret, Availability, CheckpointRef, ClusterId, EndCause, Endpoint, JobId, JobPhase, JobSpec, LogIndex,
-    MemberEnd, MemberKey, Placement, RequestId, Token, WorkerId, WorkerRegistration,
+    MemberEnd, MemberKey, Placement, Queue, RequestId, Token, Window, WorkerId, WorkerRegistration,
 };
 
 /// One change. Effects of none happen here: leaders' loops look at the tables and act.
@@ -89,6 +89,41 @@ pub enum Command {
         /// Where it is.
         checkpoint: CheckpointRef,
     },
+    /// Makes or changes a queue.
+    SetQueue {
+        /// Which, whole.
+        queue: Queue,
+        /// Whether it must be new.
+        how: SetQueue,
+    },
+    /// Deletes a queue that is not in use.
+    DeleteQueue {
+        /// Full name.
+        name: String,
+    },
+    /// Moves a job that has not ended in its queue's order.
+    SetPriority {
+        /// Which job.
+        job: JobId,
+        /// The new priority.
+        priority: i32,
+    },
+    /// Plans a maintenance window of a worker, or takes one back.
+    PlanWindow {
+        /// Which worker.
+        worker: WorkerId,
+        /// When it will be away; an end that is not after the beginning takes back the window that begins then.
+        window: Window,
+    },
+}
+
+/// What a queue that is set must be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum SetQueue {
+    /// New; the very same queue again changes nothing.
+    Create,
+    /// Known.
+    Update,
 }
 
 /// One gang of a plan.
@@ -153,6 +188,28 @@ pub enum Refusal {
     /// The tables have changed since the plan was made.
     #[error("the plan does not fit the present state: {0}")]
     PlanOutOfDate(String),
+    /// No such queue, or one that jobs cannot wait in.
+    #[error("there is no queue {name:?}; jobs can wait in {}", .known.join(", "))]
+    UnknownQueue {
+        /// As given.
+        name: String,
+        /// Some that are there.
+        known: Vec<String>,
+    },
+    /// A queue of this name is there, and is another.
+    #[error("queue {0:?} exists already; `update` changes it")]
+    QueueExists(String),
+    /// Jobs or queues are below it.
+    #[error("queue {name:?} {why}")]
+    QueueInUse {
+        /// Which.
+        name: String,
+        /// What keeps it.
+        why: String,
+    },
+    /// It has ended.
+    #[error("job {0} has ended")]
+    JobEnded(JobId),
     /// A broken invariant in the command itself.
     #[error("the command makes no sense: {0}")]
     Invalid(String),

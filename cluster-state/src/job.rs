@@ -18,6 +18,8 @@ pub struct Job {
     pub spec: Arc<JobSpec>,
     /// Where it stands.
     pub phase: JobPhase,
+    /// Higher goes first in its queue; as submitted, or as set since.
+    pub priority: i32,
     /// When it was accepted.
     pub submitted: Timestamp,
     /// When it reached a final phase.
@@ -84,6 +86,9 @@ pub struct Attempt {
     pub ended: Option<Timestamp>,
     /// By node rank: how the member ended, once it has.
     pub ends: Vec<Option<MemberEnd>>,
+    /// Work that was lost when it ended early: from its last checkpoint (or else its start) to its end, times its devices (or
+    /// else CPU slots), in milliseconds.
+    pub lost_device_ms: u64,
 }
 
 impl Attempt {

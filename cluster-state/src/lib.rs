@@ -25,7 +25,7 @@ mod worker;
 #[cfg(test)]
 mod tests;
 
-pub use command::{Command, Outcome, PlannedGang, Refusal};
+pub use command::{Command, Outcome, PlannedGang, Refusal, SetQueue};
 pub use job::{Attempt, Job, JobOutput, SavedCheckpoint};
 pub use state::State;
 pub use transitions::{cause_of, first_failed};

@@ -1,18 +1,22 @@
 //! The tables, their indexes and their queries; changed by `apply` only.
 
-use crate::{Command, Job, Outcome, Worker, commands};
+use crate::{Command, Job, Outcome, Refusal, Worker, commands};
+use imbl::ordmap::DiffItem;
 use imbl::{OrdMap, OrdSet};
 use serde::{Deserialize, Serialize};
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use types::{ClusterId, JobId, JobPhase, LogIndex, RequestId, Timestamp, WorkerId};
+use types::{ClusterId, DEFAULT_QUEUE, JobId, JobPhase, LogIndex, Queue, RequestId, Timestamp, WorkerId};
 
 /// Request ids remembered: past this the oldest are forgotten, so that a retry a million jobs later is a new job.
 pub(crate) const REQUESTS_MAX: usize = 1_000_000;
 
+/// Queues that a refusal names.
+const QUEUES_NAMED_MAX: usize = 20;
+
 /// The whole replicated state. Cloning is O(1).
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct State {
     pub(crate) cluster: Option<ClusterId>,
     pub(crate) applied: LogIndex,
@@ -28,10 +32,32 @@ pub struct State {
     pub(crate) phases: BTreeMap<JobPhase, u64>,
     pub(crate) jobs_ever: u64,
     pub(crate) requests_forgotten_to: JobId,
+    /// By full name; `default` is always there.
+    pub(crate) queues: OrdMap<String, Arc<Queue>>,
+}
+
+impl Default for State {
+    fn default() -> Self {
+        let default = Queue::named(DEFAULT_QUEUE);
+        Self {
+            cluster: None,
+            applied: LogIndex::default(),
+            jobs: OrdMap::new(),
+            workers: OrdMap::new(),
+            requests: OrdMap::new(),
+            waiting: OrdSet::new(),
+            live: OrdSet::new(),
+            changes: OrdSet::new(),
+            phases: BTreeMap::new(),
+            jobs_ever: 0,
+            requests_forgotten_to: JobId(0),
+            queues: OrdMap::unit(default.name.clone(), Arc::new(default)),
+        }
+    }
 }
 
 impl State {
-    /// Empty tables, before any entry.
+    /// Before any entry: no more than the queue `default`.
     pub fn new() -> Self {
         Self::default()
     }
@@ -103,22 +129,63 @@ impl State {
         self.workers.iter()
     }
 
+    /// Workers that are not as they were in `before`, by name.
+    pub fn workers_changed_since<'a>(
+        &'a self,
+        before: &'a State,
+    ) -> impl Iterator<Item = (&'a WorkerId, &'a Arc<Worker>)> {
+        // What the two have in common is skipped whole.
+        before.workers.diff(&self.workers).filter_map(|change| match change {
+            DiffItem::Add(id, worker) | DiffItem::Update { new: (id, worker), .. } => Some((id, worker)),
+            DiffItem::Remove(..) => None,
+        })
+    }
+
+    /// One queue by its full name.
+    pub fn queue(&self, name: &str) -> Option<&Arc<Queue>> {
+        self.queues.get(name)
+    }
+
+    /// All queues by name, so that each comes after the one above it.
+    pub fn queues(&self) -> impl Iterator<Item = &Arc<Queue>> {
+        self.queues.values()
+    }
+
+    /// True when no queue is below it.
+    pub fn is_leaf(&self, name: &str) -> bool {
+        let below = format!("{name}/");
+        self.queues.range(below.clone()..).next().is_none_or(|(other, _)| !other.starts_with(&below))
+    }
+
+    /// Jobs of this queue that have not ended. Looks at all such jobs.
+    pub fn unfinished_in(&self, queue: &str) -> usize {
+        self.waiting().chain(self.live()).filter(|job| job.spec.queue == queue).count()
+    }
+
+    pub(crate) fn unknown_queue(&self, name: &str) -> Refusal {
+        let leaves = self.queues.keys().filter(|queue| self.is_leaf(queue)).take(QUEUES_NAMED_MAX);
+        Refusal::UnknownQueue { name: name.to_owned(), known: leaves.cloned().collect() }
+    }
+
     /// Changes a job and keeps every index true. The one door to the job table.
     pub(crate) fn update_job<R>(&mut self, at: LogIndex, id: JobId, change: impl FnOnce(&mut Job) -> R) -> Option<R> {
         let slot = self.jobs.get_mut(&id)?;
         let before = (slot.phase, slot.changed, slot.live_attempt().is_some());
+        let key = (Reverse(slot.priority), id);
         let job = Arc::make_mut(slot);
         let result = change(job);
         job.changed = at;
         let after = (job.phase, job.live_attempt().is_some());
-        let key = (Reverse(job.spec.priority), id);
+        let new_key = (Reverse(job.priority), id);
         self.changes.remove(&(before.1, id));
         self.changes.insert((at, id));
         if before.0 != after.0 {
             self.count_phase(Some(before.0), after.0);
+        }
+        if (before.0, key) != (after.0, new_key) {
             self.waiting.remove(&key);
             if after.0 == JobPhase::Queued {
-                self.waiting.insert(key);
+                self.waiting.insert(new_key);
             }
         }
         match (before.2, after.1) {
@@ -132,7 +199,7 @@ impl State {
     /// Adds a new waiting job.
     pub(crate) fn insert_job(&mut self, job: Job) {
         self.count_phase(None, job.phase);
-        self.waiting.insert((Reverse(job.spec.priority), job.id));
+        self.waiting.insert((Reverse(job.priority), job.id));
         self.changes.insert((job.changed, job.id));
         self.requests.insert(job.request, job.id);
         self.jobs_ever = job.id.0;

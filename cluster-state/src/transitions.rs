@@ -81,6 +81,14 @@ pub(crate) fn settle(state: &mut State, at: LogIndex, time: Timestamp, id: JobId
         };
         attempt.phase = AttemptPhase::Ended(cause.clone());
         attempt.ended = Some(time);
+        if cause != EndCause::Success {
+            let saved = job.checkpoints.last().filter(|saved| saved.attempt == attempt.number).map(|saved| saved.saved);
+            let since = saved.max(attempt.running);
+            let gang = &job.spec.gang;
+            let each = if gang.per_rank.gpus > 0 { gang.per_rank.gpus } else { gang.per_rank.cpus };
+            let width = u64::from(gang.world_size()) * u64::from(each);
+            attempt.lost_device_ms = since.map_or(0, |since| time.since(since).0.saturating_mul(width));
+        }
         move_on(job, &cause, time);
     });
 }

@@ -37,5 +37,8 @@ fn goal(attempt: &Attempt) -> Goal {
 
 /// Nothing has gone wrong: the ranks get their grace to save what they have.
 fn is_gentle(cause: &EndCause) -> bool {
-    matches!(cause, EndCause::Canceled | EndCause::TimeLimit { .. } | EndCause::Drained { .. })
+    matches!(
+        cause,
+        EndCause::Canceled | EndCause::TimeLimit { .. } | EndCause::Drained { .. } | EndCause::Preempted { .. }
+    )
 }

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
-use types::{Availability, LogIndex, Member, MemberKey, RankResources, Timestamp, WorkerRegistration};
+use types::{Availability, LogIndex, Member, MemberKey, RankResources, Timestamp, Window, WorkerRegistration};
 
 /// A known worker.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -19,6 +19,8 @@ pub struct Worker {
     pub registered_by: LogIndex,
     /// What is taken.
     pub held: Held,
+    /// When it will be away, in order.
+    pub windows: Vec<Window>,
 }
 
 /// What members hold on one worker.

@@ -27,6 +27,9 @@ pub fn spec(command: &str) -> JobSpec {
         priority: 0,
         queue: "default".into(),
         restart: RestartPolicy { max_restarts: 0, backoff: Millis(100) },
+        constraints: types::Constraints::default(),
+        preemptible: true,
+        estimate: None,
     }
 }
 

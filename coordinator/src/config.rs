@@ -1,10 +1,11 @@
 //! How one coordinator runs: every value with its unit and default, checked once, all faults at once.
 
 use crate::raft::Timers;
+use scheduler::policy::{Passing, Policy};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
-use types::CoordinatorId;
+use types::{CoordinatorId, Millis};
 
 /// What a coordinator does when its store is empty.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,6 +37,12 @@ pub struct Config {
     pub timers: Timers,
     /// A worker kills its ranks when its lease was not renewed for this long. Default 4 s.
     pub lease: Duration,
+    /// Name of the scheduler's policy, of [`POLICIES`](crate::POLICIES); the leader's counts.
+    pub policy: String,
+    /// A gang runs so long before it may be stopped for others. Default 5 minutes.
+    pub preempt_after: Duration,
+    /// Under `fair-share` a gang of several workers or devices waits so long before its start is promised. Default 10 minutes.
+    pub reserve_after: Duration,
     /// Listeners may bind to other addresses than loopback, although nothing is encrypted or authenticated yet.
     pub insecure_listen_anywhere: bool,
 }
@@ -52,8 +59,26 @@ impl Config {
             start: Start::Wait,
             timers: Timers::default(),
             lease: Duration::from_secs(4),
+            policy: crate::POLICIES[0].to_owned(),
+            preempt_after: Duration::from_mins(5),
+            reserve_after: Duration::from_mins(10),
             insecure_listen_anywhere: false,
         }
+    }
+
+    /// The scheduler's policy as it is configured; the default one for a name that `validate` refuses.
+    pub(crate) fn scheduling(&self) -> Policy {
+        let millis = |span: Duration| Millis(u64::try_from(span.as_millis()).unwrap_or(u64::MAX));
+        let mut policy = Policy::named(&self.policy).unwrap_or_default();
+        if let Some(rules) = &mut policy.preempt {
+            rules.run_min = millis(self.preempt_after);
+        }
+        if let Passing::Reserved(rules) = &mut policy.passing
+            && policy.is_fair
+        {
+            rules.wait_min = millis(self.reserve_after);
+        }
+        policy
     }
 
     /// Lists everything that is wrong.
@@ -93,6 +118,9 @@ impl Config {
             faults
                 .push(format!("a lease of {:?} is shorter than 500 ms: workers would lose it by accident", self.lease));
         }
+        if !crate::POLICIES.contains(&self.policy.as_str()) {
+            faults.push(format!("there is no policy {:?}: use {}", self.policy, crate::POLICIES.join(", ")));
+        }
         if matches!(&self.start, Start::Join(addresses) if addresses.is_empty()) {
             faults.push("--join needs the address of at least one coordinator".to_owned());
         }
@@ -116,7 +144,8 @@ mod tests {
         config.listen = SocketAddr::from(([0, 0, 0, 0], 7070));
         config.lease = Duration::ZERO;
         config.timers.heartbeat_ms = 100;
-        assert_eq!(config.validate().unwrap_err().0.len(), 5);
+        config.policy = "srtf".into();
+        assert_eq!(config.validate().unwrap_err().0.len(), 6);
         config = Config::new(CoordinatorId(1), "/nowhere");
         assert_eq!(config.validate(), Ok(()));
     }

@@ -19,4 +19,5 @@ pub mod store;
 mod testing;
 
 pub use config::{Config, ConfigError, Start};
+pub use leader::POLICIES;
 pub use run::{Error, run};

@@ -2,6 +2,7 @@
 //! they are read.
 
 use crate::api::wire;
+use crate::leader::Counts;
 use crate::raft::{Node, Role};
 use cluster_state::State;
 use prometheus_client::encoding::EncodeLabelSet;
@@ -34,6 +35,11 @@ struct WorkersIn {
     state: &'static str,
 }
 
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Decision {
+    kind: &'static str,
+}
+
 /// Counters and histograms; cheap to update from any task.
 pub(crate) struct Observed {
     calls: Family<Call, Counter>,
@@ -41,6 +47,7 @@ pub(crate) struct Observed {
     telemetry_bytes: Counter,
     queue_wait: Histogram,
     cycle: Histogram,
+    decisions: Family<Decision, Counter>,
 }
 
 impl Observed {
@@ -51,6 +58,21 @@ impl Observed {
             telemetry_bytes: Counter::default(),
             queue_wait: Histogram::new(exponential_buckets(0.001, 4.0, 12)),
             cycle: Histogram::new(exponential_buckets(0.000_01, 4.0, 10)),
+            decisions: Family::default(),
+        }
+    }
+
+    /// A scheduling cycle decided this.
+    pub(crate) fn decisions(&self, counts: &Counts) {
+        let kinds = [
+            ("start", counts.started),
+            ("preempt", counts.preempted),
+            ("reserve", counts.reserved),
+            ("break_promise", counts.promises_broken),
+            ("reject", counts.rejected),
+        ];
+        for (kind, count) in kinds {
+            self.decisions.get_or_create(&Decision { kind }).inc_by(count);
         }
     }
 
@@ -98,6 +120,8 @@ impl Observed {
             Unit::Seconds,
             self.cycle.clone(),
         );
+        let decided = "Of the scheduler's cycles, on the leader";
+        registry.register("scheduling_decisions", decided, self.decisions.clone());
         gauges(&mut registry, node);
         let mut text = String::new();
         prometheus_client::encoding::text::encode(&mut text, &registry)?;

@@ -168,7 +168,7 @@ impl Running {
             gathers: api::gather::Gathers::default(),
             fatal,
         };
-        let loop_config = leader::LeaderConfig { lease: config.lease };
+        let loop_config = leader::LeaderConfig { lease: config.lease, policy: config.scheduling() };
         let acts = leader::Leader::new(node.clone(), loop_config, context.observed.clone(), handle, mailbox);
         tokio::spawn(acts.run(ending.clone()));
         let Ports { grpc, http, advertised } = ports;

@@ -1,13 +1,15 @@
 //! Replicated tables driven by hand, an entry a command, for tests of what is read off them.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
-use crate::leader;
+use crate::leader::Schedule;
 use cluster_state::{Command, Outcome, State};
+use proto::v1;
+use scheduler::policy::Policy;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use types::{
-    AttemptSecret, Availability, Device, Distribution, Endpoint, GangSpec, Inventory, JobId, JobSpec, LogIndex,
-    MemberEnd, Millis, RankIndex, RankResources, RequestId, RestartPolicy, Timestamp, Topology, WorkerId,
+    AttemptSecret, Availability, Device, Distribution, EndCause, Endpoint, GangSpec, Inventory, JobId, JobSpec,
+    LogIndex, MemberEnd, Millis, RankIndex, RankResources, RequestId, RestartPolicy, Timestamp, Topology, WorkerId,
     WorkerInstance, WorkerRegistration,
 };
 
@@ -17,6 +19,7 @@ pub(crate) struct Tables {
     pub(crate) state: State,
     pub(crate) now: Timestamp,
     index: u64,
+    schedule: Option<Schedule>,
 }
 
 impl Tables {
@@ -29,6 +32,18 @@ impl Tables {
     pub(crate) fn worker(&mut self, name: &str, cpus: u32, healthy: &[bool]) {
         let registration = registration(name, cpus, healthy);
         assert_eq!(self.apply(&Command::RegisterWorker { registration }), Outcome::Done);
+    }
+
+    /// Registers a worker that stands in a rack.
+    pub(crate) fn worker_in(&mut self, name: &str, cpus: u32, rack: &str) {
+        let mut registration = registration(name, cpus, &[]);
+        registration.topology = Topology { zone: "z".into(), rack: rack.into() };
+        assert_eq!(self.apply(&Command::RegisterWorker { registration }), Outcome::Done);
+    }
+
+    /// As another coordinator that begins to lead.
+    pub(crate) fn forget_schedule(&mut self) {
+        self.schedule = None;
     }
 
     pub(crate) fn lose(&mut self, name: &str) {
@@ -55,13 +70,30 @@ impl Tables {
 
     /// Plans and commits as the leader does; answers with the jobs that were placed.
     pub(crate) fn plan(&mut self) -> Vec<JobId> {
-        let planned = leader::plan(&self.state, self.now, || Ok(AttemptSecret([0; 32]))).unwrap();
-        let Some(command) = planned.command else { return Vec::new() };
-        let Command::CommitPlan { gangs, .. } = &command else { panic!("{command:?}") };
-        let jobs = gangs.iter().map(|gang| gang.job).collect();
-        let taken = self.apply(&command);
-        assert!(matches!(taken, Outcome::PlanTaken(_)), "{taken:?}");
-        jobs
+        let mut schedule =
+            self.schedule.take().unwrap_or_else(|| Schedule::new(&Policy::default(), &self.state, self.now));
+        schedule.follow(&self.state, self.now).unwrap();
+        let cycle = schedule.cycle(self.now, || Ok(AttemptSecret([0; 32]))).unwrap();
+        for command in cycle.commands(&self.state) {
+            let taken = self.apply(&command);
+            assert!(matches!(taken, Outcome::PlanTaken(_)), "{taken:?}");
+        }
+        for stop in &cycle.stops {
+            let cause = EndCause::Preempted { by: stop.to };
+            assert_eq!(self.apply(&Command::StopAttempt { job: stop.job, token: stop.token, cause }), Outcome::Done);
+        }
+        self.schedule = Some(schedule);
+        cycle.started().collect()
+    }
+
+    /// What a waiting job is told.
+    pub(crate) fn explain(&mut self, job: JobId) -> v1::Explanation {
+        let mut schedule =
+            self.schedule.take().unwrap_or_else(|| Schedule::new(&Policy::default(), &self.state, self.now));
+        schedule.follow(&self.state, self.now).unwrap();
+        let explanation = schedule.explain(self.state.job(job).unwrap(), self.now);
+        self.schedule = Some(schedule);
+        explanation
     }
 
     /// All members of the job's live attempt are prepared.
@@ -127,5 +159,8 @@ fn spec() -> JobSpec {
         priority: 0,
         queue: "default".into(),
         restart: RestartPolicy { max_restarts: 3, backoff: Millis(1_000) },
+        constraints: types::Constraints::default(),
+        preemptible: true,
+        estimate: None,
     }
 }

@@ -7,7 +7,7 @@ use crate::yaml::{Entry, Node, Scalar, Value};
 use std::ops::RangeInclusive;
 
 /// Fields that belong somewhere else than where people put them, for suggestions.
-const ELSEWHERE: [&str; 21] = [
+const ELSEWHERE: [&str; 27] = [
     "resources.instance_count",
     "resources.instance_type",
     "resources.shm_size",
@@ -27,6 +27,12 @@ const ELSEWHERE: [&str; 21] = [
     "x-muster.grace",
     "x-muster.spread",
     "x-muster.checkpoint",
+    "x-muster.required",
+    "x-muster.preferred",
+    "x-muster.worker_labels",
+    "x-muster.devices",
+    "x-muster.preemptible",
+    "x-muster.estimate",
     "environment_variables",
     "experiment_name",
 ];

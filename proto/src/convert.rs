@@ -3,8 +3,8 @@
 use crate::v1;
 use std::collections::BTreeMap;
 use types::{
-    CodeSnapshot, ContentHash, Distribution, GangSpec, GitState, Input, InputKind, JobSpec, Limits, Millis, Output,
-    RankResources, RestartPolicy,
+    CodeSnapshot, Constraints, ContentHash, Distribution, GangSpec, GitState, Input, InputKind, JobSpec, Limits,
+    Millis, Output, PlaceLevel, RankResources, RestartPolicy,
 };
 
 /// Everything that is wrong with a message, in one text a fault a line.
@@ -48,6 +48,9 @@ pub fn job_spec(wire: v1::JobSpec) -> Result<JobSpec, InvalidMessage> {
             max_restarts: wire.max_restarts,
             backoff: or_default(wire.restart_backoff_ms, BACKOFF_DEFAULT),
         },
+        constraints: constraints(wire.constraints.unwrap_or_default(), &mut faults),
+        preemptible: !wire.not_preemptible,
+        estimate: (wire.estimate_ms > 0).then_some(Millis(wire.estimate_ms)),
     };
     if faults.is_empty() { Ok(spec) } else { Err(InvalidMessage(faults)) }
 }
@@ -102,6 +105,7 @@ fn check_amounts(wire: &v1::JobSpec, faults: &mut Vec<String>) {
     let gang = wire.gang.unwrap_or_default();
     for (what, value, max) in [
         ("timeout_ms", wire.timeout_ms, Limits::TIMEOUT_MS_MAX),
+        ("estimate_ms", wire.estimate_ms, Limits::TIMEOUT_MS_MAX),
         ("grace_ms", wire.grace_ms, Limits::WAIT_MS_MAX),
         ("restart_backoff_ms", wire.restart_backoff_ms, Limits::WAIT_MS_MAX),
         ("max_restarts", wire.max_restarts.into(), Limits::RESTARTS_MAX.into()),
@@ -114,8 +118,8 @@ fn check_amounts(wire: &v1::JobSpec, faults: &mut Vec<String>) {
             faults.push(format!("{what} is {value}; at most {max} is allowed"));
         }
     }
-    if wire.queue.len() > Limits::QUEUE_BYTES_MAX || wire.queue.chars().any(char::is_control) {
-        faults.push(format!("queue must have at most {} bytes and no control characters", Limits::QUEUE_BYTES_MAX));
+    if !wire.queue.is_empty() && !types::is_queue_name(&wire.queue) {
+        faults.push(format!("{:?} is no name of a queue: {}", wire.queue, types::QUEUE_NAME_RULE));
     }
 }
 
@@ -160,6 +164,31 @@ fn gang(wire: v1::Gang, faults: &mut Vec<String>) -> GangSpec {
         faults.push(format!("the gang has {} ranks; at most {} are allowed", gang.world_size(), Limits::RANKS_MAX));
     }
     gang
+}
+
+fn constraints(wire: v1::Constraints, faults: &mut Vec<String>) -> Constraints {
+    let mut level = |what: &str, name: &str| {
+        let level = PlaceLevel::from_name(name);
+        if level.is_none() && !name.is_empty() {
+            faults.push(format!("constraints.{what} is {name:?}; worker, rack and zone are known"));
+        }
+        level
+    };
+    let (required, preferred) = (level("required", &wire.required), level("preferred", &wire.preferred));
+    if wire.devices.len() > Limits::WISHES_MAX || wire.labels.len() > Limits::WISHES_MAX {
+        faults.push(format!("constraints name more than {} devices or labels", Limits::WISHES_MAX));
+    }
+    Constraints { required, preferred, labels: wire.labels, devices: wire.devices }
+}
+
+fn wire_constraints(constraints: &Constraints) -> v1::Constraints {
+    let name = |level: Option<PlaceLevel>| level.map(|level| level.name().to_owned()).unwrap_or_default();
+    v1::Constraints {
+        required: name(constraints.required),
+        preferred: name(constraints.preferred),
+        labels: constraints.labels.clone(),
+        devices: constraints.devices.clone(),
+    }
 }
 
 fn code_snapshot(wire: v1::CodeSnapshot, faults: &mut Vec<String>) -> Option<CodeSnapshot> {
@@ -212,6 +241,9 @@ pub fn wire_job_spec(spec: &JobSpec) -> v1::JobSpec {
         queue: spec.queue.clone(),
         max_restarts: spec.restart.max_restarts,
         restart_backoff_ms: spec.restart.backoff.0,
+        constraints: (spec.constraints != Constraints::default()).then(|| wire_constraints(&spec.constraints)),
+        not_preemptible: !spec.preemptible,
+        estimate_ms: spec.estimate.map_or(0, |estimate| estimate.0),
     }
 }
 
@@ -296,7 +328,8 @@ mod tests {
         bad.grace_ms = u64::MAX;
         bad.priority = i32::MIN;
         bad.queue = "x".repeat(64);
+        bad.constraints = Some(v1::Constraints { required: "row".into(), ..Default::default() });
         let faults = job_spec(bad).unwrap_err().0;
-        assert_eq!(faults.len(), 8, "{faults:?}");
+        assert_eq!(faults.len(), 9, "{faults:?}");
     }
 }

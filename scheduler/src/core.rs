@@ -12,6 +12,7 @@
 //! `CORE-4` same facts, same decisions, whatever is kept in indexes.
 
 mod admit;
+mod ahead;
 mod apply;
 mod books;
 mod broken;

@@ -37,6 +37,55 @@ pub struct JobSpec {
     pub queue: String,
     /// When a gang that ended badly starts again.
     pub restart: RestartPolicy,
+    /// Where it may run.
+    pub constraints: Constraints,
+    /// May be stopped for others, with its grace; it goes on later from its last checkpoint.
+    pub preemptible: bool,
+    /// The submitter's guess of its running time.
+    pub estimate: Option<Millis>,
+}
+
+/// Which workers will do.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Constraints {
+    /// All instances within one place of this width, or not at all.
+    pub required: Option<PlaceLevel>,
+    /// All instances within one place of this width where that is possible at once.
+    pub preferred: Option<PlaceLevel>,
+    /// Labels that each worker must have.
+    pub labels: BTreeMap<String, String>,
+    /// Product names of devices that will do, best first; empty = any.
+    pub devices: Vec<String>,
+}
+
+/// A width of place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum PlaceLevel {
+    /// One worker.
+    Worker,
+    /// One rack.
+    Rack,
+    /// One zone.
+    Zone,
+}
+
+impl PlaceLevel {
+    /// All widths, from narrow to wide.
+    pub const ALL: [PlaceLevel; 3] = [PlaceLevel::Worker, PlaceLevel::Rack, PlaceLevel::Zone];
+
+    /// The word for it in files and on the wire.
+    pub fn name(self) -> &'static str {
+        match self {
+            PlaceLevel::Worker => "worker",
+            PlaceLevel::Rack => "rack",
+            PlaceLevel::Zone => "zone",
+        }
+    }
+
+    /// The width of that name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|level| level.name() == name)
+    }
 }
 
 /// Code by content, and where it came from.

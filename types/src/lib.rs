@@ -9,6 +9,7 @@ mod lifecycle;
 mod limits;
 mod machine;
 mod placement;
+mod queue;
 mod time;
 mod wish;
 
@@ -18,12 +19,14 @@ pub use ids::{
     WorkerId, WorkerInstance,
 };
 pub use job::{
-    CodeSnapshot, Distribution, GangSpec, GitState, Input, InputKind, JobSpec, Output, RankResources, RestartPolicy,
+    CodeSnapshot, Constraints, Distribution, GangSpec, GitState, Input, InputKind, JobSpec, Output, PlaceLevel,
+    RankResources, RestartPolicy,
 };
 pub use lifecycle::{AttemptPhase, EndCause, JobPhase};
 pub use limits::Limits;
-pub use machine::{Availability, Device, Inventory, Topology, WorkerRegistration};
+pub use machine::{Availability, Device, Inventory, Topology, Window, WorkerRegistration};
 pub use placement::{Member, MemberKey, Placement, RankPlacement};
+pub use queue::{DEFAULT_QUEUE, QUEUE_NAME_RULE, Queue, QueueQuota, is_queue_name};
 pub use time::{Millis, Timestamp};
 pub use wish::{
     CheckpointRef, Endpoint, Goal, MemberEnd, MemberState, MemberStatus, OutputTree, RankEnd, RankExit, StreamKind,

@@ -1,6 +1,6 @@
 //! Phases and causes: closed sets, so that every switch over them is complete. Final phases are final (`JOB-2`).
 
-use crate::{RankIndex, WorkerId};
+use crate::{JobId, RankIndex, WorkerId};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
@@ -136,6 +136,11 @@ pub enum EndCause {
     },
     /// Cancelled by a person or program.
     Canceled,
+    /// Stopped so that another job could start.
+    Preempted {
+        /// Which job.
+        by: JobId,
+    },
 }
 
 impl EndCause {
@@ -143,7 +148,10 @@ impl EndCause {
     pub fn is_infrastructure(&self) -> bool {
         matches!(
             self,
-            EndCause::WorkerLost { .. } | EndCause::Drained { .. } | EndCause::NotPrepared { machine_fault: true, .. }
+            EndCause::WorkerLost { .. }
+                | EndCause::Drained { .. }
+                | EndCause::Preempted { .. }
+                | EndCause::NotPrepared { machine_fault: true, .. }
         )
     }
 
@@ -159,6 +167,7 @@ impl EndCause {
             EndCause::Drained { .. } => "drained",
             EndCause::TimeLimit { .. } => "time_limit",
             EndCause::Canceled => "canceled",
+            EndCause::Preempted { .. } => "preempted",
         }
     }
 }
@@ -191,6 +200,7 @@ impl fmt::Display for EndCause {
                 write!(f, "ran longer than its limit of {}", crate::Millis(*limit_ms))
             }
             EndCause::Canceled => f.write_str("cancelled"),
+            EndCause::Preempted { by } => write!(f, "stopped so that job {by} could start"),
         }
     }
 }

@@ -28,6 +28,20 @@ impl Limits {
     pub const TIMEOUT_MS_MAX: u64 = 315_360_000_000;
     /// Bytes of a queue's name.
     pub const QUEUE_BYTES_MAX: usize = 63;
+    /// Parts of a queue's name.
+    pub const QUEUE_DEPTH_MAX: usize = 4;
+    /// Queues of a cluster: each is looked at whenever shares are compared.
+    pub const QUEUES_MAX: usize = 1_000;
+    /// Weight of a queue.
+    pub const QUEUE_WEIGHT_MAX: u32 = 1_000_000;
+    /// Device classes with a quota in one queue.
+    pub const QUEUE_CLASSES_MAX: usize = 64;
+    /// Bytes of a device class's name.
+    pub const CLASS_BYTES_MAX: usize = 128;
+    /// Device classes, and labels of workers, that a job may ask for.
+    pub const WISHES_MAX: usize = 16;
+    /// Planned maintenance windows of one worker.
+    pub const WINDOWS_MAX: usize = 16;
     /// Bytes of one chunk of a blob or stream on the wire.
     pub const CHUNK_BYTES_MAX: usize = 256 * 1024;
     /// Bytes of one gRPC message.

@@ -1,6 +1,6 @@
 //! What a worker offers: processors, memory, devices, labels and its place in the topology.
 
-use crate::{WorkerId, WorkerInstance};
+use crate::{Timestamp, WorkerId, WorkerInstance};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -68,4 +68,13 @@ pub enum Availability {
     Cordoned,
     /// No; what runs is stopped with its grace and started elsewhere.
     Draining,
+}
+
+/// A planned time in which a worker will be away.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Window {
+    /// From this time.
+    pub from: Timestamp,
+    /// Until this time.
+    pub to: Timestamp,
 }

@@ -31,6 +31,9 @@ pub(crate) fn spec(command: &str, instances: u32) -> JobSpec {
         priority: 0,
         queue: "default".into(),
         restart: RestartPolicy { max_restarts: 0, backoff: Millis(1_000) },
+        constraints: types::Constraints::default(),
+        preemptible: true,
+        estimate: None,
     }
 }
 

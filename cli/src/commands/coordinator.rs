@@ -2,11 +2,13 @@
 
 use super::role::RoleArgs;
 use crate::failure::{Exit, bad_input};
+use crate::output::text::parse_span;
 use anyhow::Context as _;
 use clap::Args;
 use coordinator::{Config, Start};
 use std::net::{SocketAddr, ToSocketAddrs as _};
 use std::path::PathBuf;
+use std::time::Duration;
 use types::CoordinatorId;
 
 /// `muster coordinator`
@@ -48,6 +50,15 @@ pub struct CoordinatorArgs {
     /// Least silence before an election, in milliseconds; the most is twice that [default: 150]
     #[arg(long, value_name = "MS", value_parser = clap::value_parser!(u64).range(1..))]
     election_ms: Option<u64>,
+    /// How the scheduler orders jobs, when this coordinator leads: give all of them the same
+    #[arg(long, value_name = "NAME", default_value = coordinator::POLICIES[0], value_parser = clap::builder::PossibleValuesParser::new(coordinator::POLICIES))]
+    policy: String,
+    /// A job runs so long before it may be stopped for a queue that takes its guarantee back
+    #[arg(long, value_name = "SPAN", default_value = "5m", value_parser = parse_span)]
+    preempt_after: u64,
+    /// Under fair-share a job of several workers or devices waits so long before it gets a promised start
+    #[arg(long, value_name = "SPAN", default_value = "10m", value_parser = parse_span)]
+    reserve_after: u64,
     /// Admit that it listens on an address that is not loopback: anyone who reaches it can run programs on the workers
     #[arg(long)]
     insecure_listen_anywhere: bool,
@@ -80,6 +91,9 @@ fn config(args: &CoordinatorArgs) -> anyhow::Result<Config> {
         config.timers.election_ms_min = election_ms;
         config.timers.election_ms_max = election_ms.saturating_mul(2);
     }
+    config.policy.clone_from(&args.policy);
+    config.preempt_after = Duration::from_millis(args.preempt_after);
+    config.reserve_after = Duration::from_millis(args.reserve_after);
     config.insecure_listen_anywhere = args.insecure_listen_anywhere;
     config.validate().map_err(|faults| bad_input(faults.to_string()))?;
     Ok(config)

@@ -11,6 +11,7 @@ pub mod jobs;
 pub mod lineage;
 pub mod logs;
 pub mod metrics;
+pub mod queues;
 pub mod role;
 pub mod simulate;
 pub mod submit;
@@ -81,6 +82,7 @@ async fn with_client(command: Command, session: &Session) -> anyhow::Result<Exit
         Command::Lineage(args) => lineage::run(&args, &client, session).await,
         Command::Download(args) => download::run(&args, &client, session).await,
         Command::Workers(command) => workers::run(command, &client, session).await,
+        Command::Queues(command) => queues::run(command, &client, session).await,
         Command::Cluster(command) => cluster::run(command, &client, session).await,
         // Run without a client, above.
         _ => Ok(Exit::Error),

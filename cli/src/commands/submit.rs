@@ -30,6 +30,9 @@ pub struct SubmitArgs {
     /// Check the file and hash what it names; show the job, upload and submit nothing
     #[arg(long, conflicts_with = "follow")]
     check: bool,
+    /// Submit it though no worker that is known could ever host it: one may join
+    #[arg(long)]
+    wait_for_workers: bool,
 }
 
 /// Submits.
@@ -54,7 +57,8 @@ pub async fn run(args: SubmitArgs, client: &Client, session: &Session) -> anyhow
         return Ok(Exit::Success);
     }
     upload(client, &prepared, session).await?;
-    let job = client.submit(&prepared.spec).await?;
+    let spec = &prepared.spec;
+    let job = if args.wait_for_workers { client.submit_for_later(spec).await? } else { client.submit(spec).await? };
     let value = serde_json::json!({ "job_id": job.0 });
     match (args.follow, session.output.format) {
         (true, Format::Table) => note(&format!("job {job} submitted")),

@@ -23,6 +23,35 @@ pub enum WorkersCommand {
     Uncordon(NamesArgs),
     /// Cordon, and move what runs here elsewhere: stopped with its grace, started again from its last checkpoint
     Drain(DrainArgs),
+    /// Plan a time in which a worker will be away: nothing is placed there that would still run then
+    Window(WindowArgs),
+}
+
+/// `muster workers window`
+#[derive(Args, Debug)]
+#[command(
+    after_help = "What runs when the window begins is not stopped by it: drain for that. Jobs without limits.timeout count as an hour.
+
+Examples:
+  muster workers window gpu-7 --in 2h --for 30m
+  muster workers window gpu-7 --at 2026-12-01T06:00:00Z --for 4h
+  muster workers window gpu-7 --at 2026-12-01T06:00:00Z --cancel"
+)]
+pub struct WindowArgs {
+    /// The worker's name
+    worker: String,
+    /// It begins at this time, in UTC
+    #[arg(long, value_name = "TIME", value_parser = text::parse_instant, conflicts_with = "begins_in", required_unless_present = "begins_in")]
+    at: Option<u64>,
+    /// It begins after this time, such as 90s, 30m, 2h or 1d
+    #[arg(long = "in", value_name = "SPAN", value_parser = text::parse_span)]
+    begins_in: Option<u64>,
+    /// How long it lasts
+    #[arg(long = "for", value_name = "SPAN", value_parser = text::parse_span, required_unless_present = "cancel")]
+    lasts: Option<u64>,
+    /// Take back the window that begins then
+    #[arg(long, conflicts_with_all = ["lasts", "begins_in"])]
+    cancel: bool,
 }
 
 /// `muster workers list`
@@ -83,6 +112,13 @@ pub async fn run(command: WorkersCommand, client: &Client, session: &Session) ->
             print_states(&changed, session)
         }
         WorkersCommand::Drain(args) => drain(&args, client, session).await,
+        WorkersCommand::Window(args) => {
+            let from_ms = args.at.unwrap_or_else(|| daemon::clock::now().0 + args.begins_in.unwrap_or(0));
+            let window = v1::MaintenanceWindow { from_ms, to_ms: from_ms + args.lasts.unwrap_or(0) };
+            let worker = client.plan_window(&args.worker, window).await?;
+            session.output.print(&json::worker(&worker), |output| page(&worker, output))?;
+            Ok(Exit::Success)
+        }
     }
 }
 
@@ -174,6 +210,9 @@ fn page(worker: &v1::Worker, output: &Output) -> String {
     let _ = writeln!(page, "  address    {}", worker.data_address);
     let _ = writeln!(page, "  version    {}", worker.version);
     let _ = writeln!(page, "  registered {}", text::instant(worker.registered_ms));
+    for window in &worker.windows {
+        let _ = writeln!(page, "  away       {} to {}", text::instant(window.from_ms), text::instant(window.to_ms));
+    }
     for (key, value) in &worker.labels {
         let _ = writeln!(page, "  label      {}", crate::output::table::clean(&format!("{key}={value}")));
     }

@@ -125,6 +125,7 @@ fn attempt(attempt: &v1::Attempt) -> Value {
         "members": members,
         "ranks": attempt.ranks.iter().map(rank).collect::<Vec<_>>(),
         "resumed_from_step": attempt.resumed_from_step,
+        "lost_device_ms": attempt.lost_device_ms,
     })
 }
 
@@ -153,6 +154,26 @@ fn output(output: &v1::JobOutput) -> Value {
     json!({ "name": output.name, "node_rank": output.node_rank, "tree": hex(&output.tree), "bytes": output.bytes })
 }
 
+/// A queue; `cpu` stands for CPU slots among the classes.
+pub fn queue(status: &v1::QueueStatus) -> Value {
+    let queue = status.queue.clone().unwrap_or_default();
+    let class = |class: &str| if class.is_empty() { "cpu".to_owned() } else { class.to_owned() };
+    let quota = |quota: &v1::QueueQuota| json!({ "guaranteed": quota.guaranteed, "ceiling": quota.ceiling, "lend": quota.lend });
+    let quotas: serde_json::Map<String, Value> =
+        queue.quotas.iter().map(|(name, bounds)| (class(name), quota(bounds))).collect();
+    let used: serde_json::Map<String, Value> =
+        status.used.iter().map(|(name, amount)| (class(name), json!(amount))).collect();
+    json!({
+        "name": queue.name,
+        "weight": queue.weight,
+        "leaf": status.leaf,
+        "jobs_waiting": status.jobs_waiting,
+        "jobs_running": status.jobs_running,
+        "quotas": quotas,
+        "used": used,
+    })
+}
+
 /// Why a job waits or how it ended.
 pub fn explanation(job_id: u64, explanation: &v1::Explanation) -> Value {
     json!({
@@ -163,6 +184,10 @@ pub fn explanation(job_id: u64, explanation: &v1::Explanation) -> Value {
         "position": explanation.position,
         "ahead": explanation.ahead,
         "hints": explanation.hints,
+        "obstacle": explanation.obstacle,
+        "start_ms": explanation.start_ms,
+        "start_basis": explanation.start_basis,
+        "queue": explanation.queue,
     })
 }
 
@@ -246,6 +271,7 @@ pub fn worker(worker: &v1::Worker) -> Value {
         "version": worker.version,
         "jobs": worker.jobs,
         "registered_ms": worker.registered_ms,
+        "windows": worker.windows.iter().map(|w| json!({ "from_ms": w.from_ms, "to_ms": w.to_ms })).collect::<Vec<_>>(),
     })
 }
 

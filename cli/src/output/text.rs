@@ -26,6 +26,53 @@ fn civil(days: u64) -> (u64, u64, u64) {
     (year_of_era + era * 400 + u64::from(month <= 2), month, day)
 }
 
+/// `2026-03-01T14:05:09Z`, or with a space and no `Z`, in UTC, as milliseconds.
+pub fn parse_instant(text: &str) -> Result<u64, String> {
+    let fault = || format!("{text:?} is no time in UTC such as 2026-03-01T14:05:09Z");
+    let (date, time) = text.trim_end_matches('Z').split_once(['T', ' ']).ok_or_else(fault)?;
+    let numbers = |text: &str, separator: char| -> Option<Vec<u64>> {
+        let parts: Vec<&str> = text.split(separator).collect();
+        (parts.len() == 3).then(|| parts.iter().map(|part| part.parse().ok()).collect()).flatten()
+    };
+    let (date, time) = (numbers(date, '-').ok_or_else(fault)?, numbers(time, ':').ok_or_else(fault)?);
+    let [year, month, day] = date[..] else { return Err(fault()) };
+    let [hour, minute, second] = time[..] else { return Err(fault()) };
+    if hour > 23 || minute > 59 || second > 59 || !(1970..=9999).contains(&year) {
+        return Err(fault());
+    }
+    // A date is right when it is the one that its number of days stands for.
+    let days = days_of(year, month, day).filter(|days| civil(*days) == (year, month, day));
+    let seconds = days.ok_or_else(fault)? * 86_400 + hour * 3_600 + minute * 60 + second;
+    Ok(seconds * 1_000)
+}
+
+/// A calendar date as days since 1970 (H. Hinnant, `days_from_civil`); any month and day of at most two digits.
+fn days_of(year: u64, month: u64, day: u64) -> Option<u64> {
+    if !(1..=12).contains(&month) || !(1..=31).contains(&day) {
+        return None;
+    }
+    let year = year - u64::from(month <= 2);
+    let (era, of_era) = (year / 400, year % 400);
+    let shifted = (month + 9) % 12;
+    let day_of_year = (153 * shifted + 2) / 5 + day - 1;
+    (era * 146_097 + of_era * 365 + of_era / 4 - of_era / 100 + day_of_year).checked_sub(719_468)
+}
+
+/// A span such as `90s`, `30m`, `2h` or `1d`, in milliseconds.
+pub fn parse_span(text: &str) -> Result<u64, String> {
+    let fault = || format!("{text:?} is no span such as 90s, 30m, 2h or 1d");
+    let unit = text.chars().last().ok_or_else(fault)?;
+    let factor = match unit {
+        's' => 1_000,
+        'm' => 60_000,
+        'h' => 3_600_000,
+        'd' => 86_400_000,
+        _ => return Err(fault()),
+    };
+    let count: u64 = text.trim_end_matches(unit).parse().map_err(|_| fault())?;
+    count.checked_mul(factor).filter(|ms| *ms <= types::Limits::TIMEOUT_MS_MAX).ok_or_else(fault)
+}
+
 /// How long ago; `-` for never.
 pub fn age(ms: u64, now: Timestamp) -> String {
     if ms == 0 { "-".into() } else { short(now.since(Timestamp(ms))) }
@@ -94,6 +141,31 @@ mod tests {
         assert_eq!(instant(951_782_400_000), "2000-02-29 00:00:00Z");
         assert_eq!(instant(1_767_225_599_999), "2025-12-31 23:59:59Z");
         assert_eq!(instant(0), "-");
+    }
+
+    #[test]
+    fn times_are_read_as_they_are_written() {
+        for ms in [0, 951_782_400_000, 1_767_225_599_000, 1_796_083_200_000, 253_402_300_799_000] {
+            let written = if ms == 0 { "1970-01-01 00:00:00Z".to_owned() } else { instant(ms) };
+            assert_eq!(parse_instant(&written), Ok(ms), "{written}");
+            assert_eq!(parse_instant(&written.replace(' ', "T")), Ok(ms));
+        }
+        for bad in
+            ["", "tomorrow", "2026-02-30T00:00:00Z", "2025-02-29 0:0:0", "2026-13-01T00:00:00Z", "2026-01-01T24:00:00Z"]
+        {
+            assert!(parse_instant(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn spans_are_read_in_one_unit() {
+        assert_eq!(
+            ["90s", "30m", "2h", "1d"].map(|text| parse_span(text).unwrap_or(0)),
+            [90_000, 1_800_000, 7_200_000, 86_400_000]
+        );
+        for bad in ["", "h", "5", "-1h", "1.5h", "99999999999d", "3é"] {
+            assert!(parse_span(bad).is_err(), "{bad}");
+        }
     }
 
     #[test]

@@ -143,6 +143,10 @@ impl Jobs for Scripted {
         Err(Status::unimplemented("not scripted"))
     }
 
+    async fn set_priority(&self, _: Request<v1::SetPriorityRequest>) -> Result<Response<v1::JobSummary>, Status> {
+        Err(Status::unimplemented("not scripted"))
+    }
+
     async fn explain(&self, _: Request<v1::ExplainRequest>) -> Result<Response<v1::Explanation>, Status> {
         Err(Status::unimplemented("not scripted"))
     }

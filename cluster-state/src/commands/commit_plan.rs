@@ -54,6 +54,7 @@ fn start(state: &mut State, at: At, gang: &PlannedGang, number: AttemptNumber) {
             running: alone.then_some(at.time),
             ended: None,
             ends: vec![None; members],
+            lost_device_ms: 0,
         }));
     });
 }

@@ -2,12 +2,16 @@
 
 mod cancel_job;
 mod commit_plan;
+mod delete_queue;
 mod end_member;
 mod form_cluster;
 mod lose_worker;
+mod plan_window;
 mod record_checkpoint;
 mod register_worker;
 mod set_availability;
+mod set_priority;
+mod set_queue;
 mod start_attempt;
 mod stop_attempt;
 mod submit_job;
@@ -37,5 +41,9 @@ pub(crate) fn apply(state: &mut State, at: At, command: &Command) -> Result<Outc
         Command::RecordCheckpoint { key, token, checkpoint } => {
             record_checkpoint::apply(state, at, *key, *token, checkpoint)
         }
+        Command::SetQueue { queue, how } => set_queue::apply(state, queue, *how),
+        Command::DeleteQueue { name } => delete_queue::apply(state, name),
+        Command::SetPriority { job, priority } => set_priority::apply(state, at, *job, *priority),
+        Command::PlanWindow { worker, window } => plan_window::apply(state, at, worker, *window),
     }
 }

@@ -23,6 +23,7 @@ pub(super) fn apply(state: &mut State, at: At, registration: &WorkerRegistration
             registered: at.time,
             registered_by: at.index,
             held: Held::default(),
+            windows: Vec::new(),
         },
     };
     state.workers.insert(id.clone(), Arc::new(worker));

@@ -12,12 +12,16 @@ pub(super) fn apply(state: &mut State, at: At, request: RequestId, spec: &Arc<Jo
         }
         return Ok(Outcome::Submitted { job: job.id, repeated: true });
     }
+    if state.queue(&spec.queue).is_none() || !state.is_leaf(&spec.queue) {
+        return Err(state.unknown_queue(&spec.queue));
+    }
     let id = JobId(state.jobs_ever + 1);
     state.insert_job(Job {
         id,
         request,
         spec: spec.clone(),
         phase: JobPhase::Queued,
+        priority: spec.priority,
         submitted: at.time,
         ended: None,
         ready_at: Timestamp(0),

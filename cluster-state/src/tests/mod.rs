@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::panic)]
 
+mod queues;
 mod random;
 
 use crate::{Command, Outcome, PlannedGang, Refusal, State};
@@ -37,6 +38,9 @@ fn spec(instances: u32, ranks: u32, gpus: u32, max_restarts: u32) -> Arc<JobSpec
         priority: 0,
         queue: "default".into(),
         restart: RestartPolicy { max_restarts, backoff: Millis(1_000) },
+        constraints: types::Constraints::default(),
+        preemptible: true,
+        estimate: None,
     })
 }
 

@@ -146,5 +146,5 @@ fn submit(number: u64) -> SubmitRequest {
         Arc::new(wire_job_spec(&spec))
     });
     let request_id = ((u128::from(std::process::id()) << 64) | u128::from(number)).to_be_bytes();
-    SubmitRequest { request_id: request_id.to_vec().into(), spec: Some(spec.as_ref().clone()) }
+    SubmitRequest { request_id: request_id.to_vec().into(), spec: Some(spec.as_ref().clone()), wait_for_workers: false }
 }

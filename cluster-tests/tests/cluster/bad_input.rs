@@ -101,12 +101,24 @@ async fn code_that_the_cluster_does_not_have_fails_the_attempt_with_its_reason()
 }
 
 #[tokio::test]
-async fn a_request_that_no_worker_could_serve_waits_and_is_explained() {
+async fn a_request_that_no_worker_could_serve_is_refused_or_waits_as_the_user_likes() {
     shared(async |cluster| {
-        let job = cluster.submit("impossible/job.yml", "command: nvidia-smi\nx-muster: {gpus_per_rank: 8}\n").await?;
+        let file = cluster.write("impossible/job.yml", "command: nvidia-smi\nx-muster: {gpus_per_rank: 8}\n")?;
+        let file = file.display().to_string();
+        let refused = cluster.muster(&["submit", &file]).await?;
+        assert_ne!(refused.code, 0);
+        assert!(
+            refused.stderr.contains("one instance needs 8 GPUs") && refused.stderr.contains("has 0"),
+            "{refused:?}"
+        );
+        let accepted = cluster.muster(&["submit", &file, "--wait-for-workers"]).await?.good()?;
+        let job = types::JobId(accepted.stdout.trim().parse()?);
         let explained = cluster.muster(&["jobs", "explain", &job.to_string(), "-o", "json"]).await?.json()?;
-        assert_eq!(explained["phase"], "Queued");
-        assert!(explained["summary"].as_str().unwrap_or_default().contains("GPU"), "{explained}");
+        assert_eq!(
+            (&explained["phase"], &explained["obstacle"]),
+            (&"Queued".into(), &"never_fits".into()),
+            "{explained}"
+        );
         // It holds nobody up.
         let other = cluster.client().submit(&spec("true")).await?;
         assert_eq!(cluster.ended(other).await?.summary.unwrap_or_default().phase, "Completed");

@@ -16,6 +16,7 @@ mod lineage;
 mod logs;
 mod members;
 mod metrics;
+mod queues;
 mod ranks;
 mod results;
 mod scheduling;

@@ -91,6 +91,7 @@ async fn requests_at_fault_are_answered_with_every_fault() {
         let submit = |request_id: &'static [u8], spec: Option<v1::JobSpec>| v1::SubmitRequest {
             request_id: Bytes::from_static(request_id),
             spec,
+            wait_for_workers: false,
         };
         let short = jobs.submit(submit(b"short", Some(v1::JobSpec::default()))).await.unwrap_err();
         assert_eq!(short.code(), Code::InvalidArgument, "{short}");

@@ -6,7 +6,7 @@ use cluster_state::Command;
 use proto::v1;
 use proto::v1::cluster_server::Cluster;
 use tonic::{Request, Response, Status};
-use types::{Availability, CoordinatorId, WorkerId};
+use types::{Availability, CoordinatorId, Timestamp, Window, WorkerId};
 
 const CLUSTER: &str = "muster.v1.Cluster";
 const ADDRESS_BYTES_MAX: usize = 300;
@@ -74,6 +74,11 @@ impl Cluster for Service {
         let result = set(&self.0, request.into_inner(), Availability::Draining).await;
         self.0.observe(CLUSTER, "Drain", result)
     }
+
+    async fn plan_window(&self, request: Request<v1::PlanWindowRequest>) -> Result<Response<v1::Worker>, Status> {
+        let result = plan_window(&self.0, request.into_inner()).await;
+        self.0.observe(CLUSTER, "PlanWindow", result)
+    }
 }
 
 async fn set(context: &Context, request: v1::WorkerRequest, availability: Availability) -> Result<v1::Worker, Status> {
@@ -81,6 +86,15 @@ async fn set(context: &Context, request: v1::WorkerRequest, availability: Availa
     let (_, state) = context.write(Command::SetAvailability { worker: worker.clone(), availability }).await?;
     let known = state.worker(&worker).ok_or_else(|| Status::not_found(format!("there is no worker {worker}")))?;
     Ok(wire::worker(known))
+}
+
+async fn plan_window(context: &Context, request: v1::PlanWindowRequest) -> Result<v1::Worker, Status> {
+    let id = WorkerId::new(request.worker).map_err(|error| Status::invalid_argument(error.to_string()))?;
+    let planned = request.window.ok_or_else(|| Status::invalid_argument("window is missing"))?;
+    let window = Window { from: Timestamp(planned.from_ms), to: Timestamp(planned.to_ms) };
+    let (_, state) = context.write(Command::PlanWindow { worker: id.clone(), window }).await?;
+    let worker = state.worker(&id).ok_or_else(|| Status::not_found(format!("there is no worker {id}")))?;
+    Ok(wire::worker(worker))
 }
 
 async fn add_member(context: &Context, request: v1::AddMemberRequest) -> Result<v1::MembersResponse, Status> {

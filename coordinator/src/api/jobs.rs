@@ -1,7 +1,6 @@
 //! `muster.v1.Jobs` and `muster.v1.Lineage`.
 
-use super::{Context, lineage, logs, metrics, watch, wire};
-use crate::leader;
+use super::{Context, explain, fits, lineage, logs, metrics, watch, wire};
 use cluster_state::{Command, Job, Outcome, State};
 use futures::stream::BoxStream;
 use proto::v1;
@@ -74,8 +73,13 @@ impl Jobs for Service {
     }
 
     async fn explain(&self, request: Request<v1::ExplainRequest>) -> Result<Response<v1::Explanation>, Status> {
-        let result = explain(&self.0, request.into_inner().job_id).await;
+        let result = explain::explain(&self.0, &request.into_inner()).await;
         self.0.observe(JOBS, "Explain", result)
+    }
+
+    async fn set_priority(&self, request: Request<v1::SetPriorityRequest>) -> Result<Response<v1::JobSummary>, Status> {
+        let result = set_priority(&self.0, request.into_inner()).await;
+        self.0.observe(JOBS, "SetPriority", result)
     }
 }
 
@@ -88,6 +92,9 @@ async fn submit(context: &Context, request: v1::SubmitRequest) -> Result<v1::Sub
     })?;
     let spec = request.spec.ok_or_else(|| Status::invalid_argument("spec is missing"))?;
     let spec = proto::convert::job_spec(spec).map_err(|faults| Status::invalid_argument(faults.to_string()))?;
+    if !request.wait_for_workers {
+        check_fit(context, &spec).await?;
+    }
     let committed = context.node.propose(vec![Command::SubmitJob { request: request_id, spec: Arc::new(spec) }]).await;
     let committed = committed.map_err(|error| {
         context.observed.proposal("unavailable");
@@ -104,6 +111,19 @@ async fn submit(context: &Context, request: v1::SubmitRequest) -> Result<v1::Sub
         }
         other => Err(Status::internal(format!("unexpected outcome {other:?}"))),
     }
+}
+
+/// Refuses what could never start on the workers that are known. This copy of the tables may lack the newest worker, so
+/// before a refusal the leader is asked how far they are.
+async fn check_fit(context: &Context, spec: &types::JobSpec) -> Result<(), Status> {
+    if fits::fault(&context.node.state(), spec).is_none() {
+        return Ok(());
+    }
+    let Some(fault) = fits::fault(&context.read(false).await?, spec) else { return Ok(()) };
+    Err(Status::failed_precondition(format!(
+        "the job could never start in this cluster: {fault}. With wait_for_workers (`muster submit --wait-for-workers`) it is \
+         taken all the same and waits for workers that can"
+    )))
 }
 
 async fn list(context: &Context, request: v1::ListJobsRequest) -> Result<v1::ListJobsResponse, Status> {
@@ -138,11 +158,14 @@ fn page(state: &State, request: &v1::ListJobsRequest, phases: &[JobPhase], size:
     v1::ListJobsResponse { jobs, next_before_job }
 }
 
-async fn explain(context: &Context, id: u64) -> Result<v1::Explanation, Status> {
-    let state = context.read(false).await?;
-    let job = find(&state, id)?.clone();
-    let explained = tokio::task::spawn_blocking(move || leader::explain(&state, &job, daemon::clock::now())).await;
-    explained.map_err(|error| Status::internal(error.to_string()))
+async fn set_priority(context: &Context, request: v1::SetPriorityRequest) -> Result<v1::JobSummary, Status> {
+    let v1::SetPriorityRequest { job_id, priority } = request;
+    if priority.unsigned_abs() > Limits::PRIORITY_MAX {
+        let max = Limits::PRIORITY_MAX;
+        return Err(Status::invalid_argument(format!("priority {priority} is not within -{max} to {max}")));
+    }
+    let (_, state) = context.write(Command::SetPriority { job: JobId(job_id), priority }).await?;
+    find(&state, job_id).map(|job| wire::summary(job))
 }
 
 /// Lineage.

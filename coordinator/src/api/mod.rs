@@ -5,13 +5,16 @@
 
 mod blobs;
 mod cluster;
+mod explain;
 mod finals;
+mod fits;
 mod follow;
 pub(crate) mod gather;
 mod jobs;
 mod lineage;
 mod logs;
 mod metrics;
+mod queues;
 pub(crate) mod replicate;
 mod session;
 mod telemetry;
@@ -111,10 +114,14 @@ fn unchanged(error: &MemberError) -> Status {
 
 fn refused(refusal: &Refusal) -> Status {
     let code = match refusal {
-        Refusal::UnknownJob(_) | Refusal::UnknownWorker(_) => Code::NotFound,
-        Refusal::RequestReused(..) | Refusal::NameInUse(_) => Code::AlreadyExists,
+        Refusal::UnknownJob(_) | Refusal::UnknownWorker(_) | Refusal::UnknownQueue { .. } => Code::NotFound,
+        Refusal::RequestReused(..) | Refusal::NameInUse(_) | Refusal::QueueExists(_) => Code::AlreadyExists,
         Refusal::Invalid(_) => Code::InvalidArgument,
-        Refusal::FormedAlready(_) | Refusal::StaleToken { .. } | Refusal::PlanOutOfDate(_) => Code::FailedPrecondition,
+        Refusal::FormedAlready(_)
+        | Refusal::StaleToken { .. }
+        | Refusal::PlanOutOfDate(_)
+        | Refusal::QueueInUse { .. }
+        | Refusal::JobEnded(_) => Code::FailedPrecondition,
     };
     Status::new(code, refusal.to_string())
 }
@@ -124,13 +131,14 @@ pub(crate) fn services(context: &Context, health: tonic::service::Routes) -> ton
     use proto::internal::worker_session_server::WorkerSessionServer;
     use proto::v1::{
         blobs_server::BlobsServer, cluster_server::ClusterServer, jobs_server::JobsServer,
-        lineage_server::LineageServer, telemetry_server::TelemetryServer,
+        lineage_server::LineageServer, queues_server::QueuesServer, telemetry_server::TelemetryServer,
     };
     let bytes_max = types::Limits::MESSAGE_BYTES_MAX;
     health
         .add_service(JobsServer::new(jobs::Service(context.clone())).max_decoding_message_size(bytes_max))
         .add_service(ClusterServer::new(cluster::Service(context.clone())).max_decoding_message_size(bytes_max))
         .add_service(LineageServer::new(jobs::LineageService(context.clone())))
+        .add_service(QueuesServer::new(queues::Service(context.clone())).max_decoding_message_size(bytes_max))
         .add_service(BlobsServer::new(blobs::Service(context.clone())).max_decoding_message_size(bytes_max))
         .add_service(TelemetryServer::new(telemetry::Service(context.clone())).max_decoding_message_size(bytes_max))
         .add_service(

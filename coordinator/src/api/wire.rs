@@ -26,7 +26,7 @@ pub(crate) fn summary(job: &Job) -> v1::JobSummary {
         attempts: job.attempts.len() as u32,
         world_size: job.spec.gang.world_size(),
         reason: reason(job),
-        priority: job.spec.priority,
+        priority: job.priority,
         queue: job.spec.queue.clone(),
         workers: newest.map(|attempt| workers(attempt)).unwrap_or_default(),
     }
@@ -103,6 +103,7 @@ fn attempt(attempt: &Attempt) -> v1::Attempt {
         members: attempt.placement.members.iter().map(member).collect(),
         ranks: ranks(attempt),
         resumed_from_step: attempt.resumed_from.as_ref().map_or(0, |checkpoint| checkpoint.step),
+        lost_device_ms: attempt.lost_device_ms,
     }
 }
 
@@ -163,6 +164,11 @@ pub(crate) fn worker(worker: &Worker) -> v1::Worker {
         version: registration.version.clone(),
         jobs,
         registered_ms: worker.registered.0,
+        windows: worker
+            .windows
+            .iter()
+            .map(|window| v1::MaintenanceWindow { from_ms: window.from.0, to_ms: window.to.0 })
+            .collect(),
     }
 }
 

@@ -3,19 +3,20 @@
 use super::facts::{Fact, Reports};
 use super::in_flight::InFlight;
 use super::leases;
-use super::schedule::{self, Planned};
+use super::planning::Planning;
 use super::sessions::{SessionId, Sessions};
 use super::{Handle, Message};
 use crate::observe::Observed;
 use crate::raft::{Leadership, Node, ProposeError};
 use cluster_state::{Command, Outcome, State};
 use proto::internal::{CheckpointTaken, to_worker};
+use scheduler::policy::Policy;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
-use types::{LogIndex, MemberKey, Timestamp, WorkerId};
+use types::{LogIndex, MemberKey, WorkerId};
 
 /// Leases, time limits and back-offs are looked at this often.
 const TICK: Duration = Duration::from_millis(50);
@@ -23,36 +24,29 @@ const TICK: Duration = Duration::from_millis(50);
 /// Messages taken in one turn before the loop acts on them.
 const TURN_MAX: usize = 256;
 
-/// Shortest pause between two plans of which the first placed nothing.
-const IDLE_PLAN_PAUSE: Duration = Duration::from_millis(2);
-
 /// What the loop is told at start.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct LeaderConfig {
     /// A worker kills its ranks when its lease was not renewed for this long.
     pub(crate) lease: Duration,
+    /// Of the scheduler.
+    pub(crate) policy: Policy,
 }
 
 /// Owner of the sessions and of what is on its way to the log.
 pub(crate) struct Leader {
-    node: Node,
-    config: LeaderConfig,
-    observed: Arc<Observed>,
-    handle: Handle,
+    pub(super) node: Node,
+    pub(super) config: LeaderConfig,
+    pub(super) observed: Arc<Observed>,
+    pub(super) handle: Handle,
     mailbox: mpsc::Receiver<Message>,
     sessions: Sessions,
     reports: Reports,
-    leading_since: Option<Instant>,
+    pub(super) leading_since: Option<Instant>,
     /// Of that leadership.
     term: u64,
     in_flight: InFlight,
-    planning: bool,
-    plan_after: Instant,
-    /// A plan is due but held back until `plan_after`.
-    plan_held: bool,
-    planned_at: Option<LogIndex>,
-    /// A plan is due then though the tables are the same.
-    plan_again_at: Option<Timestamp>,
+    pub(super) planning: Planning,
     dispatched: LogIndex,
     checkpoints: BTreeMap<MemberKey, (WorkerId, u64)>,
 }
@@ -76,11 +70,7 @@ impl Leader {
             leading_since: None,
             term: 0,
             in_flight: InFlight::default(),
-            planning: false,
-            plan_after: Instant::now(),
-            plan_held: false,
-            planned_at: None,
-            plan_again_at: None,
+            planning: Planning::default(),
             dispatched: LogIndex(0),
             checkpoints: BTreeMap::new(),
         }
@@ -102,7 +92,7 @@ impl Leader {
                 }
                 changed = applied.changed() => if changed.is_err() { break },
                 changed = role.changed() => if changed.is_err() { break },
-                () = tokio::time::sleep_until(self.plan_after), if self.plan_held => {}
+                () = until(self.planning.held_until()) => {}
                 _ = tick.tick() => ticked = true,
             }
             let now = *role.borrow_and_update();
@@ -144,7 +134,8 @@ impl Leader {
             }
             Message::Closed { session } => self.sessions.close(session),
             Message::Proposed { fact, recorded } => self.in_flight.settle(fact, recorded),
-            Message::Planned => self.planning = false,
+            Message::Planned { refused } => self.planned(&refused),
+            Message::Explain { job, reply } => self.explain(job, reply),
         }
     }
 
@@ -185,6 +176,7 @@ impl Leader {
             self.sessions.redirect_all(&leader);
             self.reports = Reports::default();
             self.checkpoints.clear();
+            self.planning = Planning::default();
             self.leading_since = None;
         }
         if self.leading_since.is_none() && now.leading {
@@ -270,7 +262,7 @@ impl Leader {
         }
     }
 
-    fn propose(&mut self, fact: Fact, command: Command) {
+    pub(super) fn propose(&mut self, fact: Fact, command: Command) {
         if !self.in_flight.begin(&fact) {
             return;
         }
@@ -283,53 +275,12 @@ impl Leader {
             handle.send(Message::Proposed { fact, recorded }).await;
         });
     }
+}
 
-    /// Plans when something changed, somebody's back-off has ended, or a plan was lost on its way; one plan at a time. Else it
-    /// would come to the same, and a long queue costs time to go through.
-    fn schedule(&mut self, state: &State, ticked: bool) {
-        let changed = self.planned_at != Some(state.applied());
-        let idle = state.waiting().next().is_none() || !schedule::has_room(state);
-        let again = || self.plan_again_at.is_some_and(|at| at <= daemon::clock::now());
-        let wanted = !self.planning && !idle && (changed || ticked && again());
-        self.plan_held = wanted && Instant::now() < self.plan_after;
-        if !wanted || self.plan_held {
-            return;
-        }
-        let started = Instant::now();
-        let now: Timestamp = daemon::clock::now();
-        let planned = schedule::command(state, now, daemon::random::attempt_secret);
-        let took = started.elapsed();
-        self.observed.cycle(took);
-        self.planned_at = Some(state.applied());
-        self.plan_again_at = match &planned {
-            Ok(Planned { command: None, next_ready }) => *next_ready,
-            // A plan that is lost on its way, or was not made, is made again at the next tick.
-            _ => Some(Timestamp(0)),
-        };
-        match planned.map(|planned| planned.command) {
-            // A long cycle that placed nothing must not become all that this loop does.
-            Ok(None) => self.plan_after = Instant::now() + IDLE_PLAN_PAUSE.max(took * 4),
-            Ok(Some(command)) => self.commit(command),
-            Err(error) => tracing::error!(%error, "no randomness for a gang's secret"),
-        }
-    }
-
-    fn commit(&mut self, command: Command) {
-        self.planning = true;
-        let (node, handle, observed) = (self.node.clone(), self.handle.clone(), self.observed.clone());
-        tokio::spawn(async move {
-            match node.propose(vec![command.clone()]).await {
-                Ok(committed) => {
-                    tracing::debug!(outcomes = ?committed.outcomes, "plan");
-                    let state = node.state();
-                    for (_, waited_ms) in schedule::started(&state, &command) {
-                        observed.queue_wait(Duration::from_millis(waited_ms));
-                    }
-                }
-                Err(error) => tracing::debug!(%error, "plan not committed"),
-            }
-            handle.send(Message::Planned).await;
-        });
+async fn until(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
     }
 }
 

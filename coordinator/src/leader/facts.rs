@@ -22,6 +22,8 @@ pub(crate) enum Fact {
     Lost(WorkerId),
     /// A time limit is over.
     OverTime(JobId),
+    /// It gives way to another job.
+    Preempted(JobId),
 }
 
 /// What workers said and the log does not yet say.

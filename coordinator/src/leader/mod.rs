@@ -15,20 +15,23 @@ mod actor;
 mod facts;
 mod in_flight;
 mod leases;
+mod planning;
 mod schedule;
 mod sessions;
 mod trim;
 
 pub(crate) use actor::{Leader, LeaderConfig};
 pub(crate) use leases::surely_leads;
+pub use schedule::POLICIES;
 #[cfg(test)]
-pub(crate) use schedule::command as plan;
-pub(crate) use schedule::explain;
+pub(crate) use schedule::Schedule;
+pub(crate) use schedule::{Counts, settled};
 pub(crate) use sessions::SessionId;
 
 use proto::internal::ToWorker;
+use proto::v1;
 use tokio::sync::{mpsc, oneshot};
-use types::{CheckpointRef, MemberKey, MemberStatus, Token, WorkerId, WorkerInstance};
+use types::{CheckpointRef, JobId, MemberKey, MemberStatus, Token, WorkerId, WorkerInstance};
 
 /// Messages waiting for the loop; past this, sessions wait.
 const MAILBOX_MAX: usize = 4_096;
@@ -55,8 +58,10 @@ pub(crate) enum Message {
     Closed { session: SessionId },
     /// A proposal of this loop came back; false when the log did not take it.
     Proposed { fact: facts::Fact, recorded: bool },
-    /// The plan came back.
-    Planned,
+    /// The plans came back; the tables did not take these starts.
+    Planned { refused: Vec<JobId> },
+    /// Why does it wait? Dropped when this coordinator does not lead, or there is no such job.
+    Explain { job: JobId, reply: oneshot::Sender<v1::Explanation> },
 }
 
 /// Reaches the loop; cheap to clone.

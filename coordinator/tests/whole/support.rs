@@ -131,8 +131,11 @@ pub async fn submit(member: &Member, ranks: u32, max_restarts: u32) -> JobId {
         restart_backoff_ms: 1,
         ..Default::default()
     };
-    let request =
-        v1::SubmitRequest { request_id: daemon::random::request_id().unwrap().0.to_vec().into(), spec: Some(spec) };
+    let request = v1::SubmitRequest {
+        request_id: daemon::random::request_id().unwrap().0.to_vec().into(),
+        spec: Some(spec),
+        wait_for_workers: false,
+    };
     // As a client does: the same request again while the outcome is not known.
     within(async {
         let mut client = member.jobs().await;

@@ -3,12 +3,12 @@
 use super::Reader;
 use crate::fields::{Field, Fields, shorten};
 use crate::yaml::Value;
-use types::{Distribution, GangSpec, Limits, Millis, RankResources, RestartPolicy};
+use types::{Constraints, Distribution, GangSpec, Limits, Millis, RankResources, RestartPolicy};
 
 const RESOURCES: [&str; 7] =
     ["instance_count", "instance_type", "shm_size", "docker_args", "locations", "max_instance_count", "properties"];
 
-const EXTRAS: [&str; 10] = [
+const EXTRAS: [&str; 16] = [
     "gpus_per_rank",
     "cpus_per_rank",
     "memory_per_rank",
@@ -19,6 +19,12 @@ const EXTRAS: [&str; 10] = [
     "grace",
     "spread",
     "checkpoint",
+    "required",
+    "preferred",
+    "worker_labels",
+    "devices",
+    "preemptible",
+    "estimate",
 ];
 
 /// GPUs one rank may ask for: the largest machines have 16, boards in one address space 72.
@@ -35,8 +41,6 @@ const PRIORITY_MAX: i64 = Limits::PRIORITY_MAX as i64;
 const RESTARTS_MAX: i64 = Limits::RESTARTS_MAX as i64;
 /// Longest grace or first back-off: 1 hour. The least is what a timer can tell apart.
 const WAIT_MS: std::ops::RangeInclusive<u64> = 1..=Limits::WAIT_MS_MAX;
-/// Longest name of a queue in bytes.
-const QUEUE_BYTES_MAX: usize = Limits::QUEUE_BYTES_MAX;
 
 /// What stands under `x-muster` and does not belong to the gang.
 pub(super) struct Extras {
@@ -44,6 +48,9 @@ pub(super) struct Extras {
     pub(super) priority: i32,
     pub(super) queue: String,
     pub(super) restart: RestartPolicy,
+    pub(super) constraints: Constraints,
+    pub(super) preemptible: bool,
+    pub(super) estimate: Option<Millis>,
 }
 
 impl Default for Extras {
@@ -51,8 +58,11 @@ impl Default for Extras {
         Self {
             grace: Millis(10_000),
             priority: 0,
-            queue: "default".to_owned(),
+            queue: types::DEFAULT_QUEUE.to_owned(),
             restart: RestartPolicy { max_restarts: 0, backoff: Millis(1_000) },
+            constraints: Constraints::default(),
+            preemptible: true,
+            estimate: None,
         }
     }
 }
@@ -162,6 +172,13 @@ impl Reader<'_> {
             extras.queue = self.queue(&queue).unwrap_or(extras.queue);
         }
         self.checkpoint(&fields);
+        extras.constraints = self.constraints(&fields);
+        if let Some(preemptible) = fields.get(&mut self.report, "preemptible") {
+            extras.preemptible = preemptible.boolean(&mut self.report).unwrap_or(true);
+        }
+        if let Some(estimate) = fields.get(&mut self.report, "estimate") {
+            extras.estimate = estimate.milliseconds(&mut self.report, 1..=Limits::TIMEOUT_MS_MAX).map(Millis);
+        }
         extras
     }
 
@@ -190,15 +207,10 @@ impl Reader<'_> {
 
     fn queue(&mut self, field: &Field<'_>) -> Option<String> {
         let name = field.text(&mut self.report)?;
-        let starts_well = name.starts_with(|c: char| c.is_ascii_alphanumeric());
-        let body_ok = name.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-'));
-        if starts_well && body_ok && name.len() <= QUEUE_BYTES_MAX {
+        if types::is_queue_name(name) {
             return Some(name.to_owned());
         }
-        let rule = format!(
-            "{} is no name of a queue: 1 to {QUEUE_BYTES_MAX} letters, digits, '.', '_' and '-', starting with a letter or digit",
-            shorten(name)
-        );
+        let rule = format!("{} is no name of a queue: {}", shorten(name), types::QUEUE_NAME_RULE);
         field.fault(&mut self.report, rule);
         None
     }

@@ -3,6 +3,7 @@
 //! Three kinds of fields: those that Muster uses (here, `gang`, `values`), those of Azure ML that it accepts and warns
 //! about because they change nothing here (`ignored`), and those of other kinds of jobs, which are refused by name.
 
+mod constraints;
 mod gang;
 mod ignored;
 mod texts;
@@ -129,6 +130,9 @@ impl Reader<'_> {
             priority: extras.priority,
             queue: extras.queue,
             restart: extras.restart,
+            constraints: extras.constraints,
+            preemptible: extras.preemptible,
+            estimate: extras.estimate,
         };
         self.check_size(&spec, &data);
         Some(Draft { file: file.to_owned(), spec, code, data, warnings: Vec::new() })

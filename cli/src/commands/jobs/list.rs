@@ -7,6 +7,11 @@ use crate::failure::Exit;
 use crate::output::{Cell, Column, Output, Table, json, text};
 use clap::Args;
 use client::{Client, v1};
+use futures::StreamExt;
+use types::JobId;
+
+/// Questions to the scheduler at a time.
+const EXPLAINED_AT_ONCE: usize = 8;
 
 /// `muster jobs list`
 #[derive(Args, Debug)]
@@ -18,7 +23,7 @@ pub struct ListArgs {
     /// Only jobs in this phase; may be given several times
     #[arg(long, value_name = "PHASE")]
     phase: Vec<String>,
-    /// Only jobs that have not started: the same as --phase Queued
+    /// Only jobs that have not started, each with why it waits
     #[arg(long)]
     pending: bool,
     /// Only jobs of this experiment
@@ -55,11 +60,26 @@ pub(super) async fn run(args: ListArgs, client: &Client, session: &Session) -> a
     };
     let limit = if args.all { usize::MAX } else { args.limit };
     show(session, args.watch, || async {
-        let jobs = client.list_up_to(query.clone(), limit).await?;
+        let mut jobs = client.list_up_to(query.clone(), limit).await?;
+        if args.pending {
+            jobs = explained(jobs, client).await;
+        }
         let value = serde_json::json!({ "jobs": jobs.iter().map(json::summary).collect::<Vec<_>>() });
         Ok(Shown { value, table: Box::new(move |output| table(&jobs, output)) })
     })
     .await
+}
+
+/// Waiting jobs with what the scheduler says of them. One that has started meanwhile stays as it was listed.
+async fn explained(jobs: Vec<v1::JobSummary>, client: &Client) -> Vec<v1::JobSummary> {
+    let asked = jobs.into_iter().map(|mut job| async {
+        let answer = client.explain(JobId(job.id)).await;
+        if let Some(answer) = answer.ok().filter(|answer| !answer.obstacle.is_empty()) {
+            job.reason = answer.summary;
+        }
+        job
+    });
+    futures::stream::iter(asked).buffered(EXPLAINED_AT_ONCE).collect().await
 }
 
 fn table(jobs: &[v1::JobSummary], output: &Output) -> String {

@@ -3,6 +3,7 @@
 mod cancel;
 mod explain;
 mod list;
+mod priority;
 mod show;
 mod watch;
 
@@ -21,6 +22,8 @@ pub enum JobsCommand {
     Show(show::ShowArgs),
     /// Ask jobs to end: SIGTERM, then SIGKILL after the job's grace
     Cancel(cancel::CancelArgs),
+    /// Move jobs in their queues' order
+    Priority(priority::PriorityArgs),
     /// Say why a job waits, or why it ended
     Explain(explain::ExplainArgs),
     /// Print each change of a job until it has ended, or of all jobs
@@ -33,6 +36,7 @@ pub async fn run(command: JobsCommand, client: &Client, session: &Session) -> an
         JobsCommand::List(args) => list::run(args, client, session).await,
         JobsCommand::Show(args) => show::run(&args, client, session).await,
         JobsCommand::Cancel(args) => cancel::run(&args, client, session).await,
+        JobsCommand::Priority(args) => priority::run(&args, client, session).await,
         JobsCommand::Explain(args) => explain::run(&args, client, session).await,
         JobsCommand::Watch(args) => watch::run(&args, client, session).await,
     }

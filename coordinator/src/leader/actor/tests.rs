@@ -30,7 +30,7 @@ impl Turns {
         let mut leadership = node.leadership();
         let leadership = *within(leadership.wait_for(|now| now.leading)).await.unwrap();
         let (handle, mailbox) = Handle::new();
-        let config = LeaderConfig { lease: LEASE };
+        let config = LeaderConfig { lease: LEASE, policy: Policy::default() };
         let mut leader = Leader::new(node, config, Arc::new(Observed::new()), handle, mailbox);
         leader.follow_role(leadership);
         Self { leader, leadership, _folder: folder }

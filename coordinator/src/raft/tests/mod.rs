@@ -196,6 +196,9 @@ pub(crate) fn submit(number: u64) -> Command {
         priority: 0,
         queue: "default".to_owned(),
         restart: RestartPolicy { max_restarts: 0, backoff: Millis(1_000) },
+        constraints: types::Constraints::default(),
+        preemptible: true,
+        estimate: None,
     };
     Command::SubmitJob { request: RequestId(request), spec: Arc::new(spec) }
 }

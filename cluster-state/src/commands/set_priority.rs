@@ -1,0 +1,14 @@
+//! Moves a job in its queue's order.
+
+use super::At;
+use crate::{Outcome, Refusal, State};
+use types::JobId;
+
+pub(super) fn apply(state: &mut State, at: At, id: JobId, priority: i32) -> Result<Outcome, Refusal> {
+    let job = state.job(id).ok_or(Refusal::UnknownJob(id))?;
+    if job.phase.is_final() {
+        return Err(Refusal::JobEnded(id));
+    }
+    state.update_job(at.index, id, |job| job.priority = priority);
+    Ok(Outcome::Done)
+}

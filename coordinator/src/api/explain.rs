@@ -1,0 +1,36 @@
+//! `Jobs.Explain`: only the leader's scheduler knows why a job waits, so another coordinator asks it.
+
+use super::Context;
+use super::jobs::find;
+use crate::leader::{self, Message};
+use proto::v1;
+use proto::v1::jobs_client::JobsClient;
+use std::time::Duration;
+use tokio::sync::oneshot;
+use tonic::Status;
+use types::JobId;
+
+/// For the leader to answer, here or elsewhere.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
+
+pub(super) async fn explain(context: &Context, request: &v1::ExplainRequest) -> Result<v1::Explanation, Status> {
+    let state = context.read(false).await?;
+    let job = find(&state, request.job_id)?;
+    if job.phase != types::JobPhase::Queued {
+        return Ok(leader::settled(job));
+    }
+    let (reply, answer) = oneshot::channel();
+    context.leader.send(Message::Explain { job: JobId(request.job_id), reply }).await;
+    match tokio::time::timeout(ANSWER_TIMEOUT, answer).await {
+        Ok(Ok(explanation)) => return Ok(explanation),
+        Ok(Err(_)) => {} // it does not lead
+        Err(_) => return Err(Status::unavailable("the scheduler gives no answer")),
+    }
+    let leader = context.node.leader_address().filter(|_| !request.local);
+    let leader = leader.ok_or_else(|| Status::unavailable("no leader is known at the moment"))?;
+    let mut client = JobsClient::new(context.peers.channel(&leader)?);
+    let asked = client.explain(v1::ExplainRequest { job_id: request.job_id, local: true });
+    let answered = tokio::time::timeout(ANSWER_TIMEOUT, asked).await;
+    let answered = answered.map_err(|_| Status::unavailable(format!("the leader at {leader} gives no answer")))?;
+    Ok(answered?.into_inner())
+}
