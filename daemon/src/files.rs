@@ -1,8 +1,12 @@
 //! Files that survive a power cut: written beside, flushed, renamed, and the folder flushed too; and one owner a directory.
 
+use crate::clock::boot_time;
+use rustix::io::Errno;
+use rustix::time::Timespec;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::path::Path;
+use std::time::Duration;
 
 /// Replaces `path` by `bytes`: after this returns the new content is on disk; a crash before leaves the old content.
 pub fn write_atomically(path: &Path, bytes: &[u8]) -> io::Result<()> {
@@ -71,15 +75,24 @@ pub enum LockError {
     },
 }
 
-/// Makes `folder` if need be and takes it for this process alone.
+/// How long a folder's owner that is just ending is waited for: one that was killed keeps its lock until the kernel has
+/// taken its memory down.
+const OWNER_ENDS_MAX: Duration = Duration::from_secs(1);
+const LOOK_AGAIN: Timespec = Timespec { tv_sec: 0, tv_nsec: 10_000_000 };
+
+/// Makes `folder` if need be and takes it for this process alone. Blocks for up to a second where another has it.
 pub fn lock_folder(folder: &Path) -> Result<FolderLock, LockError> {
     let wrap = |source| LockError::Io { folder: folder.display().to_string(), source };
     create_private_folder(folder).map_err(wrap)?;
     let file = OpenOptions::new().write(true).create(true).truncate(false).open(folder.join("lock")).map_err(wrap)?;
-    match rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok(FolderLock { _file: file }),
-        Err(rustix::io::Errno::WOULDBLOCK) => Err(LockError::InUse(folder.display().to_string())),
-        Err(errno) => Err(wrap(errno.into())),
+    let deadline = boot_time() + OWNER_ENDS_MAX;
+    loop {
+        match rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => return Ok(FolderLock { _file: file }),
+            Err(Errno::WOULDBLOCK) if boot_time() < deadline => drop(rustix::event::poll(&mut [], Some(&LOOK_AGAIN))),
+            Err(Errno::WOULDBLOCK) => return Err(LockError::InUse(folder.display().to_string())),
+            Err(errno) => return Err(wrap(errno.into())),
+        }
     }
 }
 
@@ -96,6 +109,21 @@ mod tests {
         write_atomically(&path, b"two").unwrap();
         assert_eq!(std::fs::read(&path).unwrap(), b"two");
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn an_owner_that_is_just_ending_is_waited_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let first = lock_folder(folder.path()).unwrap();
+        let (waits, waiting) = std::sync::mpsc::channel();
+        let path = folder.path().to_owned();
+        let second = std::thread::spawn(move || {
+            waits.send(()).unwrap();
+            lock_folder(&path).map(drop)
+        });
+        waiting.recv().unwrap();
+        drop(first);
+        assert!(second.join().unwrap().is_ok());
     }
 
     #[test]
