@@ -81,7 +81,7 @@ mod tests {
     fn values_are_pure() {
         let text = "use std::collections::{BTreeMap, BTreeSet};\nuse std::time::Duration;\n// std::fs and HashMap\n\
             fn f(rand: u8, x: X) -> u8 { x.tokio + rand + \"std::env\".len() }\n";
-        assert_eq!(faults("scheduler/src/plan.rs", text), 0);
+        assert_eq!(faults("scheduler/src/core.rs", text), 0);
     }
 
     #[test]
