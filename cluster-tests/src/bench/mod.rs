@@ -14,6 +14,7 @@ mod many_jobs;
 mod peer;
 mod report;
 mod slurm;
+mod starts;
 mod stats;
 mod throughput;
 
@@ -36,6 +37,8 @@ pub enum Name {
     Footprint,
     /// 100,000 waiting jobs: to submit, list, watch and explain them
     ManyJobs,
+    /// Gang starts a second with workers that start no processes
+    Starts,
 }
 
 /// How it is measured.
@@ -65,6 +68,7 @@ pub async fn run(name: Name, options: &Options) -> anyhow::Result<Report> {
         Name::Throughput => throughput::run(options, &mut report).await?,
         Name::Footprint => footprint::run(options, &mut report).await?,
         Name::ManyJobs => many_jobs::run(options, &mut report).await?,
+        Name::Starts => starts::run(options, &mut report).await?,
     }
     report.machine = machine::describe(&options.dir);
     Ok(report)

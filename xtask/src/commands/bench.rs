@@ -9,7 +9,7 @@ use std::path::Path;
 use std::process::{Command, ExitCode};
 
 /// Every benchmark, as `cluster-tests` names it.
-const NAMES: [&str; 6] = ["control-plane", "failover", "gang-start", "throughput", "footprint", "many-jobs"];
+const NAMES: [&str; 7] = ["control-plane", "failover", "gang-start", "throughput", "footprint", "many-jobs", "starts"];
 
 /// Options of `cargo xtask bench`.
 #[derive(clap::Args)]
