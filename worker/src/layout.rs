@@ -5,6 +5,7 @@
 //! DIR/bin/muster                           link to the program, first on each rank's PATH
 //! DIR/supervisors.log                      what supervisors have to say for themselves, should they ever
 //! DIR/cache/                               blobs by content hash
+//! DIR/spares/                              empty member folders, to be used again
 //! DIR/members/JOB-ATTEMPT-NODERANK/        one member
 //!     member                               its wish, so that a restarted daemon knows it
 //!     ended                                its end, where its ranks' records do not tell it
@@ -72,6 +73,10 @@ impl Layout {
 
     pub(crate) fn members(&self) -> PathBuf {
         self.root.join("members")
+    }
+
+    pub(crate) fn spares(&self) -> PathBuf {
+        self.root.join("spares")
     }
 
     pub(crate) fn member(&self, key: MemberKey) -> MemberLayout {

@@ -35,6 +35,7 @@ mod reconciler;
 mod session;
 pub mod shim;
 mod ship;
+mod spares;
 #[cfg(test)]
 mod testing;
 mod watch;
@@ -76,7 +77,9 @@ pub async fn run(config: Config, shutdown: daemon::Shutdown) -> Result<(), Error
     let watching = tokio::spawn(watching);
     let (shipper, shipping) =
         ship::start(known.clone(), watcher.clone()).map_err(Error::io("start the shipper's thread"))?;
-    let context = context(&checked, &layout, &registration, blobs::Blobs::new(cache, known), shipper, watcher);
+    let spares = spares::Spares::open(layout.spares()).map_err(Error::io("open the folder of spare folders"))?;
+    let blobs = blobs::Blobs::new(cache, known);
+    let context = context(&checked, &layout, &registration, blobs, shipper, watcher, spares);
     let found = member::find(&layout).map_err(Error::io("look for members of a former life"))?;
     let context = Arc::new(context);
     let (handle, reconciling) = reconciler::start(context.clone(), found, restarted);
@@ -159,6 +162,7 @@ fn context(
     blobs: blobs::Blobs,
     shipper: ship::Handle,
     watcher: watch::Handle,
+    spares: spares::Spares,
 ) -> Context {
     let config = &checked.config;
     let driver = match config.cgroups {
@@ -181,6 +185,7 @@ fn context(
         data_address: checked.data_address,
         program: config.program.clone(),
         nursery: shim::nursery::Nursery::new(&config.program, layout),
+        spares: Arc::new(spares),
         spool_bytes_max: config.spool_bytes_max,
         hard_cpu_limit: config.hard_cpu_limit,
         pids_max: config.pids_max,

@@ -34,7 +34,7 @@ pub(super) fn launch(
     started: &mut Vec<Supervised>,
 ) -> Result<(), Fault> {
     if !prepared.has_folders {
-        make_folders(&wish.spec, layout)?;
+        make_folders(&wish.spec, layout, &context.spares)?;
     }
     write_private(&layout.manifest(), environment::manifest(wish, endpoints).to_string().as_bytes())
         .and_then(|()| write_private(&layout.wish(), &postcard::to_stdvec(wish).map_err(io::Error::other)?))

@@ -24,6 +24,7 @@ use crate::environment::Base;
 use crate::layout::{Layout, MemberLayout};
 use crate::shim::nursery::Nursery;
 use crate::ship::{self, RankKey};
+use crate::spares::Spares;
 use crate::watch;
 use launch::Supervised;
 use prepare::Prepared;
@@ -50,6 +51,7 @@ pub(crate) struct Context {
     pub(crate) data_address: IpAddr,
     pub(crate) program: PathBuf,
     pub(crate) nursery: Nursery,
+    pub(crate) spares: Arc<Spares>,
     pub(crate) spool_bytes_max: u64,
     pub(crate) hard_cpu_limit: bool,
     pub(crate) pids_max: u32,
@@ -344,8 +346,8 @@ impl Member {
         if self.orders.wait_for(|orders| orders.forget).await.is_err() {
             return;
         }
-        let root = self.layout.root().to_owned();
-        let removed = tokio::task::spawn_blocking(move || stores::spool::remove(&root)).await;
+        let (spares, layout) = (self.context.spares.clone(), self.layout.clone());
+        let removed = tokio::task::spawn_blocking(move || spares.retire(&layout)).await;
         if let Ok(Err(error)) = removed {
             tracing::warn!(%error, "the member's folder cannot be removed");
         }

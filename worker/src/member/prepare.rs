@@ -4,6 +4,7 @@ use super::{Context, Fault};
 use crate::blobs::TransferError;
 use crate::expand::{Names, expand};
 use crate::layout::MemberLayout;
+use crate::spares::Spares;
 use rustix::net::{AddressFamily, SocketType, sockopt};
 use std::io;
 use std::net::{SocketAddr, TcpListener};
@@ -44,8 +45,8 @@ pub(super) async fn prepare(context: &Context, wish: &Wish, layout: &MemberLayou
     // Of a gang, each member must be sure that it can start.
     let has_folders = fetches || wish.placement.members.len() > 1;
     if has_folders {
-        let (spec, folders) = (wish.spec.clone(), layout.clone());
-        let made = tokio::task::spawn_blocking(move || make_folders(&spec, &folders)).await;
+        let (spec, folders, spares) = (wish.spec.clone(), layout.clone(), context.spares.clone());
+        let made = tokio::task::spawn_blocking(move || make_folders(&spec, &folders, &spares)).await;
         made.unwrap_or_else(|error| Err(Fault::machine(error.to_string())))?;
     }
     if let Some(code) = &wish.spec.code {
@@ -65,21 +66,24 @@ pub(super) async fn prepare(context: &Context, wish: &Wish, layout: &MemberLayou
 }
 
 /// Those that the job has a use for: see `layout`. Blocks.
-pub(super) fn make_folders(spec: &JobSpec, layout: &MemberLayout) -> Result<(), Fault> {
-    try_make_folders(spec, layout).map_err(|error| Fault::machine(format!("cannot make its folders: {error}")))
+pub(super) fn make_folders(spec: &JobSpec, layout: &MemberLayout, spares: &Spares) -> Result<(), Fault> {
+    try_make_folders(spec, layout, spares).map_err(|error| Fault::machine(format!("cannot make its folders: {error}")))
 }
 
-fn try_make_folders(spec: &JobSpec, layout: &MemberLayout) -> io::Result<()> {
+fn try_make_folders(spec: &JobSpec, layout: &MemberLayout, spares: &Spares) -> io::Result<()> {
     // What a life before this one left half-made.
     match std::fs::remove_dir_all(layout.root()) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}
     }
-    daemon::files::create_private_folder(layout.root())?;
-    std::fs::create_dir(layout.checkpoints())?;
-    std::fs::create_dir(layout.tmp())?;
-    if spec.code.is_none() {
-        std::fs::create_dir(layout.code())?;
+    // Its code comes as a folder of its own.
+    if spec.code.is_some() || !spares.take(layout) {
+        daemon::files::create_private_folder(layout.root())?;
+        std::fs::create_dir(layout.checkpoints())?;
+        std::fs::create_dir(layout.tmp())?;
+        if spec.code.is_none() {
+            std::fs::create_dir(layout.code())?;
+        }
     }
     if spec.inputs.values().any(|input| matches!(input, Input::Data { .. })) {
         std::fs::create_dir(layout.inputs())?;

@@ -33,6 +33,7 @@ fn worker(root: &Path) -> Worker {
         data_address: [127, 0, 0, 1].into(),
         program: "/bin/false".into(),
         nursery: crate::shim::nursery::Nursery::new(Path::new("/bin/false"), &layout),
+        spares: Arc::new(crate::spares::Spares::open(layout.spares()).unwrap()),
         spool_bytes_max: 1 << 30,
         hard_cpu_limit: false,
         pids_max: 0,
