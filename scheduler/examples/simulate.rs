@@ -40,17 +40,7 @@ fn main() {
     let model = Standard::default();
     for name in word("policies").unwrap_or("fair-share").split(',') {
         let mut policy = policy(name);
-        if let Some(rules) = &mut policy.preempt {
-            rules.order_permille = number("order", f64::from(rules.order_permille)) as u32;
-            rules.per_day_max = number("stops", f64::from(rules.per_day_max)) as u32;
-            rules.run_min = Millis(number("run_min_s", rules.run_min.0 as f64 / 1e3) as u64 * 1_000);
-        }
-        if let Passing::Reserved(rules) = &mut policy.passing {
-            rules.count_max = number("promises", f64::from(rules.count_max)) as u32;
-            rules.wait_min = Millis(number("wait_min_s", rules.wait_min.0 as f64 / 1e3) as u64 * 1_000);
-            rules.part_permille_max = number("reserved", f64::from(rules.part_permille_max)) as u32;
-        }
-        policy.age_factor = number("age_factor", f64::from(policy.age_factor)) as u32;
+        adjust(&mut policy, &number);
         let mut core = Core::new(policy);
         let inputs = Inputs { cluster: &cluster, trace: &trace, queues: &queues, settings: &settings, model: &model };
         let begin = cpu_ns();
@@ -90,6 +80,21 @@ fn main() {
             .collect();
         println!("             wait mean/max in days by GPUs: {}", sizes.join("  "));
     }
+}
+
+/// Sets the parts of a policy that the command line names.
+fn adjust(policy: &mut Policy, number: &dyn Fn(&str, f64) -> f64) {
+    if let Some(rules) = &mut policy.preempt {
+        rules.order_permille = number("order", f64::from(rules.order_permille)) as u32;
+        rules.per_day_max = number("stops", f64::from(rules.per_day_max)) as u32;
+        rules.run_min = Millis(number("run_min_s", rules.run_min.0 as f64 / 1e3) as u64 * 1_000);
+    }
+    if let Passing::Reserved(rules) = &mut policy.passing {
+        rules.count_max = number("promises", f64::from(rules.count_max)) as u32;
+        rules.wait_min = Millis(number("wait_min_s", rules.wait_min.0 as f64 / 1e3) as u64 * 1_000);
+        rules.part_permille_max = number("reserved", f64::from(rules.part_permille_max)) as u32;
+    }
+    policy.age_factor = number("age_factor", f64::from(policy.age_factor)) as u32;
 }
 
 /// Beside the named ones: the default policy without one of its parts, to see what that part costs and brings.
