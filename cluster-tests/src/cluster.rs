@@ -9,6 +9,7 @@ use anyhow::Context as _;
 use client::{Client, v1};
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::process::Command;
 use types::{CoordinatorId, JobId, JobPhase};
@@ -349,19 +350,20 @@ async fn listening(daemon: &mut Daemon) -> anyhow::Result<(String, String)> {
 
 /// The program under the name that jobs know it by (`muster train`), in a folder of its own on the same disk.
 fn under_its_name(program: &Path) -> anyhow::Result<PathBuf> {
+    static LINKED: AtomicU64 = AtomicU64::new(0);
     let program = &program.canonicalize().with_context(|| format!("no program at {}", program.display()))?;
     if program.file_name() == Some(OsStr::new("muster")) {
         return Ok(program.clone());
     }
     let home = program.parent().context("the program has no folder")?.join("under-test");
     std::fs::create_dir_all(&home)?;
-    let (named, beside) = (home.join("muster"), home.join(format!("muster.{}", std::process::id())));
+    let call = LINKED.fetch_add(1, Ordering::Relaxed); // Tests of one program start their clusters side by side.
+    let (named, beside) = (home.join("muster"), home.join(format!("muster.{}.{call}", std::process::id())));
     // Linked beside and renamed: another test program may run it at this moment.
     let _ = std::fs::remove_file(&beside);
     std::fs::hard_link(program, &beside).or_else(|_| std::fs::copy(program, &beside).map(drop))?;
     std::fs::rename(&beside, &named)?;
-    // Renaming one link of a file over another leaves both.
-    let _ = std::fs::remove_file(&beside);
+    let _ = std::fs::remove_file(&beside); // Renaming one link of a file over another leaves both.
     Ok(named)
 }
 
@@ -375,4 +377,24 @@ fn processes_with(wanted: &dyn Fn(&[u8], &[u8]) -> bool) -> Vec<i32> {
 
 fn contains(bytes: &[u8], part: &[u8]) -> bool {
     bytes.windows(part.len()).any(|window| window == part)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn many_may_link_the_program_at_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let program = folder.path().join("built");
+        std::fs::write(&program, "x").unwrap();
+        let link =
+            || (0..200).all(|_| under_its_name(&program).is_ok_and(|named| named.ends_with("under-test/muster")));
+        std::thread::scope(|scope| {
+            let threads = [scope.spawn(link), scope.spawn(link), scope.spawn(link)];
+            assert!(threads.into_iter().all(|thread| thread.join().unwrap()));
+        });
+        assert_eq!(std::fs::read_dir(folder.path().join("under-test")).unwrap().count(), 1);
+    }
 }

@@ -41,6 +41,9 @@ pub struct Config {
     pub policy: String,
     /// A gang runs so long before it may be stopped for others. Default 5 minutes.
     pub preempt_after: Duration,
+    /// Under `fair-share` a gang may also be stopped for a much shorter one of its own queue. Default no: it surprises who did
+    /// not ask for it, and jobs that save no checkpoints lose by it.
+    pub preempt_in_queue: bool,
     /// Under `fair-share` a gang of several workers or devices waits so long before its start is promised. Default 10 minutes.
     pub reserve_after: Duration,
     /// Listeners may bind to other addresses than loopback, although nothing is encrypted or authenticated yet.
@@ -61,6 +64,7 @@ impl Config {
             lease: Duration::from_secs(4),
             policy: crate::POLICIES[0].to_owned(),
             preempt_after: Duration::from_mins(5),
+            preempt_in_queue: false,
             reserve_after: Duration::from_mins(10),
             insecure_listen_anywhere: false,
         }
@@ -72,6 +76,9 @@ impl Config {
         let mut policy = Policy::named(&self.policy).unwrap_or_default();
         if let Some(rules) = &mut policy.preempt {
             rules.run_min = millis(self.preempt_after);
+            if !self.preempt_in_queue {
+                rules.order_permille = 0;
+            }
         }
         if let Passing::Reserved(rules) = &mut policy.passing
             && policy.is_fair
@@ -148,5 +155,20 @@ mod tests {
         assert_eq!(config.validate().unwrap_err().0.len(), 6);
         config = Config::new(CoordinatorId(1), "/nowhere");
         assert_eq!(config.validate(), Ok(()));
+    }
+
+    #[test]
+    fn what_is_configured_becomes_the_policy() {
+        let mut config = Config::new(CoordinatorId(1), "/nowhere");
+        assert!(!config.scheduling().stops_for_order(), "not unless it is asked for");
+        (config.preempt_after, config.reserve_after) = (Duration::from_secs(7), Duration::from_secs(9));
+        config.preempt_in_queue = true;
+        let policy = config.scheduling();
+        assert!(policy.stops_for_order());
+        assert_eq!(policy.preempt.map(|rules| rules.run_min), Some(Millis(7_000)));
+        assert!(matches!(policy.passing, Passing::Reserved(rules) if rules.wait_min == Millis(9_000)));
+        config.policy = "easy".into();
+        let easy = config.scheduling();
+        assert!(matches!(easy.passing, Passing::Reserved(rules) if rules.wait_min == Millis(0)), "as it is published");
     }
 }

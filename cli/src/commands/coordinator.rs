@@ -53,9 +53,13 @@ pub struct CoordinatorArgs {
     /// How the scheduler orders jobs, when this coordinator leads: give all of them the same
     #[arg(long, value_name = "NAME", default_value = coordinator::POLICIES[0], value_parser = clap::builder::PossibleValuesParser::new(coordinator::POLICIES))]
     policy: String,
-    /// A job runs so long before it may be stopped for a queue that takes its guarantee back
+    /// A job runs so long before it may be stopped for another one
     #[arg(long, value_name = "SPAN", default_value = "5m", value_parser = parse_span)]
     preempt_after: u64,
+    /// Under fair-share, also stop a job for a much shorter one of its own queue, when it loses little by that; without this only
+    /// for a queue that takes its guarantee back
+    #[arg(long)]
+    preempt_in_queue: bool,
     /// Under fair-share a job of several workers or devices waits so long before it gets a promised start
     #[arg(long, value_name = "SPAN", default_value = "10m", value_parser = parse_span)]
     reserve_after: u64,
@@ -93,6 +97,7 @@ fn config(args: &CoordinatorArgs) -> anyhow::Result<Config> {
     }
     config.policy.clone_from(&args.policy);
     config.preempt_after = Duration::from_millis(args.preempt_after);
+    config.preempt_in_queue = args.preempt_in_queue;
     config.reserve_after = Duration::from_millis(args.reserve_after);
     config.insecure_listen_anywhere = args.insecure_listen_anywhere;
     config.validate().map_err(|faults| bad_input(faults.to_string()))?;

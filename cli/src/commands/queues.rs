@@ -37,8 +37,8 @@ pub struct NameArgs {
 #[derive(Args, Debug)]
 #[command(
     after_help = "CLASS is a device's product name as `muster workers show` tells it, or `cpu` for the CPU slots of jobs without devices.
-A queue may use what others leave idle. What it has guaranteed is taken back for it: borrowers shrink or stop, and go on
-later from their last checkpoint.
+A queue may use what others leave idle. What it has guaranteed is taken back for it: borrowers are stopped with their
+grace, and go on later from their last checkpoint.
 
 Examples:
   muster queues create research --guaranteed \"NVIDIA H100=16\" --weight 2

@@ -29,7 +29,7 @@ fn civil(days: u64) -> (u64, u64, u64) {
 /// `2026-03-01T14:05:09Z`, or with a space and no `Z`, in UTC, as milliseconds.
 pub fn parse_instant(text: &str) -> Result<u64, String> {
     let fault = || format!("{text:?} is no time in UTC such as 2026-03-01T14:05:09Z");
-    let (date, time) = text.trim_end_matches('Z').split_once(['T', ' ']).ok_or_else(fault)?;
+    let (date, time) = text.strip_suffix('Z').unwrap_or(text).split_once(['T', ' ']).ok_or_else(fault)?;
     let numbers = |text: &str, separator: char| -> Option<Vec<u64>> {
         let parts: Vec<&str> = text.split(separator).collect();
         (parts.len() == 3).then(|| parts.iter().map(|part| part.parse().ok()).collect()).flatten()
@@ -61,15 +61,11 @@ fn days_of(year: u64, month: u64, day: u64) -> Option<u64> {
 /// A span such as `90s`, `30m`, `2h` or `1d`, in milliseconds.
 pub fn parse_span(text: &str) -> Result<u64, String> {
     let fault = || format!("{text:?} is no span such as 90s, 30m, 2h or 1d");
-    let unit = text.chars().last().ok_or_else(fault)?;
-    let factor = match unit {
-        's' => 1_000,
-        'm' => 60_000,
-        'h' => 3_600_000,
-        'd' => 86_400_000,
-        _ => return Err(fault()),
-    };
-    let count: u64 = text.trim_end_matches(unit).parse().map_err(|_| fault())?;
+    let units = [('s', 1_000), ('m', 60_000), ('h', 3_600_000), ('d', 86_400_000_u64)];
+    let found = units.iter().find_map(|(unit, factor)| Some((text.strip_suffix(*unit)?, *factor)));
+    let (count, factor) =
+        found.filter(|(count, _)| count.starts_with(|c: char| c.is_ascii_digit())).ok_or_else(fault)?;
+    let count: u64 = count.parse().map_err(|_| fault())?;
     count.checked_mul(factor).filter(|ms| *ms <= types::Limits::TIMEOUT_MS_MAX).ok_or_else(fault)
 }
 
@@ -150,9 +146,15 @@ mod tests {
             assert_eq!(parse_instant(&written), Ok(ms), "{written}");
             assert_eq!(parse_instant(&written.replace(' ', "T")), Ok(ms));
         }
-        for bad in
-            ["", "tomorrow", "2026-02-30T00:00:00Z", "2025-02-29 0:0:0", "2026-13-01T00:00:00Z", "2026-01-01T24:00:00Z"]
-        {
+        for bad in [
+            "",
+            "tomorrow",
+            "2026-02-30T00:00:00Z",
+            "2025-02-29 0:0:0",
+            "2026-13-01T00:00:00Z",
+            "2026-01-01T24:00:00Z",
+            "2026-01-01T00:00:00ZZ",
+        ] {
             assert!(parse_instant(bad).is_err(), "{bad}");
         }
     }
@@ -163,7 +165,7 @@ mod tests {
             ["90s", "30m", "2h", "1d"].map(|text| parse_span(text).unwrap_or(0)),
             [90_000, 1_800_000, 7_200_000, 86_400_000]
         );
-        for bad in ["", "h", "5", "-1h", "1.5h", "99999999999d", "3é"] {
+        for bad in ["", "h", "5", "-1h", "1.5h", "99999999999d", "3é", "5ss", "+5s"] {
             assert!(parse_span(bad).is_err(), "{bad}");
         }
     }

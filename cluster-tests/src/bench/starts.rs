@@ -1,8 +1,8 @@
 //! Gang starts a second, through Raft and gRPC on loopback: hollow workers hold real sessions with the leader and answer for
 //! their members at once, without processes, so that scheduling, log and sessions are all that is measured.
 //!
-//! All jobs wait while every worker is cordoned by not being there; then the workers join, and the clock runs from the first
-//! placement to the last end, as the replicated tables have them.
+//! All jobs are submitted while no worker is there; then the workers join, and the clock runs from the first start of a gang to
+//! the last end, as the replicated tables have them.
 
 use super::stats::thousands;
 use super::{Options, Report, Table};
@@ -70,9 +70,7 @@ pub(super) async fn run(options: &Options, report: &mut Report) -> anyhow::Resul
         ]);
     }
     report.table(table);
-    report.note(
-        "from the first placement to the last end; a gang of several members also prepares and is started as one",
-    );
+    report.note("from the first start to the last end; a gang of several members also prepares and is started as one");
     Ok(())
 }
 

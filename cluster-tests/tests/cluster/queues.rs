@@ -115,6 +115,39 @@ async fn a_borrowed_slot_is_given_back_and_the_borrower_goes_on_from_its_checkpo
 }
 
 #[tokio::test]
+async fn a_long_job_gives_way_to_a_much_shorter_one_of_its_queue_only_where_that_was_asked_for() {
+    for asked in [false, true] {
+        let mut arguments = vec!["--preempt-after", "0s"];
+        arguments.extend(asked.then_some("--preempt-in-queue"));
+        alone(shape(1, &arguments), async |cluster| {
+            add_worker(cluster, "a", 1, &[])?;
+            cluster.until_ready(1).await?;
+            let client = cluster.client();
+            let mut long = held_by(cluster, "long");
+            long.estimate = Some(Millis(36_000_000));
+            let long = client.submit(&long).await?;
+            cluster.until_phase(long, JobPhase::Running).await?;
+            let mut short = spec("true");
+            short.estimate = Some(Millis(60_000));
+            let short = client.submit(&short).await?;
+            if asked {
+                assert_eq!(cluster.ended(short).await?.summary.unwrap_or_default().phase, "Completed");
+                cluster.until_phase(long, JobPhase::Running).await?;
+            } else {
+                assert_eq!(client.explain(short).await?.obstacle, "no_capacity");
+            }
+            open(cluster, "long")?;
+            let causes: Vec<String> =
+                cluster.ended(long).await?.attempts.into_iter().map(|attempt| attempt.cause_kind).collect();
+            let expected: &[&str] = if asked { &["preempted", "success"] } else { &["success"] };
+            assert_eq!(causes, expected);
+            Ok(())
+        })
+        .await;
+    }
+}
+
+#[tokio::test]
 async fn a_gang_that_must_lie_in_one_rack_does_or_says_which_rack_has_most() {
     alone(shape(1, &[]), async |cluster| {
         for (name, rack) in [("a", "r1"), ("b", "r1"), ("c", "r2")] {

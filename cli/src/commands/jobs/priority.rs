@@ -13,7 +13,7 @@ use types::JobId;
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:
   muster jobs priority 10 7 8      jobs 7 and 8 go before those of lower priority in their queues
-  muster jobs priority -- -5 9     job 9 goes after the usual ones, whose priority is 0")]
+  muster jobs priority -5 9        job 9 goes after the usual ones, whose priority is 0")]
 pub struct PriorityArgs {
     /// The new priority: higher goes first, 0 is usual
     #[arg(allow_negative_numbers = true)]
