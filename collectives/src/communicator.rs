@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use crate::buffer::{Buf, BufMut, Op};
 use crate::error::Error;
-use crate::{local, tcp};
+use crate::shared::CommBuf;
+use crate::{local, shm, tcp};
 
 /// Collective operations over a fixed group of ranks.
 ///
@@ -17,8 +18,15 @@ pub trait Communicator: Send + Sync {
     fn rank(&self) -> u32;
     /// Number of ranks.
     fn world_size(&self) -> u32;
-    /// `tcp`, `nccl` or `local`.
+    /// `tcp`, `shm`, `nccl` or `local`.
     fn backend(&self) -> &'static str;
+    /// Zeroed memory for operations; where the backend can, memory that they need not copy.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`] where there is not as much.
+    fn alloc(&self, bytes: usize) -> Result<CommBuf, Error> {
+        Ok(CommBuf::private(bytes))
+    }
     /// Combines the buffers of all ranks into every rank's buffer, in place. Bytes sent per rank: 2 S (n-1)/n for large
     /// buffers, in two steps; see the crate's table.
     ///
@@ -97,11 +105,13 @@ pub enum Algorithm {
 /// What seldom needs another value than the default.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Options {
-    /// Algorithm for large buffers.
+    /// Algorithm for large buffers over TCP.
     pub algorithm: Algorithm,
+    /// Stays with TCP where all ranks are on one host; one rank that does takes all with it.
+    pub tcp_only: bool,
 }
 
-/// Connects to all peers over TCP; a world of one gets a communicator that does nothing.
+/// Connects to all peers over TCP, and through shared memory where all turn out to be on one host; a world of one gets a communicator that does nothing.
 ///
 /// # Errors
 /// [`Error::Rendezvous`] with the missing ranks, [`Error::Handshake`] where this rank's token is out of date,
@@ -116,7 +126,7 @@ pub fn connect_with(rendezvous: Rendezvous, options: Options) -> Result<Arc<dyn 
     if rendezvous.peers.len() == 1 {
         return Ok(Arc::new(local::Communicator::new()));
     }
-    Ok(Arc::new(tcp::Communicator::connect(rendezvous, options)?))
+    shm::join(tcp::Communicator::connect(rendezvous, options)?, !options.tcp_only)
 }
 
 fn check(rendezvous: &Rendezvous) -> Result<(), Error> {

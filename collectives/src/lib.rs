@@ -49,11 +49,16 @@ mod error;
 mod local;
 pub mod nccl;
 mod pipeline;
+mod plan;
 mod reduce;
+mod shared;
+mod shm;
 mod tcp;
 
-pub use bench::{BenchRow, bench_all_reduce};
+pub use bench::{BenchRow, Source, bench_all_reduce, bench_all_reduce_of};
 pub use buffer::{Buf, BufMut, DType, Element, Op};
 pub use communicator::{Algorithm, Communicator, Options, Peer, Rendezvous, connect, connect_with};
 pub use error::Error;
 pub use pipeline::{Handle, Pipeline};
+pub use plan::{Choice, Method, Transport, plan};
+pub use shared::CommBuf;

@@ -1,4 +1,4 @@
-//! COLL-4 with real processes over TCP: the kernel tells of a death by SIGKILL as it does in production.
+//! COLL-4 with real processes over TCP and shared memory: the kernel tells of a death by SIGKILL as it does in production.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod support;
@@ -15,7 +15,7 @@ fn rank_of_a_group() {
     let Some((_, comm)) = join(PATIENCE) else { return };
     let mut buffer = vec![1f32; 50_000];
     comm.all_reduce(BufMut::from(&mut buffer), Op::Sum).unwrap();
-    say("together");
+    say(&format!("together {}", comm.backend()));
     let error = loop {
         if let Err(error) = comm.all_reduce(BufMut::from(&mut buffer), Op::Avg) {
             break error;
@@ -27,10 +27,11 @@ fn rank_of_a_group() {
 
 #[test]
 fn coll_4_a_killed_process_is_noticed_by_all_within_a_second_and_blamed() {
-    for victim in [0, 2] {
-        let mut group = start(3, Setting { role: "sum", ..Setting::default() });
+    for (victim, tcp) in [(0, true), (2, true), (0, false), (1, false), (2, false)] {
+        let variables = if tcp { &[("COLLECTIVES_TCP", "1")][..] } else { &[] };
+        let mut group = start(3, Setting { role: "sum", variables, ..Setting::default() });
         for child in &group {
-            child.hear("together");
+            assert_eq!(child.hear("together"), if tcp { "tcp" } else { "shm" });
         }
         let killed = Instant::now();
         group[victim].kill();

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use collectives::{Algorithm, Buf, BufMut, Communicator, DType, Element, Op};
 use half::{bf16, f16};
 use proptest::prelude::*;
-use support::{group, on_all};
+use support::{group, on_all, sharing};
 
 /// Plain arithmetic, written apart from the crate's.
 trait Model: Element {
@@ -158,52 +158,57 @@ fn reduces_of(dtype: DType, group: &Group, op: Op, count: usize, seed: u64) {
     }
 }
 
-fn every_type_and_operation(world: usize, algorithm: Algorithm) {
-    let group = group(world, algorithm);
+fn every_type_and_operation(world: usize) {
+    every_type_and_operation_of(&group(world, Algorithm::Auto));
+    every_type_and_operation_of(&sharing(world));
+}
+
+fn every_type_and_operation_of(group: &Group) {
+    let world = group.len();
     for count in [0, 1, 3, 1000] {
         for dtype in DType::ALL {
             for op in Op::ALL {
-                reduces_of(dtype, &group, op, count, world as u64);
+                reduces_of(dtype, group, op, count, world as u64);
             }
         }
-        copies::<f32>(&group, count, 1);
-        copies::<bf16>(&group, count, 2);
+        copies::<f32>(group, count, 1);
+        copies::<bf16>(group, count, 2);
     }
     // Large: each type with one operation here, all pairs over the worlds.
     for (at, dtype) in DType::ALL.into_iter().enumerate() {
-        reduces_of(dtype, &group, Op::ALL[(at + world) % 4], 100_003, world as u64);
+        reduces_of(dtype, group, Op::ALL[(at + world) % 4], 100_003, world as u64);
     }
-    copies::<i64>(&group, 100_003, 3);
+    copies::<i64>(group, 100_003, 3);
 }
 
 #[test]
 fn coll_2_world_1_equals_the_serial_loop() {
-    every_type_and_operation(1, Algorithm::Auto);
+    every_type_and_operation(1);
 }
 
 #[test]
 fn coll_2_world_2_equals_the_serial_loop() {
-    every_type_and_operation(2, Algorithm::Auto);
+    every_type_and_operation(2);
 }
 
 #[test]
 fn coll_2_world_3_equals_the_serial_loop() {
-    every_type_and_operation(3, Algorithm::Auto);
+    every_type_and_operation(3);
 }
 
 #[test]
 fn coll_2_world_4_equals_the_serial_loop() {
-    every_type_and_operation(4, Algorithm::Auto);
+    every_type_and_operation(4);
 }
 
 #[test]
 fn coll_2_world_5_equals_the_serial_loop() {
-    every_type_and_operation(5, Algorithm::Auto);
+    every_type_and_operation(5);
 }
 
 #[test]
 fn coll_2_world_6_equals_the_serial_loop() {
-    every_type_and_operation(6, Algorithm::Auto);
+    every_type_and_operation(6);
 }
 
 #[test]
@@ -217,17 +222,19 @@ fn coll_2_rings_equal_the_serial_loop() {
 }
 
 #[test]
-fn more_than_sixteen_ranks_take_the_ring() {
-    let group = group(17, Algorithm::Auto);
-    reduces::<f32>(&group, Op::Sum, 20_011, 1);
-    reduces::<f32>(&group, Op::Avg, 11, 2);
+fn coll_2_more_than_sixteen_ranks_equal_the_serial_loop() {
+    for group in [group(17, Algorithm::Auto), sharing(17)] {
+        reduces::<f32>(&group, Op::Sum, 20_011, 1);
+        reduces::<f32>(&group, Op::Avg, 11, 2);
+    }
 }
 
 #[test]
 fn coll_1_every_rank_ends_with_the_same_bits_whatever_the_timing() {
-    let group = group(4, Algorithm::Auto);
+    let groups = [group(4, Algorithm::Auto), sharing(4)];
     for round in 0..12u32 {
-        let results = on_all(&group, |comm| {
+        let group = &groups[round as usize % 2];
+        let results = on_all(group, |comm| {
             // Another rank comes late each time, and the last chunk is short.
             for _ in 0..(comm.rank() + round) % 4 * 50 {
                 std::thread::yield_now();
@@ -245,10 +252,14 @@ proptest! {
     #[test]
     fn coll_2_any_sequence_of_sizes_equals_the_serial_loop(
         world in 1..7usize,
-        ring: bool,
+        way in 0..3usize,
         calls in proptest::collection::vec((0..40_000usize, 0..4usize, 0..6usize, any::<u64>()), 1..5),
     ) {
-        let group = group(world, if ring { Algorithm::Ring } else { Algorithm::Direct });
+        let group = match way {
+            0 => group(world, Algorithm::Ring),
+            1 => group(world, Algorithm::Direct),
+            _ => sharing(world),
+        };
         for (count, op, dtype, seed) in calls {
             reduces_of(DType::ALL[dtype], &group, Op::ALL[op], count, seed);
         }

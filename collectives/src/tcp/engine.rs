@@ -10,9 +10,10 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags};
 
 use super::control::Control;
-use super::frame::{Abort, HEADER, Header, REPORT, Report};
+use super::frame::{HEADER, Header, REPORT, Report};
 use super::patience::Patience;
 use super::socket::{self, Moved};
+use super::stop::Stop;
 use super::transfer::Transfer;
 
 /// How long a broken data socket waits for the peer's control socket to say why.
@@ -21,33 +22,6 @@ const GRACE: Duration = Duration::from_millis(250);
 /// How often the control sockets are looked at while bytes keep coming: a long transfer between two ranks must not keep
 /// them from hearing of a third.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
-
-/// Why an operation ended early.
-#[derive(Debug)]
-pub(super) enum Stop {
-    /// A cause is set already, or was reported by a peer.
-    Told(Abort),
-    /// The cause has been set by another thread of this rank.
-    Woken,
-    Lost {
-        rank: usize,
-        reason: String,
-    },
-    Mismatch {
-        rank: usize,
-        theirs: Header,
-    },
-    Stale {
-        rank: usize,
-        token: u64,
-    },
-    Garbage {
-        rank: usize,
-    },
-    Timeout {
-        waiting_for: Vec<u32>,
-    },
-}
 
 /// The control socket as read so far.
 #[derive(Debug)]
@@ -75,7 +49,7 @@ struct Link {
 #[derive(Debug)]
 pub(super) struct Engine {
     links: Vec<Link>,
-    timeout: Duration,
+    pub(super) timeout: Duration,
     patience: Patience,
     pub(super) scratch: Vec<u64>,
 }
@@ -158,6 +132,12 @@ impl Engine {
             open |= link.open(transfer);
         }
         Ok((progress, open))
+    }
+
+    /// As [`Engine::look`], and whether anybody has left before operation `sequence`.
+    pub(super) fn attend(&mut self, control: &Control, sequence: u64) -> Result<(), Stop> {
+        self.look(control, sequence)?;
+        self.links.iter().try_for_each(|link| link.check_left(sequence))
     }
 
     /// Reads what the control sockets have to say, without waiting.

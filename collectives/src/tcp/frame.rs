@@ -15,7 +15,7 @@ const CALL: usize = 20;
 
 /// Which collective.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Operation {
+pub(crate) enum Operation {
     AllReduce,
     ReduceScatter,
     AllGather,
@@ -23,19 +23,27 @@ pub(super) enum Operation {
     Barrier,
 }
 
-const OPERATIONS: [Operation; 5] =
-    [Operation::AllReduce, Operation::ReduceScatter, Operation::AllGather, Operation::Broadcast, Operation::Barrier];
+impl Operation {
+    /// All operations, in code order.
+    pub(crate) const ALL: [Operation; 5] = [
+        Operation::AllReduce,
+        Operation::ReduceScatter,
+        Operation::AllGather,
+        Operation::Broadcast,
+        Operation::Barrier,
+    ];
+}
 
 /// What a rank called, as far as all ranks must agree on it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Call {
-    pub(super) operation: Operation,
-    pub(super) op: Op,
-    pub(super) dtype: DType,
+pub(crate) struct Call {
+    pub(crate) operation: Operation,
+    pub(crate) op: Op,
+    pub(crate) dtype: DType,
     /// Elements of the part that has the same length on all ranks.
-    pub(super) count: u64,
-    pub(super) root: u32,
-    pub(super) ring: bool,
+    pub(crate) count: u64,
+    pub(crate) root: u32,
+    pub(crate) ring: bool,
 }
 
 impl Call {
@@ -50,7 +58,7 @@ impl Call {
 
     fn decode(from: &[u8]) -> Option<Self> {
         Some(Call {
-            operation: *OPERATIONS.get(usize::from(from[0]))?,
+            operation: *Operation::ALL.get(usize::from(from[0]))?,
             op: *Op::ALL.get(usize::from(from[1]))?,
             dtype: *DType::ALL.get(usize::from(from[2]))?,
             ring: from[3] == 1,
@@ -76,11 +84,11 @@ impl fmt::Display for Call {
 
 /// First bytes of every operation between two ranks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Header {
-    pub(super) token: u64,
-    pub(super) sequence: u64,
-    pub(super) from: u32,
-    pub(super) call: Call,
+pub(crate) struct Header {
+    pub(crate) token: u64,
+    pub(crate) sequence: u64,
+    pub(crate) from: u32,
+    pub(crate) call: Call,
 }
 
 impl Header {
@@ -115,7 +123,7 @@ impl Header {
 
 /// The two sides of a mismatch, as the reporter saw them.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Disagreement {
+pub(crate) struct Disagreement {
     pub(super) reporter: u32,
     pub(super) reporter_called: String,
     pub(super) other: u32,
@@ -124,9 +132,9 @@ pub(super) struct Disagreement {
 
 /// Why a rank stops; the first one that a rank makes or hears is its cause for good.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Abort {
+pub(crate) struct Abort {
     pub(super) culprit: Option<u32>,
-    pub(super) sequence: u64,
+    pub(crate) sequence: u64,
     pub(super) operation: String,
     pub(super) cause: String,
     pub(super) disagreement: Option<Disagreement>,
@@ -270,7 +278,7 @@ mod tests {
     fn call() -> impl Strategy<Value = Call> {
         (0..5usize, 0..4usize, 0..6usize, any::<u64>(), any::<u32>(), any::<bool>()).prop_map(
             |(operation, op, dtype, count, root, ring)| Call {
-                operation: OPERATIONS[operation],
+                operation: Operation::ALL[operation],
                 op: Op::ALL[op],
                 dtype: DType::ALL[dtype],
                 count,

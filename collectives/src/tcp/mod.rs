@@ -10,19 +10,23 @@ mod patience;
 mod rendezvous;
 mod ring;
 mod socket;
+mod stop;
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 mod tests;
 mod transfer;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use self::control::Control;
-use self::engine::{Engine, Stop};
-use self::frame::{Abort, Call, Disagreement, Header, Operation, Report};
+use self::engine::Engine;
+use self::frame::{Abort, Disagreement, Report};
+pub(crate) use self::frame::{Call, Header, Operation};
 use self::pairwise::{Pairwise, Storage};
 use self::patience::Patience;
 use self::ring::Ring;
+pub(crate) use self::stop::Stop;
 use self::transfer::{Direct, Lane, Transfer};
 use crate::buffer::{Buf, BufMut, DType, Op};
 use crate::communicator::{self, Algorithm, Options, Rendezvous, arguments};
@@ -30,10 +34,10 @@ use crate::error::Error;
 use crate::reduce::Fold;
 
 /// Up to this size every rank gets everybody's whole buffer and sums by itself: one latency step instead of two.
-const SMALL_BYTES_MAX: usize = 32 << 10;
+pub(crate) const SMALL_BYTES_MAX: usize = 32 << 10;
 /// Above this many ranks `Auto` takes the ring: so many senders at once would overflow the switch's queue to one
 /// receiver.
-const DIRECT_RANKS_MAX: usize = 16;
+pub(crate) const DIRECT_RANKS_MAX: usize = 16;
 
 /// A group connected by TCP.
 #[derive(Debug)]
@@ -42,6 +46,8 @@ pub(crate) struct Communicator {
     world: usize,
     token: u64,
     algorithm: Algorithm,
+    op_timeout: Duration,
+    rendezvous_timeout: Duration,
     control: Control,
     engine: Mutex<Engine>,
 }
@@ -49,7 +55,7 @@ pub(crate) struct Communicator {
 impl Communicator {
     pub(crate) fn connect(rendezvous: Rendezvous, options: Options) -> Result<Self, Error> {
         let (rank, world) = (rendezvous.rank, rendezvous.peers.len());
-        let (token, timeout) = (rendezvous.token, rendezvous.op_timeout);
+        let (token, op_timeout, rendezvous_timeout) = (rendezvous.token, rendezvous.op_timeout, rendezvous.timeout);
         let home = rendezvous.peers[rank as usize].address.ip();
         let local_ranks = rendezvous.peers.iter().filter(|peer| peer.address.ip() == home).count();
         let mesh = rendezvous::connect(rendezvous)?;
@@ -58,9 +64,62 @@ impl Communicator {
             world,
             token,
             algorithm: options.algorithm,
+            op_timeout,
+            rendezvous_timeout,
             control: Control::new(rank, mesh.control)?,
-            engine: Mutex::new(Engine::new(mesh.data, timeout, Patience::of(local_ranks))),
+            engine: Mutex::new(Engine::new(mesh.data, op_timeout, Patience::of(local_ranks))),
         })
+    }
+
+    /// Number and call of the next operation, for a transport that moves the bytes another way.
+    pub(crate) fn begin(&self, call: Call) -> Result<Header, Error> {
+        if let Some(cause) = self.control.cause() {
+            return Err(cause.as_aborted());
+        }
+        let sequence = self.control.begin(call);
+        Ok(Header { token: self.token, sequence, from: self.rank as u32, call })
+    }
+
+    /// Hears, without waiting, whether anything has ended the group since.
+    pub(crate) fn attend(&self, mine: &Header) -> Result<(), Stop> {
+        self.engine().attend(&self.control, mine.sequence)
+    }
+
+    /// Rank and world size.
+    pub(crate) fn position(&self) -> (u32, u32) {
+        (self.rank as u32, self.world as u32)
+    }
+
+    /// What is said before the first operation.
+    pub(crate) fn introduction(&self) -> Header {
+        let call = call(Operation::Barrier, Op::Sum, DType::I32, 0);
+        Header { token: self.token, sequence: 0, from: self.rank as u32, call }
+    }
+
+    /// Longest silence within an operation.
+    pub(crate) fn op_timeout(&self) -> Duration {
+        self.op_timeout
+    }
+
+    /// Everybody's `mine`, in rank order, before the first operation; not counted among them. Who is late has until the
+    /// rendezvous would have ended.
+    pub(crate) fn introduce(&self, mine: &[i64]) -> Result<Vec<i64>, Error> {
+        let mut all = vec![0i64; mine.len() * self.world];
+        let call = call(Operation::AllGather, Op::Sum, DType::I64, mine.len());
+        let header = Header { call, ..self.introduction() };
+        let (source, destination) = (Buf::from(mine).as_bytes(), BufMut::from(&mut all).into_bytes());
+        let each = source.len();
+        let part = |rank: usize| rank * each..(rank + 1) * each;
+        destination[part(self.rank)].copy_from_slice(source);
+        let lanes = self.lanes(|rank| Lane { partner: true, send: 0..each, receive: part(rank) });
+        let mut transfer = Direct { source, destination, lanes };
+        let mut engine = self.engine();
+        engine.timeout = self.op_timeout.max(self.rendezvous_timeout);
+        let result = engine.drive(&self.control, &header, &mut transfer);
+        engine.timeout = self.op_timeout;
+        drop(engine);
+        result.map_err(|stop| self.stop(&header, "rendezvous".to_owned(), stop))?;
+        Ok(all)
     }
 
     fn engine(&self) -> MutexGuard<'_, Engine> {
@@ -69,16 +128,12 @@ impl Communicator {
 
     /// Runs one operation. `transfer` is built from the scratch, `finish` runs on it after success.
     fn run(&self, engine: &mut Engine, call: Call, transfer: &mut dyn Transfer) -> Result<(), Error> {
-        if let Some(cause) = self.control.cause() {
-            return Err(cause.as_aborted());
-        }
-        let sequence = self.control.begin(call);
-        let mine = Header { token: self.token, sequence, from: self.rank as u32, call };
+        let mine = self.begin(call)?;
         engine.drive(&self.control, &mine, transfer).map_err(|stop| self.stop(&mine, call.to_string(), stop))
     }
 
     /// Sets the cause, tells the peers and says what this call returns.
-    fn stop(&self, mine: &Header, operation: String, stop: Stop) -> Error {
+    pub(crate) fn stop(&self, mine: &Header, operation: String, stop: Stop) -> Error {
         let (sequence, rank) = (mine.sequence, self.rank as u32);
         let blame = |culprit: Option<usize>, cause: String| Abort {
             culprit: culprit.map(|rank| rank as u32),
@@ -118,9 +173,9 @@ impl Communicator {
         self.control.abort(abort).as_seen_by(rank)
     }
 
-    fn fold(&self, op: Op, dtype: DType, stride: usize) -> Fold {
+    pub(crate) fn fold(&self, op: Op, dtype: DType) -> Fold {
         let divisor = (op == Op::Avg).then_some(self.world as u32);
-        Fold { dtype, op, contributions: self.world, position: self.rank, stride, divisor }
+        Fold { dtype, op, contributions: self.world, position: self.rank, divisor }
     }
 
     fn rings(&self, dtype: DType) -> bool {
@@ -157,7 +212,7 @@ impl Communicator {
         });
         let mut transfer = Direct { source: source.unwrap_or(destination), destination: &mut *bytes, lanes };
         let result = self.run(&mut engine, call, &mut transfer);
-        let folded = result.is_err() || self.fold(call.op, call.dtype, stride).run(destination, bytes);
+        let folded = result.is_err() || self.fold(call.op, call.dtype).run_strided(destination, bytes, stride);
         engine.scratch = scratch;
         result.and_then(|()| sound(folded))
     }
@@ -166,7 +221,7 @@ impl Communicator {
         let mut engine = self.engine();
         let mut scratch = std::mem::take(&mut engine.scratch);
         let bytes = as_bytes(&mut scratch, pairwise::scratch_bytes(self.world).0);
-        let fold = self.fold(call.op, call.dtype, 0);
+        let fold = self.fold(call.op, call.dtype);
         let result = self.run(&mut engine, call, &mut Pairwise::new(storage, slices, self.rank, fold, bytes));
         engine.scratch = scratch;
         result
@@ -176,7 +231,7 @@ impl Communicator {
         let mut engine = self.engine();
         let mut scratch = std::mem::take(&mut engine.scratch);
         let bytes = as_bytes(&mut scratch, ring::CHUNK_BYTES);
-        let fold = self.fold(call.op, call.dtype, 0);
+        let fold = self.fold(call.op, call.dtype);
         let result = self.run(&mut engine, call, &mut Ring::new(buffer, bytes, fold, self.rank, self.world));
         engine.scratch = scratch;
         result
@@ -287,7 +342,8 @@ impl Drop for Communicator {
     }
 }
 
-fn call(operation: Operation, op: Op, dtype: DType, count: usize) -> Call {
+/// What a rank calls where only these four matter.
+pub(crate) fn call(operation: Operation, op: Op, dtype: DType, count: usize) -> Call {
     Call { operation, op, dtype, count: count as u64, root: 0, ring: false }
 }
 

@@ -71,7 +71,7 @@ pub(super) fn slices(count: usize, size: usize, world: usize) -> Vec<Range<usize
 }
 
 impl<'a> Pairwise<'a> {
-    /// `scratch` has at least [`scratch_bytes`]; `fold.stride` is set here.
+    /// `scratch` has at least [`scratch_bytes`].
     pub(super) fn new(
         storage: Storage<'a>,
         slices: Vec<Range<usize>>,
@@ -81,7 +81,6 @@ impl<'a> Pairwise<'a> {
     ) -> Self {
         let world = slices.len();
         let (_, chunk) = scratch_bytes(world);
-        let fold = Fold { stride: chunk, ..fold };
         Pairwise {
             storage,
             slices,
@@ -121,7 +120,7 @@ impl<'a> Pairwise<'a> {
                 Storage::Whole(buffer) => &mut buffer[own.start + self.reduced..own.start + end],
                 Storage::Split { own, .. } => &mut own[self.reduced..end],
             };
-            self.sound &= self.fold.run(destination, &self.scratch[slot..]);
+            self.sound &= self.fold.run_strided(destination, &self.scratch[slot..], self.chunk);
             self.reduced = end;
         }
     }

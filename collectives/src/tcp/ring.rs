@@ -38,7 +38,7 @@ impl<'a> Ring<'a> {
         let added = if rank == 0 { buffer.len() } else { 0 };
         Ring {
             // The partial sum of all ranks before is place 0, the own value place 1.
-            fold: Fold { contributions: 2, position: 1, stride: CHUNK_BYTES, divisor, ..fold },
+            fold: Fold { contributions: 2, position: 1, divisor, ..fold },
             partial_received: added,
             added,
             buffer,
@@ -73,7 +73,8 @@ impl<'a> Ring<'a> {
         let end = self.buffer.len().min(self.added + CHUNK_BYTES);
         if self.partial_received == end {
             let length = end - self.added;
-            self.sound &= self.fold.run(&mut self.buffer[self.added..end], &self.scratch[..length]);
+            let (own, partial) = (&mut self.buffer[self.added..end], &self.scratch[..length]);
+            self.sound &= self.fold.run_strided(own, partial, CHUNK_BYTES);
             self.added = end;
         }
     }

@@ -28,7 +28,9 @@ fn group(world: usize, algorithm: Algorithm, op_timeout: Duration) -> Vec<Commun
                 timeout: PATIENCE,
                 op_timeout,
             };
-            std::thread::spawn(move || Communicator::connect(rendezvous, Options { algorithm }).unwrap())
+            std::thread::spawn(move || {
+                Communicator::connect(rendezvous, Options { algorithm, ..Options::default() }).unwrap()
+            })
         })
         .collect();
     threads.into_iter().map(|thread| thread.join().unwrap()).collect()

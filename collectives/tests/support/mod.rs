@@ -33,14 +33,24 @@ pub fn rendezvous(world: usize) -> Vec<Rendezvous> {
     listeners.into_iter().zip(0..).map(one).collect()
 }
 
-/// Connects all at once, one thread each; results in rank order.
+/// Connects all at once over TCP, one thread each; results in rank order.
 pub fn connect_all(all: Vec<Rendezvous>, algorithm: Algorithm) -> Vec<Result<Arc<dyn Communicator>, Error>> {
-    let connect = |one| std::thread::spawn(move || connect_with(one, Options { algorithm }));
+    connect_all_with(all, Options { algorithm, tcp_only: true })
+}
+
+/// As [`connect_all`], with any options.
+pub fn connect_all_with(all: Vec<Rendezvous>, options: Options) -> Vec<Result<Arc<dyn Communicator>, Error>> {
+    let connect = |one| std::thread::spawn(move || connect_with(one, options));
     let threads: Vec<_> = all.into_iter().map(connect).collect();
     threads.into_iter().map(|thread| thread.join().unwrap()).collect()
 }
 
-/// A connected group.
+/// A connected group that shares memory.
+pub fn sharing(world: usize) -> Vec<Arc<dyn Communicator>> {
+    connect_all_with(rendezvous(world), Options::default()).into_iter().map(|one| one.unwrap()).collect()
+}
+
+/// A connected group over TCP.
 pub fn group(world: usize, algorithm: Algorithm) -> Vec<Arc<dyn Communicator>> {
     connect_all(rendezvous(world), algorithm).into_iter().map(|one| one.unwrap()).collect()
 }

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
-use collectives::{Communicator, Peer, Rendezvous, connect};
+use collectives::{Communicator, Options, Peer, Rendezvous, connect_with};
 
 use super::PATIENCE;
 
@@ -88,7 +88,7 @@ impl Drop for Child {
     }
 }
 
-/// The child's side: its role and its communicator over TCP; `None` in the parent.
+/// The child's side: its role and its communicator, over TCP where `COLLECTIVES_TCP` is set; `None` in the parent.
 pub fn join(op_timeout: Duration) -> Option<(String, Arc<dyn Communicator>)> {
     let rank: u32 = std::env::var("COLLECTIVES_RANK").ok()?.parse().unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -97,7 +97,8 @@ pub fn join(op_timeout: Duration) -> Option<(String, Arc<dyn Communicator>)> {
     let peers: Vec<_> = addresses.into_iter().zip(0..).map(|(address, rank)| Peer { rank, address }).collect();
     let listener = (peers.len() > 1).then_some(listener);
     let rendezvous = Rendezvous { rank, peers, listener, token: 7, secret: [3; 32], timeout: PATIENCE, op_timeout };
-    Some((std::env::var("COLLECTIVES_ROLE").unwrap(), connect(rendezvous).unwrap()))
+    let options = Options { tcp_only: std::env::var_os("COLLECTIVES_TCP").is_some(), ..Options::default() };
+    Some((std::env::var("COLLECTIVES_ROLE").unwrap(), connect_with(rendezvous, options).unwrap()))
 }
 
 /// One line to the parent.

@@ -1,0 +1,142 @@
+//! Which way a sum goes, by ranks, bytes and transport: a pure function over measured costs, so that a choice can be
+//! looked at without running it.
+
+use std::time::Duration;
+
+use crate::shm::SLOT_BYTES;
+use crate::shm::exchange::{LINE_BYTES, LINE_RANKS_MAX};
+use crate::tcp::{DIRECT_RANKS_MAX, SMALL_BYTES_MAX};
+
+/// What carries the bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Transport {
+    /// Sockets, within a host or between hosts.
+    Tcp,
+    /// Memory that all ranks of one host map.
+    SharedMemory,
+}
+
+/// How an all-reduce is done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Method {
+    /// Shared memory: the payload lies beside the flag, everybody folds all.
+    Line,
+    /// Shared memory: one slot per rank, everybody folds all.
+    Slots,
+    /// Shared memory: each rank folds its part, chunk by chunk; in place for buffers of `alloc`.
+    Staged,
+    /// TCP: everybody sends all to everybody.
+    Flat,
+    /// TCP: reduce-scatter and all-gather, everybody with everybody.
+    Pairwise,
+    /// TCP: down a chain and round, two neighbours only.
+    Ring,
+}
+
+/// A choice, and why.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Choice {
+    /// What is done.
+    pub method: Method,
+    /// Waits for others, one after another.
+    pub steps: u64,
+    /// Bytes that the busiest rank sends, or copies and reads.
+    pub bytes: u64,
+    /// What the model says it takes.
+    pub estimate: Duration,
+}
+
+/// Costs of one way: measured with `examples/all_reduce` on the machine named in `docs/collectives.md`.
+struct Cost {
+    step_ns: u64,
+    /// Per message or slot of another rank.
+    message_ns: u64,
+    /// 1,024 bytes.
+    kib_ns: u64,
+}
+
+const SHARED: Cost = Cost { step_ns: 700, message_ns: 60, kib_ns: 110 };
+const SOCKETS: Cost = Cost { step_ns: 7_000, message_ns: 3_000, kib_ns: 400 };
+
+/// The cheapest way to sum `bytes` over `world` ranks.
+pub fn plan(world: u32, bytes: u64, transport: Transport) -> Choice {
+    let others = u64::from(world.max(1)) - 1;
+    let world = u64::from(world.max(1));
+    let parts = bytes * others / world;
+    let priced = |cost: &Cost, method, steps: u64, messages: u64, bytes: u64| {
+        let nanoseconds = steps * cost.step_ns + messages * cost.message_ns + bytes * cost.kib_ns / 1024;
+        Choice { method, steps, bytes, estimate: Duration::from_nanos(nanoseconds) }
+    };
+    match transport {
+        Transport::SharedMemory => {
+            // One copy in and a read of all, against a copy in, a fold, a copy to the result and a copy out.
+            let slots = priced(&SHARED, Method::Slots, 1, others, bytes * world);
+            let staged = priced(&SHARED, Method::Staged, 2, 2 * others, 2 * parts + 2 * bytes / world);
+            if bytes <= LINE_BYTES as u64 && world <= LINE_RANKS_MAX as u64 {
+                priced(&SHARED, Method::Line, 1, others, 0)
+            } else if bytes <= SLOT_BYTES as u64 && slots.estimate <= staged.estimate {
+                slots
+            } else {
+                staged
+            }
+        }
+        Transport::Tcp => {
+            let flat = priced(&SOCKETS, Method::Flat, 1, others, bytes * others);
+            let pairwise = priced(&SOCKETS, Method::Pairwise, 2, 2 * others, 2 * parts);
+            if bytes <= SMALL_BYTES_MAX as u64 && flat.estimate <= pairwise.estimate {
+                flat
+            } else if world <= DIRECT_RANKS_MAX as u64 {
+                pairwise
+            } else {
+                // So many senders at once would overflow the switch's queue to one receiver.
+                priced(&SOCKETS, Method::Ring, 2 * others, 2, 2 * bytes)
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn method(world: u32, bytes: u64, transport: Transport) -> Method {
+        plan(world, bytes, transport).method
+    }
+
+    #[test]
+    fn small_sums_take_few_steps_and_large_ones_few_bytes() {
+        for world in [2, 3, 8, 16] {
+            assert_eq!(method(world, 4, Transport::SharedMemory), Method::Line);
+            assert_eq!(method(world, 1 << 20, Transport::SharedMemory), Method::Staged);
+            assert_eq!(method(world, 4, Transport::Tcp), Method::Flat);
+            assert_eq!(method(world, 1 << 20, Transport::Tcp), Method::Pairwise);
+        }
+        assert_eq!(method(2, 1024, Transport::SharedMemory), Method::Slots);
+        assert_eq!(method(17, 1 << 20, Transport::Tcp), Method::Ring);
+        assert_eq!(method(17, 4, Transport::SharedMemory), Method::Slots);
+    }
+
+    #[test]
+    fn more_bytes_never_go_back_to_a_way_for_fewer() {
+        for transport in [Transport::Tcp, Transport::SharedMemory] {
+            for world in 1..40 {
+                let methods: Vec<_> = (0..28).map(|power| method(world, 1 << power, transport)).collect();
+                let changes = methods.windows(2).filter(|pair| pair[0] != pair[1]).count();
+                assert!(changes <= 2, "{world} {methods:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn every_way_holds_what_it_is_chosen_for() {
+        for world in 1..70 {
+            for bytes in [0, 47, 48, 49, 1 << 10, 1 << 15, (1 << 15) + 1, 1 << 30] {
+                match method(world, bytes, Transport::SharedMemory) {
+                    Method::Line => assert!(bytes <= LINE_BYTES as u64 && world <= LINE_RANKS_MAX as u32),
+                    Method::Slots => assert!(bytes <= SLOT_BYTES as u64),
+                    other => assert_eq!(other, Method::Staged),
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,217 @@
+//! The shared-memory backend: for groups whose ranks are all on one host. Bytes go through memory that all of them map;
+//! control stays with the TCP group beneath, so errors, blame and goodbyes are the same (COLL-4 to COLL-6).
+//!
+//! Results are bit for bit those of TCP: both fold in rank order (COLL-2), so a gang may change transports between two
+//! attempts.
+
+pub(crate) mod arena;
+mod copy;
+pub(crate) mod exchange;
+mod group;
+mod place;
+mod segment;
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+mod tests;
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use self::arena::Arena;
+use self::copy::Store;
+use self::exchange::{Counters, Exchange};
+use self::group::Group;
+use self::place::Place;
+use self::segment::{Mapping, Segment};
+use crate::buffer::{Buf, BufMut, DType, Op};
+use crate::communicator::{self, arguments};
+use crate::error::Error;
+use crate::plan::{self, Transport};
+use crate::shared::CommBuf;
+use crate::tcp::{self, Call, Operation, call};
+
+pub(crate) use self::segment::SLOT_BYTES;
+
+/// More ranks on one host than this go over TCP: each maps the memory of all.
+const RANKS_MAX: u32 = 64;
+/// Addresses, not memory, that an arena takes at most.
+const ARENA_BYTES_MAX: usize = 64 << 30;
+
+/// A group that shares memory.
+#[derive(Debug)]
+pub(crate) struct Communicator {
+    tcp: tcp::Communicator,
+    group: Group,
+    arena: Arc<Arena>,
+    counters: Mutex<Counters>,
+}
+
+/// Shares memory where all ranks are on this host and all of `wanted` are true; otherwise stays with TCP. All ranks
+/// decide alike.
+pub(crate) fn join(tcp: tcp::Communicator, wanted: bool) -> Result<Arc<dyn communicator::Communicator>, Error> {
+    let (rank, world) = tcp.position();
+    let wanted = wanted && world <= RANKS_MAX;
+    let nonce = nonce();
+    let segment = nonce.filter(|_| wanted).and_then(|nonce| create(nonce, rank));
+    let here = Place::here(segment.as_ref(), nonce.unwrap_or_default());
+    let places: Vec<Place> = tcp.introduce(&here.encode())?.as_chunks().0.iter().map(Place::decode).collect();
+    let all_here = places.iter().all(|place| place.shares && place.same_host(&here));
+    let peers = if all_here { open(&places, rank) } else { None };
+    // One that cannot open another's memory takes all to TCP.
+    let opened = tcp.introduce(&[i64::from(peers.is_some())])?.iter().all(|opened| *opened == 1);
+    let (Some(segment), Some(peers), true) = (segment, peers, opened) else {
+        let reason =
+            if all_here { "a segment could not be mapped" } else { "not all ranks are on this host, or not wanted" };
+        tracing::info!(rank, world, transport = "tcp", reason, "collectives connected");
+        return Ok(Arc::new(tcp));
+    };
+    let spins = world as usize <= Place::processors(&places);
+    let own = Arc::new(segment);
+    let arena = Arc::new(Arena::new(Arc::clone(&own)));
+    let mut group = Group { rank: rank as usize, own, peers, spins, store: Store::Streaming };
+    let mut counters = Counters::default();
+    let mut distance = None;
+    if spins {
+        let mine = tcp.introduction();
+        distance = Some(group.probe(&tcp, &mine, &mut counters.steps)?);
+    }
+    let store = group.store;
+    tracing::info!(rank, world, transport = "shared memory", spins, ?distance, ?store, "collectives connected");
+    Ok(Arc::new(Communicator { tcp, group, arena, counters: Mutex::new(counters) }))
+}
+
+fn nonce() -> Option<[u64; 2]> {
+    let mut bytes = [0; 16];
+    getrandom::fill(&mut bytes).ok()?;
+    let number = u128::from_le_bytes(bytes);
+    Some([number as u64, (number >> 64) as u64])
+}
+
+fn create(nonce: [u64; 2], rank: u32) -> Option<Segment> {
+    let memory = rustix::system::sysinfo();
+    let total = (memory.totalram as usize).saturating_mul(memory.mem_unit as usize);
+    // Addresses may be limited: the operations need no arena.
+    let made = Segment::create(total.min(ARENA_BYTES_MAX), nonce).or_else(|_| Segment::create(0, nonce));
+    made.inspect_err(|error| tracing::warn!(rank, %error, "no shared memory")).ok()
+}
+
+fn open(places: &[Place], rank: u32) -> Option<Vec<Option<Mapping>>> {
+    let mut peers = Vec::with_capacity(places.len());
+    for (other, place) in (0u32..).zip(places) {
+        if other == rank {
+            peers.push(None);
+            continue;
+        }
+        match Mapping::of_peer(place.process, place.descriptor, place.length, place.nonce) {
+            Ok(mapping) => peers.push(Some(mapping)),
+            Err(error) => {
+                tracing::warn!(rank, other, %error, "memory of a rank on this host cannot be mapped");
+                return None;
+            }
+        }
+    }
+    Some(peers)
+}
+
+impl Communicator {
+    fn counters(&self) -> MutexGuard<'_, Counters> {
+        self.counters.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn run(&self, call: Call, run: impl FnOnce(&mut Exchange<'_>) -> Result<(), Error>) -> Result<(), Error> {
+        if !group::fits(&call) {
+            return Err(Error::Invalid { reason: format!("{call} is too large") });
+        }
+        let mut counters = self.counters();
+        let mine = self.tcp.begin(call)?;
+        run(&mut Exchange { group: &self.group, tcp: &self.tcp, mine, counters: &mut counters })
+    }
+}
+
+impl communicator::Communicator for Communicator {
+    fn rank(&self) -> u32 {
+        self.group.rank as u32
+    }
+
+    fn world_size(&self) -> u32 {
+        self.group.world() as u32
+    }
+
+    fn backend(&self) -> &'static str {
+        "shm"
+    }
+
+    fn alloc(&self, bytes: usize) -> Result<CommBuf, Error> {
+        Ok(CommBuf::shared(self.arena.take(bytes)?, bytes))
+    }
+
+    fn all_reduce(&self, buf: BufMut<'_>, op: Op) -> Result<(), Error> {
+        let (dtype, count) = (buf.dtype(), buf.len());
+        let bytes = buf.into_bytes();
+        let offset = self.arena.offset(bytes);
+        let fold = self.tcp.fold(op, dtype);
+        let method = plan::plan(self.world_size(), bytes.len() as u64, Transport::SharedMemory).method;
+        let result = self.run(call(Operation::AllReduce, op, dtype, count), |exchange| {
+            exchange.all_reduce(method, bytes, &fold, offset)
+        });
+        if let (Err(_), Some(offset)) = (&result, offset) {
+            self.arena.detach(offset);
+        }
+        result
+    }
+
+    fn reduce_scatter(&self, src: Buf<'_>, dst: BufMut<'_>, op: Op) -> Result<(), Error> {
+        arguments::reduce_scatter(self.world_size(), &src, &dst)?;
+        let (dtype, count) = (dst.dtype(), dst.len());
+        let (source, own) = (src.as_bytes(), dst.into_bytes());
+        let (each, fold) = (own.len(), self.tcp.fold(op, dtype));
+        own.copy_from_slice(&source[self.group.rank * each..][..each]);
+        self.run(call(Operation::ReduceScatter, op, dtype, count), |exchange| {
+            exchange.reduce_scatter(source, own, &fold)
+        })
+    }
+
+    fn all_gather(&self, src: Buf<'_>, dst: BufMut<'_>) -> Result<(), Error> {
+        arguments::all_gather(self.world_size(), &src, &dst)?;
+        let (source, destination) = (src.as_bytes(), dst.into_bytes());
+        let each = source.len();
+        destination[self.group.rank * each..][..each].copy_from_slice(source);
+        self.run(call(Operation::AllGather, Op::Sum, src.dtype(), src.len()), |exchange| {
+            exchange.spread(Some(source), each, |rank, range, part| {
+                destination[rank * each..][range].copy_from_slice(part);
+            })
+        })
+    }
+
+    fn broadcast(&self, buf: BufMut<'_>, root: u32) -> Result<(), Error> {
+        arguments::root(self.world_size(), root)?;
+        let call = Call { root, ..call(Operation::Broadcast, Op::Sum, buf.dtype(), buf.len()) };
+        let bytes = buf.into_bytes();
+        let length = bytes.len();
+        self.run(call, |exchange| {
+            if root as usize == exchange.group.rank {
+                return exchange.spread(Some(bytes), length, |_, _, _| {});
+            }
+            exchange.spread(None, length, |rank, range, part| {
+                if rank == root as usize {
+                    bytes[range].copy_from_slice(part);
+                }
+            })
+        })
+    }
+
+    fn barrier(&self) -> Result<(), Error> {
+        self.run(call(Operation::Barrier, Op::Sum, DType::I32, 0), |exchange| exchange.enter(&[0; 6]))
+    }
+
+    fn check(&self) -> Result<(), Error> {
+        self.tcp.check()
+    }
+
+    fn abort(&self, cause: &str) {
+        self.tcp.abort(cause);
+    }
+
+    fn abort_blaming(&self, culprit: Option<u32>, cause: &str) {
+        self.tcp.abort_blaming(culprit, cause);
+    }
+}
