@@ -26,6 +26,8 @@ mod planned;
 mod preempt;
 mod reserve;
 mod resort;
+mod round;
+mod running;
 mod start;
 mod sweep;
 mod why;
@@ -41,6 +43,7 @@ use crate::rooms::Index;
 use gang::Gangs;
 use line::Lines;
 use reserve::Reservation;
+use running::{Ending, Soft};
 use std::cell::RefCell;
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
@@ -72,7 +75,7 @@ pub struct Core {
     index: RefCell<Index>,
     timers: BTreeSet<(Timestamp, Timer)>,
     /// Gangs that run, by when they are expected to end.
-    ends: BTreeSet<(Timestamp, u32)>,
+    ends: BTreeMap<(Timestamp, u32), Ending>,
     reservations: Vec<Reservation>,
     /// Pools of workers that close, by when, and how many workers are in each.
     closing: BTreeMap<Timestamp, (u8, u32)>,
@@ -90,7 +93,7 @@ pub struct Core {
     has_freed: bool,
     is_pending: bool,
     /// What a cycle knew that its budget cut.
-    blocked: Option<admit::Blocked>,
+    blocked: Option<round::Blocked>,
     replanned_at: Timestamp,
     replan_turn: usize,
     reserved_at: Timestamp,
@@ -111,11 +114,11 @@ pub struct Core {
     /// Work of all gangs in line, in milliseconds × CPU slots for those without devices, × devices for the others.
     backlog: [u128; 2],
     /// Gangs that run, by leaf queue, those with most work left (when they started) first.
-    by_service: BTreeSet<(u32, Reverse<u64>, u32)>,
+    by_service: BTreeMap<(u32, Reverse<u64>, u32), Soft>,
+    /// A list that looks into the future write on, empty between them.
+    spare: RefCell<sweep::Freed>,
     /// Starts and ends so far.
     turns: u64,
-    /// For each line: who could not be helped, and at which turn.
-    vain: BTreeMap<(u32, u32), order::Vain>,
 }
 
 impl Core {
@@ -130,7 +133,7 @@ impl Core {
             lines: Lines::default(),
             index: RefCell::default(),
             timers: BTreeSet::new(),
-            ends: BTreeSet::new(),
+            ends: BTreeMap::new(),
             reservations: Vec::new(),
             closing: BTreeMap::new(),
             fresh: BTreeSet::new(),
@@ -154,9 +157,9 @@ impl Core {
             firsts: BTreeSet::new(),
             aged_at: Timestamp(0),
             backlog: [0; 2],
-            by_service: BTreeSet::new(),
+            by_service: BTreeMap::new(),
+            spare: RefCell::default(),
             turns: 0,
-            vain: BTreeMap::new(),
         }
     }
 

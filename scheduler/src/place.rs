@@ -41,8 +41,12 @@ pub(crate) type Seats = Vec<(u32, u32)>;
 
 /// Finds workers for all members, or nothing.
 pub(crate) fn find(fleet: &Fleet, rooms: &Rooms, ask: &Ask<'_>) -> Option<Seats> {
+    // The cheap question first: there is no more room than this.
+    if ask.members == 0 || rooms.total_in(ask.pools) < u64::from(ask.members) {
+        return None;
+    }
     let supply = Supply::of(fleet, rooms, ask);
-    if ask.members == 0 || supply.total < ask.members {
+    if supply.total < ask.members {
         return None;
     }
     let required = ask.required.map_or(CLUSTER, level_of);

@@ -56,6 +56,8 @@ pub(crate) struct Queue {
     pub used: Vec<u64>,
     /// By class: what its children keep from being lent, and do not use.
     kept_back: Vec<u64>,
+    /// By class: one of its children does not lend all of its part.
+    may_keep_back: Vec<bool>,
     /// Gangs at or below it.
     pub gangs: u64,
     pub is_present: bool,
@@ -70,7 +72,23 @@ pub(crate) struct Tree {
 }
 
 /// Use beside that of the tree, by queue: more for what was promised, less for what will be gone. Of one class.
-pub(crate) type Shift = BTreeMap<u32, i64>;
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Shift(Vec<i64>);
+
+impl Shift {
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Nothing was ever counted in it.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    fn of(&self, queue: u32) -> i64 {
+        self.0.get(queue as usize).copied().unwrap_or(0)
+    }
+}
 
 /// Why a queue may not use more now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -160,14 +178,19 @@ impl Tree {
     }
 
     fn recount_kept_back(&mut self, parent: u32) {
-        let mut kept = Vec::new();
+        let (mut kept, mut may_keep) = (Vec::new(), Vec::new());
         for child in &self.queues[parent as usize].children {
             let child = &self.queues[*child as usize];
             kept.resize(kept.len().max(child.quotas.len()), 0);
             for (class, kept) in kept.iter_mut().enumerate() {
                 *kept += child.keeps_back(class);
             }
+            may_keep.resize(kept.len(), false);
+            for (class, may_keep) in may_keep.iter_mut().enumerate() {
+                *may_keep |= child.would_keep_back(class, 0) > 0;
+            }
         }
+        self.queues[parent as usize].may_keep_back = may_keep;
         self.queues[parent as usize].kept_back = kept;
     }
 
@@ -218,8 +241,9 @@ impl Tree {
     pub fn shift(&self, shift: &mut Shift, leaf: u32, amount: u64, more: bool) {
         let amount = i64::try_from(amount).unwrap_or(i64::MAX);
         let mut at = leaf;
+        shift.0.resize(self.queues.len(), 0);
         loop {
-            *shift.entry(at).or_default() += if more { amount } else { -amount };
+            shift.0[at as usize] += if more { amount } else { -amount };
             if at == ROOT {
                 return;
             }
@@ -237,10 +261,7 @@ impl Tree {
         beside: &Shift,
     ) -> Result<(), OverQuota> {
         let class = class as usize;
-        let used = |at: u32| {
-            let used = self.queues[at as usize].used(class);
-            beside.get(&at).map_or(used, |shift| used.saturating_add_signed(*shift))
-        };
+        let used = |at: u32| self.queues[at as usize].used(class).saturating_add_signed(beside.of(at));
         let mut at = leaf;
         while at != ROOT {
             let queue = &self.queues[at as usize];
@@ -251,11 +272,10 @@ impl Tree {
             }
             let parent = &self.queues[queue.parent as usize];
             let mut kept = parent.kept_back.get(class).copied().unwrap_or(0) - queue.keeps_back(class);
-            for sibling in beside.keys().filter(|other| **other != at && **other != ROOT) {
+            let may_keep = !beside.is_empty() && parent.may_keep_back.get(class).copied().unwrap_or(false);
+            for sibling in parent.children.iter().filter(|other| may_keep && **other != at) {
                 let other = &self.queues[*sibling as usize];
-                if other.parent == queue.parent {
-                    kept = kept - other.keeps_back(class) + other.would_keep_back(class, used(*sibling));
-                }
+                kept = kept - other.keeps_back(class) + other.would_keep_back(class, used(*sibling));
             }
             let whole = if queue.parent == ROOT { capacity } else { parent.quota(class).ceiling.min(capacity) };
             let in_parent = used(queue.parent);
@@ -321,6 +341,7 @@ impl Queue {
             quotas: Vec::new(),
             used: Vec::new(),
             kept_back: Vec::new(),
+            may_keep_back: Vec::new(),
             gangs: 0,
             is_present: true,
         }

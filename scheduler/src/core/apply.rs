@@ -234,7 +234,7 @@ impl Core {
         running.end = end;
         self.turns += 1;
         self.ends.remove(&(old, index));
-        self.ends.insert((end, index));
+        self.note_running(index);
     }
 
     /// Takes back all that a running gang holds; it is in no line until somebody puts it there.

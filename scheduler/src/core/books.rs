@@ -48,14 +48,15 @@ impl Core {
                 *backlog = backlog.saturating_sub(service.into());
                 self.young.remove(&(gang.submitted, gang.job, index));
                 self.firsts.remove(&(gang.submitted, gang.job, index));
-                self.lines.remove(gang.queue, gang.shape, *key, bound_of(gang));
+                self.lines.remove(gang.queue, gang.shape, *key);
             }
             Phase::Delayed => drop(self.timers.remove(&(gang.not_before, Timer::Ready(index)))),
             Phase::Running(_) => {}
         }
     }
 
-    fn waiting_service(&self, gang: &Gang) -> u64 {
+    /// Work of a gang in line, in device-milliseconds.
+    pub(super) fn waiting_service(&self, gang: &Gang) -> u64 {
         gang.estimate(self.policy.default_estimate).0.saturating_mul(self.gangs.info(gang).width())
     }
 

@@ -2,8 +2,10 @@
 
 use crate::core::Core;
 use crate::core::gang::{Gang, Phase, Running, ShapeInfo};
+use crate::core::running::Ending;
 use crate::fleet::{Need, level_of};
 use crate::model::Level;
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use types::JobId;
 
@@ -66,12 +68,19 @@ impl Core {
 
     fn check_phase(&self, index: u32, gang: &Gang) -> Result<(), Violation> {
         let wrong = |what| Err(Violation::Gang { job: gang.job, what });
-        let line = self.lines.by_place.get(&(gang.queue, gang.shape));
+        let line = self.lines.get((gang.queue, gang.shape));
         let is_in_line = line.is_some_and(|line| line.by_age.contains(&(gang.submitted, gang.job, index)));
         match &gang.phase {
-            Phase::Queued(key) if !line.is_some_and(|line| line.by_key.contains(key)) => wrong("is in no line"),
+            Phase::Queued(key) if !line.is_some_and(|line| line.by_key.contains_key(key)) => wrong("is in no line"),
             Phase::Running(_) | Phase::Delayed if is_in_line => wrong("is in a line and does not wait"),
-            Phase::Running(running) if !self.ends.contains(&(running.end, index)) => wrong("its end is not known"),
+            Phase::Running(running) if self.ends.get(&(running.end, index)) != Ending::of(gang, running).as_ref() => {
+                wrong("its end is not known")
+            }
+            Phase::Running(running) => {
+                let place = (gang.queue, Reverse(running.service), index);
+                let is_known = self.by_service.get(&place) == Some(&self.soft_of(gang, running));
+                if is_known { Ok(()) } else { wrong("what it has left is not known") }
+            }
             _ => Ok(()),
         }
     }

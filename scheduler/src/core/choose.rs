@@ -2,7 +2,6 @@
 
 use crate::core::Core;
 use crate::core::preempt::Victim;
-use crate::core::sweep::Freed;
 use crate::fleet::Need;
 use crate::place::{self, Ask, Seats};
 use crate::policy::PreemptRules;
@@ -25,11 +24,12 @@ impl Core {
             return self.choose_on_one(need, ask, &victims);
         }
         let base = self.index.borrow_mut().rooms(&self.fleet, need, Measure::Free).clone();
-        let (mut rooms, mut freed) = (base.clone(), Freed::none(self));
+        let (mut rooms, mut freed) = (base.clone(), self.none_freed());
         let mut chosen = Vec::new();
         let mut seats = None;
         for victim in victims.into_iter().take(rules.victims_max as usize * 4) {
-            let may_fit = self.suppose_freed(victim.gang, &victim.frees, &mut rooms, &mut freed, ask);
+            let held = self.held_by_victim(&victim);
+            let may_fit = held.is_some_and(|held| self.suppose_freed(held, &victim.frees, &mut rooms, &mut freed, ask));
             chosen.push(victim);
             if may_fit {
                 rooms.settle(&self.fleet);
@@ -39,6 +39,7 @@ impl Core {
                 break;
             }
         }
+        self.put_back(freed);
         let mut seats = seats?;
         // Those who free nothing there are not needed.
         let there: BTreeSet<u32> = seats.iter().map(|(worker, _)| *worker).collect();
@@ -58,12 +59,20 @@ impl Core {
 
     /// Where the gang would go if these were gone, but for one.
     fn find_without(&self, base: &Rooms, ask: &Ask<'_>, victims: &[Victim], but: Option<usize>) -> Option<Seats> {
-        let (mut rooms, mut freed) = (base.clone(), Freed::none(self));
+        let (mut rooms, mut freed) = (base.clone(), self.none_freed());
         for (_, victim) in victims.iter().enumerate().filter(|(at, _)| Some(*at) != but) {
-            self.suppose_freed(victim.gang, &victim.frees, &mut rooms, &mut freed, ask);
+            if let Some(held) = self.held_by_victim(victim) {
+                self.suppose_freed(held, &victim.frees, &mut rooms, &mut freed, ask);
+            }
         }
+        self.put_back(freed);
         rooms.settle(&self.fleet);
         place::find(&self.fleet, &rooms, ask)
+    }
+
+    fn held_by_victim(&self, victim: &Victim) -> Option<&Need> {
+        let gang = self.gangs.get(victim.gang)?;
+        Some(self.gangs.info(gang).choice(gang.running()?.choice)?.1)
     }
 
     /// For a gang on one worker: the first worker on which the victims so far free enough.

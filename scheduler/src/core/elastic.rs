@@ -15,7 +15,7 @@ impl Core {
         if !self.policy.is_elastic || self.elastic.is_empty() {
             return;
         }
-        if self.lines.by_place.values().any(|line| line.fits_ever) || !self.reservations.is_empty() {
+        if self.lines.iter().any(|(_, line)| line.fits_ever) || !self.reservations.is_empty() {
             return;
         }
         let mut order: Vec<_> = self.elastic.iter().filter_map(|index| self.hunger(*index)).collect();

@@ -219,20 +219,37 @@ impl Gang {
 
     /// What it will need about at full size and usual speed.
     pub fn estimate(&self, default: Millis) -> Millis {
-        self.estimate_after(Millis(0), default)
+        self.guess().after(Millis(0), default)
     }
 
-    /// What it will need about when it has run for so long in this attempt.
-    pub fn estimate_after(&self, ran: Millis, default: Millis) -> Millis {
-        let whole = self.run.estimate.or(self.run.limit).unwrap_or(default);
-        let known = self.remaining.map(|left| Millis(left.0.saturating_sub(ran.0).max(left.0 / 2)));
-        let left = known.unwrap_or_else(|| rest_of(whole, Millis(self.done.0.saturating_add(ran.0))));
-        self.run.limit.map_or(left, |limit| left.min(limit))
+    /// What is known of how long it will run.
+    pub fn guess(&self) -> Guess {
+        let Gang { run, remaining, done, .. } = self;
+        Guess { whole: run.estimate.or(run.limit), limit: run.limit, remaining: *remaining, done: *done }
     }
 
     /// The truth, for oracles.
     pub fn actual(&self, default: Millis) -> Millis {
         self.remaining.or(self.run.actual).unwrap_or_else(|| self.estimate(default))
+    }
+}
+
+/// How long a gang will run, as far as that is known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Guess {
+    whole: Option<Millis>,
+    limit: Option<Millis>,
+    remaining: Option<Millis>,
+    done: Millis,
+}
+
+impl Guess {
+    /// What it will need about when it has run for so long in this attempt.
+    pub fn after(&self, ran: Millis, default: Millis) -> Millis {
+        let known = self.remaining.map(|left| Millis(left.0.saturating_sub(ran.0).max(left.0 / 2)));
+        let whole = self.whole.unwrap_or(default);
+        let left = known.unwrap_or_else(|| rest_of(whole, Millis(self.done.0.saturating_add(ran.0))));
+        self.limit.map_or(left, |limit| left.min(limit))
     }
 }
 

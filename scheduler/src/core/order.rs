@@ -7,7 +7,7 @@
 //! so do those that started by a promise, as long as the line is not much longer than they waited: what was kept for them would
 //! be lost.
 
-use crate::core::gang::{Gang, Key, Running, worked};
+use crate::core::gang::{Gang, Key};
 use crate::core::preempt::Victim;
 use crate::core::{Core, Timer};
 use crate::fleet::{Need, OPEN_POOL};
@@ -22,8 +22,6 @@ use types::{Millis, Timestamp};
 /// A line's first gang that could not be helped is not looked at again for so long; one of several workers, for which much
 /// more has to be looked at, for five times as long.
 const AGAIN: Millis = Millis(60_000);
-/// First gangs for which victims are looked for in one cycle.
-const TRIES_MAX: usize = 1;
 /// Running gangs of a queue that are looked at, those with most work left first.
 const DEPTH: usize = 128;
 /// What is lost may be one part in so many of the work of the gang that comes in, or of that which makes way.
@@ -31,49 +29,66 @@ const LOSS_DIVISORS: (u64, u64) = (2, 32);
 
 /// The first gang of a line for which nobody could be stopped.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Vain {
+pub(crate) struct Vain {
     gang: u32,
     turn: u64,
     looked_at: Timestamp,
     /// When somebody has run long enough to be stopped.
     again_at: Option<Timestamp>,
+    /// When to look again is among the timers.
+    is_noted: bool,
 }
+
+/// A queue, and the most work that anybody has left who runs in it.
+#[derive(Default)]
+struct MostOfQueue(Option<u32>, Option<u64>);
 
 impl Core {
     pub(super) fn displace_by_order(&mut self, rules: PreemptRules, decisions: &mut Vec<Decision>) {
-        let lines = self.lines.by_place.iter().filter(|(_, line)| line.fits_ever);
-        let mut heads: Vec<_> = lines.filter_map(|(place, line)| Some((*line.by_key.first()?, *place))).collect();
-        heads.retain(|(key, place)| self.is_worth_a_look(key, *place));
-        heads.sort_unstable();
-        let mut tries = 0;
-        for (key, place) in heads {
-            let known = self.vain.get(&place).filter(|vain| vain.gang == key.gang);
-            let again = Millis(AGAIN.0 * if self.is_wide_shape(place.1) { 5 } else { 1 });
-            let again_at = known.map(|vain| vain.looked_at.plus(again)).filter(|at| *at > self.now);
-            if tries >= TRIES_MAX || again_at.is_some() {
-                self.timers.insert((again_at.unwrap_or(self.now.plus(AGAIN)), Timer::Look));
+        let mut first: Option<(Key, u32)> = None;
+        let mut is_one_of_many = false;
+        let mut noted = Vec::new();
+        let mut most = MostOfQueue::default();
+        for (at, line) in self.lines.iter().filter(|(_, line)| line.fits_ever) {
+            let Some(key) = line.first() else { continue };
+            let known = line.vain.filter(|vain| vain.gang == key.gang);
+            if !self.is_worth_a_look(&key, line.queue, known, &mut most) {
                 continue;
             }
-            tries += 1;
-            let again_at = self.displace_in_order(key.gang, rules, decisions);
-            if let Some(again_at) = again_at {
-                self.timers.insert((again_at, Timer::Look));
+            let again = Millis(AGAIN.0 * if self.is_wide_shape(line.shape) { 5 } else { 1 });
+            match known.map(|vain| (vain.looked_at.plus(again), vain.is_noted)).filter(|(at, _)| *at > self.now) {
+                Some((_, true)) => {}
+                Some((again_at, false)) => noted.push((at, again_at)),
+                None => {
+                    is_one_of_many |= first.is_some();
+                    first = first.into_iter().chain([(key, at)]).min();
+                }
             }
-            self.vain.insert(place, Vain { gang: key.gang, turn: self.turns, looked_at: self.now, again_at });
         }
-        if self.vain.len() > 2 * self.lines.by_place.len() + 64 {
-            let lines = &self.lines.by_place;
-            self.vain.retain(|place, _| lines.contains_key(place));
+        for (at, again_at) in noted {
+            self.timers.insert((again_at, Timer::Look));
+            if let Some(vain) = &mut self.lines.at_mut(at).vain {
+                vain.is_noted = true;
+            }
         }
+        if is_one_of_many {
+            self.timers.insert((self.now.plus(AGAIN), Timer::Look));
+        }
+        let Some((key, line)) = first else { return };
+        let again_at = self.displace_in_order(key.gang, rules, decisions);
+        if let Some(again_at) = again_at {
+            self.timers.insert((again_at, Timer::Look));
+        }
+        let vain = Vain { gang: key.gang, turn: self.turns, looked_at: self.now, again_at, is_noted: false };
+        self.lines.at_mut(line).vain = Some(vain);
     }
 
     /// Something happened since nobody could be stopped for it, and somebody has more work left.
-    fn is_worth_a_look(&self, key: &Key, place: (u32, u32)) -> bool {
-        let known = self.vain.get(&place).filter(|vain| vain.gang == key.gang);
+    fn is_worth_a_look(&self, key: &Key, queue: u32, known: Option<Vain>, most: &mut MostOfQueue) -> bool {
         let is_same = known
             .is_some_and(|vain| vain.turn == self.turns && vain.again_at.is_none_or(|again_at| again_at > self.now));
         let is_served = || self.reservations.iter().any(|held| held.gang == key.gang && held.victims.is_some());
-        !is_same && self.has_longer(key) && !is_served() && !self.starts_soon(key)
+        !is_same && self.has_longer(key, queue, most) && !is_served() && !self.starts_soon(key)
     }
 
     fn is_wide_shape(&self, shape: u32) -> bool {
@@ -87,13 +102,14 @@ impl Core {
         at > self.now && estimate.is_some_and(|estimate| at.since(self.now) <= estimate)
     }
 
-    /// Does anybody in its queue have more work left?
-    fn has_longer(&self, key: &Key) -> bool {
-        let Some(gang) = self.gangs.get(key.gang) else { return false };
-        let own = gang.estimate(self.policy.default_estimate).0.saturating_mul(self.gangs.info(gang).width());
-        let range = (gang.queue, Reverse(u64::MAX), 0)..=(gang.queue, Reverse(0), u32::MAX);
-        let most = self.by_service.range(range).next();
-        most.is_some_and(|(_, Reverse(most), _)| !key.is_young || *most > own)
+    /// Does anybody in its queue have more work left? What it has left itself is its place in line.
+    fn has_longer(&self, key: &Key, queue: u32, most: &mut MostOfQueue) -> bool {
+        if most.0 != Some(queue) {
+            let range = (queue, Reverse(u64::MAX), 0)..=(queue, Reverse(0), u32::MAX);
+            *most =
+                MostOfQueue(Some(queue), self.by_service.range(range).next().map(|((_, Reverse(most), _), _)| *most));
+        }
+        most.1.is_some_and(|most| !key.is_young || most > key.cost)
     }
 
     /// When nobody can be stopped now but somebody later: when.
@@ -151,16 +167,20 @@ impl Core {
         let mut ripe_at: Option<Timestamp> = None;
         let mut victims = Vec::new();
         let range = (gang.queue, Reverse(u64::MAX), 0)..=(gang.queue, Reverse(least), u32::MAX);
-        for (_, _, index) in self.by_service.range(range).take(DEPTH) {
+        for ((_, _, index), soft) in self.by_service.range(range).take(DEPTH) {
+            let is_out = !soft.may_stop || soft.class != need.class || soft.priority > gang.priority;
+            let service = if is_out { 0 } else { soft.service_at(self.now, self.policy.default_estimate) };
+            if is_out || service < least {
+                continue;
+            }
             let Some((other, running)) = self.gangs.get(*index).and_then(|other| Some((other, other.running()?)))
             else {
                 continue;
             };
-            let is_safe =
-                running.was_first && self.is_too_old(other, 1) || running.was_promised && self.is_too_old(other, 4);
-            let may_stop = other.priority <= gang.priority && !is_safe;
-            let service = self.service_left(other, running);
-            if !may_stop || service < least || !self.could_stop(other, running, need, rules) {
+            let is_safe = soft.was_special
+                && (running.was_first && self.is_too_old(other, 1)
+                    || running.was_promised && self.is_too_old(other, 4));
+            if is_safe || !self.could_stop(other, running, need, rules) {
                 continue;
             }
             let is_ripe_at = running.since.plus(rules.run_min);
@@ -175,20 +195,6 @@ impl Core {
         }
         victims.sort_by_key(|(service, victim)| (Reverse(*service), victim.gang));
         (victims, ripe_at)
-    }
-
-    /// Work that a running gang has left, as far as that is known, in device-milliseconds.
-    pub(super) fn service_left(&self, gang: &Gang, running: &Running) -> u64 {
-        self.service_at(gang, running, self.now)
-    }
-
-    /// As it will be at a time, if it runs until then.
-    pub(super) fn service_at(&self, gang: &Gang, running: &Running, at: Timestamp) -> u64 {
-        let info = self.gangs.info(gang);
-        let speed = info.choice(running.choice).map_or(1, |(speed, _)| speed);
-        let members = running.members.len() as u32;
-        let ran = worked(at.since(running.since), speed, members, info.shape.members.max);
-        gang.estimate_after(ran, self.policy.default_estimate).0.saturating_mul(info.width())
     }
 
     /// May its queue pay for it when the victims are gone?

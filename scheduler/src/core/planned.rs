@@ -34,8 +34,8 @@ struct Future {
 impl Core {
     pub(super) fn start_planned(&mut self, decisions: &mut Vec<Decision>) {
         let mut future = self.future();
-        let lines = self.lines.by_place.values().filter(|line| line.fits_ever);
-        let mut keys: Vec<Key> = lines.flat_map(|line| line.by_key.iter().copied()).collect();
+        let lines = self.lines.iter().filter(|(_, line)| line.fits_ever);
+        let mut keys: Vec<Key> = lines.flat_map(|(_, line)| line.by_key.keys().copied()).collect();
         keys.sort_unstable();
         for key in keys.into_iter().take(PLANS_MAX) {
             let Some(gang) = self.gangs.get(key.gang) else { continue };
@@ -63,7 +63,7 @@ impl Core {
     fn future(&self) -> Future {
         let mut future = Future { holds: vec![Vec::new(); self.fleet.workers.len()], times: BTreeSet::new() };
         future.times.insert(self.now);
-        for (end, index) in &self.ends {
+        for (end, index) in self.ends.keys() {
             let Some((gang, running)) = self.gangs.get(*index).and_then(|gang| Some((gang, gang.running()?))) else {
                 continue;
             };

@@ -48,8 +48,8 @@ impl Core {
 
     /// For gangs that are entitled to what others borrow, or matter more.
     fn displace_by_right(&mut self, rules: PreemptRules, decisions: &mut Vec<Decision>) {
-        let lines = self.lines.by_place.values().filter(|line| line.fits_ever);
-        let heads = lines.filter_map(|line| line.by_key.first().copied());
+        let lines = self.lines.iter().filter(|(_, line)| line.fits_ever);
+        let heads = lines.filter_map(|(_, line)| line.first());
         let is_served = |index: u32| self.reservations.iter().any(|held| held.gang == index && held.victims.is_some());
         let mut heads: Vec<_> = heads.filter(|key| self.may_displace(key.gang) && !is_served(key.gang)).collect();
         // Those that were not looked at for longest go first, so that all get their turn.
@@ -161,7 +161,7 @@ impl Core {
     fn victims(&self, gang: &Gang, need: &Need, rules: PreemptRules, may_shrink: bool) -> Vec<Victim> {
         let mut over = BTreeMap::new();
         let mut victims = Vec::new();
-        for (_, index) in &self.ends {
+        for (_, index) in self.ends.keys() {
             let Some(other) = self.gangs.get(*index) else { continue };
             let Some(running) = other.running() else { continue };
             if self.may_evict(gang, need, other, running, rules) {

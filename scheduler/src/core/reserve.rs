@@ -202,18 +202,19 @@ impl Core {
     /// before it. Those that waited too long are first.
     fn oldest(&self, rules: ReserveRules) -> Option<(u32, (u32, u32))> {
         let mut oldest: Option<Candidate> = None;
-        for (place, line) in self.lines.by_place.iter().filter(|(_, line)| line.fits_ever) {
+        for (_, line) in self.lines.iter().filter(|(_, line)| line.fits_ever) {
+            let place = line.place();
             // Nobody in it has waited long enough, or there was no plan and nothing happened since.
-            let is_vain = self.unplanned.contains(place) || !self.may_be_promised(place.1, line, rules);
+            let is_vain = self.unplanned.contains(&place) || !self.may_be_promised(place.1, line, rules);
             if is_vain || line.by_age.first().is_none_or(|(submitted, ..)| submitted.plus(rules.wait_min) > self.now) {
                 continue;
             }
-            for key in line.by_key.iter().take(DEPTH) {
+            for key in line.by_key.keys().take(DEPTH) {
                 let Some(gang) = self.gangs.get(key.gang) else { continue };
                 let is_due = self.reservation_due(gang).is_some_and(|due| due <= self.now);
                 let has_one = || self.reservations.iter().any(|other| other.gang == key.gang);
                 if is_due && !has_one() {
-                    let claim = (key.priority, key.is_young, key.submitted, key.job, (key.gang, *place));
+                    let claim = (key.priority, key.is_young, key.submitted, key.job, (key.gang, place));
                     oldest = oldest.into_iter().chain([claim]).min();
                     break;
                 }
@@ -224,7 +225,7 @@ impl Core {
 
     /// Those that go first may have promises; others by their shape.
     fn may_be_promised(&self, shape: u32, line: &super::line::Line, rules: ReserveRules) -> bool {
-        let has_first = line.by_key.first().is_some_and(|key| !key.is_young);
+        let has_first = line.first().is_some_and(|key| !key.is_young);
         has_first || self.is_for_promises(shape, rules)
     }
 
@@ -317,7 +318,9 @@ impl Core {
 
     /// A gang that runs longer than expected is expected to run as long again; one with a limit is about to be stopped.
     pub(super) fn prolong_overdue(&mut self) {
-        while let Some((_, index)) = self.ends.first().copied().filter(|(end, _)| *end <= self.now) {
+        while let Some((_, index)) =
+            self.ends.first_key_value().map(|(key, _)| *key).filter(|(end, _)| *end <= self.now)
+        {
             let Some(gang) = self.gangs.get(index) else { return };
             let ran = gang.running().map_or(0, |running| self.now.since(running.since).0);
             let more = if gang.run.limit.is_some() { STOPPING_MS } else { ran.max(STOPPING_MS) };
@@ -334,13 +337,17 @@ impl Core {
         let Some((gang, running)) = self.gangs.get(index).and_then(|gang| Some((gang, gang.running()?))) else {
             return;
         };
-        let (leaf, old, new) = (gang.queue, running.service, self.service_at(gang, running, running.end));
+        let (leaf, old, new) = (
+            gang.queue,
+            running.service,
+            self.soft_of(gang, running).service_at(running.end, self.policy.default_estimate),
+        );
         if new > old {
-            self.by_service.remove(&(leaf, std::cmp::Reverse(old), index));
-            self.by_service.insert((leaf, std::cmp::Reverse(new), index));
             if let Some(running) = self.gangs.get_mut(index).and_then(Gang::running_mut) {
                 running.service = new;
             }
+            self.by_service.remove(&(leaf, std::cmp::Reverse(old), index));
+            self.note_running(index);
         }
     }
 

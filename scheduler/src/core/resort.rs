@@ -34,7 +34,7 @@ impl Core {
         let first = chosen.iter().find(|(gang, ..)| waits(*gang)).and_then(|(gang, ..)| self.gangs.get(*gang));
         let first = first.map(|gang| gang.job);
         let is_chosen = |gang: u32| chosen.iter().any(|(other, ..)| *other == gang);
-        let running: Vec<u32> = self.ends.iter().map(|(_, gang)| *gang).collect();
+        let running: Vec<u32> = self.ends.keys().map(|(_, gang)| *gang).collect();
         let leaving: Vec<u32> = running.into_iter().filter(|gang| !is_chosen(*gang)).collect();
         let was_leaving = leaving.iter().any(|gang| self.is_leaving(*gang));
         let mut must_wait = was_leaving;
@@ -54,7 +54,7 @@ impl Core {
     fn rank(&self, index: u32, gang: &Gang) -> Option<Rank> {
         let info = self.gangs.info(gang);
         let default = self.policy.default_estimate;
-        let fits = self.lines.by_place.get(&(gang.queue, gang.shape)).is_none_or(|line| line.fits_ever);
+        let fits = self.lines.get((gang.queue, gang.shape)).is_none_or(|line| line.fits_ever);
         let is_ready = gang.running().is_some() || gang.not_before <= self.now;
         if !fits || !is_ready || self.is_leaving(index) {
             return None;
@@ -90,7 +90,7 @@ impl Core {
     /// Lets the gangs into an empty cluster in their order, whoever does not fit is passed.
     fn choose_from_empty(&self, ranks: &[Rank]) -> Vec<Chosen> {
         let mut scratch = Scratch { fleet: self.fleet.clone(), tree: self.tree.clone(), index: Index::default() };
-        for (_, gang) in &self.ends {
+        for (_, gang) in self.ends.keys() {
             let held = self.gangs.get(*gang).filter(|_| !self.is_leaving(*gang));
             let Some((held, running)) = held.and_then(|held| Some((held, held.running()?))) else { continue };
             if let Some((_, need)) = self.gangs.info(held).choice(running.choice) {
@@ -206,6 +206,7 @@ impl Core {
             if let Some(running) = self.gangs.get_mut(*index).and_then(Gang::running_mut) {
                 running.members.clone_from(members);
             }
+            self.note_running(*index);
             decisions.push(Decision::Resize { job, members: members.clone() });
         }
     }
@@ -214,7 +215,7 @@ impl Core {
     fn note_next_level(&mut self) {
         let Order::Attained { limits } = &self.policy.order else { return };
         let mut next: Option<Timestamp> = None;
-        for (_, index) in &self.ends {
+        for (_, index) in self.ends.keys() {
             let Some((gang, running)) = self.gangs.get(*index).and_then(|gang| Some((gang, gang.running()?))) else {
                 continue;
             };

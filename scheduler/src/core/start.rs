@@ -8,7 +8,6 @@ use crate::model::{Decision, Level, Placed};
 use crate::place::{self, Preference, Seats};
 use crate::quota::{OverQuota, Shift};
 use crate::rooms::{Index, Measure};
-use std::cmp::Reverse;
 use types::{Millis, Timestamp};
 
 /// What came of a try.
@@ -196,7 +195,6 @@ impl Core {
         let (leaf, was_first, was_promised) = (gang.queue, gang.is_first, gang.promised.is_some());
         self.tree.charge(leaf, usage.class, amount, true);
         self.turns += 1;
-        self.by_service.insert((leaf, Reverse(service), index));
         self.dequeue(index);
         self.drop_reservation(index);
         let running = Running {
@@ -214,7 +212,6 @@ impl Core {
             gives_way: None,
             shrinks_to: None,
         };
-        self.ends.insert((end, index));
         if is_elastic {
             self.elastic.insert(index);
         }
@@ -223,6 +220,7 @@ impl Core {
             gang.is_first = false;
             gang.promised = None;
         }
+        self.note_running(index);
         true
     }
 
@@ -280,10 +278,11 @@ fn find(
     preference: Preference,
 ) -> Option<Seats> {
     let ask = place::Ask { preference, ..info.ask(members, pools, without) };
-    let together = need.times(members);
     let (devices, cpus) = fleet.largest.get(need.class as usize).copied().unwrap_or_default();
     let may_share = members > 1 && info.shape.spread.is_none() && preference == Preference::BestFit;
-    if may_share && together.devices <= devices && together.cpus <= cpus {
+    let fits = |each: u32, most: u32| each.saturating_mul(members) <= most;
+    if may_share && fits(need.devices, devices) && fits(need.cpus, cpus) {
+        let together = need.times(members);
         let one = place::Ask { members: 1, required: None, ..ask };
         if let Some(seats) = place::find(fleet, index.rooms(fleet, &together, Measure::Free), &one) {
             return seats.first().map(|(worker, _)| vec![(*worker, members)]);

@@ -4,7 +4,7 @@
 //! copied, and the use of queues is shifted beside the tree.
 
 use crate::core::Core;
-use crate::core::gang::Gang;
+use crate::core::running::Ending;
 use crate::fleet::{CHUNK, CLUSTER, LEVELS, Need, OPEN_POOL, level_of};
 use crate::model::Placed;
 use crate::place::{self, Ask, Seats};
@@ -12,12 +12,28 @@ use crate::quota::Shift;
 use crate::rooms::{Measure, Rooms};
 use types::{Millis, Timestamp};
 
-/// Devices, CPU slots and memory that would be free besides, by worker.
-pub(super) struct Freed(Vec<(u64, u32, u64)>);
+/// Devices, CPU slots and memory that would be free besides, by worker. Its list is the core's: to write it anew for every look
+/// would cost every worker.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Freed {
+    by_worker: Vec<(u64, u32, u64)>,
+    touched: Vec<u32>,
+}
 
-impl Freed {
-    pub fn none(core: &Core) -> Self {
-        Self(vec![(0, 0, 0); core.fleet.workers.len()])
+impl Core {
+    /// Nothing is freed yet.
+    pub(super) fn none_freed(&self) -> Freed {
+        let mut freed = std::mem::take(&mut *self.spare.borrow_mut());
+        freed.by_worker.resize(self.fleet.workers.len(), (0, 0, 0));
+        freed
+    }
+
+    /// Gives the list back.
+    pub(super) fn put_back(&self, mut freed: Freed) {
+        while let Some(worker) = freed.touched.pop() {
+            freed.by_worker[worker as usize] = (0, 0, 0);
+        }
+        *self.spare.borrow_mut() = freed;
     }
 }
 
@@ -45,28 +61,40 @@ impl Core {
     /// The first time at which the request fits, and where.
     pub(super) fn sweep(&self, mut wanted: Wanted<'_>) -> Option<(Timestamp, Seats)> {
         let mut rooms = self.index.borrow_mut().rooms(&self.fleet, wanted.need, Measure::Free).clone();
-        let mut is_paid = self.is_paid(&wanted);
+        let is_paid = self.is_paid(&wanted);
         if is_paid && let Some(seats) = self.find_at(self.now, &rooms, &wanted) {
             return Some((self.now, seats));
         }
-        let mut freed = Freed::none(self);
+        let mut freed = self.none_freed();
+        let found = self.sweep_ends(&mut rooms, &mut freed, &mut wanted, is_paid);
+        self.put_back(freed);
+        found
+    }
+
+    fn sweep_ends(
+        &self,
+        rooms: &mut Rooms,
+        freed: &mut Freed,
+        wanted: &mut Wanted<'_>,
+        mut is_paid: bool,
+    ) -> Option<(Timestamp, Seats)> {
         // Room that came while the quota was used has not been looked at.
         let mut may_fit = !is_paid;
         let mut ends = self.ends.iter().peekable();
-        while let Some((end, ended)) = ends.next() {
-            let mut pays = self.suppose_unused(*ended, &mut wanted);
-            may_fit |= self.suppose_ended(*ended, &mut rooms, &mut freed, &wanted.ask);
-            while let Some((_, also)) = ends.next_if(|(other, _)| other == end) {
-                pays |= self.suppose_unused(*also, &mut wanted);
-                may_fit |= self.suppose_ended(*also, &mut rooms, &mut freed, &wanted.ask);
+        while let Some(((end, ended), ending)) = ends.next() {
+            let mut pays = self.suppose_unused(ending, wanted);
+            may_fit |= self.suppose_ended(*ended, ending, rooms, freed, &wanted.ask);
+            while let Some(((_, also), ending)) = ends.next_if(|((other, _), _)| other == end) {
+                pays |= self.suppose_unused(ending, wanted);
+                may_fit |= self.suppose_ended(*also, ending, rooms, freed, &wanted.ask);
             }
-            is_paid = is_paid || (pays && self.is_paid(&wanted));
+            is_paid = is_paid || (pays && self.is_paid(wanted));
             if !may_fit || !is_paid {
                 continue;
             }
             may_fit = false;
             rooms.settle(&self.fleet);
-            if let Some(seats) = self.find_at(*end, &rooms, &wanted) {
+            if let Some(seats) = self.find_at(*end, rooms, wanted) {
                 return Some((*end, seats));
             }
         }
@@ -90,45 +118,41 @@ impl Core {
     }
 
     /// A gang's use is gone. True when that may matter to the claim.
-    fn suppose_unused(&self, ended: u32, wanted: &mut Wanted<'_>) -> bool {
+    fn suppose_unused(&self, ended: &Ending, wanted: &mut Wanted<'_>) -> bool {
         let Some(claim) = &mut wanted.claim else { return false };
-        let Some((gang, running)) = self.gangs.get(ended).and_then(|gang| Some((gang, gang.running()?))) else {
-            return false;
-        };
-        let info = self.gangs.info(gang);
-        let Some(usage) = info.choice(running.choice).map(|(_, need)| info.usage(need)) else { return false };
+        let info = &self.gangs.shapes[ended.shape as usize];
+        let Some(usage) = info.choice(ended.choice).map(|(_, need)| info.usage(need)) else { return false };
         if usage.class != claim.class {
             return false;
         }
-        let amount = usage.per_member * running.members.len() as u64;
-        self.tree.shift(&mut claim.beside, gang.queue, amount, false);
+        self.tree.shift(&mut claim.beside, ended.queue, usage.per_member * u64::from(ended.members), false);
         true
     }
 
-    fn suppose_ended(&self, ended: u32, rooms: &mut Rooms, freed: &mut Freed, ask: &Ask<'_>) -> bool {
-        let members = self.gangs.get(ended).and_then(Gang::running).map_or(&[][..], |running| &running.members);
-        self.suppose_freed(ended, members, rooms, freed, ask)
+    fn suppose_ended(&self, ended: u32, ending: &Ending, rooms: &mut Rooms, freed: &mut Freed, ask: &Ask<'_>) -> bool {
+        let Some((held, members)) = self.held_by(ended, ending) else { return false };
+        let members = if members.is_empty() { std::slice::from_ref(&ending.first) } else { members };
+        self.suppose_freed(held, members, rooms, freed, ask)
     }
 
-    /// Frees members of a running gang in a cluster that might be. True when the request may fit where there is more room.
+    /// Frees members, each of which holds so much, in a cluster that might be. True when the request may fit where there is
+    /// more room.
     pub(super) fn suppose_freed(
         &self,
-        gang: u32,
+        held: &Need,
         members: &[Placed],
         rooms: &mut Rooms,
         freed: &mut Freed,
         ask: &Ask<'_>,
     ) -> bool {
-        let Some(gang) = self.gangs.get(gang) else { return false };
-        let choice = gang.running().map_or(0, |running| running.choice);
-        let Some((_, held)) = self.gangs.info(gang).choice(choice) else { return false };
         let level = ask.required.map_or(CLUSTER, level_of);
         let is_open = ask.pools == 1 << OPEN_POOL && self.closing.is_empty();
         let is_plain = is_open && level > CHUNK && level < LEVELS;
         let mut may_fit = false;
         for placed in members {
             let Some(worker) = self.fleet.get(placed.worker.0) else { continue };
-            let Some(free) = freed.0.get_mut(placed.worker.0 as usize) else { continue };
+            let Some(free) = freed.by_worker.get_mut(placed.worker.0 as usize) else { continue };
+            freed.touched.push(placed.worker.0);
             free.0 |= placed.devices;
             free.1 += held.cpus;
             free.2 += held.memory_bytes;

@@ -1,14 +1,14 @@
 //! Why a gang waits: the first obstacle on its way, and what would start it now.
 
 use crate::core::Core;
-use crate::core::gang::{Gang, Phase, ShapeInfo, stretched};
+use crate::core::gang::{Gang, Key, Phase, ShapeInfo, stretched};
 use crate::core::start::Tried;
 use crate::core::sweep::Wanted;
 use crate::explain::{Basis, Explanation, Forecast, Lack, Obstacle, Remedy};
 use crate::fleet::{Fleet, Need, OPEN_POOL, level_of};
 use crate::model::{Level, WorkerIndex};
 use crate::place::{self, Ask, Supply};
-use crate::policy::Passing;
+use crate::policy::{Order, Passing};
 use crate::rooms::{Measure, Rooms};
 use types::{JobId, Millis, Timestamp};
 
@@ -32,9 +32,9 @@ impl Core {
     /// How many of its queue go before it, and the first of them.
     fn ahead_of(&self, gang: &Gang) -> (u64, Option<JobId>) {
         let Phase::Queued(key) = &gang.phase else { return (0, None) };
-        let lines = || self.lines.of_queue(gang.queue).filter(|(_, line)| line.fits_ever);
-        let first = lines().filter_map(|(_, line)| line.by_key.first()).filter(|first| *first < key).min();
-        let ahead = lines().map(|(_, line)| line.by_key.range(..*key).count() as u64).sum();
+        let lines = || self.lines.of_queue(gang.queue).filter(|line| line.fits_ever);
+        let first = lines().filter_map(super::line::Line::first).filter(|first| first < key).min();
+        let ahead = lines().map(|line| line.by_key.range(..*key).count() as u64).sum();
         (ahead, first.map(|first| first.job))
     }
 
@@ -73,9 +73,11 @@ impl Core {
     /// It fits: only a policy that lets nobody pass keeps it.
     fn passed_by(&self, gang: &Gang) -> Obstacle {
         let Phase::Queued(key) = &gang.phase else { return Obstacle::None };
-        let heads = self.lines.by_place.values().filter(|line| line.fits_ever).filter_map(|line| line.by_key.first());
+        let heads = self.lines.iter().filter(|(_, line)| line.fits_ever).filter_map(|(_, line)| line.first());
         match heads.min() {
-            Some(first) if self.policy.passing == Passing::Nobody && first < key => Obstacle::Behind { job: first.job },
+            Some(first) if self.policy.passing == Passing::Nobody && first < *key => {
+                Obstacle::Behind { job: first.job }
+            }
             _ => Obstacle::None,
         }
     }
@@ -166,17 +168,23 @@ impl Core {
     fn backlog(&self, gang: &Gang) -> Millis {
         let Phase::Queued(key) = &gang.phase else { return Millis(0) };
         let mut work: u128 = 0;
-        for (shape, line) in self.lines.of_queue(gang.queue).filter(|(_, line)| line.fits_ever) {
-            let width = u128::from(self.gangs.shapes[shape as usize].width());
-            for ahead in line.by_key.range(..*key).take(FORECAST_DEPTH) {
-                let Some(ahead) = self.gangs.get(ahead.gang) else { continue };
-                work += width * u128::from(ahead.estimate(self.policy.default_estimate).0);
+        for line in self.lines.of_queue(gang.queue).filter(|line| line.fits_ever) {
+            for (ahead, _) in line.by_key.range(..*key).take(FORECAST_DEPTH) {
+                work += u128::from(self.service_of(ahead));
             }
         }
         let info = self.gangs.info(gang);
         let classes = info.choices.iter().flat_map(|(_, need)| need).map(|need| info.usage(need).class);
         let capacity: u128 = classes.map(|class| u128::from(self.fleet.capacity[class as usize])).sum();
         Millis(u64::try_from(work / capacity.max(1)).unwrap_or(u64::MAX))
+    }
+
+    /// Work of a waiting gang. Where that is the order, it stands in its key.
+    fn service_of(&self, key: &Key) -> u64 {
+        if self.policy.order == Order::Service && key.is_young {
+            return key.cost;
+        }
+        self.gangs.get(key.gang).map_or(0, |gang| self.waiting_service(gang))
     }
 
     /// Changes that would each start it now.
