@@ -54,6 +54,8 @@ pub(crate) fn join(tcp: tcp::Communicator, wanted: bool) -> Result<Arc<dyn commu
     let segment = nonce.filter(|_| wanted).and_then(|nonce| create(nonce, rank));
     let here = Place::here(segment.as_ref(), nonce.unwrap_or_default());
     let places: Vec<Place> = tcp.introduce(&here.encode())?.as_chunks().0.iter().map(Place::decode).collect();
+    let local: Vec<Place> = places.iter().filter(|place| place.same_host(&here)).cloned().collect();
+    tcp.shares_host(local.len(), Place::processors(&local));
     let all_here = places.iter().all(|place| place.shares && place.same_host(&here));
     let peers = if all_here { open(&places, rank) } else { None };
     // One that cannot open another's memory takes all to TCP.

@@ -50,7 +50,7 @@ struct Link {
 pub(super) struct Engine {
     links: Vec<Link>,
     pub(super) timeout: Duration,
-    patience: Patience,
+    pub(super) patience: Patience,
     pub(super) scratch: Vec<u64>,
 }
 

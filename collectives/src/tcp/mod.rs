@@ -56,8 +56,6 @@ impl Communicator {
     pub(crate) fn connect(rendezvous: Rendezvous, options: Options) -> Result<Self, Error> {
         let (rank, world) = (rendezvous.rank, rendezvous.peers.len());
         let (token, op_timeout, rendezvous_timeout) = (rendezvous.token, rendezvous.op_timeout, rendezvous.timeout);
-        let home = rendezvous.peers[rank as usize].address.ip();
-        let local_ranks = rendezvous.peers.iter().filter(|peer| peer.address.ip() == home).count();
         let mesh = rendezvous::connect(rendezvous)?;
         Ok(Communicator {
             rank: rank as usize,
@@ -67,7 +65,7 @@ impl Communicator {
             op_timeout,
             rendezvous_timeout,
             control: Control::new(rank, mesh.control)?,
-            engine: Mutex::new(Engine::new(mesh.data, op_timeout, Patience::of(local_ranks))),
+            engine: Mutex::new(Engine::new(mesh.data, op_timeout, Patience::of(1, 0))),
         })
     }
 
@@ -88,6 +86,11 @@ impl Communicator {
     /// Rank and world size.
     pub(crate) fn position(&self) -> (u32, u32) {
         (self.rank as u32, self.world as u32)
+    }
+
+    /// Says how many ranks share this host and how many processors they have between them: whether to wait awake.
+    pub(crate) fn shares_host(&self, ranks: usize, processors: usize) {
+        self.engine().patience = Patience::of(ranks, processors);
     }
 
     /// What is said before the first operation.

@@ -12,21 +12,23 @@ pub(super) enum Patience {
 }
 
 impl Patience {
-    /// For this many ranks on the machine, this one included.
-    pub(super) fn of(local_ranks: usize) -> Self {
-        let processors = std::thread::available_parallelism().map_or(1, usize::from);
+    /// For this many ranks on the machine, this one included, and the processors that they have between them.
+    pub(super) fn of(local_ranks: usize, processors: usize) -> Self {
         if local_ranks <= processors { Patience::Spin(Duration::from_micros(50)) } else { Patience::Yield(3) }
     }
 
-    /// Gives the processor to others once; false when it is time to sleep.
+    /// False when it is time to sleep. Spinning does not give the processor away: under load it would be gone for a
+    /// whole time slice, where a sleeper is put back at once.
     pub(super) fn hold_out(self, rounds: u32, since: Instant) -> bool {
-        let again = match self {
-            Patience::Spin(time) => since.elapsed() < time,
-            Patience::Yield(times) => rounds < times,
-        };
-        if again {
-            std::thread::yield_now();
+        match self {
+            Patience::Spin(time) => {
+                std::hint::spin_loop();
+                since.elapsed() < time
+            }
+            Patience::Yield(times) => {
+                std::thread::yield_now();
+                rounds < times
+            }
         }
-        again
     }
 }
