@@ -1,15 +1,32 @@
 //! `cargo xtask bench NAME..`: builds the release and the program that measures it, then runs one benchmark after another.
 //!
 //! The benchmarks themselves stand in `cluster-tests/src/bench`: they start whole clusters and their peers, and need more crates
-//! than a developer's tool should. Figures go to `target/bench/NAME.json` too.
+//! than a developer's tool should. That of the scheduler alone is an example of its crate. Figures go to
+//! `target/bench/NAME.json` too.
 
 use crate::tree;
 use anyhow::Context;
 use std::path::Path;
 use std::process::{Command, ExitCode};
 
-/// Every benchmark, as `cluster-tests` names it.
-const NAMES: [&str; 7] = ["control-plane", "failover", "gang-start", "throughput", "footprint", "many-jobs", "starts"];
+/// Every benchmark, as `cluster-tests` names it, and that of the scheduler.
+const NAMES: [&str; 9] = [
+    "control-plane",
+    "failover",
+    "gang-start",
+    "throughput",
+    "footprint",
+    "many-jobs",
+    "starts",
+    SCHEDULER,
+    COLLECTIVES,
+];
+
+/// The one that needs no cluster.
+const SCHEDULER: &str = "scheduler";
+
+/// Sums between ranks, beside Open MPI and gloo; prints a table and writes no JSON.
+const COLLECTIVES: &str = "collectives";
 
 /// Options of `cargo xtask bench`.
 #[derive(clap::Args)]
@@ -17,7 +34,7 @@ pub struct Arguments {
     /// What is measured; all of it when left out.
     #[arg(value_name = "NAME", value_parser = clap::builder::PossibleValuesParser::new(NAMES))]
     names: Vec<String>,
-    /// Rounds, jobs or kills; each benchmark has its own usual number.
+    /// Rounds, jobs, kills or events; each benchmark has its own usual number.
     #[arg(long, value_name = "N")]
     count: Option<usize>,
     /// Leaves the peers (etcd, Slurm, HyperQueue) out.
@@ -28,9 +45,17 @@ pub struct Arguments {
 /// Builds and measures; exits with 1 when a benchmark failed.
 pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let root = tree::find_root()?;
-    build(&root)?;
     let names: Vec<&str> =
         if arguments.names.is_empty() { NAMES.into() } else { arguments.names.iter().map(String::as_str).collect() };
+    if names.iter().any(|name| ![SCHEDULER, COLLECTIVES].contains(name)) {
+        build(&root, &["-p", "cli", "-p", "cluster-tests", "--bin", "muster", "--bin", "bench"])?;
+    }
+    if names.contains(&SCHEDULER) {
+        build(&root, &["-p", "scheduler", "--example", "measure"])?;
+    }
+    if names.contains(&COLLECTIVES) {
+        build(&root, &["-p", "collectives", "--example", "all_reduce", "--example", "compare"])?;
+    }
     let mut failed = false;
     for name in names {
         println!("\n== {name}\n");
@@ -39,11 +64,11 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::from(u8::from(failed)))
 }
 
-/// In one call, so that both programs are built from the same crates.
-fn build(root: &Path) -> anyhow::Result<()> {
-    let arguments =
-        ["build", "--release", "--locked", "-p", "cli", "-p", "cluster-tests", "--bin", "muster", "--bin", "bench"];
-    let status = Command::new("cargo").args(arguments).current_dir(root).status().context("cannot run cargo")?;
+/// Builds in one call what is built from the same crates.
+fn build(root: &Path, what: &[&str]) -> anyhow::Result<()> {
+    let mut command = Command::new("cargo");
+    command.args(["build", "--release", "--locked"]).args(what).current_dir(root);
+    let status = command.status().context("cannot run cargo")?;
     anyhow::ensure!(status.success(), "the release does not build");
     Ok(())
 }
@@ -51,10 +76,26 @@ fn build(root: &Path) -> anyhow::Result<()> {
 fn measure(root: &Path, name: &str, arguments: &Arguments) -> anyhow::Result<bool> {
     let (release, results) = (root.join("target/release"), root.join("target/bench"));
     std::fs::create_dir_all(&results)?;
+    let json = results.join(format!("{name}.json"));
+    if name == COLLECTIVES {
+        let mut command = Command::new(release.join("examples/compare"));
+        if let Some(count) = arguments.count {
+            command.arg("--rounds").arg(count.to_string());
+        }
+        return Ok(command.status().context("cannot run the benchmark")?.success());
+    }
+    if name == SCHEDULER {
+        let mut command = Command::new(release.join("examples/measure"));
+        if let Some(count) = arguments.count {
+            command.arg("--events").arg(count.to_string());
+        }
+        let status = command.arg("--json").arg(json).status();
+        return Ok(status.context("cannot run the benchmark")?.success());
+    }
     let mut command = Command::new(release.join("bench"));
     command.arg(name).arg("--muster").arg(release.join("muster"));
     // On the disk of the work tree: a folder for temporary files may lie in memory, where a flush costs nothing.
-    command.arg("--dir").arg(results.join("data")).arg("--json").arg(results.join(format!("{name}.json")));
+    command.arg("--dir").arg(results.join("data")).arg("--json").arg(json);
     if let Some(count) = arguments.count {
         command.arg("--count").arg(count.to_string());
     }

@@ -1,9 +1,6 @@
-//! Measures the core: `cargo run --release -p scheduler --example measure [-- WORKERS GANGS EVENTS]`.
-//!
-//! Times are CPU time of this thread: a shared machine stalls. Each event ends a running gang and submits another, and one
-//! cycle follows, as in a busy cluster. Prints one line for each size of cluster.
+//! A busy cluster whose every event ends a gang and submits another: what is measured, by the example and by the benchmark.
 
-#![allow(clippy::expect_used, clippy::wildcard_imports)]
+#![allow(clippy::expect_used, clippy::wildcard_imports, clippy::redundant_pub_crate, unreachable_pub)]
 
 use scheduler::Core;
 use scheduler::model::*;
@@ -12,19 +9,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use types::{JobId, Millis, Timestamp, WorkerId};
 
 /// CPU time of this thread in nanoseconds.
-fn cpu_ns() -> u64 {
+pub fn cpu_ns() -> u64 {
     let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
     time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
 }
 
-/// Peak resident memory in MiB.
-fn peak_mib() -> u64 {
-    let text = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let line = text.lines().find(|line| line.starts_with("VmHWM")).unwrap_or_default();
-    line.split_whitespace().nth(1).and_then(|kib| kib.parse::<u64>().ok()).unwrap_or(0) / 1024
-}
-
 /// A small generator: the same numbers everywhere.
+#[derive(Clone)]
 struct Chance(u64);
 
 impl Chance {
@@ -37,24 +28,27 @@ impl Chance {
     }
 }
 
-struct Bench {
-    core: Core,
-    now: u64,
+/// A cluster in miniature that obeys the core: its gangs end after 30 to 100 % of their limits.
+#[derive(Clone)]
+pub struct Busy {
+    pub core: Core,
+    pub now: u64,
     chance: Chance,
     /// By when they end: after 30 to 100 % of their limits.
     ends: BTreeSet<(u64, JobId)>,
     end_of: BTreeMap<JobId, u64>,
     limits: BTreeMap<JobId, u64>,
-    next_job: u64,
-    starts: u64,
+    pub next_job: u64,
+    pub starts: u64,
 }
 
 const QUEUES: u64 = 16;
 
-impl Bench {
-    fn new(policy: &str, workers: u64) -> Self {
-        let core = Core::new(Policy::named(policy).expect("a policy"));
-        let mut bench = Self {
+impl Busy {
+    /// An empty cluster of so many workers of 8 devices in racks of 16 and blocks of 256, with 16 queues that share half of it.
+    pub fn new(policy: Policy, workers: u64) -> Self {
+        let core = Core::new(policy);
+        let mut busy = Self {
             core,
             now: 1_000,
             chance: Chance(7),
@@ -67,7 +61,7 @@ impl Bench {
         for at in 0..workers {
             let rack = at / 16;
             let place = Place { block: format!("b{}", rack / 16), rack: format!("r{rack}"), ..Place::default() };
-            bench.tell(Event::WorkerJoined(WorkerSpec {
+            busy.tell(Event::WorkerJoined(WorkerSpec {
                 id: WorkerId::new(format!("w{at}")).expect("a name"),
                 class: "H100".to_owned(),
                 devices: 0xff,
@@ -83,9 +77,9 @@ impl Bench {
         for queue in 0..QUEUES {
             let quota = Quota { guaranteed: workers * 8 / QUEUES / 2, ..Quota::default() };
             let quotas = BTreeMap::from([("H100".to_owned(), quota)]);
-            bench.tell(Event::QueueSet(QueueSpec { name: format!("q{queue}"), weight: 1, quotas }));
+            busy.tell(Event::QueueSet(QueueSpec { name: format!("q{queue}"), weight: 1, quotas }));
         }
-        bench
+        busy
     }
 
     fn tell(&mut self, event: Event) {
@@ -93,7 +87,7 @@ impl Bench {
     }
 
     /// Sizes as in Philly (most need one device), the rest up to 64 workers.
-    fn submit(&mut self) {
+    pub fn submit(&mut self) {
         let (size, time) = (self.chance.next() % 1_000, self.chance.next() % 100);
         let (members, devices) = match size {
             0..700 => (1, 1),
@@ -128,7 +122,7 @@ impl Bench {
     }
 
     /// One cycle: what it cost, in nanoseconds of CPU time.
-    fn cycle(&mut self) -> u64 {
+    pub fn cycle(&mut self) -> u64 {
         let begin = cpu_ns();
         let decisions = self.core.decide(Timestamp(self.now), Budget::UNLIMITED);
         let cost = cpu_ns() - begin;
@@ -152,66 +146,20 @@ impl Bench {
         }
         cost
     }
-}
 
-fn measure(policy: &str, workers: u64, gangs: u64, events: u64) {
-    let mut bench = Bench::new(policy, workers);
-    let begin = cpu_ns();
-    for _ in 0..gangs {
-        bench.submit();
-    }
-    let submitting = cpu_ns() - begin;
-    let cold = bench.cycle();
-    let first = bench.starts;
-    let mut costs = Vec::new();
-    let mut applying = 0;
-    let begin_starts = bench.starts;
-    for _ in 0..events {
-        let ended = bench.ends.pop_first();
-        bench.now = bench.now.max(ended.map_or(0, |(at, _)| at));
-        let begin = cpu_ns();
+    /// Goes on to the next end of a gang, and submits another: two facts, for one cycle.
+    pub fn go_on(&mut self) {
+        let ended = self.ends.pop_first();
+        self.now = self.now.max(ended.map_or(0, |(at, _)| at));
         if let Some((_, job)) = ended {
-            bench.end_of.remove(&job);
-            bench.tell(Event::Ended { job, by: EndedBy::Success });
+            self.end_of.remove(&job);
+            self.tell(Event::Ended { job, by: EndedBy::Success });
         }
-        bench.submit();
-        applying += cpu_ns() - begin;
-        costs.push(bench.cycle());
+        self.submit();
     }
-    bench.core.forget_indexes();
-    bench.submit();
-    let rebuild = bench.cycle();
-    let waiting = bench.core.waiting();
-    let begin = cpu_ns();
-    let probe = JobId(bench.next_job - 1);
-    let is_waiting = bench.core.explain(Timestamp(bench.now), probe).is_some();
-    let explain = cpu_ns() - begin;
-    let total: u64 = costs.iter().sum::<u64>() + applying;
-    costs.sort_unstable();
-    let us = |part: f64| costs[((costs.len() - 1) as f64 * part) as usize] as f64 / 1e3;
-    println!(
-        "{policy:<12} workers {workers:>6} waiting {waiting:>6} | cycle us p50 {:.1} p99 {:.1} p99.9 {:.1} max {:.1} | cold ms {:.1} ({first} starts) \
-         rebuild ms {:.2} | submit us {:.2} | starts/CPU-s cold {:.0} busy {:.0} | explain us {:.0} ({is_waiting}) | peak MiB {}",
-        us(0.5),
-        us(0.99),
-        us(0.999),
-        us(1.0),
-        cold as f64 / 1e6,
-        rebuild as f64 / 1e6,
-        submitting as f64 / 1e3 / gangs as f64,
-        first as f64 * 1e9 / cold as f64,
-        (bench.starts - begin_starts) as f64 * 1e9 / total as f64,
-        explain as f64 / 1e3,
-        peak_mib(),
-    );
-}
 
-fn main() {
-    let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let number = |at: usize, default: u64| arguments.get(at).and_then(|text| text.parse().ok()).unwrap_or(default);
-    let policy = arguments.get(3).map_or("fair-share", String::as_str);
-    let sizes = if arguments.is_empty() { vec![100, 1_000, 10_000] } else { vec![number(0, 10_000)] };
-    for workers in sizes {
-        measure(policy, workers, number(1, 100_000), number(2, 20_000));
+    /// A gang that waits, if the last submitted ones do.
+    pub fn waiting(&self, back: u64) -> JobId {
+        JobId(self.next_job.saturating_sub(1 + back))
     }
 }
