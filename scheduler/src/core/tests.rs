@@ -4,6 +4,7 @@ mod exhaustive;
 mod history;
 mod invariants;
 mod kept;
+mod lending;
 mod order;
 mod promises;
 mod rules;
