@@ -14,6 +14,9 @@
 //! | broadcast | the root sends to everybody | 1 | S (n-1) by the root |
 //! | barrier | everybody greets everybody | 1 | 64 (n-1) |
 //!
+//! That is TCP; ranks that turn out to be all on one host go through shared memory instead, with the same results
+//! ([`plan()`] says which way a sum goes, `docs/collectives.md` why).
+//!
 //! Each operation adds 64 bytes per partner. 16-bit floats go pairwise at any number of ranks: a chain would round their
 //! sums at every rank. Sources: R. Thakur, R. Rabenseifner, W. Gropp, "Optimization of Collective Communication
 //! Operations in MPICH", 2005 (pairwise exchange); P. Patarasuk, X. Yuan, "Bandwidth Optimal All-reduce
@@ -37,6 +40,8 @@
 //! connect ── rendezvous: dial lower ranks, accept higher ones, challenge both ways; two sockets per pair
 //!    └─ tcp::Communicator ── engine: one poll loop ── transfer: direct | pairwise | ring   (what to send and receive)
 //!                         └─ control: abort and goodbye frames, eventfd, the first cause
+//!    └─ all on one host: shm::Communicator ── group: flags and waits ── exchange: who copies and folds what
+//!                         └─ the tcp::Communicator above, for control
 //! ```
 
 #[cfg(target_endian = "big")]
