@@ -1,6 +1,6 @@
 //! The narrow interface between our log and whatever engine keeps it: numbered records and three small facts.
 //!
-//! An engine promises: calls of one thread take effect in order; after `sync` returns everything before it survives a
+//! An engine promises: calls of one thread take effect in order, though what is not yet flushed need not be readable; after `sync` returns everything before it survives a
 //! power cut; after a crash without `sync` a prefix of the records and facts is there, each of them whole; a value that was
 //! changed behind its back is reported, never returned. To leave an engine, write another `LogDisk` and copy with `scan`.
 

@@ -5,10 +5,11 @@
 //!          /header      coordinator, cluster, format, which log is live          header.rs
 //!          /mark        how far the log was once flushed                         header.rs
 //!          /log-N/      records and facts, checksummed                           disk.rs, sled_disk.rs
+//!          /log-N/journal  the newest of them, before they are there             journal.rs, journaled.rs
 //!          /snapshots/  the last two snapshots, checksummed                      snapshots.rs
 //!
 //!  openraft ──> LogStore (log.rs) ──> cache of the newest entries (cache.rs)
-//!                      └──> one writer thread with group commit (writer.rs) ──> LogDisk
+//!                      └──> one writer thread with group commit (writer.rs) ──> journal ──> LogDisk
 //! ```
 //!
 //! Promises: what was acknowledged is there after a power cut; bytes that changed on disk are refused at open with an
@@ -18,6 +19,8 @@ mod cache;
 mod disk;
 mod error;
 mod header;
+mod journal;
+mod journaled;
 mod log;
 mod open;
 mod sled_disk;

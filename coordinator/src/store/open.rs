@@ -1,7 +1,7 @@
 //! Opening a store: whose it is, which log is the live one, every record checked, nothing missing, not too much waste.
 //!
 //! ```text
-//!  lock ─> header ─> mark ─> snapshots ─> log: facts, then every record (checksum, decoding, no gap)
+//!  lock ─> header ─> mark ─> snapshots ─> journal into log ─> log: facts, then every record (checksum, decoding, no gap)
 //!       ─> does the log reach its mark? does a snapshot reach the purged end? ─> compact if wasteful ─> writer thread
 //! ```
 
@@ -9,6 +9,8 @@ use super::cache::{Cache, SharedCache};
 use super::disk::{DiskError, Fact, LogDisk, Record};
 use super::error::StoreError;
 use super::header::{Header, Identity, Mark, MarkFile};
+use super::journal::Journal;
+use super::journaled::Journaled;
 use super::log::{LogStore, decode, decode_entry};
 use super::sled_disk::SledDisk;
 use super::snapshots::{Newest, Snapshots};
@@ -64,7 +66,7 @@ impl Store {
         let mark = MarkFile::open(folder, &header)?;
         let snapshots = Snapshots::open(&folder.join("snapshots"))?;
         let path = header.log_folder(folder);
-        let mut disk = SledDisk::open(&path).map_err(|error| writer::wrap(&path, error))?;
+        let mut disk = open_log(&path).map_err(|error| writer::wrap(&path, error))?;
         let read = ReadLog::read(&disk, &path, mark.mark())?;
         check_snapshots(folder, &snapshots, read.cache.purged)?;
         let used = folder_bytes(&path).map_err(StoreError::io("measure", &path))?;
@@ -104,7 +106,7 @@ struct ReadLog {
 }
 
 impl ReadLog {
-    fn read(disk: &SledDisk, path: &Path, mark: Mark) -> Result<Self, StoreError> {
+    fn read(disk: &dyn LogDisk, path: &Path, mark: Mark) -> Result<Self, StoreError> {
         let mut cache = Cache::default();
         cache.vote = fact::<Vote>(disk, Fact::Vote, path)?;
         if let Some(purged) = fact::<LogId>(disk, Fact::Purged, path)? {
@@ -182,7 +184,7 @@ impl ReadLog {
     }
 }
 
-fn fact<T: DeserializeOwned>(disk: &SledDisk, fact: Fact, path: &Path) -> Result<Option<T>, StoreError> {
+fn fact<T: DeserializeOwned>(disk: &dyn LogDisk, fact: Fact, path: &Path) -> Result<Option<T>, StoreError> {
     let bytes = disk.get(fact).map_err(|error| writer::wrap(path, error))?;
     let decoded = bytes.map(|bytes| decode(&bytes)).transpose();
     decoded.map_err(|what| writer::damaged(path, format!("{fact:?}: {what}")))
@@ -222,12 +224,19 @@ fn remove_stale_logs(folder: &Path, header: &Header) -> Result<(), StoreError> {
     Ok(())
 }
 
+/// The journal before the database: one that is missing beside a database is damage.
+fn open_log(path: &Path) -> Result<Journaled<SledDisk>, DiskError> {
+    let journal = Journal::open(path)?;
+    Journaled::start(journal, SledDisk::open(path)?)
+}
+
 /// Copies what lives into the folder of the next generation, and makes that the live one by writing the header: sled
 /// never gives space back. A crash before leaves the old log, a crash after leaves the new one.
-fn compact(folder: &Path, header: &mut Header, old: SledDisk) -> Result<SledDisk, StoreError> {
+fn compact(folder: &Path, header: &mut Header, old: Journaled<SledDisk>) -> Result<Journaled<SledDisk>, StoreError> {
     let next = header.next_generation();
     let (from, to) = (header.log_folder(folder), next.log_folder(folder));
     let wrap = |error| writer::wrap(&to, error);
+    let journal = Journal::open(&to).map_err(wrap)?;
     let new = SledDisk::open(&to).map_err(wrap)?;
     let mut records = Vec::new();
     old.scan(&mut |record| {
@@ -245,6 +254,7 @@ fn compact(folder: &Path, header: &mut Header, old: SledDisk) -> Result<SledDisk
         }
     }
     new.sync().map_err(wrap)?;
+    let new = Journaled::start(journal, new).map_err(wrap)?;
     daemon::files::sync_folder(folder).map_err(StoreError::io("flush", folder))?;
     next.write(folder)?;
     *header = next;

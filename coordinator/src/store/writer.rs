@@ -177,6 +177,9 @@ impl Writer {
         }
         if must_flush {
             self.note_committed().and_then(|()| self.disk.sync()).map_err(|error| self.wrap(error))?;
+            if let Some(last) = mark.last {
+                self.cache.written_up_to(last.index);
+            }
             self.mark.advance(mark)?;
         }
         self.remove_some()
@@ -188,7 +191,6 @@ impl Writer {
                 let written = self.disk.append(&records);
                 if let (Ok(()), Some(last)) = (&written, last) {
                     mark.last = Some(last);
-                    self.cache.written_up_to(last.index);
                 }
                 written
             }
