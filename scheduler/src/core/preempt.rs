@@ -12,6 +12,7 @@ use crate::fleet::{Need, OPEN_POOL};
 use crate::model::{Decision, Placed, Stop};
 use crate::place::{Ask, Preference, Seats};
 use crate::policy::PreemptRules;
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use types::{Millis, Timestamp};
 
@@ -103,8 +104,9 @@ impl Core {
             let pools = 1 << OPEN_POOL | own;
             let ask = Ask { preference: Preference::BestFit, ..info.ask(info.shape.members.min, pools, &[]) };
             let shrinking = self.victims(gang, need, rules, self.policy.is_elastic);
+            let may_shrink = shrinking.iter().any(|victim| !victim.keeps.is_empty());
             found = self.choose(need, &ask, shrinking, rules);
-            if found.is_none() && self.policy.is_elastic {
+            if found.is_none() && may_shrink {
                 found = self.choose(need, &ask, self.victims(gang, need, rules, false), rules);
             }
             if found.is_some() {
@@ -157,25 +159,43 @@ impl Core {
         }
     }
 
-    /// Who could give way to a gang, the cheapest first.
+    /// Who could give way to a gang, the cheapest first. Only queues that have more than their part are looked at, and the
+    /// gang's own.
     fn victims(&self, gang: &Gang, need: &Need, rules: PreemptRules, may_shrink: bool) -> Vec<Victim> {
-        let mut over = BTreeMap::new();
+        let usage = self.gangs.info(gang).usage(need);
+        let amount = usage.per_member * u64::from(self.gangs.info(gang).shape.members.min);
         let mut victims = Vec::new();
-        for (_, index) in self.ends.keys() {
-            let Some(other) = self.gangs.get(*index) else { continue };
-            let Some(running) = other.running() else { continue };
-            if self.may_evict(gang, need, other, running, rules) {
+        for queue in 0..self.tree.queues.len() as u32 {
+            let fork = self.tree.fork(gang.queue, queue);
+            let is_entitled = |(mine, theirs): (u32, u32)| {
+                self.tree.is_own(mine, usage.class, amount) && !self.tree.is_own(theirs, usage.class, 0)
+            };
+            if !fork.is_none_or(is_entitled) {
+                continue;
+            }
+            let range = (queue, Reverse(u64::MAX), 0)..=(queue, Reverse(0), u32::MAX);
+            for ((_, _, index), soft) in self.by_service.range(range) {
+                let is_below = fork.is_some() || gang.priority > soft.priority;
+                if !is_below || !soft.may_stop || soft.class != need.class {
+                    continue;
+                }
+                let Some(other) = self.gangs.get(*index) else { continue };
+                let Some(running) = other.running().filter(|running| self.may_evict(other, running, need, rules))
+                else {
+                    continue;
+                };
                 let victim = self.victim(*index, other, running, rules, may_shrink);
                 let per_device = victim.lost_device_ms / (victim.frees.len() as u64).max(1);
                 let is_wide = self.is_wide(gang, &victim, other);
-                victims.push(((victim.keeps.is_empty(), other.priority, is_wide, per_device, other.job), victim));
+                let claim = (victim.keeps.is_empty(), other.priority, is_wide, per_device, other.job);
+                victims.push((claim, fork.map(|(_, theirs)| theirs), victim));
             }
         }
-        victims.sort_by_key(|(claim, _)| *claim);
+        victims.sort_unstable_by_key(|(claim, ..)| *claim);
         // A queue gives back no more than it borrowed.
-        let affordable = |victim: &Victim| self.is_affordable(gang, victim, &mut over);
-        let mut affordable = affordable;
-        victims.into_iter().map(|(_, victim)| victim).filter(|victim| affordable(victim)).collect()
+        let mut over = BTreeMap::new();
+        victims.retain(|(_, theirs, victim)| theirs.is_none_or(|theirs| self.is_affordable(theirs, victim, &mut over)));
+        victims.into_iter().map(|(.., victim)| victim).collect()
     }
 
     /// Would far more be free than the gang needs? Then others are better victims, if there are any.
@@ -185,19 +205,9 @@ impl Core {
         victim.frees.len() as u64 * per_member(other) > WIDE * needs
     }
 
-    /// May this gang ever make that one give way?
-    fn may_evict(&self, gang: &Gang, need: &Need, other: &Gang, running: &Running, rules: PreemptRules) -> bool {
-        let is_young = running.since.plus(rules.run_min) > self.now;
-        if is_young || !self.could_stop(other, running, need, rules) {
-            return false;
-        }
-        let Some((mine, theirs)) = self.tree.fork(gang.queue, other.queue) else {
-            return gang.priority > other.priority;
-        };
-        let info = self.gangs.info(gang);
-        let usage = info.usage(need);
-        let amount = usage.per_member * u64::from(info.shape.members.min);
-        self.tree.is_own(mine, usage.class, amount) && !self.tree.is_own(theirs, usage.class, 0)
+    /// May it be stopped now?
+    fn may_evict(&self, other: &Gang, running: &Running, need: &Need, rules: PreemptRules) -> bool {
+        running.since.plus(rules.run_min) <= self.now && self.could_stop(other, running, need, rules)
     }
 
     /// May it be stopped, once it has run for long enough?
@@ -209,9 +219,8 @@ impl Core {
         other.preemptible && !is_tired && !is_leaving && class == Some(need.class)
     }
 
-    fn is_affordable(&self, gang: &Gang, victim: &Victim, over: &mut BTreeMap<u32, u64>) -> bool {
+    fn is_affordable(&self, theirs: u32, victim: &Victim, over: &mut BTreeMap<u32, u64>) -> bool {
         let Some(other) = self.gangs.get(victim.gang) else { return false };
-        let Some((_, theirs)) = self.tree.fork(gang.queue, other.queue) else { return true };
         let info = self.gangs.info(other);
         let choice = other.running().map_or(0, |running| running.choice);
         let Some((_, need)) = info.choice(choice) else { return false };
