@@ -21,7 +21,9 @@ async fn a_damaged_coordinator_is_refused_and_comes_back_by_its_own_advice() {
         }
         cluster.coordinator(3)?.kill()?;
         let raft = cluster.coordinator(3)?.data().join("raft");
+        // The newest entries lie in both: with one of them whole, nothing would be lost.
         damage(&raft.join("log-1/db"))?;
+        damage(&raft.join("log-1/journal"))?;
 
         let program = cluster.program().to_owned();
         let daemon = cluster.coordinator(3)?;
