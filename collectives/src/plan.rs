@@ -1,5 +1,5 @@
-//! Which way a sum goes, by ranks, bytes and transport: a pure function over measured costs, so that a choice can be
-//! looked at without running it.
+//! Which way a sum goes, by ranks, bytes and transport: a pure function over costs, so that a choice can be looked at
+//! without running it.
 
 use std::time::Duration;
 
@@ -46,7 +46,7 @@ pub struct Choice {
     pub estimate: Duration,
 }
 
-/// Costs of one way: measured with `examples/all_reduce` on the machine named in `docs/collectives.md`.
+/// Costs of one way: estimates from one run of `examples/all_reduce` on the machine named in `docs/collectives.md`, not fitted.
 struct Cost {
     step_ns: u64,
     /// Per message or slot of another rank.
