@@ -46,7 +46,7 @@ pub struct Choice {
     pub estimate: Duration,
 }
 
-/// Costs of one way: estimates from one run of `examples/all_reduce` on the machine named in `docs/collectives.md`, not fitted.
+/// Costs of one way: estimates from one run of `examples/all_reduce`, not fitted.
 struct Cost {
     step_ns: u64,
     /// Per message or slot of another rank.
@@ -58,7 +58,8 @@ struct Cost {
 const SHARED: Cost = Cost { step_ns: 700, message_ns: 60, kib_ns: 110 };
 const SOCKETS: Cost = Cost { step_ns: 7_000, message_ns: 3_000, kib_ns: 400 };
 
-/// The cheapest way to sum `bytes` over `world` ranks.
+/// The cheapest way to sum `bytes` over `world` ranks. Shared memory asks it; `tcp::Communicator` chooses by the same two
+/// bounds by itself, unless [`crate::Options`] names an algorithm.
 pub fn plan(world: u32, bytes: u64, transport: Transport) -> Choice {
     let others = u64::from(world.max(1)) - 1;
     let world = u64::from(world.max(1));

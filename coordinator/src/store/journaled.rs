@@ -18,7 +18,7 @@ use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
-/// Bytes of groups that the engine takes at once: enough to share its flush, few enough that little is on its way to it.
+/// From so many waiting bytes on the engine takes all that wait, so that they share its flush.
 const TAKE_BYTES: usize = 256 << 10;
 
 /// See the head of this file. `D` is the engine.
