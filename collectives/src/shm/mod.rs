@@ -155,7 +155,8 @@ impl communicator::Communicator for Communicator {
         let result = self.run(call(Operation::AllReduce, op, dtype, count), |exchange| {
             exchange.all_reduce(method, bytes, &fold, offset)
         });
-        if let (Err(_), Some(offset)) = (&result, offset) {
+        // Only when the group is over: in one that goes on the others would sum what this rank no longer sees.
+        if let (Err(_), Some(offset), Err(_)) = (&result, offset, self.tcp.check()) {
             self.arena.detach(offset);
         }
         result
