@@ -3,7 +3,7 @@
 //! ```text
 //!  propose ──> propose.rs ──> openraft ──> store (log, vote)        service.rs <── the other coordinators
 //!  linearizable ─> reads.rs ─┘    │  └──> network.rs ──────────────────^
-//!  members.rs ───────────────┘    └──> machine.rs: State::apply, snapshots ──> state(), applied()
+//!  members.rs, succession.rs ┘    └──> machine.rs: State::apply, snapshots ──> state(), applied()
 //! ```
 //!
 //! Only this module knows openraft. Promises: an acknowledged proposal is on the disks of a majority; a linearizable read
@@ -19,6 +19,7 @@ mod propose;
 mod reads;
 mod service;
 mod status;
+mod succession;
 #[cfg(test)]
 pub(crate) mod tests;
 pub mod types;

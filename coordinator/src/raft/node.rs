@@ -8,6 +8,7 @@ use super::propose::{Committed, Proposals};
 use super::reads::Reads;
 use super::service::Service;
 use super::status::{Leadership, Route, Status, Watches, watch_raft};
+use super::succession::Succession;
 use super::types::{Addresses, TypeConfig};
 use crate::store::{Identity, Snapshots, Store, StoreError, StoreOptions};
 use cluster_state::{Command, State};
@@ -107,6 +108,7 @@ struct Inner {
     proposals: Proposals,
     reads: Reads,
     members: Members,
+    succession: Succession,
     opened_empty: bool,
     stopping: AtomicBool,
     /// Told when the store's files are closed.
@@ -153,6 +155,7 @@ impl Node {
             proposals: Proposals::start(raft.clone(), peers.clone(), watches.route.clone(), config.propose_timeout),
             reads: Reads::start(raft.clone(), peers.clone(), watches.route.clone()),
             members: Members { raft: raft.clone(), peers, watches: watches.clone() },
+            succession: Succession::start(config.id.0, raft.clone()),
             config,
             raft,
             machine,
@@ -178,6 +181,7 @@ impl Node {
             proposals: inner.proposals.clone(),
             reads: inner.reads.clone(),
             members: inner.members.clone(),
+            succession: inner.succession.clone(),
         };
         service.into_server()
     }

@@ -5,8 +5,9 @@ use super::network::CallError;
 use super::node::Raft;
 use super::propose::Proposals;
 use super::reads::Reads;
+use super::succession::Succession;
 use super::types::{Snapshot, SnapshotMeta, TypeConfig, Vote};
-use super::wire::{self, Appended, Ask, MESSAGE_BYTES_MAX, Reply};
+use super::wire::{self, Appended, Ask, Caller, MESSAGE_BYTES_MAX, Reply};
 use crate::raft::error::{MemberError, ProposeError};
 use crate::store::{Identity, Receiver, SnapshotFile, Snapshots};
 use futures::{Stream, StreamExt};
@@ -40,6 +41,7 @@ pub struct Service {
     pub(crate) proposals: Proposals,
     pub(crate) reads: Reads,
     pub(crate) members: Members,
+    pub(crate) succession: Succession,
 }
 
 impl Service {
@@ -48,16 +50,16 @@ impl Service {
     }
 
     /// Lets the caller in; a coordinator without a cluster joins the caller's first, and for good.
-    async fn admit(&self, metadata: &MetadataMap) -> Result<(), Status> {
+    async fn admit(&self, metadata: &MetadataMap) -> Result<Caller, Status> {
         let caller = wire::admit(metadata, &self.identity)?;
         if self.identity.cluster().is_some() {
-            return Ok(());
+            return Ok(caller);
         }
         let identity = self.identity.clone();
         let adopted = tokio::task::spawn_blocking(move || identity.adopt(caller.cluster)).await;
         adopted.map_err(internal)?.map_err(|error| Status::failed_precondition(error.to_string()))?;
         tracing::info!(cluster = %caller.cluster, from = caller.from, "joined a cluster");
-        Ok(())
+        Ok(caller)
     }
 
     async fn call<T: serde::de::DeserializeOwned>(&self, request: Request<Payload>) -> Result<T, Status> {
@@ -172,9 +174,10 @@ impl RaftRpc for Service {
     }
 
     async fn stream_append(&self, request: Request<Streaming<Payload>>) -> Result<Response<Boxed<Payload>>, Status> {
-        self.admit(request.metadata()).await?;
+        let caller = self.admit(request.metadata()).await?;
+        let until_its_end = self.succession.stream_from(caller.from);
         // The first broken item ends the input: to skip one would leave a hole in the log.
-        let input = request.into_inner().scan((), |(), item| {
+        let input = request.into_inner().scan(until_its_end, |_, item| {
             let decoded = item.map_err(|status| status.to_string()).and_then(|payload| wire::unpack(&payload));
             futures::future::ready(decoded.map_err(|what| tracing::debug!(what, "an append stream ended")).ok())
         });

@@ -1,7 +1,7 @@
 //! What the group promises when members die or strangers call.
 
 use super::{CLUSTER, Group, PATIENCE, defaults, submit, submit_through};
-use crate::raft::{Addresses, Config, Machine, Node, ReadError, Retry, Role, wire};
+use crate::raft::{Addresses, Config, Machine, Node, ReadError, Retry, Role, Timers, wire};
 use crate::store::tests::writer::{Flush, Gate, start};
 use crate::store::{LogStore, Store, StoreOptions};
 use proto::internal::Payload;
@@ -113,4 +113,20 @@ async fn a_coordinator_of_one_cluster_cannot_be_taken_into_another() {
     assert!(tokio::time::timeout(Duration::from_secs(2), added).await.is_err(), "taken in");
     assert_eq!(lone.node().cluster(), Some(ClusterId([9; 16])));
     assert!(lone.node().linearizable().await.unwrap().cluster() == Some(ClusterId([9; 16])));
+}
+
+#[tokio::test]
+async fn a_dead_leader_is_replaced_without_waiting_for_the_timers() {
+    let patient = |config: &mut Config| {
+        config.timers = Timers { heartbeat_ms: 100, election_ms_min: 300_000, election_ms_max: 600_000 };
+    };
+    for count in [3, 5] {
+        let mut group = Group::formed(count, usize::try_from(count).unwrap(), patient).await;
+        let leader = group.leader().await;
+        let term = group.members[leader].node().status().borrow().term;
+        group.members[leader].kill().await;
+        let next = group.leader().await;
+        assert!(group.members[next].node().status().borrow().term > term);
+        submit_through(group.members[next].node(), 1).await;
+    }
 }

@@ -32,8 +32,8 @@ fn reopen(folder: &Path) -> Result<Vec<u64>, DiskError> {
     Journal::open(folder).map(|(_, read)| indexes(&read))
 }
 
-/// Writes groups of these sizes, the engine always `behind` groups behind.
-fn written(sizes: &[usize], behind: u64) -> (TempDir, Vec<u64>) {
+/// Writes groups of these sizes, the engine always `behind` groups behind. The number and record of each that must come back.
+fn written(sizes: &[usize], behind: u64) -> (TempDir, Vec<(u64, u64)>) {
     let folder = tempfile::tempdir().unwrap();
     let (mut journal, read) = Journal::open(folder.path()).unwrap();
     assert!(read.iter().all(Changes::is_empty), "a new journal holds nothing");
@@ -45,8 +45,8 @@ fn written(sizes: &[usize], behind: u64) -> (TempDir, Vec<u64>) {
         of_group.push((sequence, floor, index as u64));
     }
     let floor = of_group.last().map_or(1, |last| last.1);
-    let kept = of_group.into_iter().filter(|(sequence, ..)| *sequence >= floor).map(|(_, _, index)| index).collect();
-    (folder, kept)
+    let kept = of_group.into_iter().filter(|(sequence, ..)| *sequence >= floor);
+    (folder, kept.map(|(sequence, _, index)| (sequence, index)).collect())
 }
 
 #[test]
@@ -55,6 +55,7 @@ fn groups_come_back_in_order_from_the_floor_on() {
         [(1, 10, 0), (9, 5_000, 3), (600, 10_000, 40), (1_500, 10_000, 200), (5, 2_000_000, 1)]
     {
         let (folder, kept) = written(&vec![bytes; count], behind);
+        let kept: Vec<u64> = kept.into_iter().map(|(_, index)| index).collect();
         assert_eq!(reopen(folder.path()).unwrap(), kept, "{count} of {bytes}, {behind} behind");
         assert_eq!(kept.last(), Some(&(count as u64 - 1)));
     }
@@ -112,7 +113,7 @@ proptest! {
         let found = reopen(folder.path()).unwrap();
         // What the engine had to have by then need not come back; what it may lack must.
         let from = found.first().copied().unwrap_or(last);
-        let needed = kept.iter().copied().filter(|index| *index + behind >= last).min().unwrap_or(last);
+        let needed = kept.iter().find(|(sequence, _)| *sequence >= floor).map_or(last, |(_, index)| *index);
         prop_assert!(from <= needed, "{from}, needed from {needed}");
         let whole: Vec<u64> = (from..last).collect();
         prop_assert!(found == whole || found == (from..=last).collect::<Vec<_>>(), "{found:?} of {whole:?}");
@@ -155,12 +156,13 @@ fn damage_before_the_last_group_is_refused() {
     let (folder, kept) = written(&vec![9_000; 700], 30);
     let path = folder.path().join("journal");
     let good = std::fs::read(&path).unwrap();
-    let last = *kept.last().unwrap() as u8;
+    let last = kept.last().unwrap().1 as u8;
     let mut refused = 0;
     // The bytes of a record say which it is; those from the floor on are needed, but the last may be a torn end.
     for (at, pair) in good.chunks(PAGE).enumerate() {
         let index = pair[1_000];
-        let is_needed = pair[999] == index && pair[..8] == *b"MUSTGRP1" && kept.iter().any(|kept| *kept as u8 == index);
+        let is_needed =
+            pair[999] == index && pair[..8] == *b"MUSTGRP1" && kept.iter().any(|(_, kept)| *kept as u8 == index);
         if !is_needed || index == last {
             continue;
         }
