@@ -2,7 +2,8 @@
 
 use crate::{Attempt, Job, JobOutput, State};
 use types::{
-    AttemptPhase, EndCause, JobId, JobPhase, LogIndex, MemberEnd, Millis, RankEnd, RankExit, Timestamp, WorkerId,
+    AttemptPhase, EndCause, JobId, JobPhase, LogIndex, MemberEnd, Millis, RankEnd, RankExit, RankIndex, Timestamp,
+    WorkerId,
 };
 
 /// Longest wait before a restart.
@@ -39,32 +40,47 @@ pub fn cause_of(worker: &WorkerId, end: &MemberEnd) -> Option<EndCause> {
         MemberEnd::Exited { ranks, .. } => ranks,
     };
     if let Some(rank) = first_failed(ranks) {
-        if rank.out_of_memory {
-            return Some(EndCause::OutOfMemory { rank: rank.rank, worker: worker.clone() });
-        }
-        let (code, signal) = match rank.exit {
-            RankExit::Code(code) => (Some(code), None),
-            RankExit::Signal(signal) => (None, Some(signal)),
-            RankExit::NotStarted | RankExit::Stopped => (None, None),
-        };
-        return Some(EndCause::UserCode {
-            rank: rank.rank,
-            worker: worker.clone(),
-            code,
-            signal,
-            stderr_tail: rank.stderr_tail.clone(),
-        });
+        return Some(fault_of(worker, rank));
     }
     // Stopped though nobody here asked: the worker's own lease ended, or it was told to by an operator.
     ranks.iter().any(|rank| rank.exit != RankExit::Code(0)).then(|| EndCause::WorkerLost { worker: worker.clone() })
 }
 
-/// The rank at fault: the first to fail, for those after it mostly fell with it.
+fn fault_of(worker: &WorkerId, rank: &RankEnd) -> EndCause {
+    if rank.out_of_memory {
+        return EndCause::OutOfMemory { rank: rank.rank, worker: worker.clone() };
+    }
+    let (code, signal) = match rank.exit {
+        RankExit::Code(code) => (Some(code), None),
+        RankExit::Signal(signal) => (None, Some(signal)),
+        RankExit::NotStarted | RankExit::Stopped => (None, None),
+    };
+    EndCause::UserCode { rank: rank.rank, worker: worker.clone(), code, signal, stderr_tail: rank.stderr_tail.clone() }
+}
+
+/// The rank at fault among a member's: the first to fail, for those after it mostly fell with it.
 pub fn first_failed(ranks: &[RankEnd]) -> Option<&RankEnd> {
-    ranks
-        .iter()
-        .filter(|rank| !matches!(rank.exit, RankExit::Code(0) | RankExit::Stopped | RankExit::NotStarted))
-        .min_by_key(|rank| (rank.ended, rank.rank))
+    ranks.iter().filter(|rank| has_failed(rank)).min_by_key(|rank| order_of_fault(rank))
+}
+
+fn has_failed(rank: &RankEnd) -> bool {
+    !matches!(rank.exit, RankExit::Code(0) | RankExit::Stopped | RankExit::NotStarted)
+}
+
+/// Of two that ended in the same millisecond, the one that was killed: who falls with another mostly exits by itself.
+fn order_of_fault(rank: &RankEnd) -> (Timestamp, bool, RankIndex) {
+    (rank.ended, matches!(rank.exit, RankExit::Code(_)), rank.rank)
+}
+
+/// The rank at fault among the whole gang's, once all have ended: the worker that reported first need not be the one whose rank
+/// failed first. None when no rank failed.
+fn first_fault(attempt: &Attempt) -> Option<EndCause> {
+    let members = attempt.placement.members.iter().zip(&attempt.ends);
+    let ranks = members.filter_map(|(member, end)| match end {
+        Some(MemberEnd::Exited { ranks, .. }) => first_failed(ranks).map(|rank| (&member.worker, rank)),
+        _ => None,
+    });
+    ranks.min_by_key(|(_, rank)| order_of_fault(rank)).map(|(worker, rank)| fault_of(worker, rank))
 }
 
 /// Ends the attempt if no member is left, and moves its job on. Call after a member's end was recorded.
@@ -76,6 +92,9 @@ pub(crate) fn settle(state: &mut State, at: LogIndex, time: Timestamp, id: JobId
         }
         let attempt = std::sync::Arc::make_mut(attempt);
         let cause = match std::mem::replace(&mut attempt.phase, AttemptPhase::Preparing) {
+            AttemptPhase::Stopping(cause @ (EndCause::UserCode { .. } | EndCause::OutOfMemory { .. })) => {
+                first_fault(attempt).unwrap_or(cause)
+            }
             AttemptPhase::Stopping(cause) | AttemptPhase::Ended(cause) => cause,
             AttemptPhase::Preparing | AttemptPhase::Running => EndCause::Success,
         };

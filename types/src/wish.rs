@@ -132,7 +132,7 @@ pub struct RankEnd {
     pub exit: RankExit,
     /// True when its memory limit killed it.
     pub out_of_memory: bool,
-    /// When, by the worker's wall clock.
+    /// When: by the worker's wall clock, once it is reported by that of the coordinator that took the report.
     pub ended: Timestamp,
     /// Last lines of stderr.
     pub stderr_tail: String,

@@ -14,7 +14,7 @@ use crate::identity;
 use crate::layout::Layout;
 use crate::lease::Lease;
 use crate::reconciler::{self, News, Subscription};
-use daemon::clock::boot_time;
+use daemon::clock::{self, boot_time};
 use proto::internal::worker_session_client::WorkerSessionClient;
 use proto::internal::{CheckpointSaved, FromWorker, Heartbeat, Hello, Statuses, ToWorker, Welcome};
 use proto::internal::{from_worker, to_worker};
@@ -148,6 +148,7 @@ impl Session {
             cluster_id: self.cluster.map(|id| id.0.to_vec()).unwrap_or_default().into(),
             registration: encode(&registration)?,
             statuses: encode(&subscription.statuses)?,
+            now_ms: clock::now().0,
         };
         let channel = dial::connect(address).await.map_err(|error| lost(format!("cannot connect: {error}")))?;
         let mut client = WorkerSessionClient::new(channel).max_decoding_message_size(Limits::SESSION_MESSAGE_BYTES_MAX);
@@ -336,9 +337,10 @@ async fn send(outbox: &mpsc::Sender<FromWorker>, message: from_worker::Message) 
 
 fn message_of(news: News) -> Option<from_worker::Message> {
     Some(match news {
-        News::Statuses(statuses) => {
-            from_worker::Message::Statuses(Statuses { statuses: postcard::to_stdvec(&statuses).ok()?.into() })
-        }
+        News::Statuses(statuses) => from_worker::Message::Statuses(Statuses {
+            statuses: postcard::to_stdvec(&statuses).ok()?.into(),
+            now_ms: clock::now().0,
+        }),
         News::Checkpoint(key, token, checkpoint) => from_worker::Message::Checkpoint(CheckpointSaved {
             key: postcard::to_stdvec(&key).ok()?.into(),
             token: token.0,

@@ -208,6 +208,36 @@ fn one_dead_rank_kills_the_gang_and_is_named() {
 }
 
 #[test]
+fn the_rank_that_failed_first_is_to_blame_whoever_reported_first() {
+    let failed = |rank: u32, exit, at| {
+        let mut end = ended(exit);
+        let MemberEnd::Exited { ranks, .. } = &mut end else { unreachable!() };
+        (ranks[0].rank, ranks[0].ended) = (RankIndex(rank), Timestamp(at));
+        end
+    };
+    // The dead rank's end comes second: earlier by the clock, then in the same millisecond.
+    for (survivor_at, dead_at) in [(107, 105), (105, 105)] {
+        let mut log = Log::with_workers(2);
+        let job = log.submit(&spec(2, 1, 0, 0));
+        log.place(job, &[0, 1], 0);
+        log.start(job);
+        log.end(job, 0, failed(0, RankExit::Code(1), survivor_at));
+        log.end(job, 1, failed(1, RankExit::Signal(9), dead_at));
+        let cause = log.state.job(job).unwrap().last_cause().unwrap().clone();
+        let EndCause::UserCode { rank, worker, signal, .. } = cause else { panic!("{cause}") };
+        assert_eq!((rank, worker, signal), (RankIndex(1), worker_id(1), Some(9)));
+    }
+    // Canceled stays canceled, whatever its ranks did.
+    let mut log = Log::with_workers(1);
+    let job = log.submit(&spec(1, 1, 0, 0));
+    log.place(job, &[0], 0);
+    log.start(job);
+    log.apply(Command::CancelJob { job });
+    log.end(job, 0, failed(0, RankExit::Signal(9), 1));
+    assert_eq!(log.phase(job), JobPhase::Canceled);
+}
+
+#[test]
 fn a_lost_worker_restarts_the_gang_from_its_checkpoint_without_counting() {
     let mut log = Log::with_workers(3);
     let job = log.submit(&spec(2, 1, 0, 0));

@@ -155,6 +155,7 @@ async fn session(address: &str, registration: Vec<u8>) -> anyhow::Result<Option<
         cluster_id: Default::default(),
         registration: registration.into(),
         statuses: postcard::to_allocvec(&Vec::<MemberStatus>::new())?.into(),
+        now_ms: daemon::clock::now().0,
     };
     outbox.send(from(from_worker::Message::Hello(hello))).await?;
     let mut answers =
@@ -172,7 +173,7 @@ async fn session(address: &str, registration: Vec<u8>) -> anyhow::Result<Option<
                     let statuses = obey(&postcard::from_bytes(&wishes.wishes)?, &mut ended);
                     if !statuses.is_empty() {
                         let statuses = postcard::to_allocvec(&statuses)?.into();
-                        outbox.send(from(from_worker::Message::Statuses(Statuses { statuses }))).await?;
+                        outbox.send(from(from_worker::Message::Statuses(Statuses { statuses, now_ms: daemon::clock::now().0 }))).await?;
                     }
                 }
                 Some(to_worker::Message::Redirect(redirect)) => {

@@ -10,6 +10,7 @@ mod damage;
 mod demo;
 mod environment;
 mod frameworks;
+mod full_disk;
 mod jobs;
 mod leaders;
 mod lineage;

@@ -3,6 +3,7 @@
 use super::Context;
 use crate::leader::{Message, SessionId, surely_leads};
 use cluster_state::{Command, Outcome};
+use daemon::clock;
 use futures::StreamExt;
 use futures::stream::BoxStream;
 use proto::internal::worker_session_server::WorkerSession;
@@ -12,7 +13,7 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
-use types::{ClusterId, MemberStatus, Token, WorkerRegistration};
+use types::{ClusterId, MemberEnd, MemberState, MemberStatus, Timestamp, Token, WorkerRegistration};
 
 /// Messages on their way to a worker; one that lets them pile up loses its session.
 const OUTBOX_MAX: usize = 64;
@@ -127,12 +128,29 @@ fn check(cluster: ClusterId, hello: &Hello) -> Result<(WorkerRegistration, Vec<M
         return Err("the worker's data directory belongs to another cluster: give it a new --data directory".into());
     }
     let registration = decode(&hello.registration).ok_or("the registration cannot be read")?;
-    let statuses = decode(&hello.statuses).ok_or("the statuses cannot be read")?;
+    let statuses = decode_statuses(&hello.statuses, hello.now_ms).ok_or("the statuses cannot be read")?;
     Ok((registration, statuses))
 }
 
 fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Option<T> {
     postcard::from_bytes(bytes).ok()
+}
+
+/// Statuses that a worker sent at `sent_ms` by its own clock. When ranks ended is moved to this coordinator's clock, so that
+/// ends on different machines can be compared: to within the way of the message, not within what their clocks differ.
+fn decode_statuses(bytes: &[u8], sent_ms: u64) -> Option<Vec<MemberStatus>> {
+    let mut statuses: Vec<MemberStatus> = decode(bytes)?;
+    let now = clock::now().0;
+    for status in &mut statuses {
+        if let MemberState::Failing(MemberEnd::Exited { ranks, .. })
+        | MemberState::Ended(MemberEnd::Exited { ranks, .. }) = &mut status.state
+        {
+            for rank in ranks {
+                rank.ended = Timestamp(now.saturating_sub(sent_ms.saturating_sub(rank.ended.0)));
+            }
+        }
+    }
+    Some(statuses)
 }
 
 /// Makes the worker known, unless it is already. `Err(None)`: not now.
@@ -181,7 +199,7 @@ fn read(session: SessionId, message: from_worker::Message) -> Option<Message> {
             Some(Message::Heartbeat { session, sequence: heartbeat.sequence })
         }
         from_worker::Message::Statuses(statuses) => {
-            decode(&statuses.statuses).map(|statuses| Message::Statuses { session, statuses })
+            decode_statuses(&statuses.statuses, statuses.now_ms).map(|statuses| Message::Statuses { session, statuses })
         }
         from_worker::Message::Checkpoint(saved) => Some(Message::Checkpoint {
             session,

@@ -237,7 +237,8 @@ impl Worker {
 
     /// Says how its members stand; the leader answers any report with all wishes.
     pub async fn report(&self, statuses: &[MemberStatus]) {
-        let statuses = Statuses { statuses: postcard::to_allocvec(&statuses).unwrap().into() };
+        let statuses =
+            Statuses { statuses: postcard::to_allocvec(&statuses).unwrap().into(), now_ms: daemon::clock::now().0 };
         self.outgoing.send(FromWorker { message: Some(from_worker::Message::Statuses(statuses)) }).await.unwrap();
     }
 
@@ -275,6 +276,7 @@ pub async fn greet(member: &Member, name: &str, cluster: &[u8]) -> Option<Greete
         cluster_id: cluster.to_vec().into(),
         registration: postcard::to_allocvec(&registration).unwrap().into(),
         statuses: postcard::to_allocvec(&Vec::<MemberStatus>::new()).unwrap().into(),
+        now_ms: daemon::clock::now().0,
     };
     let (outgoing, messages) = mpsc::channel(16);
     outgoing.send(FromWorker { message: Some(from_worker::Message::Hello(hello)) }).await.unwrap();
