@@ -73,7 +73,7 @@ impl Client {
     pub async fn workers(&self) -> Result<Vec<v1::Worker>, Error> {
         let answer = self
             .call(|channel, span| {
-                let request = timed(v1::WorkersRequest { stale: false }, span);
+                let request = timed(v1::WorkersRequest { stale: false, local: false }, span);
                 async move { ClusterClient::new(channel).workers(request).await }
             })
             .await?;

@@ -210,6 +210,13 @@ fn page(worker: &v1::Worker, output: &Output) -> String {
     let _ = writeln!(page, "  address    {}", worker.data_address);
     let _ = writeln!(page, "  version    {}", worker.version);
     let _ = writeln!(page, "  registered {}", text::instant(worker.registered_ms));
+    if worker.aside_until_ms > 0 {
+        let until = text::instant(worker.aside_until_ms);
+        let _ = writeln!(
+            page,
+            "  set aside  until {until}: it failed several jobs; restart it when it is mended, or cordon and uncordon it"
+        );
+    }
     for window in &worker.windows {
         let _ = writeln!(page, "  away       {} to {}", text::instant(window.from_ms), text::instant(window.to_ms));
     }

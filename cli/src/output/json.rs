@@ -271,6 +271,7 @@ pub fn worker(worker: &v1::Worker) -> Value {
         "version": worker.version,
         "jobs": worker.jobs,
         "registered_ms": worker.registered_ms,
+        "aside_until_ms": (worker.aside_until_ms > 0).then_some(worker.aside_until_ms),
         "windows": worker.windows.iter().map(|w| json!({ "from_ms": w.from_ms, "to_ms": w.to_ms })).collect::<Vec<_>>(),
     })
 }

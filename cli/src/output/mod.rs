@@ -171,7 +171,7 @@ pub mod style {
         match name {
             "Running" | "Completed" | "ready" | "leader" => GOOD,
             "Queued" | "Starting" | "Preparing" | "Stopping" => BUSY,
-            "CancelRequested" | "Canceled" | "cordoned" | "draining" => WARN,
+            "CancelRequested" | "Canceled" | "cordoned" | "draining" | "set aside" => WARN,
             "Failed" | "lost" => BAD,
             _ => Style::new(),
         }

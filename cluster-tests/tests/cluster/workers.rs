@@ -1,7 +1,7 @@
 //! Workers that die: their daemon alone, or for good.
 
 use crate::support::{alone, is_alive, line_in};
-use cluster_tests::{Shape, spec};
+use cluster_tests::{PATIENCE, Shape, spec, until};
 use rustix::process::Signal;
 use types::JobPhase;
 
@@ -38,8 +38,7 @@ async fn an_orderly_stop_keeps_ranks_for_the_next_daemon() {
         let pid: i32 = line_in(&cluster.folder().join("pid")).await?.parse()?;
         let daemon = cluster.worker("worker-1")?;
         daemon.signal(Signal::TERM)?;
-        let status =
-            cluster_tests::until("the daemon to end", cluster_tests::PATIENCE, async || daemon.ended().ok().flatten());
+        let status = until("the daemon to end", PATIENCE, async || daemon.ended().ok().flatten());
         assert_eq!(status.await?.code(), Some(0));
         assert!(is_alive(pid));
         cluster.restart_worker("worker-1")?;
@@ -74,6 +73,42 @@ async fn the_gang_of_a_lost_worker_starts_elsewhere_when_its_ranks_are_surely_de
         // And the worker itself comes back as if nothing had been.
         cluster.restart_worker(&at)?;
         cluster.until_ready(2).await
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_machine_that_failed_three_jobs_is_told_to_be_set_aside_and_taken_back_by_uncordon() {
+    alone(Shape::new(3, 1), async |cluster| {
+        let members = cluster.worker("worker-1")?.data().join("members");
+        std::fs::rename(&members, members.with_extension("aside"))?;
+        std::fs::write(&members, "no folder")?;
+        for _ in 0..3 {
+            let job = cluster.client().submit(&spec("true")).await?;
+            let tried =
+                async || Some(cluster.client().get(job).await.ok()?.attempts.first()?.ended_ms).filter(|at| *at > 0);
+            until("the attempt to fail", PATIENCE, tried).await?;
+            cluster.client().cancel(job).await?;
+        }
+        let waits = cluster.client().submit(&spec("true")).await?;
+        for id in 1..=3 {
+            let workers = cluster.client_of(id)?.workers().await?;
+            assert_eq!(workers[0].state, "set aside", "as coordinator {id} tells it");
+            assert!(workers[0].aside_until_ms > workers[0].registered_ms);
+        }
+        let why = cluster.client().explain(waits).await?;
+        assert!(why.hints.iter().any(|hint| hint.contains("1 workers are set aside")), "{:?}", why.hints);
+        let shown = cluster.muster(&["workers", "show", "worker-1"]).await?.good()?.stdout;
+        assert!(shown.contains("set aside  until"), "{shown}");
+
+        std::fs::remove_file(&members)?;
+        std::fs::rename(members.with_extension("aside"), &members)?;
+        for turn in ["cordon", "uncordon"] {
+            cluster.muster(&["workers", turn, "worker-1"]).await?.good()?;
+        }
+        assert_eq!(cluster.ended(waits).await?.summary.unwrap_or_default().phase, "Completed");
+        assert_eq!(cluster.client().workers().await?[0].state, "ready");
+        Ok(())
     })
     .await;
 }

@@ -1,15 +1,22 @@
 //! `muster.v1.Cluster`: the coordinators and the workers.
 
 use super::{Context, unchanged, wire};
+use crate::leader::Message;
 use crate::raft::{Addresses, Role};
 use cluster_state::Command;
 use proto::v1;
+use proto::v1::cluster_client::ClusterClient;
 use proto::v1::cluster_server::Cluster;
+use std::collections::BTreeMap;
+use std::time::Duration;
+use tokio::sync::oneshot;
 use tonic::{Request, Response, Status};
 use types::{Availability, CoordinatorId, Timestamp, Window, WorkerId};
 
 const CLUSTER: &str = "muster.v1.Cluster";
 const ADDRESS_BYTES_MAX: usize = 300;
+/// For the leader to say which workers are set aside; the answer goes without when it does not.
+const ASIDE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The cluster.
 pub(crate) struct Service(pub(crate) Context);
@@ -54,9 +61,7 @@ impl Cluster for Service {
     }
 
     async fn workers(&self, request: Request<v1::WorkersRequest>) -> Result<Response<v1::WorkersResponse>, Status> {
-        let result = self.0.read(request.into_inner().stale).await.map(|state| v1::WorkersResponse {
-            workers: state.workers().map(|(_, worker)| wire::worker(worker)).collect(),
-        });
+        let result = workers(&self.0, &request.into_inner()).await;
         self.0.observe(CLUSTER, "Workers", result)
     }
 
@@ -79,6 +84,41 @@ impl Cluster for Service {
         let result = plan_window(&self.0, request.into_inner()).await;
         self.0.observe(CLUSTER, "PlanWindow", result)
     }
+}
+
+async fn workers(context: &Context, request: &v1::WorkersRequest) -> Result<v1::WorkersResponse, Status> {
+    let state = context.read(request.stale).await?;
+    let mut workers: Vec<v1::Worker> = state.workers().map(|(_, worker)| wire::worker(worker)).collect();
+    let aside = set_aside(context, request.local).await;
+    for worker in &mut workers {
+        if let Some(until) = aside.get(&worker.name) {
+            worker.aside_until_ms = *until;
+            // The operator's word is stronger.
+            if worker.state == "ready" {
+                "set aside".clone_into(&mut worker.state);
+            }
+        }
+    }
+    Ok(v1::WorkersResponse { workers })
+}
+
+/// Until when workers are set aside, by name: only the leader's scheduler knows.
+async fn set_aside(context: &Context, local: bool) -> BTreeMap<String, u64> {
+    let (reply, answer) = oneshot::channel();
+    context.leader.send(Message::SetAside { reply }).await;
+    match tokio::time::timeout(ASIDE_TIMEOUT, answer).await {
+        Ok(Ok(aside)) => aside.into_iter().map(|(worker, until)| (worker.to_string(), until.0)).collect(),
+        Ok(Err(_)) if !local => set_aside_there(context).await.unwrap_or_default(),
+        Ok(Err(_)) | Err(_) => BTreeMap::new(),
+    }
+}
+
+async fn set_aside_there(context: &Context) -> Option<BTreeMap<String, u64>> {
+    let mut client = ClusterClient::new(context.peers.channel(&context.node.leader_address()?).ok()?);
+    let asked = client.workers(v1::WorkersRequest { stale: true, local: true });
+    let answered = tokio::time::timeout(ASIDE_TIMEOUT, asked).await.ok()?.ok()?.into_inner();
+    let aside = answered.workers.into_iter().filter(|worker| worker.aside_until_ms > 0);
+    Some(aside.map(|worker| (worker.name, worker.aside_until_ms)).collect())
 }
 
 async fn set(context: &Context, request: v1::WorkerRequest, availability: Availability) -> Result<v1::Worker, Status> {

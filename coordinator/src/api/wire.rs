@@ -169,6 +169,7 @@ pub(crate) fn worker(worker: &Worker) -> v1::Worker {
             .iter()
             .map(|window| v1::MaintenanceWindow { from_ms: window.from.0, to_ms: window.to.0 })
             .collect(),
+        aside_until_ms: 0,
     }
 }
 

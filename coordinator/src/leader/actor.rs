@@ -136,6 +136,7 @@ impl Leader {
             Message::Proposed { fact, recorded } => self.in_flight.settle(fact, recorded),
             Message::Planned { refused } => self.planned(&refused),
             Message::Explain { job, reply } => self.explain(job, reply),
+            Message::SetAside { reply } => self.set_aside(reply),
         }
     }
 

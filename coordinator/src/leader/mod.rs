@@ -31,7 +31,7 @@ pub(crate) use sessions::SessionId;
 use proto::internal::ToWorker;
 use proto::v1;
 use tokio::sync::{mpsc, oneshot};
-use types::{CheckpointRef, JobId, MemberKey, MemberStatus, Token, WorkerId, WorkerInstance};
+use types::{CheckpointRef, JobId, MemberKey, MemberStatus, Timestamp, Token, WorkerId, WorkerInstance};
 
 /// Messages waiting for the loop; past this, sessions wait.
 const MAILBOX_MAX: usize = 4_096;
@@ -62,6 +62,8 @@ pub(crate) enum Message {
     Planned { refused: Vec<JobId> },
     /// Why does it wait? Dropped when this coordinator does not lead, or there is no such job.
     Explain { job: JobId, reply: oneshot::Sender<v1::Explanation> },
+    /// Which workers are set aside for failing jobs, and until when? Dropped when this coordinator does not lead.
+    SetAside { reply: oneshot::Sender<Vec<(WorkerId, Timestamp)>> },
 }
 
 /// Reaches the loop; cheap to clone.

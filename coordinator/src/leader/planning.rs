@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
-use types::{AttemptPhase, EndCause, JobId, LogIndex, Timestamp};
+use types::{AttemptPhase, EndCause, JobId, LogIndex, Timestamp, WorkerId};
 
 /// Pause after a plan that the tables did not take.
 const REFUSED_PAUSE: Duration = Duration::from_millis(10);
@@ -158,6 +158,15 @@ impl Leader {
         };
         // Who asked may be gone.
         let _ = reply.send(answer);
+    }
+
+    pub(super) fn set_aside(&mut self, reply: oneshot::Sender<Vec<(WorkerId, Timestamp)>>) {
+        if self.leading_since.is_none() {
+            return;
+        }
+        let (state, now) = (self.node.state(), daemon::clock::now());
+        let schedule = up_to_date(&mut self.planning.schedule, &self.config.policy, &state, now);
+        let _ = reply.send(schedule.set_aside(now));
     }
 }
 

@@ -31,7 +31,7 @@ impl Core {
             Event::Submitted(request) => self.submitted(request),
             Event::Adopted { job, members, since } => self.adopted(*job, members, *since),
             Event::StartRefused { job } => self.stopped(*job, &EndedBy::Order, None, None, false),
-            Event::Checkpointed { job, at } => self.running_gang(*job).map(|(_, running)| running.saved_at = *at),
+            Event::Checkpointed { job, at } => self.checkpointed(*job, *at),
             Event::Estimated { job, remaining } => self.estimated(*job, *remaining),
             Event::Resized { job } => self.resized(*job),
             Event::Stopped { job, by, not_before, remaining } => {
@@ -62,7 +62,13 @@ impl Core {
         let (index, worker) = self.worker(id)?;
         let was_lost = worker.spec.state == WorkerState::Lost;
         self.fleet.count_out(index);
-        self.fleet.workers[index as usize].spec.state = state;
+        let worker = &mut self.fleet.workers[index as usize];
+        worker.spec.state = state;
+        if state == WorkerState::Open {
+            // Whoever opens it has looked at it.
+            worker.aside_until = None;
+            worker.strikes.clear();
+        }
         self.fleet.count_in(index);
         self.fleet.touch(index);
         if was_lost != (state == WorkerState::Lost) {
@@ -136,6 +142,13 @@ impl Core {
         let index = self.gangs.index_of(job).ok_or(Refused::UnknownJob(job))?;
         let running = self.gangs.get_mut(index).and_then(Gang::running_mut);
         running.map(|running| (index, running)).ok_or(Refused::WrongPhase { job, wanted: "running" })
+    }
+
+    fn checkpointed(&mut self, job: JobId, at: Timestamp) -> Result<(), Refused> {
+        let (index, running) = self.running_gang(job)?;
+        running.saved_at = at;
+        self.note_soft(index);
+        Ok(())
     }
 
     fn estimated(&mut self, job: JobId, remaining: Millis) -> Result<(), Refused> {

@@ -10,11 +10,17 @@ use crate::model::{Level, WorkerIndex};
 use crate::place::{self, Ask, Supply};
 use crate::policy::{Order, Passing};
 use crate::rooms::{Measure, Rooms};
-use types::{JobId, Millis, Timestamp};
+use types::{JobId, Millis, Timestamp, WorkerId};
 
 const LEVELS_BY_WIDTH: [Level; 5] = [Level::Switch, Level::Rack, Level::Block, Level::Zone, Level::Cluster];
 
 impl Core {
+    /// The workers that are set aside for failing jobs, and until when.
+    pub fn set_aside(&self, now: Timestamp) -> impl Iterator<Item = (&WorkerId, Timestamp)> {
+        let present = self.fleet.workers.iter().filter(|worker| worker.is_present);
+        present.filter_map(move |worker| Some((&worker.spec.id, worker.aside_until.filter(|until| *until > now)?)))
+    }
+
     pub(super) fn why(&self, now: Timestamp, job: JobId) -> Option<Explanation> {
         let index = self.gangs.index_of(job)?;
         let gang = self.gangs.get(index)?;

@@ -209,6 +209,11 @@ impl Schedule {
         self.core.next_wake(now)
     }
 
+    /// The workers that are set aside for failing jobs, and until when.
+    pub(crate) fn set_aside(&self, now: Timestamp) -> Vec<(WorkerId, Timestamp)> {
+        self.core.set_aside(now).map(|(worker, until)| (worker.clone(), until)).collect()
+    }
+
     /// Why a waiting job waits.
     pub(crate) fn explain(&self, job: &Job, now: Timestamp) -> v1::Explanation {
         if let Some(fault) = self.refused.get(&job.id) {

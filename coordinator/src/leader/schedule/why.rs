@@ -41,7 +41,7 @@ pub(super) fn waiting(core: &Core, state: &State, job: &Job, now: Timestamp) -> 
         summary: summary(state, &why, now, name),
         position: u32::try_from(why.ahead + 1).unwrap_or(u32::MAX),
         ahead: core.ahead(job.id, AHEAD_NAMED_MAX).into_iter().map(|job| job.0).collect(),
-        hints: hints(state, &why),
+        hints: hints(state, &why, core.set_aside(now).count()),
         obstacle: kind(&why.obstacle).into(),
         start_ms: why.start.map_or(0, |start| start.at.0),
         start_basis: why.start.map_or("", |start| basis(start.basis)).into(),
@@ -185,7 +185,7 @@ fn basis(basis: Basis) -> &'static str {
     }
 }
 
-fn hints(state: &State, why: &Explanation) -> Vec<String> {
+fn hints(state: &State, why: &Explanation, aside: usize) -> Vec<String> {
     let mut hints: Vec<String> = why.remedies.iter().map(remedy).collect();
     let closed = state.workers().filter(|(_, worker)| !worker.lost && !worker.is_open()).count();
     match &why.obstacle {
@@ -200,6 +200,12 @@ fn hints(state: &State, why: &Explanation) -> Vec<String> {
         }
         Obstacle::NoCapacity { .. } | Obstacle::Fragmented { .. } | Obstacle::Closing { .. } if closed > 0 => {
             hints.push(format!("{closed} workers are cordoned or draining; muster workers uncordon NAME opens one"));
+        }
+        Obstacle::NoCapacity { .. } | Obstacle::Fragmented { .. } if aside > 0 => {
+            hints.push(format!(
+                "{aside} workers are set aside because they failed several jobs: muster workers list tells which; restart one \
+                 that is mended, or cordon and uncordon it"
+            ));
         }
         _ => {}
     }

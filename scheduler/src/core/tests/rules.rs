@@ -103,7 +103,28 @@ fn a_worker_that_fails_jobs_again_and_again_is_set_aside_for_a_while() {
     world.submit(request(4, 1, 8));
     world.decide();
     assert!(world.running.is_empty());
+    let until = |world: &World| world.core.set_aside(Timestamp(world.now)).map(|(_, until)| until.0).collect::<Vec<_>>();
+    assert_eq!(until(&world), [world.now + 60 * MINUTE]);
     world.advance(world.now + 60 * MINUTE);
+    assert!(until(&world).is_empty());
+    assert!(world.running.contains_key(&JobId(4)));
+}
+
+#[test]
+fn a_worker_that_was_set_aside_is_taken_back_when_it_is_opened() {
+    let mut world = World::uniform("fair-share", 1, 1, 8);
+    for job in 1..=3 {
+        world.submit(request(job, 1, 8));
+        world.decide();
+        world.stop(JobId(job), EndedBy::Workers(vec![WorkerIdOf::of(0)]), 10 * 60 * MINUTE);
+    }
+    world.submit(request(4, 1, 8));
+    for state in [WorkerState::Cordoned, WorkerState::Open] {
+        world.decide();
+        assert!(world.running.is_empty());
+        world.set_state(0, state);
+    }
+    world.decide();
     assert!(world.running.contains_key(&JobId(4)));
 }
 
