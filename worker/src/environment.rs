@@ -145,6 +145,7 @@ fn muster(shared: &Shared<'_>, rank: &RankPlacement, set: &mut impl FnMut(&str, 
     set("MUSTER_MANIFEST", text(&layout.manifest()));
     set("MUSTER_LISTEN_FD", LISTEN_FD.to_string());
     set("MUSTER_METRICS_FD", METRICS_FD.to_string());
+    set("MUSTER_METRICS", text(&layout.rank(rank.rank).join(crate::layout::rank::METRICS)));
     set("MUSTER_CHECKPOINT_DIR", text(&layout.checkpoints()));
     if wish.checkpoint.is_some() {
         set("MUSTER_RESUME_FROM", text(&layout.resume()));

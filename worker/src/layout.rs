@@ -26,6 +26,9 @@ pub(crate) mod rank {
 
     /// The last checkpoint that the rank announced.
     pub(crate) const CHECKPOINT: &str = "checkpoint.json";
+
+    /// The metrics pipe by name; there while the rank lives.
+    pub(crate) const METRICS: &str = "metrics.pipe";
 }
 
 /// The data directory.

@@ -17,8 +17,8 @@ fn python_with(module: &str) -> Option<&'static str> {
     ["python3", "/usr/bin/python3"].into_iter().find(has)
 }
 
-/// Runs an example to its end with this Python, and answers with what it printed.
-async fn run(cluster: &Cluster, example: &str, python: &str) -> anyhow::Result<String> {
+/// Runs an example to its end with this Python, and answers with what it printed and its metrics' last values.
+async fn run(cluster: &Cluster, example: &str, python: &str) -> anyhow::Result<(String, String)> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples").join(example);
     let text = std::fs::read_to_string(folder.join("job.yml"))?;
     anyhow::ensure!(text.contains("code: src\n") && text.contains("python3 "), "not as expected: {text}");
@@ -29,7 +29,8 @@ async fn run(cluster: &Cluster, example: &str, python: &str) -> anyhow::Result<S
     let logs = cluster.muster(&["logs", &job.to_string()]).await?.good()?;
     let summary = ended.summary.unwrap_or_default();
     assert_eq!(summary.phase, "Completed", "{}\n{}\n{}", summary.reason, logs.stdout, logs.stderr);
-    Ok(logs.stdout)
+    let metrics = cluster.muster(&["metrics", &job.to_string()]).await?.good()?;
+    Ok((logs.stdout, metrics.stdout))
 }
 
 #[tokio::test]
@@ -47,8 +48,10 @@ async fn the_mpi_example_sums() {
         return cannot_run("MPI: no mpirun, or no Python here has mpi4py");
     };
     shared(async |cluster| {
-        let said = run(cluster, "mpi", python).await?;
+        let (said, metrics) = run(cluster, "mpi", python).await?;
         assert!(said.contains("rank 0 of 2") && said.contains("sum 3"), "{said}");
+        // Each rank's, although Open MPI closed the descriptor on the way to it.
+        assert!(metrics.contains("seconds_rank_0") && metrics.contains("seconds_rank_1"), "{metrics}");
         Ok(())
     })
     .await;

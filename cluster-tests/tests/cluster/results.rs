@@ -21,6 +21,8 @@ outputs:
 const SCRIPT: &str = r#"
 for step in 1 2 3; do
     echo "{\"name\": \"loss\", \"value\": 0.$((9 - step)), \"step\": $step}" >&$MUSTER_METRICS_FD
+    exec 4>&- # the next one goes by name, as from a process that did not inherit the descriptor
+    exec 4> "$MUSTER_METRICS"
 done
 echo "{\"name\": \"bad\", \"value\": \"text\"}" >&$MUSTER_METRICS_FD
 { cat "$2/numbers.txt"; echo "$1"; } > "$3/result.txt"

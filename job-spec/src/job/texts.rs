@@ -15,7 +15,7 @@ const NAME_BYTES_MAX: usize = 256;
 const DESCRIPTION_BYTES_MAX: usize = 8 * 1024;
 
 /// What the worker sets for each rank (after `MUSTER_`): a job's own value would be lost or would lead a rank astray.
-const RESERVED: [&str; 14] = [
+const RESERVED: [&str; 15] = [
     "JOB_ID",
     "ATTEMPT",
     "TOKEN",
@@ -27,6 +27,7 @@ const RESERVED: [&str; 14] = [
     "WORKER",
     "MANIFEST",
     "LISTEN_FD",
+    "METRICS",
     "METRICS_FD",
     "CHECKPOINT_DIR",
     "RESUME_FROM",

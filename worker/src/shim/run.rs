@@ -32,7 +32,10 @@ pub(super) fn run(spec: &ShimSpec) -> io::Result<ExitRecord> {
     let mut streams = Vec::new();
     let mut ends = Vec::new();
     for kind in StreamKind::ALL {
-        let (stream, end) = Stream::new(kind)?;
+        let (stream, end) = match kind {
+            StreamKind::Metrics => Stream::named(kind, &spec.rank_folder.join(rank::METRICS))?,
+            StreamKind::Stdout | StreamKind::Stderr => Stream::new(kind)?,
+        };
         streams.push(stream);
         ends.push(end);
     }
@@ -235,6 +238,8 @@ impl Shim<'_> {
             let timeout = Timespec { tv_sec: 0, tv_nsec: i64::from(LOOK_AGAIN.subsec_nanos()) };
             let _ = poll(&mut [], Some(&timeout));
         }
+        // A folder with anything but files in it is not used again.
+        let _ = std::fs::remove_file(self.spec.rank_folder.join(rank::METRICS));
         let exit = match (self.stopped_by, self.exit) {
             (Some(_), _) => RankExit::Stopped,
             (None, Some((exit, _))) => exit,

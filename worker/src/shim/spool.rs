@@ -3,9 +3,11 @@
 //! When the stream's budget is used up, or the disk is full, the pipe is no longer read and the rank waits in its write:
 //! output is delayed, never dropped.
 
+use rustix::fs::{CWD, FileType, Mode, OFlags, mknodat};
 use rustix::io::Errno;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
 use stores::spool::SpoolWriter;
 use types::StreamKind;
 
@@ -24,6 +26,8 @@ enum Phase {
 pub(super) struct Stream {
     pub(super) kind: StreamKind,
     pipe: Option<OwnedFd>,
+    /// A pipe with a name is kept open for writing: who opens it late must not wait for a reader that has left.
+    _kept: Option<OwnedFd>,
     /// Read from the pipe but not written: there was no room.
     unwritten: Vec<u8>,
     blocked: bool,
@@ -38,7 +42,26 @@ impl Stream {
     pub(super) fn new(kind: StreamKind) -> io::Result<(Self, OwnedFd)> {
         let (read, write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
         rustix::io::ioctl_fionbio(&read, true)?;
-        Ok((Self { kind, pipe: Some(read), unwritten: Vec::new(), blocked: false, told: false }, write))
+        Ok((Self::of(kind, read, None), write))
+    }
+
+    /// As `new`, with a name by which any process below the rank can open it: frameworks close descriptors that they do not
+    /// know before they start their own processes. Whoever made it removes the name.
+    pub(super) fn named(kind: StreamKind, path: &Path) -> io::Result<(Self, OwnedFd)> {
+        match std::fs::remove_file(path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        mknodat(CWD, path, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0)?;
+        let open = |flags| rustix::fs::open(path, flags | OFlags::CLOEXEC, Mode::empty());
+        let read = open(OFlags::RDONLY | OFlags::NONBLOCK)?;
+        let write = open(OFlags::WRONLY)?;
+        let kept = write.try_clone()?;
+        Ok((Self::of(kind, read, Some(kept)), write))
+    }
+
+    fn of(kind: StreamKind, read: OwnedFd, kept: Option<OwnedFd>) -> Self {
+        Self { kind, pipe: Some(read), _kept: kept, unwritten: Vec::new(), blocked: false, told: false }
     }
 
     /// Bytes that were read and could not be written.
