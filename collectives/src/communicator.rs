@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use crate::buffer::{Buf, BufMut, Op};
 use crate::error::Error;
+use crate::recorder::Entry;
 use crate::shared::CommBuf;
 use crate::{local, shm, tcp};
 
@@ -47,6 +48,11 @@ pub trait Communicator: Send + Sync {
     /// itself.
     fn check(&self) -> Result<(), Error> {
         Ok(())
+    }
+    /// The last 1,000 operations of this rank, oldest first: from any thread, also while one is under way and after the
+    /// end. Empty where the backend keeps none.
+    fn history(&self) -> Vec<Entry> {
+        Vec::new()
     }
     /// Ends this communicator on all ranks, with this rank as culprit. From any thread; only the first call counts.
     fn abort(&self, cause: &str);

@@ -55,10 +55,12 @@ mod local;
 pub mod nccl;
 mod pipeline;
 mod plan;
+mod recorder;
 mod reduce;
 mod shared;
 mod shm;
 mod tcp;
+mod ticks;
 
 pub use bench::{BenchRow, Source, bench_all_reduce, bench_all_reduce_of};
 pub use buffer::{Buf, BufMut, DType, Element, Op};
@@ -66,4 +68,5 @@ pub use communicator::{Algorithm, Communicator, Options, Peer, Rendezvous, conne
 pub use error::Error;
 pub use pipeline::{Handle, Pipeline};
 pub use plan::{Choice, Method, Transport, plan};
+pub use recorder::{Entry, State};
 pub use shared::CommBuf;

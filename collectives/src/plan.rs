@@ -1,6 +1,7 @@
 //! Which way a sum goes, by ranks, bytes and transport: a pure function over costs, so that a choice can be looked at
 //! without running it.
 
+use std::fmt;
 use std::time::Duration;
 
 use crate::shm::SLOT_BYTES;
@@ -14,6 +15,15 @@ pub enum Transport {
     Tcp,
     /// Memory that all ranks of one host map.
     SharedMemory,
+}
+
+impl fmt::Display for Transport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Transport::Tcp => "tcp",
+            Transport::SharedMemory => "shm",
+        })
+    }
 }
 
 /// How an all-reduce is done.
@@ -31,6 +41,25 @@ pub enum Method {
     Pairwise,
     /// TCP: down a chain and round, two neighbours only.
     Ring,
+}
+
+impl Method {
+    /// All methods, in code order.
+    pub(crate) const ALL: [Method; 6] =
+        [Method::Line, Method::Slots, Method::Staged, Method::Flat, Method::Pairwise, Method::Ring];
+}
+
+impl fmt::Display for Method {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Method::Line => "line",
+            Method::Slots => "slots",
+            Method::Staged => "staged",
+            Method::Flat => "flat",
+            Method::Pairwise => "pairwise",
+            Method::Ring => "ring",
+        })
+    }
 }
 
 /// A choice, and why.

@@ -13,12 +13,11 @@
 use std::ops::Range;
 
 use super::copy::{Store, copy};
-use super::group::Group;
+use super::group::{Group, Turn};
 use super::segment::{ARENA, CHUNK_BYTES};
 use crate::error::Error;
 use crate::plan::Method;
 use crate::reduce::Fold;
-use crate::tcp::{self, Header};
 
 /// Bytes that fit beside the flag.
 pub(crate) const LINE_BYTES: usize = 48;
@@ -38,8 +37,7 @@ pub(super) struct Counters {
 /// One operation on one rank.
 pub(super) struct Exchange<'a> {
     pub(super) group: &'a Group,
-    pub(super) tcp: &'a tcp::Communicator,
-    pub(super) mine: Header,
+    pub(super) turn: Turn<'a>,
     pub(super) counters: &'a mut Counters,
 }
 
@@ -88,11 +86,11 @@ unsafe fn read<'a>(at: *mut u8, bytes: usize) -> &'a [u8] {
 
 impl Exchange<'_> {
     pub(super) fn enter(&self, payload: &[u64; 6]) -> Result<(), Error> {
-        self.group.enter(self.tcp, &self.mine, payload)
+        self.group.enter(&self.turn, payload)
     }
 
     fn step(&mut self) -> Result<(), Error> {
-        self.group.step(self.tcp, &self.mine, &mut self.counters.steps)
+        self.group.step(&self.turn, &mut self.counters.steps)
     }
 
     /// `offset` is that of the buffer in the arena, if it lies there.
@@ -120,7 +118,7 @@ impl Exchange<'_> {
         self.enter(&payload)?;
         let mut lines = Aligned([[0; LINE_BYTES]; LINE_RANKS_MAX]);
         for (rank, line) in lines.0.iter_mut().enumerate().take(self.group.world()) {
-            let from = &self.group.line(rank, self.mine.sequence).payload;
+            let from = &self.group.line(rank, self.turn.mine.sequence).payload;
             for (to, word) in line.chunks_exact_mut(8).zip(from) {
                 to.copy_from_slice(&word.load(std::sync::atomic::Ordering::Relaxed).to_le_bytes());
             }
@@ -130,7 +128,7 @@ impl Exchange<'_> {
     }
 
     fn in_slots(&mut self, bytes: &mut [u8], fold: &Fold) -> Result<(), Error> {
-        let (number, length) = (self.mine.sequence, bytes.len());
+        let (number, length) = (self.turn.mine.sequence, bytes.len());
         // SAFETY: the own slot; it was last read in the operation before the last, which all have left.
         unsafe { copy(self.group.store, bytes, self.group.map(self.group.rank).slot(number, length)) };
         self.enter(&[0; 6])?;
@@ -168,7 +166,7 @@ impl Exchange<'_> {
 
     /// Where the buffer of `rank` lies, as it said on entering.
     fn offset_of(&self, rank: usize) -> Option<usize> {
-        let line = self.group.line(rank, self.mine.sequence);
+        let line = self.group.line(rank, self.turn.mine.sequence);
         let offset = line.payload[0].load(std::sync::atomic::Ordering::Relaxed) as usize;
         (offset >= ARENA).then_some(offset)
     }

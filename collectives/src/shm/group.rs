@@ -14,6 +14,8 @@ use super::copy::Store;
 use super::segment::{Line, Mapping, Segment};
 use crate::buffer::{DType, Op};
 use crate::error::Error;
+use crate::plan::Method;
+use crate::recorder::State;
 use crate::tcp::{self, Call, Header, Operation, Stop};
 
 /// Between two looks at the control sockets; bounds how late a death is noticed.
@@ -28,6 +30,28 @@ const SPINS: u32 = 64;
 const PROBES: usize = 200;
 /// Half a round trip of more than this: the processors are far apart.
 const FAR: Duration = Duration::from_nanos(120);
+
+/// One operation on one rank, as far as waits and errors need it.
+pub(super) struct Turn<'a> {
+    pub(super) tcp: &'a tcp::Communicator,
+    pub(super) mine: Header,
+    pub(super) method: Method,
+}
+
+impl Turn<'_> {
+    /// What comes before the first operation is not recorded.
+    fn record(&self, state: State) {
+        if self.mine.sequence > 0 {
+            self.tcp.recorder().record(self.mine.call, self.method, state);
+        }
+    }
+
+    /// Ends the group.
+    #[cold]
+    fn stop(&self, stop: Stop) -> Error {
+        self.tcp.stop(&self.mine, self.mine.call.to_string(), stop)
+    }
+}
 
 /// The ranks of one host, seen from one of them.
 #[derive(Debug)]
@@ -60,7 +84,8 @@ impl Group {
     }
 
     /// Says that this rank is in operation `mine`, waits until all are, and compares what they called.
-    pub(super) fn enter(&self, tcp: &tcp::Communicator, mine: &Header, payload: &[u64; 6]) -> Result<(), Error> {
+    pub(super) fn enter(&self, turn: &Turn<'_>, payload: &[u64; 6]) -> Result<(), Error> {
+        let mine = &turn.mine;
         let (sequence, call) = (mine.sequence, pack(&mine.call));
         let line = self.line(self.rank, sequence);
         line.call.store(call, Ordering::Relaxed);
@@ -71,7 +96,7 @@ impl Group {
         line.flag.swap(sequence, Ordering::SeqCst);
         self.wake();
         let entered = |rank: usize| self.line(rank, sequence).flag.load(Ordering::SeqCst) == sequence;
-        let all = self.wait_for_all(tcp, mine, &entered).and_then(|()| {
+        let all = self.wait_for_all(turn, &entered).and_then(|()| {
             let differs =
                 |(rank, _): &(usize, &Mapping)| self.line(*rank, sequence).call.load(Ordering::Relaxed) != call;
             match self.others().find(differs) {
@@ -79,7 +104,7 @@ impl Group {
                 Some((rank, _)) => Err(self.mismatch(mine, rank)),
             }
         });
-        all.map_err(|stop| tcp.stop(mine, mine.call.to_string(), stop))
+        all.map_err(|stop| turn.stop(stop))
     }
 
     fn mismatch(&self, mine: &Header, rank: usize) -> Stop {
@@ -90,13 +115,13 @@ impl Group {
     }
 
     /// Completes a step and waits until all have. `steps` counts them over the communicator's life.
-    pub(super) fn step(&self, tcp: &tcp::Communicator, mine: &Header, steps: &mut u64) -> Result<(), Error> {
+    pub(super) fn step(&self, turn: &Turn<'_>, steps: &mut u64) -> Result<(), Error> {
         *steps += 1;
         let number = *steps;
         self.map(self.rank).head().step.0.swap(number, Ordering::SeqCst);
         self.wake();
         let done = |rank: usize| self.map(rank).head().step.0.load(Ordering::SeqCst) >= number;
-        self.wait_for_all(tcp, mine, &done).map_err(|stop| tcp.stop(mine, mine.call.to_string(), stop))
+        self.wait_for_all(turn, &done).map_err(|stop| turn.stop(stop))
     }
 
     /// Wakes those that sleep for this rank.
@@ -112,27 +137,22 @@ impl Group {
         }
     }
 
-    fn wait_for_all(&self, tcp: &tcp::Communicator, mine: &Header, ready: &dyn Fn(usize) -> bool) -> Result<(), Stop> {
+    fn wait_for_all(&self, turn: &Turn<'_>, ready: &dyn Fn(usize) -> bool) -> Result<(), Stop> {
         for (rank, _) in self.others() {
             if !ready(rank) {
-                self.wait_for(tcp, mine, rank, ready)?;
+                self.wait_for(turn, rank, ready)?;
             }
         }
         Ok(())
     }
 
     #[cold]
-    fn wait_for(
-        &self,
-        tcp: &tcp::Communicator,
-        mine: &Header,
-        rank: usize,
-        ready: &dyn Fn(usize) -> bool,
-    ) -> Result<(), Stop> {
+    fn wait_for(&self, turn: &Turn<'_>, rank: usize, ready: &dyn Fn(usize) -> bool) -> Result<(), Stop> {
         if self.holds_out(&|| ready(rank)) {
             return Ok(());
         }
         let (word, since) = (&self.map(self.rank).head().sleeping.0, Instant::now());
+        turn.record(State::Waiting(rank as u32));
         loop {
             word.store(rank as u32 + 1, Ordering::SeqCst);
             if !ready(rank) {
@@ -142,10 +162,11 @@ impl Group {
             }
             word.store(0, Ordering::SeqCst);
             if ready(rank) {
+                turn.record(State::Entered);
                 return Ok(());
             }
-            tcp.attend(mine)?;
-            if since.elapsed() > tcp.op_timeout() {
+            turn.tcp.attend(&turn.mine)?;
+            if since.elapsed() > turn.tcp.op_timeout() {
                 let late = self.others().map(|(rank, _)| rank).filter(|rank| !ready(*rank));
                 return Err(Stop::Timeout { waiting_for: late.map(|rank| rank as u32).collect() });
             }
@@ -175,12 +196,12 @@ impl Group {
     }
 
     /// Chooses the way of stores by how far apart the processors are. All ranks call it together.
-    pub(super) fn probe(&mut self, tcp: &tcp::Communicator, mine: &Header, steps: &mut u64) -> Result<Duration, Error> {
+    pub(super) fn probe(&mut self, turn: &Turn<'_>, steps: &mut u64) -> Result<Duration, Error> {
         let mut fastest = Duration::MAX;
         for _ in 0..PROBES {
             let since = Instant::now();
-            self.step(tcp, mine, steps)?;
-            self.step(tcp, mine, steps)?;
+            self.step(turn, steps)?;
+            self.step(turn, steps)?;
             fastest = fastest.min(since.elapsed() / 2);
         }
         self.store = if fastest > FAR { Store::Streaming } else { Store::Cached };

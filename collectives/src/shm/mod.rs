@@ -19,13 +19,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use self::arena::Arena;
 use self::copy::Store;
 use self::exchange::{Counters, Exchange};
-use self::group::Group;
+use self::group::{Group, Turn};
 use self::place::Place;
 use self::segment::{Mapping, Segment};
 use crate::buffer::{Buf, BufMut, DType, Op};
 use crate::communicator::{self, arguments};
 use crate::error::Error;
-use crate::plan::{self, Transport};
+use crate::plan::{self, Method, Transport};
+use crate::recorder::{Entry, State};
 use crate::shared::CommBuf;
 use crate::tcp::{self, Call, Operation, call};
 
@@ -73,10 +74,11 @@ pub(crate) fn join(tcp: tcp::Communicator, wanted: bool) -> Result<Arc<dyn commu
     let mut counters = Counters::default();
     let mut distance = None;
     if spins {
-        let mine = tcp.introduction();
-        distance = Some(group.probe(&tcp, &mine, &mut counters.steps)?);
+        let turn = Turn { tcp: &tcp, mine: tcp.introduction(), method: Method::Line };
+        distance = Some(group.probe(&turn, &mut counters.steps)?);
     }
     let store = group.store;
+    tcp.recorder().goes_over(Transport::SharedMemory);
     tracing::info!(rank, world, transport = "shared memory", spins, ?distance, ?store, "collectives connected");
     Ok(Arc::new(Communicator { tcp, group, arena, counters: Mutex::new(counters) }))
 }
@@ -119,13 +121,21 @@ impl Communicator {
         self.counters.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn run(&self, call: Call, run: impl FnOnce(&mut Exchange<'_>) -> Result<(), Error>) -> Result<(), Error> {
+    fn run(
+        &self,
+        call: Call,
+        method: Method,
+        run: impl FnOnce(&mut Exchange<'_>) -> Result<(), Error>,
+    ) -> Result<(), Error> {
         if !group::fits(&call) {
             return Err(Error::Invalid { reason: format!("{call} is too large") });
         }
         let mut counters = self.counters();
         let mine = self.tcp.begin(call)?;
-        run(&mut Exchange { group: &self.group, tcp: &self.tcp, mine, counters: &mut counters })
+        let turn = Turn { tcp: &self.tcp, mine, method };
+        let result = run(&mut Exchange { group: &self.group, turn, counters: &mut counters });
+        self.tcp.recorder().record(call, method, if result.is_ok() { State::Done } else { State::Failed });
+        result
     }
 }
 
@@ -152,7 +162,7 @@ impl communicator::Communicator for Communicator {
         let offset = self.arena.offset(bytes);
         let fold = self.tcp.fold(op, dtype);
         let method = plan::plan(self.world_size(), bytes.len() as u64, Transport::SharedMemory).method;
-        let result = self.run(call(Operation::AllReduce, op, dtype, count), |exchange| {
+        let result = self.run(call(Operation::AllReduce, op, dtype, count), method, |exchange| {
             exchange.all_reduce(method, bytes, &fold, offset)
         });
         // Only when the group is over: in one that goes on the others would sum what this rank no longer sees.
@@ -168,7 +178,7 @@ impl communicator::Communicator for Communicator {
         let (source, own) = (src.as_bytes(), dst.into_bytes());
         let (each, fold) = (own.len(), self.tcp.fold(op, dtype));
         own.copy_from_slice(&source[self.group.rank * each..][..each]);
-        self.run(call(Operation::ReduceScatter, op, dtype, count), |exchange| {
+        self.run(call(Operation::ReduceScatter, op, dtype, count), Method::Staged, |exchange| {
             exchange.reduce_scatter(source, own, &fold)
         })
     }
@@ -178,7 +188,8 @@ impl communicator::Communicator for Communicator {
         let (source, destination) = (src.as_bytes(), dst.into_bytes());
         let each = source.len();
         destination[self.group.rank * each..][..each].copy_from_slice(source);
-        self.run(call(Operation::AllGather, Op::Sum, src.dtype(), src.len()), |exchange| {
+        let call = call(Operation::AllGather, Op::Sum, src.dtype(), src.len());
+        self.run(call, Method::Staged, |exchange| {
             exchange.spread(Some(source), each, |rank, range, part| {
                 destination[rank * each..][range].copy_from_slice(part);
             })
@@ -190,7 +201,7 @@ impl communicator::Communicator for Communicator {
         let call = Call { root, ..call(Operation::Broadcast, Op::Sum, buf.dtype(), buf.len()) };
         let bytes = buf.into_bytes();
         let length = bytes.len();
-        self.run(call, |exchange| {
+        self.run(call, Method::Staged, |exchange| {
             if root as usize == exchange.group.rank {
                 return exchange.spread(Some(bytes), length, |_, _, _| {});
             }
@@ -203,11 +214,16 @@ impl communicator::Communicator for Communicator {
     }
 
     fn barrier(&self) -> Result<(), Error> {
-        self.run(call(Operation::Barrier, Op::Sum, DType::I32, 0), |exchange| exchange.enter(&[0; 6]))
+        let call = call(Operation::Barrier, Op::Sum, DType::I32, 0);
+        self.run(call, Method::Line, |exchange| exchange.enter(&[0; 6]))
     }
 
     fn check(&self) -> Result<(), Error> {
         self.tcp.check()
+    }
+
+    fn history(&self) -> Vec<Entry> {
+        self.tcp.history()
     }
 
     fn abort(&self, cause: &str) {

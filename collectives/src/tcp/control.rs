@@ -7,13 +7,14 @@
 
 use std::net::TcpStream;
 use std::os::fd::OwnedFd;
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::OnceLock;
 
 use rustix::event::{EventfdFlags, eventfd};
 
-use super::frame::{Abort, Call, Report};
+use super::frame::{Abort, Report};
 use super::socket;
 use crate::error::Error;
+use crate::recorder::Recorder;
 
 /// Shared by the thread inside an operation and those that call `abort`.
 #[derive(Debug)]
@@ -24,27 +25,21 @@ pub(super) struct Control {
     /// Readable once a cause is set.
     pub(super) wake: OwnedFd,
     cause: OnceLock<Abort>,
-    current: Mutex<(u64, Option<Call>)>,
+    pub(super) recorder: Recorder,
 }
 
 impl Control {
     pub(super) fn new(rank: u32, peers: Vec<Option<TcpStream>>) -> Result<Self, Error> {
         let wake = eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC)
             .map_err(|error| Error::Invalid { reason: format!("no eventfd: {error}") })?;
-        Ok(Control { rank, peers, wake, cause: OnceLock::new(), current: Mutex::new((0, None)) })
-    }
-
-    /// Starts the next operation and gives its number.
-    pub(super) fn begin(&self, call: Call) -> u64 {
-        let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
-        *current = (current.0 + 1, Some(call));
-        current.0
+        Ok(Control { rank, peers, wake, cause: OnceLock::new(), recorder: Recorder::new() })
     }
 
     /// Number and words of the operation begun last.
     pub(super) fn current(&self) -> (u64, String) {
-        let current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
-        (current.0, current.1.map_or_else(|| "rendezvous".to_owned(), |call| call.to_string()))
+        let (sequence, call) = self.recorder.current();
+        let unnamed = if sequence == 0 { "rendezvous" } else { "an operation" };
+        (sequence, call.map_or_else(|| unnamed.to_owned(), |call| call.to_string()))
     }
 
     /// Why this communicator is over, if it is.

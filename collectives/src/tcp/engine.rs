@@ -15,6 +15,7 @@ use super::patience::Patience;
 use super::socket::{self, Moved};
 use super::stop::Stop;
 use super::transfer::Transfer;
+use crate::recorder::State;
 
 /// How long a broken data socket waits for the peer's control socket to say why.
 const GRACE: Duration = Duration::from_millis(250);
@@ -88,7 +89,7 @@ impl Engine {
         // Each rank starts with the one after it, so that not all send to rank 0 first.
         let first = self.links.iter().position(|link| link.rank > mine.from as usize).unwrap_or(0);
         self.links.rotate_left(first);
-        let (mut moved_at, mut looked_at, mut rounds) = (Instant::now(), Instant::now(), 0);
+        let (mut moved_at, mut looked_at, mut rounds, mut asleep) = (Instant::now(), Instant::now(), 0, false);
         loop {
             let (progress, open) = match self.pass(&header, mine, transfer) {
                 Ok(passed) => passed,
@@ -98,6 +99,9 @@ impl Engine {
                 return Ok(());
             }
             if progress {
+                if std::mem::take(&mut asleep) {
+                    control.recorder.now(State::Entered);
+                }
                 (moved_at, rounds) = (Instant::now(), 0);
                 if moved_at - looked_at > LOOK_EVERY {
                     looked_at = moved_at;
@@ -113,6 +117,11 @@ impl Engine {
             let left = self.timeout.saturating_sub(moved_at.elapsed());
             if left.is_zero() {
                 return Err(Stop::Timeout { waiting_for: self.waiting_for(transfer) });
+            }
+            let late = self.links.iter().find(|link| link.absent());
+            if let Some(link) = late.or_else(|| self.links.iter().find(|link| link.open(transfer))) {
+                control.recorder.now(State::Waiting(link.rank as u32));
+                asleep = true;
             }
             self.wait(control, mine.sequence, Some(transfer), left)?;
         }
@@ -241,7 +250,7 @@ impl Engine {
             ranks.sort_unstable();
             ranks
         };
-        let absent = ranks(&|link| link.partner && link.header_received < HEADER);
+        let absent = ranks(&|link| link.absent());
         if absent.is_empty() { ranks(&|link| link.open(transfer)) } else { absent }
     }
 }
@@ -285,6 +294,11 @@ impl Link {
             }
             _ => Ok(()),
         }
+    }
+
+    /// A partner that has not entered the operation.
+    fn absent(&self) -> bool {
+        self.partner && self.header_received < HEADER
     }
 
     fn open(&self, transfer: &dyn Transfer) -> bool {

@@ -32,6 +32,16 @@ impl Operation {
         Operation::Broadcast,
         Operation::Barrier,
     ];
+
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Operation::AllReduce => "all_reduce",
+            Operation::ReduceScatter => "reduce_scatter",
+            Operation::AllGather => "all_gather",
+            Operation::Broadcast => "broadcast",
+            Operation::Barrier => "barrier",
+        }
+    }
 }
 
 /// What a rank called, as far as all ranks must agree on it.
@@ -72,12 +82,13 @@ impl fmt::Display for Call {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Call { op, dtype, count, root, .. } = self;
         let ring = if self.ring { ", ring" } else { "" };
+        let name = self.operation.name();
         match self.operation {
-            Operation::AllReduce => write!(f, "all_reduce({op}, {count} {dtype}{ring})"),
-            Operation::ReduceScatter => write!(f, "reduce_scatter({op}, {count} {dtype})"),
-            Operation::AllGather => write!(f, "all_gather({count} {dtype})"),
-            Operation::Broadcast => write!(f, "broadcast({count} {dtype}, root {root})"),
-            Operation::Barrier => f.write_str("barrier()"),
+            Operation::AllReduce => write!(f, "{name}({op}, {count} {dtype}{ring})"),
+            Operation::ReduceScatter => write!(f, "{name}({op}, {count} {dtype})"),
+            Operation::AllGather => write!(f, "{name}({count} {dtype})"),
+            Operation::Broadcast => write!(f, "{name}({count} {dtype}, root {root})"),
+            Operation::Barrier => write!(f, "{name}()"),
         }
     }
 }

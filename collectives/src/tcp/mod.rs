@@ -31,6 +31,8 @@ use self::transfer::{Direct, Lane, Transfer};
 use crate::buffer::{Buf, BufMut, DType, Op};
 use crate::communicator::{self, Algorithm, Options, Rendezvous, arguments};
 use crate::error::Error;
+use crate::plan::Method;
+use crate::recorder::{Entry, Recorder, State};
 use crate::reduce::Fold;
 
 /// Up to this size every rank gets everybody's whole buffer and sums by itself: one latency step instead of two.
@@ -74,8 +76,13 @@ impl Communicator {
         if let Some(cause) = self.control.cause() {
             return Err(cause.as_aborted());
         }
-        let sequence = self.control.begin(call);
+        let sequence = self.recorder().begin();
         Ok(Header { token: self.token, sequence, from: self.rank as u32, call })
+    }
+
+    /// The record of this rank's operations.
+    pub(crate) fn recorder(&self) -> &Recorder {
+        &self.control.recorder
     }
 
     /// Hears, without waiting, whether anything has ended the group since.
@@ -130,9 +137,12 @@ impl Communicator {
     }
 
     /// Runs one operation. `transfer` is built from the scratch, `finish` runs on it after success.
-    fn run(&self, engine: &mut Engine, call: Call, transfer: &mut dyn Transfer) -> Result<(), Error> {
+    fn run(&self, engine: &mut Engine, call: Call, method: Method, transfer: &mut dyn Transfer) -> Result<(), Error> {
         let mine = self.begin(call)?;
-        engine.drive(&self.control, &mine, transfer).map_err(|stop| self.stop(&mine, call.to_string(), stop))
+        self.recorder().record(call, method, State::Entered);
+        let result = engine.drive(&self.control, &mine, transfer);
+        self.recorder().now(if result.is_ok() { State::Done } else { State::Failed });
+        result.map_err(|stop| self.stop(&mine, call.to_string(), stop))
     }
 
     /// Sets the cause, tells the peers and says what this call returns.
@@ -214,7 +224,7 @@ impl Communicator {
             Lane { partner: true, send: part(rank), receive: start..start + length }
         });
         let mut transfer = Direct { source: source.unwrap_or(destination), destination: &mut *bytes, lanes };
-        let result = self.run(&mut engine, call, &mut transfer);
+        let result = self.run(&mut engine, call, Method::Flat, &mut transfer);
         let folded = result.is_err() || self.fold(call.op, call.dtype).run_strided(destination, bytes, stride);
         engine.scratch = scratch;
         result.and_then(|()| sound(folded))
@@ -225,7 +235,8 @@ impl Communicator {
         let mut scratch = std::mem::take(&mut engine.scratch);
         let bytes = as_bytes(&mut scratch, pairwise::scratch_bytes(self.world).0);
         let fold = self.fold(call.op, call.dtype);
-        let result = self.run(&mut engine, call, &mut Pairwise::new(storage, slices, self.rank, fold, bytes));
+        let mut transfer = Pairwise::new(storage, slices, self.rank, fold, bytes);
+        let result = self.run(&mut engine, call, Method::Pairwise, &mut transfer);
         engine.scratch = scratch;
         result
     }
@@ -235,7 +246,8 @@ impl Communicator {
         let mut scratch = std::mem::take(&mut engine.scratch);
         let bytes = as_bytes(&mut scratch, ring::CHUNK_BYTES);
         let fold = self.fold(call.op, call.dtype);
-        let result = self.run(&mut engine, call, &mut Ring::new(buffer, bytes, fold, self.rank, self.world));
+        let mut transfer = Ring::new(buffer, bytes, fold, self.rank, self.world);
+        let result = self.run(&mut engine, call, Method::Ring, &mut transfer);
         engine.scratch = scratch;
         result
     }
@@ -289,7 +301,7 @@ impl communicator::Communicator for Communicator {
         let part = |rank: usize| rank * each..(rank + 1) * each;
         destination[part(self.rank)].copy_from_slice(source);
         let lanes = self.lanes(|rank| Lane { partner: true, send: 0..each, receive: part(rank) });
-        self.run(&mut self.engine(), call, &mut Direct { source, destination, lanes })
+        self.run(&mut self.engine(), call, Method::Flat, &mut Direct { source, destination, lanes })
     }
 
     fn broadcast(&self, buf: BufMut<'_>, root: u32) -> Result<(), Error> {
@@ -305,13 +317,14 @@ impl communicator::Communicator for Communicator {
             let lanes = self.lanes(|rank| Lane { partner: rank == root, send: 0..0, receive: receive(rank) });
             Direct { source: &[], destination: bytes, lanes }
         };
-        self.run(&mut self.engine(), call, &mut transfer)
+        self.run(&mut self.engine(), call, Method::Flat, &mut transfer)
     }
 
     fn barrier(&self) -> Result<(), Error> {
         let call = call(Operation::Barrier, Op::Sum, DType::I32, 0);
         let lanes = self.lanes(|_| Lane { partner: true, ..Lane::default() });
-        self.run(&mut self.engine(), call, &mut Direct { source: &[], destination: &mut [], lanes })
+        let mut transfer = Direct { source: &[], destination: &mut [], lanes };
+        self.run(&mut self.engine(), call, Method::Flat, &mut transfer)
     }
 
     fn check(&self) -> Result<(), Error> {
@@ -324,6 +337,10 @@ impl communicator::Communicator for Communicator {
         let call = call(Operation::Barrier, Op::Sum, DType::I32, 0);
         let mine = Header { token: self.token, sequence, from: self.rank as u32, call };
         engine.look(&self.control, sequence).map_err(|stop| self.stop(&mine, operation, stop))
+    }
+
+    fn history(&self) -> Vec<Entry> {
+        self.recorder().entries()
     }
 
     fn abort(&self, cause: &str) {
