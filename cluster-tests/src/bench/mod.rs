@@ -9,6 +9,7 @@ mod failover;
 mod footprint;
 mod gang_start;
 mod hyperqueue;
+mod live_logs;
 mod machine;
 mod many_jobs;
 mod peer;
@@ -33,6 +34,8 @@ pub enum Name {
     GangStart,
     /// 1,000 separate jobs submitted and finished, beside HyperQueue, Slurm and plain processes
     Throughput,
+    /// From a rank's write to whoever follows its job
+    LiveLogs,
     /// Memory of idle daemons, size of the program
     Footprint,
     /// 100,000 waiting jobs: to submit, list, watch and explain them
@@ -66,6 +69,7 @@ pub async fn run(name: Name, options: &Options) -> anyhow::Result<Report> {
         Name::Failover => failover::run(options, &mut report).await?,
         Name::GangStart => gang_start::run(options, &mut report).await?,
         Name::Throughput => throughput::run(options, &mut report).await?,
+        Name::LiveLogs => live_logs::run(options, &mut report).await?,
         Name::Footprint => footprint::run(options, &mut report).await?,
         Name::ManyJobs => many_jobs::run(options, &mut report).await?,
         Name::Starts => starts::run(options, &mut report).await?,

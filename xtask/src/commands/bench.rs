@@ -10,11 +10,12 @@ use std::path::Path;
 use std::process::{Command, ExitCode};
 
 /// Every benchmark, as `cluster-tests` names it, and that of the scheduler.
-const NAMES: [&str; 9] = [
+const NAMES: [&str; 10] = [
     "control-plane",
     "failover",
     "gang-start",
     "throughput",
+    "live-logs",
     "footprint",
     "many-jobs",
     "starts",
