@@ -36,6 +36,9 @@ pub enum Error {
     Mismatch {
         /// The other rank.
         rank: u32,
+        /// Who differs from more than half of the ranks, and so is to blame; `None` with two ranks, or without a
+        /// majority.
+        culprit: Option<u32>,
         /// What this rank called.
         mine: String,
         /// What the other rank called.
@@ -101,7 +104,7 @@ impl Error {
     /// The one rank to blame, where there is one.
     pub fn culprit(&self) -> Option<u32> {
         match self {
-            Error::Aborted { culprit, .. } => *culprit,
+            Error::Aborted { culprit, .. } | Error::Mismatch { culprit, .. } => *culprit,
             Error::Timeout { waiting_for: ranks, .. } | Error::Rendezvous { missing: ranks, .. } => {
                 match ranks.as_slice() {
                     [only] => Some(*only),
@@ -109,11 +112,7 @@ impl Error {
                 }
             }
             Error::StaleFrame { rank, .. } => Some(*rank),
-            Error::Mismatch { .. }
-            | Error::Handshake { .. }
-            | Error::Unavailable { .. }
-            | Error::Invalid { .. }
-            | Error::Device { .. } => None,
+            Error::Handshake { .. } | Error::Unavailable { .. } | Error::Invalid { .. } | Error::Device { .. } => None,
         }
     }
 }

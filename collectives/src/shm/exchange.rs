@@ -12,12 +12,14 @@
 
 use std::ops::Range;
 
+use super::RANKS_MAX;
 use super::copy::{Store, copy};
 use super::group::{Group, Turn};
 use super::segment::{ARENA, CHUNK_BYTES};
 use crate::error::Error;
 use crate::plan::Method;
 use crate::reduce::Fold;
+use crate::tcp::{Stop, UNALIGNED};
 
 /// Bytes that fit beside the flag.
 pub(crate) const LINE_BYTES: usize = 48;
@@ -40,6 +42,9 @@ pub(super) struct Exchange<'a> {
     pub(super) turn: Turn<'a>,
     pub(super) counters: &'a mut Counters,
 }
+
+/// By rank: where its buffer lies in its segment, if it lies in its arena.
+type Offsets = [Option<usize>; RANKS_MAX as usize];
 
 /// How a vector is cut: each rank owns one slice, and piece k of every slice makes up chunk k.
 #[derive(Clone, Copy, Debug)]
@@ -89,6 +94,11 @@ impl Exchange<'_> {
         self.group.enter(&self.turn, payload)
     }
 
+    /// Ends the group where a fold was refused: the others have entered, and would wait for this rank.
+    fn sound(&self, folded: bool) -> Result<(), Error> {
+        if folded { Ok(()) } else { Err(self.turn.stop(Stop::Broken { reason: UNALIGNED })) }
+    }
+
     fn step(&mut self) -> Result<(), Error> {
         self.group.step(&self.turn, &mut self.counters.steps)
     }
@@ -124,7 +134,7 @@ impl Exchange<'_> {
             }
         }
         let length = bytes.len();
-        sound(fold.run(bytes, &|rank| &lines.0[rank][..length]))
+        self.sound(fold.run(bytes, &|rank| &lines.0[rank][..length]))
     }
 
     fn in_slots(&mut self, bytes: &mut [u8], fold: &Fold) -> Result<(), Error> {
@@ -133,7 +143,7 @@ impl Exchange<'_> {
         unsafe { copy(self.group.store, bytes, self.group.map(self.group.rank).slot(number, length)) };
         self.enter(&[0; 6])?;
         // SAFETY: the slot of a rank that has entered; it is written again only after this rank has entered the next.
-        sound(fold.run(bytes, &|rank| unsafe { read(self.group.map(rank).slot(number, length), length) }))
+        self.sound(fold.run(bytes, &|rank| unsafe { read(self.group.map(rank).slot(number, length), length) }))
     }
 
     fn in_chunks(&mut self, bytes: &mut [u8], fold: &Fold, offset: Option<usize>) -> Result<(), Error> {
@@ -143,13 +153,14 @@ impl Exchange<'_> {
             self.stage(bytes, &cut, 0);
         }
         self.enter(&[offset.map_or(0, |offset| offset as u64), 0, 0, 0, 0, 0])?;
-        if (0..world).all(|rank| self.offset_of(rank).is_some()) {
-            return self.in_place(bytes, fold, &cut);
+        let offsets = self.offsets(bytes.len(), fold.dtype.size())?;
+        if offsets[..world].iter().all(Option::is_some) {
+            return self.in_place(bytes, fold, &cut, &offsets);
         }
         for number in 0..cut.chunks() {
             let place = self.counters.staged + number as u64;
             let range = cut.piece(rank, number);
-            self.fold_piece(&mut bytes[range.clone()], fold, &cut, number, place)?;
+            self.fold_piece(&mut bytes[range.clone()], fold, (&cut, number, place), &offsets)?;
             if number + 1 < cut.chunks() && offset.is_none() {
                 self.stage(bytes, &cut, number + 1);
             }
@@ -164,11 +175,24 @@ impl Exchange<'_> {
         Ok(())
     }
 
-    /// Where the buffer of `rank` lies, as it said on entering.
-    fn offset_of(&self, rank: usize) -> Option<usize> {
-        let line = self.group.line(rank, self.turn.mine.sequence);
-        let offset = line.payload[0].load(std::sync::atomic::Ordering::Relaxed) as usize;
-        (offset >= ARENA).then_some(offset)
+    /// Where the buffers of all ranks lie, as they said on entering. Read once, and blamed on its rank where it makes no
+    /// sense: a place outside of its arena, or one where no such elements can lie.
+    fn offsets(&self, bytes: usize, size: usize) -> Result<Offsets, Error> {
+        let mut offsets = [None; RANKS_MAX as usize];
+        for (rank, to) in offsets.iter_mut().enumerate().take(self.group.world()) {
+            let line = self.group.line(rank, self.turn.mine.sequence);
+            let offset = line.payload[0].load(std::sync::atomic::Ordering::Relaxed) as usize;
+            if offset == 0 {
+                continue;
+            }
+            let end = offset.checked_add(bytes);
+            let within = end.is_some_and(|end| end <= self.group.map(rank).length());
+            if offset < ARENA || !within || !offset.is_multiple_of(size) {
+                return Err(self.turn.stop(Stop::Garbage { rank }));
+            }
+            *to = Some(offset);
+        }
+        Ok(offsets)
     }
 
     /// Copies the parts that others own of one chunk to where they read them.
@@ -183,18 +207,24 @@ impl Exchange<'_> {
     }
 
     /// Folds the own piece of a chunk, tile by tile, into the caller's buffer and where others copy it from.
-    fn fold_piece(&self, own: &mut [u8], fold: &Fold, cut: &Cut, number: usize, place: u64) -> Result<(), Error> {
+    fn fold_piece(
+        &self,
+        own: &mut [u8],
+        fold: &Fold,
+        (cut, number, place): (&Cut, usize, u64),
+        offsets: &Offsets,
+    ) -> Result<(), Error> {
         let (group, rank) = (self.group, self.group.rank);
         let result = group.map(rank).result(place, own.len());
         let start = cut.piece(rank, number).start;
         for at in (0..own.len()).step_by(TILE_BYTES) {
             let end = own.len().min(at + TILE_BYTES);
-            let source = |other: usize| match self.offset_of(other) {
+            let source = |other: usize| match offsets[other] {
                 Some(offset) => group.map(other).at(offset + start + at, end - at),
                 None => group.map(other).stage(place, rank * cut.piece + at, end - at),
             };
             // SAFETY: staged, or left alone by its rank, before the wait just passed, until the next step.
-            sound(fold.run(&mut own[at..end], &|other| unsafe { read(source(other), end - at) }))?;
+            self.sound(fold.run(&mut own[at..end], &|other| unsafe { read(source(other), end - at) }))?;
             // SAFETY: the own segment; what was there was read before the step last taken.
             unsafe { copy(group.store, &own[at..end], result.wrapping_add(at)) };
         }
@@ -202,17 +232,17 @@ impl Exchange<'_> {
     }
 
     /// All buffers lie in arenas.
-    fn in_place(&mut self, bytes: &mut [u8], fold: &Fold, cut: &Cut) -> Result<(), Error> {
+    fn in_place(&mut self, bytes: &mut [u8], fold: &Fold, cut: &Cut, offsets: &Offsets) -> Result<(), Error> {
         let (group, rank) = (self.group, self.group.rank);
         let slice = cut.slice(rank);
         let place = |other: usize, range: &Range<usize>| {
-            group.map(other).at(self.offset_of(other).unwrap_or(ARENA) + range.start, range.len())
+            group.map(other).at(offsets[other].unwrap_or(ARENA) + range.start, range.len())
         };
         for at in slice.clone().step_by(TILE_BYTES) {
             let range = at..slice.end.min(at + TILE_BYTES);
             let own = &mut bytes[range.clone()];
             // SAFETY: all have entered and none has left: this part of every buffer is this rank's alone.
-            sound(fold.run(own, &|other| unsafe { read(place(other, &range), range.len()) }))?;
+            self.sound(fold.run(own, &|other| unsafe { read(place(other, &range), range.len()) }))?;
             for other in (0..group.world()).filter(|other| *other != rank) {
                 // SAFETY: as above.
                 unsafe { copy(Store::Cached, own, place(other, &range)) };
@@ -237,7 +267,7 @@ impl Exchange<'_> {
             let length = own.len();
             let staged = |other: usize| group.map(other).stage(place, rank * cut.piece, length);
             // SAFETY: staged before the wait just passed, and written again two steps later.
-            sound(fold.run(own, &|other| unsafe { read(staged(other), length) }))?;
+            self.sound(fold.run(own, &|other| unsafe { read(staged(other), length) }))?;
             if number + 1 < cut.chunks() {
                 self.step()?;
             }
@@ -287,11 +317,3 @@ impl Exchange<'_> {
 /// Aligned for every element type.
 #[repr(align(64))]
 struct Aligned([[u8; LINE_BYTES]; LINE_RANKS_MAX]);
-
-fn sound(folded: bool) -> Result<(), Error> {
-    if folded {
-        Ok(())
-    } else {
-        Err(Error::Invalid { reason: "buffer is not aligned for its element type".to_owned() })
-    }
-}

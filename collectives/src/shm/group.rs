@@ -20,6 +20,8 @@ use crate::tcp::{self, Call, Header, Operation, Stop};
 
 /// Between two looks at the control sockets; bounds how late a death is noticed.
 const SLEEP_MAX: Duration = Duration::from_millis(20);
+/// How long the others may take to enter, so that the right one is blamed for a mismatch.
+const CENSUS: Duration = Duration::from_millis(150);
 /// A wake-up of another processor costs 26 us: sooner than this, sleeping loses.
 const SPIN: Duration = Duration::from_micros(100);
 /// With more ranks than processors whoever spins keeps the processor from the rank it waits for.
@@ -48,7 +50,7 @@ impl Turn<'_> {
 
     /// Ends the group.
     #[cold]
-    fn stop(&self, stop: Stop) -> Error {
+    pub(super) fn stop(&self, stop: Stop) -> Error {
         self.tcp.stop(&self.mine, self.mine.call.to_string(), stop)
     }
 }
@@ -95,23 +97,53 @@ impl Group {
         // Sequentially consistent, as the sleep words are: either the peer sees the flag, or this rank sees it sleep.
         line.flag.swap(sequence, Ordering::SeqCst);
         self.wake();
-        let entered = |rank: usize| self.line(rank, sequence).flag.load(Ordering::SeqCst) == sequence;
-        let all = self.wait_for_all(turn, &entered).and_then(|()| {
-            let differs =
-                |(rank, _): &(usize, &Mapping)| self.line(*rank, sequence).call.load(Ordering::Relaxed) != call;
-            match self.others().find(differs) {
-                None => Ok(()),
-                Some((rank, _)) => Err(self.mismatch(mine, rank)),
-            }
-        });
+        let all = self
+            .wait_for_all(turn, &|rank| self.has_entered(rank, sequence), &|| self.compare(turn, call))
+            .and_then(|()| self.compare(turn, call));
         all.map_err(|stop| turn.stop(stop))
     }
 
-    fn mismatch(&self, mine: &Header, rank: usize) -> Stop {
-        match unpack(self.line(rank, mine.sequence).call.load(Ordering::Relaxed)) {
-            Some(call) => Stop::Mismatch { rank, theirs: Header { from: rank as u32, call, ..*mine } },
-            None => Stop::Garbage { rank },
+    fn has_entered(&self, rank: usize, sequence: u64) -> bool {
+        self.line(rank, sequence).flag.load(Ordering::SeqCst) == sequence
+    }
+
+    /// Whether all that have entered called the same.
+    fn compare(&self, turn: &Turn<'_>, call: u64) -> Result<(), Stop> {
+        let mine = &turn.mine;
+        let differs = |(rank, _): &(usize, &Mapping)| {
+            self.has_entered(*rank, mine.sequence)
+                && self.line(*rank, mine.sequence).call.load(Ordering::Relaxed) != call
+        };
+        match self.others().find(differs) {
+            None => Ok(()),
+            Some(_) => Err(self.mismatch(turn)),
         }
+    }
+
+    /// Who differs. Those that have not entered yet get a moment, so that the right one is blamed; a cause that was told
+    /// before goes first, as who called something else may have left because of it.
+    #[cold]
+    fn mismatch(&self, turn: &Turn<'_>) -> Stop {
+        let mine = &turn.mine;
+        if let Err(stop) = turn.tcp.attend(mine) {
+            return stop;
+        }
+        let (sequence, since) = (mine.sequence, Instant::now());
+        while since.elapsed() < CENSUS && !self.others().all(|(rank, _)| self.has_entered(rank, sequence)) {
+            std::thread::yield_now();
+        }
+        let mut called = Vec::with_capacity(self.world());
+        for (rank, _) in self.others().filter(|(rank, _)| self.has_entered(*rank, sequence)) {
+            let Some(call) = unpack(self.line(rank, sequence).call.load(Ordering::Relaxed)) else {
+                return Stop::Garbage { rank };
+            };
+            called.push((rank, (sequence, call)));
+        }
+        let verdict = tcp::odd_one(self.world(), self.rank, &(sequence, mine.call), &called);
+        // Always found: the calls were seen to differ.
+        let (rank, culprit) = verdict.unwrap_or((self.rank, None));
+        let call = called.iter().find(|(other, _)| *other == rank).map_or(mine.call, |(_, (_, call))| *call);
+        Stop::Mismatch { rank, theirs: Header { from: rank as u32, call, ..*mine }, culprit }
     }
 
     /// Completes a step and waits until all have. `steps` counts them over the communicator's life.
@@ -121,7 +153,7 @@ impl Group {
         self.map(self.rank).head().step.0.swap(number, Ordering::SeqCst);
         self.wake();
         let done = |rank: usize| self.map(rank).head().step.0.load(Ordering::SeqCst) >= number;
-        self.wait_for_all(turn, &done).map_err(|stop| turn.stop(stop))
+        self.wait_for_all(turn, &done, &|| Ok(())).map_err(|stop| turn.stop(stop))
     }
 
     /// Wakes those that sleep for this rank.
@@ -137,17 +169,29 @@ impl Group {
         }
     }
 
-    fn wait_for_all(&self, turn: &Turn<'_>, ready: &dyn Fn(usize) -> bool) -> Result<(), Stop> {
+    /// `look` says between two sleeps whether to go on waiting.
+    fn wait_for_all(
+        &self,
+        turn: &Turn<'_>,
+        ready: &dyn Fn(usize) -> bool,
+        look: &dyn Fn() -> Result<(), Stop>,
+    ) -> Result<(), Stop> {
         for (rank, _) in self.others() {
             if !ready(rank) {
-                self.wait_for(turn, rank, ready)?;
+                self.wait_for(turn, rank, ready, look)?;
             }
         }
         Ok(())
     }
 
     #[cold]
-    fn wait_for(&self, turn: &Turn<'_>, rank: usize, ready: &dyn Fn(usize) -> bool) -> Result<(), Stop> {
+    fn wait_for(
+        &self,
+        turn: &Turn<'_>,
+        rank: usize,
+        ready: &dyn Fn(usize) -> bool,
+        look: &dyn Fn() -> Result<(), Stop>,
+    ) -> Result<(), Stop> {
         if self.holds_out(&|| ready(rank)) {
             return Ok(());
         }
@@ -166,6 +210,7 @@ impl Group {
                 return Ok(());
             }
             turn.tcp.attend(&turn.mine)?;
+            look()?;
             if since.elapsed() > turn.tcp.op_timeout() {
                 let late = self.others().map(|(rank, _)| rank).filter(|rank| !ready(*rank));
                 return Err(Stop::Timeout { waiting_for: late.map(|rank| rank as u32).collect() });

@@ -49,6 +49,19 @@ pub(crate) struct Communicator {
 /// Shares memory where all ranks are on this host and all of `wanted` are true; otherwise stays with TCP. All ranks
 /// decide alike.
 pub(crate) fn join(tcp: tcp::Communicator, wanted: bool) -> Result<Arc<dyn communicator::Communicator>, Error> {
+    Ok(match share(tcp, wanted)? {
+        Joined::Sharing(group) => Arc::new(group),
+        Joined::Apart(tcp) => Arc::new(tcp),
+    })
+}
+
+/// What became of a group.
+enum Joined {
+    Sharing(Communicator),
+    Apart(tcp::Communicator),
+}
+
+fn share(tcp: tcp::Communicator, wanted: bool) -> Result<Joined, Error> {
     let (rank, world) = tcp.position();
     let wanted = wanted && world <= RANKS_MAX;
     let nonce = nonce();
@@ -65,7 +78,7 @@ pub(crate) fn join(tcp: tcp::Communicator, wanted: bool) -> Result<Arc<dyn commu
         let reason =
             if all_here { "a segment could not be mapped" } else { "not all ranks are on this host, or not wanted" };
         tracing::info!(rank, world, transport = "tcp", reason, "collectives connected");
-        return Ok(Arc::new(tcp));
+        return Ok(Joined::Apart(tcp));
     };
     let spins = world as usize <= Place::processors(&places);
     let own = Arc::new(segment);
@@ -80,7 +93,7 @@ pub(crate) fn join(tcp: tcp::Communicator, wanted: bool) -> Result<Arc<dyn commu
     let store = group.store;
     tcp.recorder().goes_over(Transport::SharedMemory);
     tracing::info!(rank, world, transport = "shared memory", spins, ?distance, ?store, "collectives connected");
-    Ok(Arc::new(Communicator { tcp, group, arena, counters: Mutex::new(counters) }))
+    Ok(Joined::Sharing(Communicator { tcp, group, arena, counters: Mutex::new(counters) }))
 }
 
 fn nonce() -> Option<[u64; 2]> {

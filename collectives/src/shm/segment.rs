@@ -174,8 +174,8 @@ impl Mapping {
         self.length
     }
 
-    /// The address of `bytes` bytes at `offset`. Panics outside of the mapping, which only a fault of this crate or of a
-    /// peer's can ask for, rather than write to other memory.
+    /// The address of `bytes` bytes at `offset`. Panics outside of the mapping rather than write to other memory: only a
+    /// fault of this crate can ask for that, as what peers say was compared with the length before (`exchange`).
     pub(super) fn at(&self, offset: usize, bytes: usize) -> *mut u8 {
         assert!(offset <= self.length && bytes <= self.length - offset, "outside of the segment");
         self.base.as_ptr().wrapping_add(offset)

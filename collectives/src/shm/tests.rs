@@ -90,12 +90,73 @@ fn coll_5_different_calls_are_a_mismatch_on_both_sides() {
     let group = group(2);
     let results = on_all(&group, |comm| sum(comm, if comm.rank() == 0 { 10 } else { 500_000 }));
     for (rank, result) in results.into_iter().enumerate() {
-        let Err(Error::Mismatch { rank: other, mine, theirs, sequence: 1 }) = result else { panic!("{result:?}") };
+        let Err(Error::Mismatch { rank: other, culprit: None, mine, theirs, sequence: 1 }) = result else {
+            panic!("{result:?}")
+        };
         assert_eq!(other as usize, 1 - rank);
         let (small, large) = if rank == 0 { (&mine, &theirs) } else { (&theirs, &mine) };
         assert!(small.contains("(sum, 10 f32)") && large.contains("500000 f32"), "{mine} against {theirs}");
     }
     assert!(matches!(group[0].barrier(), Err(Error::Aborted { .. })));
+}
+
+/// Two ranks with their insides at hand.
+fn pair() -> [super::Communicator; 2] {
+    let listeners = [(); 2].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
+    let address = |rank: usize| listeners[rank].local_addr().unwrap();
+    let peers = vec![Peer { rank: 0, address: address(0) }, Peer { rank: 1, address: address(1) }];
+    let ranks = listeners.into_iter().zip(0..).map(|(listener, rank)| {
+        let (peers, listener, timeout) = (peers.clone(), Some(listener), PATIENCE);
+        let rendezvous = Rendezvous { rank, peers, listener, token: 7, secret: [1; 32], timeout, op_timeout: timeout };
+        std::thread::spawn(move || {
+            let tcp = tcp::Communicator::connect(rendezvous, Options::default()).unwrap();
+            let Joined::Sharing(comm) = share(tcp, true).unwrap() else { panic!("not shared") };
+            comm
+        })
+    });
+    let threads: Vec<_> = ranks.collect();
+    let mut pair = threads.into_iter().map(|thread| thread.join().unwrap());
+    [pair.next().unwrap(), pair.next().unwrap()]
+}
+
+#[test]
+fn a_place_outside_of_the_arena_is_blamed_on_the_rank_that_named_it() {
+    use crate::communicator::Communicator as _;
+    const COUNT: usize = 50_000;
+    // The segment's head, its last bytes, between two elements, and an overflow.
+    for place in [8, u64::MAX - 64, (4 << 20) + 2, 1 << 50] {
+        let [honest, liar] = pair();
+        std::thread::scope(|scope| {
+            let wrong = call(Operation::AllReduce, Op::Sum, DType::F32, COUNT);
+            let lie = [place, 0, 0, 0, 0, 0];
+            let liar = &liar;
+            scope.spawn(move || liar.run(wrong, Method::Staged, |exchange| exchange.enter(&lie)));
+            let error = honest.all_reduce(BufMut::from(&mut vec![1f32; COUNT]), Op::Sum).unwrap_err();
+            assert_eq!(error.culprit(), Some(1), "{place}: {error}");
+            assert!(error.to_string().contains("make no sense"), "{error}");
+        });
+        assert_eq!(liar.barrier().unwrap_err().culprit(), Some(1));
+    }
+}
+
+#[test]
+fn a_refused_fold_ends_the_group() {
+    use crate::communicator::Communicator as _;
+    let [crooked, other] = pair();
+    let mut words = [0i64; 3];
+    std::thread::scope(|scope| {
+        let waiting = scope.spawn(|| {
+            let sum = other.all_reduce(BufMut::from(&mut [1f32; 4][..]), Op::Sum);
+            sum.and_then(|()| other.barrier()).unwrap_err()
+        });
+        // No safe caller can: the views of buffers are aligned.
+        let bytes = &mut BufMut::from(&mut words[..]).into_bytes()[1..17];
+        let fold = crooked.tcp.fold(Op::Sum, DType::F32);
+        let wrong = call(Operation::AllReduce, Op::Sum, DType::F32, 4);
+        let error = crooked.run(wrong, Method::Line, |exchange| exchange.all_reduce(Method::Line, bytes, &fold, None));
+        assert_eq!(error.unwrap_err().culprit(), Some(0));
+        assert_eq!(waiting.join().unwrap().culprit(), Some(0));
+    });
 }
 
 #[test]

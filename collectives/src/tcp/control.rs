@@ -89,12 +89,14 @@ impl Abort {
         match &self.disagreement {
             Some(sides) if sides.other == rank => Error::Mismatch {
                 rank: sides.reporter,
+                culprit: self.culprit,
                 mine: sides.other_called.clone(),
                 theirs: sides.reporter_called.clone(),
                 sequence: self.sequence,
             },
             Some(sides) if sides.reporter == rank => Error::Mismatch {
                 rank: sides.other,
+                culprit: self.culprit,
                 mine: sides.reporter_called.clone(),
                 theirs: sides.other_called.clone(),
                 sequence: self.sequence,

@@ -4,15 +4,19 @@
 //! A peer is declared dead only when its control socket says so or stays silent after its data socket broke: a peer
 //! that stops because of another has said that on the control socket first (COLL-4).
 
+mod census;
+mod link;
+
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags};
 
+use self::link::{Link, Listening};
 use super::control::Control;
 use super::frame::{HEADER, Header, REPORT, Report};
 use super::patience::Patience;
-use super::socket::{self, Moved};
+use super::socket;
 use super::stop::Stop;
 use super::transfer::Transfer;
 use crate::recorder::State;
@@ -24,27 +28,8 @@ const GRACE: Duration = Duration::from_millis(250);
 /// them from hearing of a third.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 
-/// The control socket as read so far.
-#[derive(Debug)]
-struct Listening {
-    bytes: [u8; REPORT],
-    filled: usize,
-    /// Operations that the peer had completed when it left in order.
-    left_after: Option<u64>,
-}
-
-#[derive(Debug)]
-struct Link {
-    rank: usize,
-    data: TcpStream,
-    control: Listening,
-    readable: bool,
-    writable: bool,
-    partner: bool,
-    header_sent: usize,
-    header: [u8; HEADER],
-    header_received: usize,
-}
+/// How often a rank that only waits looks at what ranks say that this operation has nothing to do with.
+const LOOK_ASIDE_EVERY: Duration = Duration::from_millis(100);
 
 /// All data sockets of one rank, and what has been read of its control sockets.
 #[derive(Debug)]
@@ -93,7 +78,10 @@ impl Engine {
         loop {
             let (progress, open) = match self.pass(&header, mine, transfer) {
                 Ok(passed) => passed,
-                Err(stop) => return Err(self.blame(control, mine.sequence, stop)),
+                Err(stop) => {
+                    let stop = self.judge(mine, stop);
+                    return Err(self.blame(control, mine.sequence, stop));
+                }
             };
             if !open {
                 return Ok(());
@@ -123,7 +111,8 @@ impl Engine {
                 control.recorder.now(State::Waiting(link.rank as u32));
                 asleep = true;
             }
-            self.wait(control, mine.sequence, Some(transfer), left)?;
+            self.wait(control, mine.sequence, Some(transfer), left.min(LOOK_ASIDE_EVERY))?;
+            self.look_aside(mine)?;
         }
     }
 
@@ -252,139 +241,5 @@ impl Engine {
         };
         let absent = ranks(&|link| link.absent());
         if absent.is_empty() { ranks(&|link| link.open(transfer)) } else { absent }
-    }
-}
-
-impl Listening {
-    /// One report, if it is complete.
-    fn read(&mut self, peer: &TcpStream) -> Result<Option<Report>, String> {
-        match socket::receive(peer, &mut [], &mut self.bytes[self.filled..]) {
-            Moved::Later => Ok(None),
-            Moved::Over(reason) => Err(reason),
-            Moved::Bytes(bytes) => {
-                self.filled += bytes;
-                if self.filled < REPORT {
-                    return Ok(None);
-                }
-                self.filled = 0;
-                Report::decode(&self.bytes).map(Some).ok_or_else(|| "control report that makes no sense".to_owned())
-            }
-        }
-    }
-}
-
-impl Link {
-    fn begin(&mut self, partner: bool) {
-        self.partner = partner;
-        // A partner may have sent before this rank came: one try is cheaper than a poll.
-        (self.readable, self.writable) = (true, true);
-        (self.header_sent, self.header_received) = (0, 0);
-    }
-
-    /// Try again without having asked the kernel: cheaper than a poll while an answer is expected at once.
-    fn retry(&mut self) {
-        (self.readable, self.writable) = (true, true);
-    }
-
-    /// A peer that left in order is gone for all operations after its last.
-    fn check_left(&self, sequence: u64) -> Result<(), Stop> {
-        match self.control.left_after {
-            Some(after) if after < sequence => {
-                Err(Stop::Lost { rank: self.rank, reason: format!("left the group after operation {after}") })
-            }
-            _ => Ok(()),
-        }
-    }
-
-    /// A partner that has not entered the operation.
-    fn absent(&self) -> bool {
-        self.partner && self.header_received < HEADER
-    }
-
-    fn open(&self, transfer: &dyn Transfer) -> bool {
-        (self.partner && (self.header_sent < HEADER || self.header_received < HEADER))
-            || transfer.expects(self.rank)
-            || transfer.owes(self.rank)
-    }
-
-    fn wanted(&self, transfer: &mut dyn Transfer) -> PollFlags {
-        let mut wanted = PollFlags::empty();
-        if (self.partner && self.header_received < HEADER) || !transfer.incoming(self.rank).is_empty() {
-            wanted |= PollFlags::IN;
-        }
-        if (self.partner && self.header_sent < HEADER) || !transfer.outgoing(self.rank).is_empty() {
-            wanted |= PollFlags::OUT;
-        }
-        wanted
-    }
-
-    fn lost(&self, reason: String) -> Stop {
-        Stop::Lost { rank: self.rank, reason }
-    }
-
-    /// Sends what can go now.
-    fn push(&mut self, header: &[u8; HEADER], transfer: &mut dyn Transfer) -> Result<bool, Stop> {
-        if !self.partner || !self.writable {
-            return Ok(false);
-        }
-        let (head, body) = (&header[self.header_sent..], transfer.outgoing(self.rank));
-        let asked = head.len() + body.len();
-        if asked == 0 {
-            return Ok(false);
-        }
-        let bytes = match socket::send(&self.data, head, body) {
-            Moved::Bytes(bytes) => bytes,
-            Moved::Later => 0,
-            Moved::Over(reason) => return Err(self.lost(reason)),
-        };
-        self.writable = bytes == asked;
-        let of_head = bytes.min(head.len());
-        self.header_sent += of_head;
-        if bytes > of_head {
-            transfer.sent(self.rank, bytes - of_head);
-        }
-        Ok(bytes > 0)
-    }
-
-    /// Receives what is there and wanted.
-    fn pull(&mut self, mine: &Header, transfer: &mut dyn Transfer) -> Result<bool, Stop> {
-        if !self.partner || !self.readable {
-            return Ok(false);
-        }
-        let (head, body) = (&mut self.header[self.header_received..], transfer.incoming(self.rank));
-        let (of_head, asked) = (head.len(), head.len() + body.len());
-        if asked == 0 {
-            return Ok(false);
-        }
-        let bytes = match socket::receive(&self.data, head, body) {
-            Moved::Bytes(bytes) => bytes,
-            Moved::Later => 0,
-            Moved::Over(reason) => return Err(self.lost(reason)),
-        };
-        // A short read has emptied the socket; asking again at once would be a wasted call.
-        self.readable = bytes == asked;
-        self.header_received += bytes.min(of_head);
-        if of_head > 0 && self.header_received == HEADER {
-            self.check(mine)?;
-        }
-        if bytes > of_head {
-            transfer.received(self.rank, bytes - of_head);
-        }
-        Ok(bytes > 0)
-    }
-
-    fn check(&self, mine: &Header) -> Result<(), Stop> {
-        let rank = self.rank;
-        let Some(theirs) = Header::decode(&self.header) else { return Err(Stop::Garbage { rank }) };
-        if theirs.token != mine.token {
-            return Err(Stop::Stale { rank, token: theirs.token });
-        }
-        if theirs.from as usize != rank {
-            return Err(Stop::Garbage { rank });
-        }
-        if theirs.sequence != mine.sequence || theirs.call != mine.call {
-            return Err(Stop::Mismatch { rank, theirs });
-        }
-        Ok(())
     }
 }

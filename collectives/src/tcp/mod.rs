@@ -15,6 +15,7 @@ mod stop;
 #[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 mod tests;
 mod transfer;
+mod verdict;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -28,6 +29,7 @@ use self::patience::Patience;
 use self::ring::Ring;
 pub(crate) use self::stop::Stop;
 use self::transfer::{Direct, Lane, Transfer};
+pub(crate) use self::verdict::odd_one;
 use crate::buffer::{Buf, BufMut, DType, Op};
 use crate::communicator::{self, Algorithm, Options, Rendezvous, arguments};
 use crate::error::Error;
@@ -40,6 +42,9 @@ pub(crate) const SMALL_BYTES_MAX: usize = 32 << 10;
 /// Above this many ranks `Auto` takes the ring: so many senders at once would overflow the switch's queue to one
 /// receiver.
 pub(crate) const DIRECT_RANKS_MAX: usize = 16;
+
+/// What an operation is broken by, if ever.
+pub(crate) const UNALIGNED: &str = "a buffer is not aligned for its element type";
 
 /// A group connected by TCP.
 #[derive(Debug)]
@@ -160,7 +165,8 @@ impl Communicator {
             Stop::Woken => blame(Some(self.rank), "aborted on this rank".to_owned()),
             Stop::Lost { rank, reason } => blame(Some(rank), format!("rank {rank} is gone: {reason}")),
             Stop::Garbage { rank } => blame(Some(rank), format!("rank {rank} sent bytes that make no sense")),
-            Stop::Mismatch { rank: other, theirs } => {
+            Stop::Broken { reason } => blame(Some(self.rank), format!("rank {rank} cannot go on: {reason}")),
+            Stop::Mismatch { rank: other, theirs, culprit } => {
                 let (mine_text, theirs_text) = (mine.describe(), theirs.describe());
                 let cause = format!("rank {rank} called {mine_text} where rank {other} called {theirs_text}");
                 let sides = Disagreement {
@@ -169,7 +175,7 @@ impl Communicator {
                     other: other as u32,
                     other_called: theirs_text,
                 };
-                Abort { disagreement: Some(sides), ..blame(None, cause) }
+                Abort { disagreement: Some(sides), ..blame(culprit, cause) }
             }
             Stop::Stale { rank, token } => {
                 let cause = format!("rank {rank} sent a frame of token {token} where {} is valid", self.token);
@@ -184,6 +190,13 @@ impl Communicator {
             }
         };
         self.control.abort(abort).as_seen_by(rank)
+    }
+
+    /// Ends the group: this rank broke a rule of its own, and the others would wait for it.
+    fn broken(&self, call: Call) -> Error {
+        let sequence = self.control.current().0;
+        let mine = Header { token: self.token, sequence, from: self.rank as u32, call };
+        self.stop(&mine, call.to_string(), Stop::Broken { reason: UNALIGNED })
     }
 
     pub(crate) fn fold(&self, op: Op, dtype: DType) -> Fold {
@@ -227,7 +240,10 @@ impl Communicator {
         let result = self.run(&mut engine, call, Method::Flat, &mut transfer);
         let folded = result.is_err() || self.fold(call.op, call.dtype).run_strided(destination, bytes, stride);
         engine.scratch = scratch;
-        result.and_then(|()| sound(folded))
+        result.and_then(|()| {
+            debug_assert!(folded, "scratch is aligned and long enough by construction");
+            if folded { Ok(()) } else { Err(self.broken(call)) }
+        })
     }
 
     fn pairwise(&self, call: Call, storage: Storage<'_>, slices: Vec<std::ops::Range<usize>>) -> Result<(), Error> {
@@ -375,13 +391,4 @@ fn as_bytes(scratch: &mut Vec<u64>, bytes: usize) -> &mut [u8] {
     }
     // SAFETY: `u64` has no padding and every bit pattern is a value; the view covers the vector's initialised words.
     unsafe { std::slice::from_raw_parts_mut(scratch.as_mut_ptr().cast(), scratch.len() * 8) }
-}
-
-fn sound(folded: bool) -> Result<(), Error> {
-    debug_assert!(folded, "scratch is aligned and long enough by construction");
-    if folded {
-        Ok(())
-    } else {
-        Err(Error::Invalid { reason: "buffer is not aligned for its element type".to_owned() })
-    }
 }

@@ -71,6 +71,11 @@ pub(super) fn receive(stream: &TcpStream, head: &mut [u8], body: &mut [u8]) -> M
     }
 }
 
+/// How many of the next bytes are there, and a copy of them: they stay unread.
+pub(super) fn peek(stream: &TcpStream, bytes: &mut [u8]) -> usize {
+    rustix::net::recv(stream, bytes, RecvFlags::DONTWAIT | RecvFlags::PEEK).map_or(0, |(_, there)| there)
+}
+
 /// Waits for any of the descriptors; an interrupted or failed wait counts as nothing ready.
 pub(super) fn poll(descriptors: &mut [PollFd<'_>], at_most: Duration) {
     let timeout = Timespec {

@@ -16,6 +16,8 @@ pub(crate) enum Stop {
     Mismatch {
         rank: usize,
         theirs: Header,
+        /// Who differs from most, as far as that is known.
+        culprit: Option<usize>,
     },
     Stale {
         rank: usize,
@@ -23,6 +25,10 @@ pub(crate) enum Stop {
     },
     Garbage {
         rank: usize,
+    },
+    /// This rank broke a rule of its own.
+    Broken {
+        reason: &'static str,
     },
     Timeout {
         waiting_for: Vec<u32>,

@@ -241,7 +241,8 @@ fn coll_5_third_ranks_learn_of_a_mismatch_too() {
         threads.into_iter().map(|thread| thread.join().unwrap()).collect()
     });
     for result in results {
-        assert!(matches!(result, Err(Error::Mismatch { .. } | Error::Aborted { culprit: None, .. })), "{result:?}");
+        assert!(matches!(result, Err(Error::Mismatch { .. } | Error::Aborted { .. })), "{result:?}");
+        assert_eq!(result.unwrap_err().culprit(), Some(2));
     }
 }
 
