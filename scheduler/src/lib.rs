@@ -7,6 +7,7 @@
 mod core;
 pub mod explain;
 mod fleet;
+pub mod foresee;
 pub mod model;
 mod place;
 pub mod policy;
