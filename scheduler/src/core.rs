@@ -18,6 +18,7 @@ mod books;
 mod broken;
 mod check;
 mod choose;
+mod clear;
 mod elastic;
 mod gang;
 mod line;
@@ -30,6 +31,7 @@ mod round;
 mod running;
 mod start;
 mod sweep;
+mod victims;
 mod why;
 
 pub use check::Violation;

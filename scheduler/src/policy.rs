@@ -3,7 +3,7 @@
 //! All of them use the same placement, so that a comparison is of policies and of nothing else.
 
 use crate::place::Preference;
-use types::Millis;
+use types::{Millis, Timestamp};
 
 const MINUTE: u64 = 60_000;
 const HOUR: u64 = 60 * MINUTE;
@@ -193,6 +193,14 @@ impl Default for ReserveRules {
             replan_min: Millis(10_000),
             is_for_small: false,
         }
+    }
+}
+
+impl PreemptRules {
+    /// When a gang that started at a time may be stopped: never in the cycle that started it, or the two could take turns in
+    /// one instant.
+    pub fn ripe_at(&self, started: Timestamp) -> Timestamp {
+        started.plus(self.run_min.max(Millis(1)))
     }
 }
 

@@ -216,8 +216,11 @@ impl Core {
         self.victim_left(index);
         self.fresh.remove(&(job, index));
         self.preempted_at.remove(&index);
-        if let Some(gang) = self.gangs.remove(index) {
+        if let Some((gang, is_last)) = self.gangs.remove(index) {
             self.tree.count_gang(gang.queue, false);
+            if is_last {
+                self.lines.forget_shape(gang.shape);
+            }
         }
         Ok(())
     }

@@ -28,7 +28,7 @@ impl Core {
                 continue;
             };
             let is_free = running.gives_way.is_none() && running.shrinks_to.is_none();
-            let is_ripe = running.since.plus(rules.run_min) <= self.now;
+            let is_ripe = rules.ripe_at(running.since) <= self.now;
             // It has got on and keeps most of that, or two such gangs could stop each other for ever.
             let (ran, unsaved) = (self.now.since(running.since), self.now.since(running.saved_at));
             let is_saved = gang.checkpoint.is_some() && unsaved.0.saturating_mul(4) <= ran.0;

@@ -21,7 +21,7 @@ impl Core {
         rules: PreemptRules,
     ) -> Option<(Vec<Victim>, Seats)> {
         if ask.members == 1 {
-            return self.choose_on_one(need, ask, &victims);
+            return self.choose_on_one(need, ask, victims.into_iter());
         }
         let base = self.index.borrow_mut().rooms(&self.fleet, need, Measure::Free).clone();
         let (mut rooms, mut freed) = (base.clone(), self.none_freed());
@@ -76,10 +76,18 @@ impl Core {
     }
 
     /// For a gang on one worker: the first worker on which the victims so far free enough.
-    fn choose_on_one(&self, need: &Need, ask: &Ask<'_>, victims: &[Victim]) -> Option<(Vec<Victim>, Seats)> {
+    pub(super) fn choose_on_one(
+        &self,
+        need: &Need,
+        ask: &Ask<'_>,
+        victims: impl Iterator<Item = Victim>,
+    ) -> Option<(Vec<Victim>, Seats)> {
         let mut by_worker: BTreeMap<u32, Vec<usize>> = BTreeMap::new();
-        for (at, victim) in victims.iter().enumerate() {
+        let mut seen: Vec<Victim> = Vec::new();
+        for (at, victim) in victims.enumerate() {
             let workers: BTreeSet<u32> = victim.frees.iter().map(|placed| placed.worker.0).collect();
+            seen.push(victim);
+            let victims = &seen[..];
             for worker in workers {
                 let here = by_worker.entry(worker).or_default();
                 here.push(at);

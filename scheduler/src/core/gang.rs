@@ -303,17 +303,19 @@ impl Gangs {
         index
     }
 
-    pub fn remove(&mut self, index: u32) -> Option<Gang> {
+    /// The gang, and true when its shape is forgotten with it.
+    pub fn remove(&mut self, index: u32) -> Option<(Gang, bool)> {
         let gang = self.slab.get_mut(index as usize)?.take()?;
         self.by_job.remove(&gang.job);
         self.free.insert(index);
         let count = &mut self.shape_counts[gang.shape as usize];
         *count -= 1;
-        if *count == 0 {
+        let is_last = *count == 0;
+        if is_last {
             self.shapes_by_value.remove(&self.shapes[gang.shape as usize].shape);
             self.shapes_free.insert(gang.shape);
         }
-        Some(gang)
+        Some((gang, is_last))
     }
 
     pub fn index_of(&self, job: JobId) -> Option<u32> {

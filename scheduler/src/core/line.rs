@@ -47,12 +47,20 @@ pub(crate) struct Lines {
     /// Index = shape; in order of queues.
     by_shape: Vec<Vec<u32>>,
     /// What was known of lines in which nobody waits now.
-    vain_of_gone: BTreeMap<(u32, u32), Vain>,
+    gone: BTreeMap<(u32, u32), Gone>,
     pub waiting: u64,
     /// A line was made since the last cycle.
     pub is_new: bool,
     /// How often a gang came into a line.
     pub entered: u64,
+}
+
+/// What is remembered of a line without gangs.
+#[derive(Clone, Copy, Debug)]
+struct Gone {
+    vain: Option<Vain>,
+    fits_ever: bool,
+    judged: Option<(u64, u64)>,
 }
 
 /// Lines without gangs of which something is remembered.
@@ -75,8 +83,11 @@ impl Lines {
         if at as usize == self.slab.len() {
             self.slab.push(Line::default());
         }
-        let vain = self.vain_of_gone.remove(&(queue, shape));
-        self.slab[at as usize] = Line { queue, shape, vain, ..Line::default() };
+        let mut line = Line { queue, shape, ..Line::default() };
+        if let Some(Gone { vain, fits_ever, judged }) = self.gone.remove(&(queue, shape)) {
+            line = Line { fits_ever, judged, vain, ..line };
+        }
+        self.slab[at as usize] = line;
         self.by_place.insert((queue, shape), at);
         let slab = &self.slab;
         seat(&mut self.by_queue, queue, at, |other| slab[other as usize].shape < shape);
@@ -104,12 +115,16 @@ impl Lines {
         self.by_queue[line.queue as usize].retain(|other| *other != at);
         self.by_shape[line.shape as usize].retain(|other| *other != at);
         self.free.insert(at);
-        if let Some(vain) = line.vain {
-            if self.vain_of_gone.len() == GONE_MAX {
-                self.vain_of_gone.clear();
-            }
-            self.vain_of_gone.insert(line.place(), vain);
+        if self.gone.len() == GONE_MAX {
+            self.gone.clear();
         }
+        let Line { vain, fits_ever, judged, .. } = line;
+        self.gone.insert(line.place(), Gone { vain, fits_ever, judged });
+    }
+
+    /// The number of a shape will mean another one.
+    pub fn forget_shape(&mut self, shape: u32) {
+        self.gone.retain(|(_, gone), _| *gone != shape);
     }
 
     /// Room for a number for each line.

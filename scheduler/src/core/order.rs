@@ -168,7 +168,7 @@ impl Core {
         let mut victims = Vec::new();
         let range = (gang.queue, Reverse(u64::MAX), 0)..=(gang.queue, Reverse(least), u32::MAX);
         for ((_, _, index), soft) in self.by_service.range(range).take(DEPTH) {
-            let is_out = !soft.may_stop || soft.class != need.class || soft.priority > gang.priority;
+            let is_out = soft.priority > gang.priority || !soft.could_stop(need.class, self.now, rules);
             let service = if is_out { 0 } else { soft.service_at(self.now, self.policy.default_estimate) };
             if is_out || service < least {
                 continue;
@@ -180,16 +180,16 @@ impl Core {
             let is_safe = soft.was_special
                 && (running.was_first && self.is_too_old(other, 1)
                     || running.was_promised && self.is_too_old(other, 4));
-            if is_safe || !self.could_stop(other, running, need, rules) {
+            if is_safe {
                 continue;
             }
-            let is_ripe_at = running.since.plus(rules.run_min);
+            let is_ripe_at = rules.ripe_at(running.since);
             if is_ripe_at > self.now {
                 ripe_at = ripe_at.into_iter().chain([is_ripe_at]).min();
                 continue;
             }
             let victim = self.victim(*index, other, running, rules, false);
-            if !self.is_wide(gang, &victim, other) {
+            if !self.is_wide(gang, victim.frees.len() as u64, soft.devices) {
                 victims.push((service, victim));
             }
         }

@@ -12,17 +12,13 @@ use crate::fleet::{Need, OPEN_POOL};
 use crate::model::{Decision, Placed, Stop};
 use crate::place::{Ask, Preference, Seats};
 use crate::policy::PreemptRules;
-use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use types::{Millis, Timestamp};
 
 /// A gang that could not be helped is not looked at again for so long.
 const AGAIN_MS: u64 = 10_000;
 /// Gangs that victims are looked for in one cycle.
 const TRIES_MAX: usize = 1;
-
-/// A victim that frees so many times what a gang needs is one of last resort.
-const WIDE: u64 = 8;
 
 /// A running gang that could give way, or become smaller.
 #[derive(Clone, Debug)]
@@ -52,7 +48,11 @@ impl Core {
         let lines = self.lines.iter().filter(|(_, line)| line.fits_ever);
         let heads = lines.filter_map(|(_, line)| line.first());
         let is_served = |index: u32| self.reservations.iter().any(|held| held.gang == index && held.victims.is_some());
-        let mut heads: Vec<_> = heads.filter(|key| self.may_displace(key.gang) && !is_served(key.gang)).collect();
+        // Those who leave may write a checkpoint first: a promise that is due by then is kept sooner.
+        let soon = self.now.plus(rules.checkpoint_wait_max);
+        let starts_soon = |index: u32| self.promised(index).is_some_and(|at| self.now < at && at <= soon);
+        let may_look = |index: u32| self.may_displace(index) && !is_served(index) && !starts_soon(index);
+        let mut heads: Vec<_> = heads.filter(|key| may_look(key.gang)).collect();
         // Those that were not looked at for longest go first, so that all get their turn.
         heads.sort_unstable_by_key(|key| (self.preempted_at.get(&key.gang).copied(), *key));
         for (tries, key) in heads.into_iter().enumerate() {
@@ -67,7 +67,10 @@ impl Core {
                 return;
             }
             self.preempted_at.insert(index, (self.now, self.turns));
-            self.displace_for(index, rules, decisions);
+            if let Some(ripe_at) = self.displace_for(index, rules, decisions) {
+                let again_at = self.now.plus(rules.run_min.max(Millis(AGAIN_MS)));
+                self.timers.insert((ripe_at.max(again_at), Timer::Look));
+            }
         }
     }
 
@@ -94,20 +97,21 @@ impl Core {
         })
     }
 
-    fn displace_for(&mut self, index: u32, rules: PreemptRules, decisions: &mut Vec<Decision>) {
-        let Some(gang) = self.gangs.get(index) else { return };
+    /// When nobody can be stopped now but somebody later: when.
+    fn displace_for(&mut self, index: u32, rules: PreemptRules, decisions: &mut Vec<Decision>) -> Option<Timestamp> {
+        let gang = self.gangs.get(index)?;
         let info = self.gangs.info(gang);
-        let (mut found, mut quota) = (None, (0, 0));
+        let (mut found, mut quota, mut ripe_at) = (None, (0, 0), None);
         // Not on workers that are kept for others or close: the victims would leave for nothing.
         let own = self.reservations.iter().find(|held| held.gang == index).map_or(0, |held| 1_u64 << held.pool);
         for need in info.choices.iter().flat_map(|(_, need)| need) {
             let pools = 1 << OPEN_POOL | own;
-            let ask = Ask { preference: Preference::BestFit, ..info.ask(info.shape.members.min, pools, &[]) };
-            let shrinking = self.victims(gang, need, rules, self.policy.is_elastic);
-            let may_shrink = shrinking.iter().any(|victim| !victim.keeps.is_empty());
-            found = self.choose(need, &ask, shrinking, rules);
-            if found.is_none() && may_shrink {
-                found = self.choose(need, &ask, self.victims(gang, need, rules, false), rules);
+            let ask =
+                |without| Ask { preference: Preference::BestFit, ..info.ask(info.shape.members.min, pools, without) };
+            found = self.victims_for(gang, need, &ask(&gang.avoid), rules, &mut ripe_at);
+            // Workers that failed it come last, but they come.
+            if found.is_none() && !gang.avoid.is_empty() {
+                found = self.victims_for(gang, need, &ask(&[]), rules, &mut ripe_at);
             }
             if found.is_some() {
                 let usage = info.usage(need);
@@ -115,9 +119,9 @@ impl Core {
                 break;
             }
         }
-        if let Some((victims, seats)) = found {
-            self.make_way(index, victims, &seats, quota, decisions);
-        }
+        let Some((victims, seats)) = found else { return ripe_at };
+        self.make_way(index, victims, &seats, quota, decisions);
+        None
     }
 
     /// Orders the victims out, and keeps the workers and the quota for the gang until they are gone.
@@ -157,83 +161,7 @@ impl Core {
             running.shrinks_to = Some(victim.keeps.clone());
             decisions.push(Decision::Resize { job, members: victim.keeps });
         }
-    }
-
-    /// Who could give way to a gang, the cheapest first. Only queues that have more than their part are looked at, and the
-    /// gang's own.
-    fn victims(&self, gang: &Gang, need: &Need, rules: PreemptRules, may_shrink: bool) -> Vec<Victim> {
-        let usage = self.gangs.info(gang).usage(need);
-        let amount = usage.per_member * u64::from(self.gangs.info(gang).shape.members.min);
-        let mut victims = Vec::new();
-        for queue in 0..self.tree.queues.len() as u32 {
-            let fork = self.tree.fork(gang.queue, queue);
-            let is_entitled = |(mine, theirs): (u32, u32)| {
-                self.tree.is_own(mine, usage.class, amount) && !self.tree.is_own(theirs, usage.class, 0)
-            };
-            if !fork.is_none_or(is_entitled) {
-                continue;
-            }
-            let range = (queue, Reverse(u64::MAX), 0)..=(queue, Reverse(0), u32::MAX);
-            for ((_, _, index), soft) in self.by_service.range(range) {
-                let is_below = fork.is_some() || gang.priority > soft.priority;
-                if !is_below || !soft.may_stop || soft.class != need.class {
-                    continue;
-                }
-                let Some(other) = self.gangs.get(*index) else { continue };
-                let Some(running) = other.running().filter(|running| self.may_evict(other, running, need, rules))
-                else {
-                    continue;
-                };
-                let victim = self.victim(*index, other, running, rules, may_shrink);
-                let per_device = victim.lost_device_ms / (victim.frees.len() as u64).max(1);
-                let is_wide = self.is_wide(gang, &victim, other);
-                let claim = (victim.keeps.is_empty(), other.priority, is_wide, per_device, other.job);
-                victims.push((claim, fork.map(|(_, theirs)| theirs), victim));
-            }
-        }
-        victims.sort_unstable_by_key(|(claim, ..)| *claim);
-        // A queue gives back no more than it borrowed.
-        let mut over = BTreeMap::new();
-        victims.retain(|(_, theirs, victim)| theirs.is_none_or(|theirs| self.is_affordable(theirs, victim, &mut over)));
-        victims.into_iter().map(|(.., victim)| victim).collect()
-    }
-
-    /// Would far more be free than the gang needs? Then others are better victims, if there are any.
-    pub(super) fn is_wide(&self, gang: &Gang, victim: &Victim, other: &Gang) -> bool {
-        let per_member = |gang: &Gang| u64::from(self.gangs.info(gang).shape.devices.max(1));
-        let needs = per_member(gang) * u64::from(self.gangs.info(gang).shape.members.min);
-        victim.frees.len() as u64 * per_member(other) > WIDE * needs
-    }
-
-    /// May it be stopped now?
-    fn may_evict(&self, other: &Gang, running: &Running, need: &Need, rules: PreemptRules) -> bool {
-        running.since.plus(rules.run_min) <= self.now && self.could_stop(other, running, need, rules)
-    }
-
-    /// May it be stopped, once it has run for long enough?
-    pub(super) fn could_stop(&self, other: &Gang, running: &Running, need: &Need, rules: PreemptRules) -> bool {
-        let is_new_day = self.now.since(other.stops_since) > Millis(24 * 3_600_000);
-        let is_tired = !is_new_day && u32::from(other.stops) >= rules.per_day_max;
-        let is_leaving = running.gives_way.is_some() || running.shrinks_to.is_some();
-        let class = self.gangs.info(other).choice(running.choice).map(|(_, need)| need.class);
-        other.preemptible && !is_tired && !is_leaving && class == Some(need.class)
-    }
-
-    fn is_affordable(&self, theirs: u32, victim: &Victim, over: &mut BTreeMap<u32, u64>) -> bool {
-        let Some(other) = self.gangs.get(victim.gang) else { return false };
-        let info = self.gangs.info(other);
-        let choice = other.running().map_or(0, |running| running.choice);
-        let Some((_, need)) = info.choice(choice) else { return false };
-        let usage = info.usage(need);
-        let queue = &self.tree.queues[theirs as usize];
-        let class = usage.class as usize;
-        let left =
-            over.entry(theirs).or_insert_with(|| queue.used(class).saturating_sub(queue.quota(class).guaranteed));
-        if *left == 0 {
-            return false;
-        }
-        *left = left.saturating_sub(usage.per_member * victim.frees.len() as u64);
-        true
+        self.note_soft(victim.gang);
     }
 
     pub(super) fn victim(
@@ -249,7 +177,7 @@ impl Core {
         let shrinks = may_shrink && running.members.len() > min;
         let (keeps, frees) = if shrinks { running.members.split_at(min) } else { (&[][..], &running.members[..]) };
         let width = running.members.len() as u64 * u64::from(info.shape.devices.max(1));
-        let (stop, lost) = self.loss(other, running, rules);
+        let (stop, lost) = self.soft_of(other, running).loss(self.now, rules);
         Victim {
             gang: index,
             frees: frees.to_vec(),
@@ -257,18 +185,6 @@ impl Core {
             lost_device_ms: lost.0.saturating_mul(width),
             stop,
         }
-    }
-
-    /// When it should stop, and what of its work has to be done again.
-    fn loss(&self, other: &Gang, running: &Running, rules: PreemptRules) -> (Stop, Millis) {
-        let unsaved = self.now.since(running.saved_at);
-        let Some(checkpoint) = other.checkpoint else { return (Stop::Now, self.now.since(running.since)) };
-        let due = running.saved_at.plus(checkpoint.interval).max(self.now);
-        let overhead = checkpoint.save.0.saturating_add(checkpoint.restore.0);
-        if checkpoint.interval.0 > 0 && due.since(self.now) <= rules.checkpoint_wait_max {
-            return (Stop::AfterCheckpoint { due }, Millis(overhead));
-        }
-        (Stop::Now, Millis(unsaved.0.saturating_add(overhead)))
     }
 
     /// Jobs that are stopping for a gang.

@@ -149,6 +149,7 @@ impl Core {
         let since = if checkpoint.is_some() { running.saved_at } else { running.since };
         let lost_device_ms = now.since(since).0.saturating_mul(running.members.len() as u64);
         decisions.push(Decision::Preempt { job, stop: Stop::Now, to, lost_device_ms });
+        self.note_soft(index);
         true
     }
 

@@ -2,11 +2,14 @@
 //! is asked of all of them at once, so that such a walk does not look into every gang: at 10,000 workers that is most of its cost.
 
 use crate::core::Core;
-use crate::core::gang::{Gang, Guess, Running, worked};
+use crate::core::gang::{Gang, Guess, Running, Usage, worked};
 use crate::fleet::Need;
-use crate::model::Placed;
+use crate::model::{Checkpoint, Placed, Stop, WorkerIndex};
+use crate::policy::PreemptRules;
 use std::cmp::Reverse;
-use types::{Millis, Timestamp};
+use types::{JobId, Millis, Timestamp};
+
+const DAY: Millis = Millis(24 * 3_600_000);
 
 /// What will be free when a gang ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,19 +30,34 @@ impl Ending {
     }
 }
 
-/// What is asked of a gang that could give way to one of its queue.
+/// What is asked of a gang that could give way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Soft {
-    pub may_stop: bool,
+    pub job: JobId,
+    may_stop: bool,
+    /// It stops already, or becomes smaller.
+    is_leaving: bool,
     /// It started for its age, or by a promise.
     pub was_special: bool,
     pub class: u16,
     pub priority: i32,
-    since: Timestamp,
+    pub since: Timestamp,
+    saved_at: Timestamp,
+    checkpoint: Option<Checkpoint>,
+    /// Stops by decision in the day that began then.
+    stops: (u8, Timestamp),
     guess: Guess,
     /// Speed, members, members at full size.
     pace: (u32, u32, u32),
     width: u64,
+    pub members_min: u32,
+    /// Devices of a member.
+    pub devices: u32,
+    pub usage: Usage,
+    /// What a member holds besides devices: CPU slots and bytes of memory.
+    pub holds: (u32, u64),
+    /// Its first member: most gangs have no other.
+    pub first: Placed,
 }
 
 impl Soft {
@@ -49,22 +67,55 @@ impl Soft {
         let ran = worked(at.since(self.since), speed, members, most);
         self.guess.after(ran, default).0.saturating_mul(self.width)
     }
+
+    pub fn members(&self) -> u32 {
+        self.pace.1
+    }
+
+    /// May it be stopped for a gang that needs this class, once it has run for long enough?
+    pub fn could_stop(&self, class: u16, now: Timestamp, rules: PreemptRules) -> bool {
+        let (stops, since) = self.stops;
+        let is_tired = now.since(since) <= DAY && u32::from(stops) >= rules.per_day_max;
+        self.may_stop && !self.is_leaving && self.class == class && !is_tired
+    }
+
+    /// When it should stop, and what of its time has to be spent again.
+    pub fn loss(&self, now: Timestamp, rules: PreemptRules) -> (Stop, Millis) {
+        let Some(checkpoint) = self.checkpoint else { return (Stop::Now, now.since(self.since)) };
+        let due = self.saved_at.plus(checkpoint.interval).max(now);
+        let overhead = checkpoint.save.0.saturating_add(checkpoint.restore.0);
+        if checkpoint.interval.0 > 0 && due.since(now) <= rules.checkpoint_wait_max {
+            return (Stop::AfterCheckpoint { due }, Millis(overhead));
+        }
+        (Stop::Now, Millis(now.since(self.saved_at).0.saturating_add(overhead)))
+    }
 }
 
 impl Core {
     /// What stands beside it in the order of work that is left.
     pub(super) fn soft_of(&self, gang: &Gang, running: &Running) -> Soft {
         let info = self.gangs.info(gang);
-        let (speed, class) = info.choice(running.choice).map_or((1, 0), |(speed, need)| (speed, need.class));
+        let choice = info.choice(running.choice);
+        let (speed, class) = choice.map_or((1, 0), |(speed, need)| (speed, need.class));
         Soft {
+            job: gang.job,
             may_stop: gang.preemptible,
+            is_leaving: running.gives_way.is_some() || running.shrinks_to.is_some(),
             was_special: running.was_first || running.was_promised,
             class,
             priority: gang.priority,
             since: running.since,
+            saved_at: running.saved_at,
+            checkpoint: gang.checkpoint,
+            stops: (gang.stops, gang.stops_since),
             guess: gang.guess(),
             pace: (speed, running.members.len() as u32, info.shape.members.max),
             width: info.width(),
+            members_min: info.shape.members.min,
+            devices: info.shape.devices.max(1),
+            usage: choice.map_or(Usage { class: 0, per_member: 0 }, |(_, need)| info.usage(need)),
+            holds: choice.map_or((0, 0), |(_, need)| (need.cpus, need.memory_bytes)),
+            first: running.members.first().copied().unwrap_or(Placed { worker: WorkerIndex(u32::MAX), devices: 0 }),
         }
     }
 
@@ -78,6 +129,17 @@ impl Core {
         self.by_service.insert(service, soft);
         if let Some(ending) = ending {
             self.ends.insert(end, ending);
+        }
+    }
+
+    /// Writes anew what stands beside a running gang whose place in both orders is the same.
+    pub(super) fn note_soft(&mut self, index: u32) {
+        let Some((gang, running)) = self.gangs.get(index).and_then(|gang| Some((gang, gang.running()?))) else {
+            return;
+        };
+        let (place, soft) = ((gang.queue, Reverse(running.service), index), self.soft_of(gang, running));
+        if let Some(noted) = self.by_service.get_mut(&place) {
+            *noted = soft;
         }
     }
 

@@ -3,6 +3,7 @@
 use super::world::*;
 use crate::explain::*;
 use crate::model::*;
+use crate::policy::{Policy, PreemptRules};
 use types::{JobId, Millis, Timestamp};
 
 #[test]
@@ -103,7 +104,8 @@ fn a_worker_that_fails_jobs_again_and_again_is_set_aside_for_a_while() {
     world.submit(request(4, 1, 8));
     world.decide();
     assert!(world.running.is_empty());
-    let until = |world: &World| world.core.set_aside(Timestamp(world.now)).map(|(_, until)| until.0).collect::<Vec<_>>();
+    let until =
+        |world: &World| world.core.set_aside(Timestamp(world.now)).map(|(_, until)| until.0).collect::<Vec<_>>();
     assert_eq!(until(&world), [world.now + 60 * MINUTE]);
     world.advance(world.now + 60 * MINUTE);
     assert!(until(&world).is_empty());
@@ -182,6 +184,113 @@ fn borrowed_devices_are_given_back_to_the_queue_that_owns_them() {
     world.decide();
     assert_eq!(world.running[&JobId(5)].1.len(), 2);
     assert_eq!(world.running.len(), 3);
+}
+
+#[test]
+fn a_gang_of_several_workers_takes_its_part_back_from_many_small_ones_on_the_cheapest_workers() {
+    let mut world = World::uniform("fair-share", 1, 40, 8);
+    world.tell(queue("own", 1, "gpu", Quota { guaranteed: 16, ..Quota::default() }));
+    let checkpoint = Some(Checkpoint { interval: Millis(60 * MINUTE), save: Millis(0), restore: Millis(0) });
+    for job in 1..=320 {
+        world.submit(GangRequest { checkpoint, ..request(job, 1, 1) });
+    }
+    world.decide();
+    world.now += 20 * MINUTE;
+    // On each worker one has not saved what it did, but on the last two: those that lose least are on all workers.
+    for (job, (_, places)) in world.running.clone() {
+        if places[0].devices != 1 || places[0].worker.0 >= 38 {
+            world.tell(Event::Checkpointed { job, at: Timestamp(world.now) });
+        }
+    }
+    world.submit(GangRequest { queue: "own".to_owned(), ..request(400, 2, 8) });
+    let decisions = world.decide();
+    assert_eq!(decisions.len(), 16, "{decisions:?}");
+    for decision in &decisions {
+        assert!(matches!(decision, Decision::Preempt { to: JobId(400), lost_device_ms: 0, .. }), "{decision:?}");
+    }
+    world.let_go();
+    world.decide();
+    let workers: Vec<u32> = world.running[&JobId(400)].1.iter().map(|placed| placed.worker.0).collect();
+    assert_eq!(workers, [38, 39]);
+}
+
+#[test]
+fn what_has_to_be_within_a_rack_is_made_room_for_in_the_cheapest_rack() {
+    let mut world = World::uniform("fair-share", 3, 4, 8);
+    world.tell(queue("own", 1, "gpu", Quota { guaranteed: 16, ..Quota::default() }));
+    for job in 1..=12 {
+        let interval = Millis(60 * MINUTE);
+        let checkpoint = Some(Checkpoint { interval, save: Millis(0), restore: Millis(0) });
+        world.submit(GangRequest { checkpoint, ..request(job, 1, 8) });
+    }
+    world.decide();
+    world.now += 20 * MINUTE;
+    // The two that lose least are in different racks; the cheapest pair of one rack is in the second.
+    for (job, (_, places)) in world.running.clone() {
+        let minutes = [0, 9, 9, 9, 2, 2, 9, 9, 0, 9, 9, 9][places[0].worker.0 as usize];
+        world.tell(Event::Checkpointed { job, at: Timestamp(world.now - minutes * MINUTE) });
+    }
+    let mut near = GangRequest { queue: "own".to_owned(), ..request(400, 2, 8) };
+    near.shape.required = Some(Level::Rack);
+    world.submit(near);
+    world.decide();
+    world.let_go();
+    world.decide();
+    let workers: Vec<u32> = world.running[&JobId(400)].1.iter().map(|placed| placed.worker.0).collect();
+    assert_eq!(workers, [4, 5]);
+}
+
+/// `--preempt-after 0s`: who has just started is not stopped at once, but as soon as there is another cycle for it.
+#[test]
+fn nobody_is_started_and_stopped_in_one_cycle() {
+    let mut policy = Policy::default();
+    policy.preempt = policy.preempt.map(|rules| PreemptRules { run_min: Millis(0), ..rules });
+    let mut world = World::new(policy);
+    for at in 0..2 {
+        world.join(worker(&format!("w{at}"), "r", "gpu", 8, 64));
+    }
+    world.tell(queue("q", 1, "gpu", Quota::default()));
+    world.tell(queue("own", 1, "gpu", Quota { guaranteed: 16, ..Quota::default() }));
+    world.submit(request(1, 1, 8));
+    world.submit(request(2, 1, 8));
+    world.decide();
+    world.now += 20 * MINUTE;
+    world.end(JobId(2));
+    world.submit(GangRequest { queue: "own".to_owned(), ..limited(3, 2, 8, 30) });
+    world.submit(request(4, 1, 8));
+    let decisions = world.decide();
+    let started = decisions.iter().any(|decision| matches!(decision, Decision::Start { job: JobId(4), .. }));
+    let stopped = decisions.iter().any(|decision| matches!(decision, Decision::Preempt { job: JobId(4), .. }));
+    assert!(started && !stopped, "{decisions:?}");
+    // Nothing else happens, and yet the owner gets his part.
+    world.advance(world.now + MINUTE);
+    assert!(world.running.contains_key(&JobId(3)), "{:?}", world.log);
+}
+
+/// A gang does not get room made for it on a worker that failed it, where another one will do.
+#[test]
+fn room_is_made_on_workers_that_did_not_fail_the_gang() {
+    let mut world = World::uniform("fair-share", 1, 3, 8);
+    world.tell(queue("own", 1, "gpu", Quota { guaranteed: 16, ..Quota::default() }));
+    for job in 1..=3 {
+        world.submit(request(job, 1, 8));
+    }
+    world.decide();
+    world.now += 20 * MINUTE;
+    let own = |job, members| GangRequest { queue: "own".to_owned(), ..request(job, members, 8) };
+    world.submit(GangRequest { avoid: vec![WorkerIndex(0)], ..own(4, 1) });
+    world.decide();
+    world.let_go();
+    world.decide();
+    assert_eq!(world.running[&JobId(4)].1[0].worker, WorkerIndex(1));
+    world.end(JobId(4));
+    world.decide();
+    world.now += 20 * MINUTE;
+    world.submit(GangRequest { avoid: vec![WorkerIndex(0), WorkerIndex(1)], ..own(5, 2) });
+    world.decide();
+    world.let_go();
+    world.decide();
+    assert!(world.running.contains_key(&JobId(5)));
 }
 
 #[test]
