@@ -9,6 +9,7 @@ use crate::buffer::{Buf, BufMut, Op};
 use crate::error::Error;
 use crate::recorder::Entry;
 use crate::shared::CommBuf;
+use crate::stall::Tell;
 use crate::{local, shm, tcp};
 
 /// Collective operations over a fixed group of ranks.
@@ -54,6 +55,9 @@ pub trait Communicator: Send + Sync {
     fn history(&self) -> Vec<Entry> {
         Vec::new()
     }
+    /// From now on tells of each operation in which nothing moves for as long as `after`, and when it goes on again. Only
+    /// the first call counts; a backend that cannot tell who is behind ignores it.
+    fn watch_stalls(&self, _after: Duration, _tell: Tell) {}
     /// Ends this communicator on all ranks, with this rank as culprit. From any thread; only the first call counts.
     fn abort(&self, cause: &str);
     /// As [`Communicator::abort`], where another rank is to blame, or with `None` no single one.

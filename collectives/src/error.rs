@@ -117,8 +117,12 @@ impl Error {
     }
 }
 
-fn names(ranks: &[u32]) -> String {
-    if ranks.is_empty() { "the group".to_owned() } else { format!("ranks {ranks:?}") }
+pub(crate) fn names(ranks: &[u32]) -> String {
+    match ranks {
+        [] => "the group".to_owned(),
+        [only] => format!("rank {only}"),
+        several => format!("ranks {several:?}"),
+    }
 }
 
 fn name(culprit: Option<u32>) -> String {

@@ -59,6 +59,7 @@ mod recorder;
 mod reduce;
 mod shared;
 mod shm;
+mod stall;
 mod tcp;
 mod ticks;
 
@@ -70,3 +71,4 @@ pub use pipeline::{Handle, Pipeline};
 pub use plan::{Choice, Method, Transport, plan};
 pub use recorder::{Entry, State};
 pub use shared::CommBuf;
+pub use stall::{Behind, Stall, Tell};

@@ -211,6 +211,12 @@ impl Recorder {
         (slot.sequence.load(Ordering::Relaxed) == sequence).then_some((call, entry))
     }
 
+    /// The operation begun last, where it is recorded.
+    pub(crate) fn last(&self) -> Option<Entry> {
+        let to_ns = self.ticks.to_ns();
+        self.read(self.sequence.load(Ordering::Acquire), &to_ns).map(|(_, entry)| entry)
+    }
+
     /// What is kept, oldest first.
     pub(crate) fn entries(&self) -> Vec<Entry> {
         let last = self.sequence.load(Ordering::Acquire);

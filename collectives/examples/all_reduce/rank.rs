@@ -3,7 +3,7 @@
 use std::net::{SocketAddr, TcpListener};
 use std::time::Duration;
 
-use collectives::{Options, Peer, Rendezvous, Source, bench_all_reduce_of, connect_with};
+use collectives::{DType, Options, Peer, Rendezvous, Source, bench_all_reduce_of, connect_with};
 
 const PATIENCE: Duration = Duration::from_mins(1);
 
@@ -30,7 +30,7 @@ pub(super) fn main(arguments: &[String]) -> Result<(), String> {
     let source = if way == "alloc" { Source::Alloc } else { Source::Caller };
     for bytes in bytes.split(',') {
         let bytes: usize = bytes.parse().map_err(|_| "no bytes")?;
-        let row = bench_all_reduce_of(&*comm, bytes, seconds, source).map_err(|error| error.to_string())?;
+        let row = bench_all_reduce_of(&*comm, bytes, seconds, source, DType::F32).map_err(|error| error.to_string())?;
         if rank == 0 {
             let (bytes, median, p10, p90) = (row.bytes, row.median_us, row.p10_us, row.p90_us);
             println!("{bytes},{median:.2},{p10:.2},{p90:.2},{:.3},{:.3}", row.algbw_gbps, row.busbw_gbps);

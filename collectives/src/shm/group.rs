@@ -16,6 +16,7 @@ use crate::buffer::{DType, Op};
 use crate::error::Error;
 use crate::plan::Method;
 use crate::recorder::State;
+use crate::stall::Behind;
 use crate::tcp::{self, Call, Header, Operation, Stop};
 
 /// Between two looks at the control sockets; bounds how late a death is noticed.
@@ -197,6 +198,7 @@ impl Group {
         }
         let (word, since) = (&self.map(self.rank).head().sleeping.0, Instant::now());
         turn.record(State::Waiting(rank as u32));
+        let (mut stall, operation) = (turn.tcp.stall(), || turn.tcp.recorder().last());
         loop {
             word.store(rank as u32 + 1, Ordering::SeqCst);
             if !ready(rank) {
@@ -206,16 +208,25 @@ impl Group {
             }
             word.store(0, Ordering::SeqCst);
             if ready(rank) {
+                stall.over(since.elapsed(), operation);
                 turn.record(State::Entered);
                 return Ok(());
             }
             turn.tcp.attend(&turn.mine)?;
             look()?;
+            stall.look(since.elapsed(), operation, || self.behind(ready));
             if since.elapsed() > turn.tcp.op_timeout() {
                 let late = self.others().map(|(rank, _)| rank).filter(|rank| !ready(*rank));
                 return Err(Stop::Timeout { waiting_for: late.map(|rank| rank as u32).collect() });
             }
         }
+    }
+
+    /// Those that are not there yet, and where they were last.
+    fn behind(&self, ready: &dyn Fn(usize) -> bool) -> Vec<Behind> {
+        let last = |rank: usize| self.map(rank).head().lines.iter().map(|line| line.flag.load(Ordering::SeqCst)).max();
+        let late = self.others().map(|(rank, _)| rank).filter(|rank| !ready(*rank));
+        late.map(|rank| Behind { rank: rank as u32, sequence: last(rank).unwrap_or(0) }).collect()
     }
 
     /// Tries for a while before sleeping; true when it need not.

@@ -15,6 +15,7 @@ mod segment;
 mod tests;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use self::arena::Arena;
 use self::copy::Store;
@@ -28,6 +29,7 @@ use crate::error::Error;
 use crate::plan::{self, Method, Transport};
 use crate::recorder::{Entry, State};
 use crate::shared::CommBuf;
+use crate::stall::Tell;
 use crate::tcp::{self, Call, Operation, call};
 
 pub(crate) use self::segment::SLOT_BYTES;
@@ -233,6 +235,10 @@ impl communicator::Communicator for Communicator {
 
     fn check(&self) -> Result<(), Error> {
         self.tcp.check()
+    }
+
+    fn watch_stalls(&self, after: Duration, tell: Tell) {
+        self.tcp.watch_stalls(after, tell);
     }
 
     fn history(&self) -> Vec<Entry> {

@@ -15,6 +15,7 @@ use super::frame::{Abort, Report};
 use super::socket;
 use crate::error::Error;
 use crate::recorder::Recorder;
+use crate::stall;
 
 /// Shared by the thread inside an operation and those that call `abort`.
 #[derive(Debug)]
@@ -26,13 +27,14 @@ pub(super) struct Control {
     pub(super) wake: OwnedFd,
     cause: OnceLock<Abort>,
     pub(super) recorder: Recorder,
+    pub(super) stalls: OnceLock<stall::Watch>,
 }
 
 impl Control {
     pub(super) fn new(rank: u32, peers: Vec<Option<TcpStream>>) -> Result<Self, Error> {
         let wake = eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC)
             .map_err(|error| Error::Invalid { reason: format!("no eventfd: {error}") })?;
-        Ok(Control { rank, peers, wake, cause: OnceLock::new(), recorder: Recorder::new() })
+        Ok(Control { rank, peers, wake, cause: OnceLock::new(), recorder: Recorder::new(), stalls: OnceLock::new() })
     }
 
     /// Number and words of the operation begun last.

@@ -20,6 +20,7 @@ use super::socket;
 use super::stop::Stop;
 use super::transfer::Transfer;
 use crate::recorder::State;
+use crate::stall::{Behind, Wait};
 
 /// How long a broken data socket waits for the peer's control socket to say why.
 const GRACE: Duration = Duration::from_millis(250);
@@ -75,6 +76,8 @@ impl Engine {
         let first = self.links.iter().position(|link| link.rank > mine.from as usize).unwrap_or(0);
         self.links.rotate_left(first);
         let (mut moved_at, mut looked_at, mut rounds, mut asleep) = (Instant::now(), Instant::now(), 0, false);
+        // What comes before the first operation has a time limit of its own.
+        let mut stall = Wait::new(control.stalls.get().filter(|_| mine.sequence > 0));
         loop {
             let (progress, open) = match self.pass(&header, mine, transfer) {
                 Ok(passed) => passed,
@@ -83,13 +86,14 @@ impl Engine {
                     return Err(self.blame(control, mine.sequence, stop));
                 }
             };
+            if progress && std::mem::take(&mut asleep) {
+                stall.over(moved_at.elapsed(), || control.recorder.last());
+                control.recorder.now(State::Entered);
+            }
             if !open {
                 return Ok(());
             }
             if progress {
-                if std::mem::take(&mut asleep) {
-                    control.recorder.now(State::Entered);
-                }
                 (moved_at, rounds) = (Instant::now(), 0);
                 if moved_at - looked_at > LOOK_EVERY {
                     looked_at = moved_at;
@@ -113,6 +117,7 @@ impl Engine {
             }
             self.wait(control, mine.sequence, Some(transfer), left.min(LOOK_ASIDE_EVERY))?;
             self.look_aside(mine)?;
+            stall.look(moved_at.elapsed(), || control.recorder.last(), || self.behind(mine, transfer));
         }
     }
 
@@ -230,6 +235,23 @@ impl Engine {
                 _ => {}
             }
         }
+    }
+
+    /// As [`Engine::waiting_for`], with where they were last heard of.
+    fn behind(&self, mine: &Header, transfer: &dyn Transfer) -> Vec<Behind> {
+        let heard = |link: &Link| {
+            if link.absent() {
+                Header::decode(&link.header).map_or(0, |last| last.sequence).min(mine.sequence - 1)
+            } else {
+                mine.sequence
+            }
+        };
+        let late = self.waiting_for(transfer).into_iter();
+        late.filter_map(|rank| {
+            let link = self.links.iter().find(|link| link.rank == rank as usize)?;
+            Some(Behind { rank, sequence: heard(link) })
+        })
+        .collect()
     }
 
     /// Partners that have not entered the operation; if all have, those that owe bytes or take none.

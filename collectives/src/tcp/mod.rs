@@ -22,12 +22,12 @@ use std::time::Duration;
 
 use self::control::Control;
 use self::engine::Engine;
-use self::frame::{Abort, Disagreement, Report};
+use self::frame::{Abort, Report};
 pub(crate) use self::frame::{Call, Header, Operation};
 use self::pairwise::{Pairwise, Storage};
 use self::patience::Patience;
 use self::ring::Ring;
-pub(crate) use self::stop::Stop;
+pub(crate) use self::stop::{Stop, UNALIGNED};
 use self::transfer::{Direct, Lane, Transfer};
 pub(crate) use self::verdict::odd_one;
 use crate::buffer::{Buf, BufMut, DType, Op};
@@ -36,15 +36,13 @@ use crate::error::Error;
 use crate::plan::Method;
 use crate::recorder::{Entry, Recorder, State};
 use crate::reduce::Fold;
+use crate::stall;
 
 /// Up to this size every rank gets everybody's whole buffer and sums by itself: one latency step instead of two.
 pub(crate) const SMALL_BYTES_MAX: usize = 32 << 10;
 /// Above this many ranks `Auto` takes the ring: so many senders at once would overflow the switch's queue to one
 /// receiver.
 pub(crate) const DIRECT_RANKS_MAX: usize = 16;
-
-/// What an operation is broken by, if ever.
-pub(crate) const UNALIGNED: &str = "a buffer is not aligned for its element type";
 
 /// A group connected by TCP.
 #[derive(Debug)]
@@ -83,6 +81,11 @@ impl Communicator {
         }
         let sequence = self.recorder().begin();
         Ok(Header { token: self.token, sequence, from: self.rank as u32, call })
+    }
+
+    /// A wait that is told of if it gets long.
+    pub(crate) fn stall(&self) -> stall::Wait<'_> {
+        stall::Wait::new(self.control.stalls.get())
     }
 
     /// The record of this rank's operations.
@@ -148,55 +151,6 @@ impl Communicator {
         let result = engine.drive(&self.control, &mine, transfer);
         self.recorder().now(if result.is_ok() { State::Done } else { State::Failed });
         result.map_err(|stop| self.stop(&mine, call.to_string(), stop))
-    }
-
-    /// Sets the cause, tells the peers and says what this call returns.
-    pub(crate) fn stop(&self, mine: &Header, operation: String, stop: Stop) -> Error {
-        let (sequence, rank) = (mine.sequence, self.rank as u32);
-        let blame = |culprit: Option<usize>, cause: String| Abort {
-            culprit: culprit.map(|rank| rank as u32),
-            sequence,
-            operation: operation.clone(),
-            cause,
-            disagreement: None,
-        };
-        let abort = match stop {
-            Stop::Told(abort) => abort,
-            Stop::Woken => blame(Some(self.rank), "aborted on this rank".to_owned()),
-            Stop::Lost { rank, reason } => blame(Some(rank), format!("rank {rank} is gone: {reason}")),
-            Stop::Garbage { rank } => blame(Some(rank), format!("rank {rank} sent bytes that make no sense")),
-            Stop::Broken { reason } => blame(Some(self.rank), format!("rank {rank} cannot go on: {reason}")),
-            Stop::Mismatch { rank: other, theirs, culprit } => {
-                let (mine_text, theirs_text) = (mine.describe(), theirs.describe());
-                let cause = format!("rank {rank} called {mine_text} where rank {other} called {theirs_text}");
-                let sides = Disagreement {
-                    reporter: rank,
-                    reporter_called: mine_text,
-                    other: other as u32,
-                    other_called: theirs_text,
-                };
-                Abort { disagreement: Some(sides), ..blame(culprit, cause) }
-            }
-            Stop::Stale { rank, token } => {
-                let cause = format!("rank {rank} sent a frame of token {token} where {} is valid", self.token);
-                self.control.abort(blame(Some(rank), cause));
-                return Error::StaleFrame { rank: rank as u32, mine: self.token, theirs: token, sequence };
-            }
-            Stop::Timeout { waiting_for } => {
-                let culprit = if let [only] = waiting_for.as_slice() { Some(*only as usize) } else { None };
-                let abort = blame(culprit, format!("rank {rank} timed out waiting for ranks {waiting_for:?}"));
-                self.control.abort(abort);
-                return Error::Timeout { waiting_for, operation, sequence };
-            }
-        };
-        self.control.abort(abort).as_seen_by(rank)
-    }
-
-    /// Ends the group: this rank broke a rule of its own, and the others would wait for it.
-    fn broken(&self, call: Call) -> Error {
-        let sequence = self.control.current().0;
-        let mine = Header { token: self.token, sequence, from: self.rank as u32, call };
-        self.stop(&mine, call.to_string(), Stop::Broken { reason: UNALIGNED })
     }
 
     pub(crate) fn fold(&self, op: Op, dtype: DType) -> Fold {
@@ -353,6 +307,10 @@ impl communicator::Communicator for Communicator {
         let call = call(Operation::Barrier, Op::Sum, DType::I32, 0);
         let mine = Header { token: self.token, sequence, from: self.rank as u32, call };
         engine.look(&self.control, sequence).map_err(|stop| self.stop(&mine, operation, stop))
+    }
+
+    fn watch_stalls(&self, after: Duration, tell: stall::Tell) {
+        let _ = self.control.stalls.set(stall::Watch { after, tell });
     }
 
     fn history(&self) -> Vec<Entry> {
