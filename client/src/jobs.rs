@@ -1,12 +1,17 @@
 //! Jobs and their lineage: one request, one answer.
 
-use crate::call::timed;
+use crate::call::{Patience, timed};
 use crate::error::Error;
 use crate::pool::Client;
 use crate::v1;
 use proto::convert::wire_job_spec;
 use proto::v1::{jobs_client::JobsClient, lineage_client::LineageClient};
+use std::time::Duration;
 use types::{JobId, JobSpec, RequestId};
+
+/// A look ahead at a large cluster takes seconds, and one at a time is made.
+const FORESIGHT: Patience =
+    Patience { one_try: Duration::from_mins(1), in_all: Duration::from_mins(2), unreachable: Duration::from_secs(2) };
 
 impl Client {
     /// Submits a job exactly once: retries within the call carry one request id. Durable when this returns.
@@ -98,6 +103,16 @@ impl Client {
         self.call(|channel, span| {
             let request = timed(v1::ExplainRequest { job_id: job.0, local: false }, span);
             async move { JobsClient::new(channel).explain(request).await }
+        })
+        .await
+    }
+
+    /// When what waits is expected to start, and what this job would change if it were submitted now.
+    pub async fn foresee(&self, spec: Option<&JobSpec>) -> Result<v1::Forecast, Error> {
+        let spec = spec.map(wire_job_spec);
+        self.call_for(FORESIGHT, |channel, span| {
+            let request = timed(v1::ForeseeRequest { spec: spec.clone() }, span);
+            async move { JobsClient::new(channel).foresee(request).await }
         })
         .await
     }

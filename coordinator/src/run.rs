@@ -154,7 +154,7 @@ impl Running {
         let node = Node::open(raft).await?;
         let ending = Shutdown::new();
         let (fatal, failures) = mpsc::channel(1);
-        let (handle, mailbox) = leader::Handle::new();
+        let (handle, mailbox) = leader::Handle::new(config.scheduling());
         let context = api::Context {
             node: node.clone(),
             leader: handle.clone(),

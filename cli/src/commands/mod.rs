@@ -1,6 +1,8 @@
 //! One command a file. Each takes its own options and a `Session`, prints, and says how the process ends.
 
+pub mod bench;
 pub mod cluster;
+pub mod collective;
 pub mod completions;
 pub mod contexts;
 pub mod coordinator;
@@ -67,7 +69,9 @@ pub fn run(cli: Cli) -> anyhow::Result<Exit> {
         Command::Coordinator(args) => coordinator::run(args),
         Command::Worker(args) => worker::run(args, &session),
         Command::Demo(args) => demo::run(args, &session),
-        Command::Simulate(args) => simulate::run(&args, &session),
+        Command::Collective(command) => collective::run(&command, &session),
+        Command::Bench(command) => bench::run(&command, &session),
+        Command::Simulate(args) if !args.from_cluster => simulate::run(&args, &session),
         other => small_runtime()?.block_on(with_client(other, &session)),
     }
 }
@@ -84,6 +88,7 @@ async fn with_client(command: Command, session: &Session) -> anyhow::Result<Exit
         Command::Workers(command) => workers::run(command, &client, session).await,
         Command::Queues(command) => queues::run(command, &client, session).await,
         Command::Cluster(command) => cluster::run(command, &client, session).await,
+        Command::Simulate(args) => simulate::run_live(&args, &client, session).await,
         // Run without a client, above.
         _ => Ok(Exit::Error),
     }

@@ -147,6 +147,10 @@ impl Jobs for Scripted {
         Err(Status::unimplemented("not scripted"))
     }
 
+    async fn foresee(&self, _: Request<v1::ForeseeRequest>) -> Result<Response<v1::Forecast>, Status> {
+        Err(Status::unimplemented("not scripted"))
+    }
+
     async fn explain(&self, _: Request<v1::ExplainRequest>) -> Result<Response<v1::Explanation>, Status> {
         Err(Status::unimplemented("not scripted"))
     }

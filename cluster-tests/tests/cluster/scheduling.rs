@@ -107,3 +107,58 @@ async fn a_drained_worker_is_empty_and_its_job_goes_on_elsewhere() {
     })
     .await;
 }
+
+const URGENT: &str = "
+type: command
+display_name: urgent
+command: 'true'
+resources: {instance_count: 2}
+x-muster: {priority: 5, estimate: 1200}
+";
+
+#[tokio::test]
+async fn a_look_ahead_tells_when_a_job_would_start_and_whom_it_would_delay() {
+    alone(Shape::new(3, 2).cpus(1), async |cluster| {
+        let client = cluster.client();
+        let long = |name: &str, seconds: u64| {
+            let estimate = Some(types::Millis(seconds * 1_000));
+            JobSpec { estimate, ..whole_cluster(cluster, name, "gate") }
+        };
+        let running = client.submit(&long("running", 600)).await?;
+        cluster.until_phase(running, JobPhase::Running).await?;
+        let waits = client.submit(&long("waits", 300)).await?;
+        let now = cluster.muster(&["simulate", "--from-cluster", "-o", "json"]).await?.json()?;
+        let first = &now["starts"][0];
+        assert_eq!((first["job_id"].as_u64(), now["waiting"].as_u64()), (Some(waits.0), Some(1)), "{now}");
+        let in_s =
+            |value: &serde_json::Value| value.as_u64().map(|at| (at - now["now_ms"].as_u64().unwrap_or(0)) / 1_000);
+        let start = in_s(&first["start_ms"]).unwrap_or(0);
+        assert!((500..=600).contains(&start), "{now}");
+
+        let file = cluster.write("urgent.yml", URGENT)?.display().to_string();
+        for id in 1..=3 {
+            let address = cluster.addresses_of(id)?.0.clone();
+            let asked = ["--coordinators", &address, "simulate", "--from-cluster", "--submit", &file, "-o", "json"];
+            let what_if = cluster.muster(&asked).await?.json()?;
+            let delayed = &what_if["delayed"][0];
+            assert!(in_s(&what_if["start_ms"]).is_some_and(|at| at.abs_diff(start) <= 30), "{what_if}");
+            assert_eq!((what_if["delayed_jobs"].as_u64(), delayed["job_id"].as_u64()), (Some(1), Some(waits.0)));
+            let later = delayed["start_ms"].as_u64().unwrap_or(0) - delayed["start_without_ms"].as_u64().unwrap_or(0);
+            assert!(later.abs_diff(1_200_000) < 30_000, "{what_if}");
+        }
+        let said = cluster.muster(&["simulate", "--from-cluster", "--submit", &file]).await?.good()?.stdout;
+        assert!(said.starts_with("It would start at ") && said.contains("delay 1 of the 1 jobs that wait"), "{said}");
+        let large = cluster.write("large.yml", &URGENT.replace("instance_count: 2", "instance_count: 3"))?;
+        let large = large.display().to_string();
+        let said = cluster.muster(&["simulate", "--from-cluster", "--submit", &large]).await?.good()?.stdout;
+        assert!(said.starts_with("It would never start.") && said.contains("delay none"), "{said}");
+        let jobs = client.list_up_to(client::v1::ListJobsRequest::default(), 10).await?;
+        assert_eq!(jobs.len(), 2, "nothing was submitted");
+        std::fs::write(cluster.folder().join("gate"), "")?;
+        for job in [running, waits] {
+            cluster.ended(job).await?;
+        }
+        Ok(())
+    })
+    .await;
+}

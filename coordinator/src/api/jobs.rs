@@ -1,17 +1,21 @@
 //! `muster.v1.Jobs` and `muster.v1.Lineage`.
 
 use super::{Context, explain, fits, lineage, logs, metrics, watch, wire};
+use crate::leader;
 use cluster_state::{Command, Job, Outcome, State};
 use futures::stream::BoxStream;
 use proto::v1;
 use proto::v1::jobs_server::Jobs;
 use proto::v1::lineage_server::Lineage;
 use std::sync::Arc;
+use std::time::Duration;
 use tonic::{Request, Response, Status};
 use types::{JobId, JobPhase, Limits, RequestId};
 
 const JOBS: &str = "muster.v1.Jobs";
 const PAGE_DEFAULT: u32 = 50;
+/// For the turn to look ahead.
+const FORESIGHT_WAIT: Duration = Duration::from_secs(10);
 
 /// Jobs.
 pub(crate) struct Service(pub(crate) Context);
@@ -77,6 +81,11 @@ impl Jobs for Service {
         self.0.observe(JOBS, "Explain", result)
     }
 
+    async fn foresee(&self, request: Request<v1::ForeseeRequest>) -> Result<Response<v1::Forecast>, Status> {
+        let result = foresee(&self.0, request.into_inner()).await;
+        self.0.observe(JOBS, "Foresee", result)
+    }
+
     async fn set_priority(&self, request: Request<v1::SetPriorityRequest>) -> Result<Response<v1::JobSummary>, Status> {
         let result = set_priority(&self.0, request.into_inner()).await;
         self.0.observe(JOBS, "SetPriority", result)
@@ -111,6 +120,21 @@ async fn submit(context: &Context, request: v1::SubmitRequest) -> Result<v1::Sub
         }
         other => Err(Status::internal(format!("unexpected outcome {other:?}"))),
     }
+}
+
+/// On a copy of the tables, off the threads that serve others.
+async fn foresee(context: &Context, request: v1::ForeseeRequest) -> Result<v1::Forecast, Status> {
+    let spec = request.spec.map(proto::convert::job_spec).transpose();
+    let spec = spec.map_err(|faults| Status::invalid_argument(faults.to_string()))?.map(Arc::new);
+    let turn = tokio::time::timeout(FORESIGHT_WAIT, context.leader.foresights().acquire_owned()).await;
+    let turn = turn.map_err(|_| Status::unavailable("other looks ahead are under way here"))?;
+    let turn = turn.map_err(|error| Status::internal(error.to_string()))?;
+    let (state, policy, now) = (context.read(false).await?, context.leader.policy(), daemon::clock::now());
+    let made = tokio::task::spawn_blocking(move || {
+        let _turn = turn;
+        leader::forecast(&policy, &state, spec, now)
+    });
+    made.await.map_err(|error| Status::internal(error.to_string()))?.map_err(Status::failed_precondition)
 }
 
 /// Refuses what could never start on the workers that are known. This copy of the tables may lack the newest worker, so

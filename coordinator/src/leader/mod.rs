@@ -25,12 +25,14 @@ pub(crate) use leases::surely_leads;
 pub use schedule::POLICIES;
 #[cfg(test)]
 pub(crate) use schedule::Schedule;
-pub(crate) use schedule::{Counts, settled};
+pub(crate) use schedule::{Counts, forecast, settled};
 pub(crate) use sessions::SessionId;
 
 use proto::internal::ToWorker;
 use proto::v1;
-use tokio::sync::{mpsc, oneshot};
+use scheduler::policy::Policy;
+use std::sync::Arc;
+use tokio::sync::{Semaphore, mpsc, oneshot};
 use types::{CheckpointRef, JobId, MemberKey, MemberStatus, Timestamp, Token, WorkerId, WorkerInstance};
 
 /// Messages waiting for the loop; past this, sessions wait.
@@ -70,12 +72,26 @@ pub(crate) enum Message {
 #[derive(Clone, Debug)]
 pub(crate) struct Handle {
     mailbox: mpsc::Sender<Message>,
+    policy: Arc<Policy>,
+    /// Looks ahead take a processor for seconds: one at a time.
+    foresights: Arc<Semaphore>,
 }
 
 impl Handle {
-    pub(crate) fn new() -> (Self, mpsc::Receiver<Message>) {
+    /// This policy's, if this coordinator leads.
+    pub(crate) fn new(policy: Policy) -> (Self, mpsc::Receiver<Message>) {
         let (mailbox, receiver) = mpsc::channel(MAILBOX_MAX);
-        (Self { mailbox }, receiver)
+        (Self { mailbox, policy: Arc::new(policy), foresights: Arc::new(Semaphore::new(1)) }, receiver)
+    }
+
+    /// The policy of this coordinator.
+    pub(crate) fn policy(&self) -> Arc<Policy> {
+        self.policy.clone()
+    }
+
+    /// The turn to look ahead.
+    pub(crate) fn foresights(&self) -> Arc<Semaphore> {
+        self.foresights.clone()
     }
 
     /// False when the loop is gone: this process ends.

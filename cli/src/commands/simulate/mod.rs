@@ -1,5 +1,6 @@
 //! `muster simulate`: a trace under one policy or several, with the live cluster's scheduler in virtual time.
 
+mod from_cluster;
 mod inputs;
 mod plot;
 mod table;
@@ -9,9 +10,10 @@ use crate::failure::{Exit, bad_input};
 use crate::output::note;
 use anyhow::Context as _;
 use clap::{Args, ValueEnum};
+use client::Client;
 use scheduler::Core;
 use scheduler::policy::{POLICIES, Policy};
-use scheduler::simulator::{Failures, Inputs, Outcome, Report, Settings, Standard, Walltimes, equal_queues, simulate};
+use scheduler::simulator::{Failures, Inputs, Outcome, Report, Settings, Standard, Walltimes, simulate};
 use std::path::PathBuf;
 use types::Millis;
 
@@ -25,6 +27,8 @@ Examples:
   muster simulate --trace philly_jobs.csv --cluster philly --compress 4 --compare fifo,easy,las,fair-share
   muster simulate --trace jobs.csv --cluster machines.csv --plot out.svg
   muster simulate --generate gangs --jobs 5000 --cluster 256x8 --estimate-sigma 0.7 -o json
+  muster simulate --from-cluster                   when each waiting job will start
+  muster simulate --from-cluster --submit job.yml  when it would start, and whom it would delay
 
 Formats of traces (told from the first line, or by --format):
   csv, json  submit_s, run_s, gpus and if wanted name, queue, user, walltime_s, gpus_per_machine, gpus_min,
@@ -35,12 +39,29 @@ Formats of traces (told from the first line, or by --format):
   batsim     Batsim's table of jobs
 
 Clusters: muri, philly, pollux, large, or MACHINESxGPUS[/MACHINES-PER-RACK], as 64x8/16; or a CSV file with
-machines, gpus and if wanted model, cpus, memory_gib, machines_per_rack, racks_per_block."
+machines, gpus and if wanted model, cpus, memory_gib, machines_per_rack, racks_per_block.
+
+Queues: a YAML file. Numbers are GPUs, by model where the cluster has several ({A100: 32, T4: 16}; cpu for CPU slots).
+Every queue that jobs of the trace name must be a leaf of it; made jobs wait in team-0, team-1, ..
+  queues:
+    research:
+      weight: 2
+      guaranteed: 48
+      queues:
+        vision: {ceiling: 24}
+        text: {}
+    default: {guaranteed: 16, lend: 8}"
 )]
 pub struct SimulateArgs {
     /// The jobs; - reads them from stdin
-    #[arg(long, value_name = "FILE", required_unless_present = "generate", conflicts_with = "generate")]
+    #[arg(long, value_name = "FILE", required_unless_present_any = ["generate", "from_cluster"], conflicts_with = "generate")]
     trace: Option<PathBuf>,
+    /// Look ahead on the live cluster instead, with its queues, promises and run times as jobs told them
+    #[arg(long, conflicts_with_all = ["trace", "generate", "compare", "plot", "write"])]
+    pub from_cluster: bool,
+    /// With --from-cluster: when this job would start and whom it would delay; it is not submitted
+    #[arg(long, value_name = "JOB.yml", requires = "from_cluster")]
+    submit: Option<PathBuf>,
     /// Format of the trace; told from its first line when absent
     #[arg(long, value_name = "FORMAT", value_parser = inputs::parse_format)]
     format: Option<scheduler::simulator::trace::Format>,
@@ -62,6 +83,9 @@ pub struct SimulateArgs {
     /// The machines: a file, or a name as 64x8
     #[arg(long, value_name = "FILE|NAME", default_value = "philly")]
     cluster: String,
+    /// The tree of queues with what each is guaranteed, may have at most, and lends; without it all have an equal part
+    #[arg(long, value_name = "FILE")]
+    queue_file: Option<PathBuf>,
     /// The policy
     #[arg(long, value_name = "NAME", default_value = "fair-share", value_parser = parse_policy, conflicts_with = "compare")]
     policy: Policy,
@@ -125,6 +149,11 @@ enum WalltimesArg {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Checkpoint(Option<Millis>);
 
+/// Looks ahead on the live cluster.
+pub async fn run_live(args: &SimulateArgs, client: &Client, session: &Session) -> anyhow::Result<Exit> {
+    from_cluster::run(args.submit.as_deref(), client, session).await
+}
+
 /// Simulates and prints.
 pub fn run(args: &SimulateArgs, session: &Session) -> anyhow::Result<Exit> {
     let cluster = inputs::cluster(&args.cluster)?;
@@ -135,7 +164,7 @@ pub fn run(args: &SimulateArgs, session: &Session) -> anyhow::Result<Exit> {
         return Ok(Exit::Success);
     }
     let policies = if args.compare.is_empty() { vec![args.policy.clone()] } else { args.compare.clone() };
-    let queues = equal_queues(&trace, &cluster);
+    let queues = inputs::queues(args.queue_file.as_deref(), &trace, &cluster)?;
     let mut runs: Vec<(Report, Outcome)> = Vec::new();
     for policy in policies {
         let name = policy.name.clone();

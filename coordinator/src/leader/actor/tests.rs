@@ -29,7 +29,7 @@ impl Turns {
         node.bootstrap([(id, at)].into(), ClusterId([7; 16])).await.unwrap();
         let mut leadership = node.leadership();
         let leadership = *within(leadership.wait_for(|now| now.leading)).await.unwrap();
-        let (handle, mailbox) = Handle::new();
+        let (handle, mailbox) = Handle::new(Policy::default());
         let config = LeaderConfig { lease: LEASE, policy: Policy::default() };
         let mut leader = Leader::new(node, config, Arc::new(Observed::new()), handle, mailbox);
         leader.follow_role(leadership);

@@ -9,10 +9,12 @@
 //! is in, and a plan that the tables refuse is taken back. All of this can be lost: a new leader builds it from the tables,
 //! and so does one whose core and tables have come to differ.
 
+mod foresight;
 mod read;
 mod why;
 mod write;
 
+pub(crate) use foresight::forecast;
 pub(crate) use why::settled;
 pub(crate) use write::{Counts, Cycle, Stopping};
 
