@@ -5,6 +5,7 @@ use super::machines::{Machines, Take};
 use super::measure::{Measures, Outcome};
 use super::progress::{Attempt, Model};
 use super::random::Stream;
+use super::shares::Shares;
 use super::trace::Trace;
 use super::{Purpose, Settings, gangs};
 use crate::model::{Budget, EndedBy, Event, Placed, QueueSpec, Refused, Scheduler, Shape, WorkerState};
@@ -91,11 +92,14 @@ pub(crate) struct Driver<'a> {
     pub(crate) inputs: &'a Inputs<'a>,
     pub(crate) jobs: Vec<Job>,
     pub(crate) machines: Machines,
+    pub(crate) shares: Shares,
     pub(crate) measures: Measures,
     pub(crate) happenings: BinaryHeap<Reverse<(u64, Happening)>>,
     pub(crate) waiting: BTreeSet<u32>,
     pub(crate) running: BTreeSet<u32>,
     pub(crate) largest: u32,
+    /// By the trace's numbers.
+    pub(crate) queue_names: Vec<String>,
     submitted: usize,
     wake: Option<u64>,
     /// Instants in a row at which nothing ran, nothing came and nothing started.
@@ -116,7 +120,7 @@ pub fn simulate(
     let mut driver = Driver::new(inputs);
     driver.set_up(scheduler)?;
     while let Some(now) = driver.next_time() {
-        driver.measures.advance(now, &driver.machines, &driver.waiting);
+        driver.measures.advance(now, &driver.machines, &driver.waiting, driver.shares.borrowed());
         if !driver.happen(now, scheduler)? {
             continue;
         }
@@ -127,7 +131,7 @@ pub fn simulate(
             break;
         }
     }
-    Ok(driver.measures.finish())
+    Ok(driver.measures.finish(driver.shares.violations))
 }
 
 impl<'a> Driver<'a> {
@@ -143,11 +147,13 @@ impl<'a> Driver<'a> {
             inputs,
             jobs: inputs.trace.jobs.iter().map(job).collect(),
             machines: Machines::new(inputs.cluster),
+            shares: Shares::new(inputs),
             measures: Measures::new(inputs),
             happenings: BinaryHeap::new(),
             waiting: BTreeSet::new(),
             running: BTreeSet::new(),
             largest: inputs.cluster.machines.iter().map(|machine| machine.devices).max().unwrap_or(0),
+            queue_names: gangs::queue_names(inputs.trace, inputs.queues),
             submitted: 0,
             wake: None,
             dead: 0,
@@ -204,7 +210,8 @@ impl<'a> Driver<'a> {
         while jobs.get(self.submitted).is_some_and(|job| job.submit.0 <= now) {
             let index = self.submitted;
             self.submitted += 1;
-            let Some(request) = gangs::request(self.inputs.trace, index, self.largest, self.inputs.settings) else {
+            let Inputs { trace, settings, .. } = self.inputs;
+            let Some(request) = gangs::request(trace, index, self.largest, settings, &self.queue_names) else {
                 break;
             };
             tell(scheduler, now, &Event::Submitted(request))?;
@@ -282,8 +289,11 @@ impl<'a> Driver<'a> {
     }
 
     pub(crate) fn release(&mut self, job: u32) {
-        let take = take(&gangs::shape(&self.inputs.trace.jobs[job as usize], self.largest));
-        for placed in std::mem::take(&mut self.jobs[job as usize].members) {
+        let trace_job = &self.inputs.trace.jobs[job as usize];
+        let take = take(&gangs::shape(trace_job, self.largest));
+        let members = std::mem::take(&mut self.jobs[job as usize].members);
+        self.shares.give(trace_job.queue, &members);
+        for placed in members {
             self.machines.give(placed, take);
         }
     }

@@ -44,15 +44,25 @@ pub(crate) fn worker(cluster: &Cluster, index: usize) -> Result<Option<WorkerSpe
     }))
 }
 
-/// The queue's name in the core; jobs without one wait in `default`.
-pub(crate) fn queue_name(trace: &Trace, queue: u32) -> String {
+/// The queue's name in the core; jobs without one wait in `default`. A name with `/` is a place in the tree only where there
+/// is such a queue.
+pub(crate) fn queue_name(trace: &Trace, queue: u32, queues: &[QueueSpec]) -> String {
     let name = trace.queues.get(queue as usize).map_or("", String::as_str);
-    if name.is_empty() { "default".into() } else { name.replace('/', "-") }
+    match name {
+        "" => "default".to_owned(),
+        name if queues.iter().any(|queue| queue.name == name) => name.to_owned(),
+        name => name.replace('/', "-"),
+    }
+}
+
+/// The names of all queues that jobs wait in, by their numbers in the trace.
+pub(crate) fn queue_names(trace: &Trace, queues: &[QueueSpec]) -> Vec<String> {
+    (0..trace.queues.len().max(1)).map(|at| queue_name(trace, at as u32, queues)).collect()
 }
 
 /// All queues side by side with equal weights, each with an equal part guaranteed.
 pub(crate) fn queues(trace: &Trace, cluster: &Cluster) -> Vec<QueueSpec> {
-    let names: BTreeSet<String> = (0..trace.queues.len().max(1)).map(|at| queue_name(trace, at as u32)).collect();
+    let names: BTreeSet<String> = queue_names(trace, &[]).into_iter().collect();
     let count = names.len() as u64;
     let mut devices: BTreeMap<&str, u64> = BTreeMap::new();
     for machine in &cluster.machines {
@@ -88,8 +98,14 @@ pub(crate) fn shape(job: &TraceJob, largest: u32) -> Shape {
     }
 }
 
-/// The job as the core is told of it.
-pub(crate) fn request(trace: &Trace, index: usize, largest: u32, settings: &Settings) -> Option<GangRequest> {
+/// The job as the core is told of it. `queues` = names by the numbers of the trace.
+pub(crate) fn request(
+    trace: &Trace,
+    index: usize,
+    largest: u32,
+    settings: &Settings,
+    queues: &[String],
+) -> Option<GangRequest> {
     let job = trace.jobs.get(index)?;
     let estimate = estimate(job.run, index, settings);
     let limit = match settings.walltimes {
@@ -99,7 +115,7 @@ pub(crate) fn request(trace: &Trace, index: usize, largest: u32, settings: &Sett
     };
     Some(GangRequest {
         job: job_id(index),
-        queue: queue_name(trace, job.queue),
+        queue: queues.get(job.queue as usize).cloned().unwrap_or_default(),
         user: trace.users.get(job.user as usize).cloned().unwrap_or_default(),
         submitted: Timestamp(job.submit.0),
         not_before: Timestamp(0),

@@ -77,6 +77,10 @@ pub struct Sums {
     pub stranded: u128,
     /// Free on machines that are partly used.
     pub broken: u128,
+    /// Used by queues below the root beyond what they are guaranteed.
+    pub borrowed: u128,
+    /// Starts that left a queue beyond its ceiling.
+    pub quota_violations: u64,
     /// Work done again.
     pub lost: u128,
     /// Spent on starts.
@@ -131,7 +135,7 @@ impl Measures {
     }
 
     /// Adds up what was the case since the last instant.
-    pub(crate) fn advance(&mut self, now: u64, machines: &Machines, waiting: &BTreeSet<u32>) {
+    pub(crate) fn advance(&mut self, now: u64, machines: &Machines, waiting: &BTreeSet<u32>, borrowed: u64) {
         let span = now.saturating_sub(self.now);
         if span == 0 {
             return;
@@ -141,6 +145,7 @@ impl Measures {
         let idle = up.saturating_sub(used);
         self.sums.capacity += u128::from(up) * ticks;
         self.sums.used += u128::from(used) * ticks;
+        self.sums.borrowed += u128::from(borrowed) * ticks;
         self.sums.broken += u128::from(machines.devices_broken()) * ticks;
         if let Some(need) = waiting.first().and_then(|first| self.devices_of.get(*first as usize)).map(|of| of.1) {
             self.sums.capacity_waited += u128::from(up) * ticks;
@@ -214,8 +219,9 @@ impl Measures {
         self.cycles.push(u32::try_from(nanoseconds).unwrap_or(u32::MAX));
     }
 
-    pub(crate) fn finish(mut self) -> Outcome {
+    pub(crate) fn finish(mut self, quota_violations: u64) -> Outcome {
         self.sums.end = self.now;
+        self.sums.quota_violations = quota_violations;
         self.sums.failed_attempts = self.failed_attempts;
         Outcome { jobs: self.jobs, timeline: self.timeline, sums: self.sums, cycles: self.cycles }
     }

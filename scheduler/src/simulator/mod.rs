@@ -17,15 +17,19 @@ mod machines;
 mod measure;
 mod orders;
 mod progress;
+mod queues;
 pub mod random;
 mod report;
+mod shares;
 pub mod trace;
+mod yaml;
 
 pub use cluster::{Cluster, GPUS_MAX, Group, MACHINES_MAX, Machine, PRESETS};
 pub use driver::{Fail, Inputs, simulate};
 pub use generate::{Mix, Synthetic, to_csv};
 pub use measure::{JobOutcome, Outcome, Promise, Timeline};
 pub use progress::{FULL_SPEED, Model, Span, Standard};
+pub use queues::read_queues;
 pub use report::{Report, SizeClass};
 
 use crate::model::QueueSpec;

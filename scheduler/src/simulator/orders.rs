@@ -101,6 +101,7 @@ impl Driver<'_> {
             }
             self.machines.take(*placed, take(&shape)).map_err(|what| wrong(now, job, &what))?;
         }
+        self.shares.take(trace_job.queue, members);
         let racks: BTreeSet<u32> = members.iter().filter_map(|placed| self.rack(*placed)).collect();
         let devices: Vec<u32> = devices_by_machine(members);
         let span = Span {

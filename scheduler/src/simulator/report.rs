@@ -65,6 +65,10 @@ pub struct Report {
     pub lost_gpu_h: f64,
     /// Spent on starts.
     pub start_cost_gpu_h: f64,
+    /// Used by queues below the root beyond what they are guaranteed.
+    pub borrowed_gpu_h: f64,
+    /// Starts that left a queue beyond its ceiling: 0, or the scheduler is at fault.
+    pub quota_violations: u64,
     /// Jobs that were promised a start.
     pub promised: usize,
     /// Started later, though nothing had broken the promise.
@@ -192,6 +196,8 @@ impl Outcome {
         report.failed_attempts = sums.failed_attempts;
         report.lost_gpu_h = hours(sums.lost, trace.ticks_per_second);
         report.start_cost_gpu_h = hours(sums.start_cost, trace.ticks_per_second);
+        report.borrowed_gpu_h = hours(sums.borrowed, trace.ticks_per_second);
+        report.quota_violations = sums.quota_violations;
     }
 
     fn promises(&self, report: &mut Report) {

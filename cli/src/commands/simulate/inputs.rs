@@ -3,8 +3,9 @@
 use super::{SimulateArgs, faults_of};
 use crate::failure::bad_input;
 use anyhow::Context as _;
+use scheduler::model::QueueSpec;
 use scheduler::simulator::trace::{Format, Trace, read};
-use scheduler::simulator::{Cluster, Mix, PRESETS, Synthetic};
+use scheduler::simulator::{Cluster, Mix, PRESETS, Synthetic, equal_queues, read_queues};
 use std::io::Read as _;
 use std::path::Path;
 
@@ -54,6 +55,14 @@ pub fn trace(args: &SimulateArgs, cluster: &Cluster) -> anyhow::Result<Trace> {
         .trace(),
     };
     Ok(if args.compress == 1.0 { trace } else { trace.compressed(args.compress) })
+}
+
+/// The queues: of a file, or all that the trace names with an equal part each.
+pub fn queues(path: Option<&Path>, trace: &Trace, cluster: &Cluster) -> anyhow::Result<Vec<QueueSpec>> {
+    let Some(path) = path else { return Ok(equal_queues(trace, cluster)) };
+    let name = path.display().to_string();
+    let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {name}"))?;
+    read_queues(&text, trace, cluster).map_err(|faults| faults_of(&name, &faults))
 }
 
 fn read_trace(path: &Path, format: Option<Format>) -> anyhow::Result<Trace> {

@@ -24,7 +24,7 @@ pub fn json(header: &Header, reports: &[&Report]) -> Value {
 /// One measure: its title, and its value of a policy.
 type Line = (&'static str, fn(&Report) -> String);
 
-const LINES: [Line; 34] = [
+const LINES: [Line; 38] = [
     ("jobs done", |r| format!("{} of {}", r.jobs_done, r.jobs)),
     ("completion mean", |r| time(r.completion_mean_s)),
     ("completion p50", |r| time(r.completion_p50_s)),
@@ -51,13 +51,17 @@ const LINES: [Line; 34] = [
     ("attempts failed", |r| r.failed_attempts.to_string()),
     ("lost work GPU-h", |r| format!("{:.1}", r.lost_gpu_h)),
     ("start cost GPU-h", |r| format!("{:.1}", r.start_cost_gpu_h)),
+    ("borrowed GPU-h", |r| format!("{:.1}", r.borrowed_gpu_h)),
+    ("quota violations", |r| r.quota_violations.to_string()),
     ("promises made", |r| r.promised.to_string()),
     ("promises late", |r| r.promised_late.to_string()),
     ("promises broken", |r| r.promised_broken.to_string()),
     ("promise error p50", |r| percent(r.promised_error_percent)),
     ("decision p50", |r| micros(r.cycle_p50_us)),
     ("decision p99", |r| micros(r.cycle_p99_us)),
+    ("decision p99.9", |r| micros(r.cycle_p999_us)),
     ("decision max", |r| micros(r.cycle_max_us)),
+    ("decision rounds", |r| r.cycles.to_string()),
     ("starts per CPU s", |r| format!("{:.0}", r.starts_per_cpu_s)),
 ];
 
