@@ -93,6 +93,12 @@ pub enum Command {
     Contexts(commands::contexts::ContextsCommand),
     /// Run a trace through the scheduler in virtual time, under one policy or several
     Simulate(Box<commands::simulate::SimulateArgs>),
+    /// How ranks sum their gradients
+    #[command(subcommand)]
+    Collective(commands::collective::CollectiveCommand),
+    /// Measure this machine
+    #[command(subcommand)]
+    Bench(commands::bench::BenchCommand),
     /// Print a completion script for a shell
     Completions(commands::completions::CompletionsArgs),
 }

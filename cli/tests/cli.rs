@@ -119,6 +119,60 @@ fn a_missing_code_folder_is_2_with_its_line() {
 }
 
 #[test]
+fn the_plan_of_a_sum_is_shown_for_each_size() {
+    let home = tempfile::tempdir().unwrap();
+    let plan = |more: &[&str]| {
+        let output = muster(home.path(), &[&["collective", "plan", "-o", "json"], more].concat());
+        assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+        serde_json::from_slice::<serde_json::Value>(&output.stdout).unwrap()
+    };
+    let here = plan(&["--world", "4", "--bytes", "4,16MiB"]);
+    assert_eq!((&here["transport"], &here["world"]), (&"shm".into(), &4.into()));
+    let sizes = here["sizes"].as_array().unwrap();
+    assert_eq!((&sizes[0]["method"], &sizes[1]["method"]), (&"line".into(), &"staged".into()));
+    assert!(sizes[0]["estimate_us"].as_f64() < sizes[1]["estimate_us"].as_f64());
+    let apart = plan(&["--world", "32", "--hosts", "8", "--bytes", "1M"]);
+    assert_eq!((&apart["transport"], &apart["sizes"][0]["method"]), (&"tcp".into(), &"ring".into()));
+    let table = muster(home.path(), &["collective", "plan"]);
+    assert!(stdout(&table).contains("ESTIMATE US") && stdout(&table).contains("134217728"), "{}", stdout(&table));
+}
+
+#[test]
+fn sums_are_measured_between_processes_and_exact() {
+    let home = tempfile::tempdir().unwrap();
+    for (transport, dtype, world) in [("shm", "f32", "2"), ("tcp", "bf16", "3"), ("shm", "i64", "1")] {
+        let arguments = ["bench", "all-reduce", "--transport", transport, "--dtype", dtype, "--world", world];
+        let short = ["--bytes", "4,64KiB", "--seconds", "0.01", "-o", "json"];
+        let output = muster(home.path(), &[&arguments[..], &short].concat());
+        assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+        let value: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        let went = if world == "1" { "local" } else { transport };
+        assert_eq!((&value["transport"], &value["dtype"]), (&went.into(), &dtype.into()), "{value}");
+        let rows = value["sizes"].as_array().unwrap();
+        assert_eq!(rows.len(), 2);
+        assert!(rows.iter().all(|row| row["wrong"] == 0 && row["median_us"].as_f64() > Some(0.0)), "{value}");
+        assert_eq!(rows[1]["bytes"], 65_536);
+    }
+}
+
+#[test]
+fn all_that_is_wrong_with_a_measurement_is_said_at_once() {
+    let home = tempfile::tempdir().unwrap();
+    for (arguments, parts) in [
+        (
+            &["bench", "all-reduce", "--world", "0", "--bytes", "4,x", "--seconds", "0"][..],
+            &["--world 0", "x", "--seconds"][..],
+        ),
+        (&["bench", "all-reduce", "--world", "64", "--bytes", "2GiB"], &["64 ranks have no more than 64GiB together"]),
+        (&["collective", "plan", "--world", "2", "--hosts", "3", "--bytes", "0"], &["--hosts 3", "--bytes 0"]),
+    ] {
+        let output = muster(home.path(), arguments);
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}");
+        assert!(parts.iter().all(|part| stderr(&output).contains(part)), "{arguments:?}: {}", stderr(&output));
+    }
+}
+
+#[test]
 fn a_good_job_file_is_checked_without_a_cluster() {
     let home = tempfile::tempdir().unwrap();
     std::fs::write(home.path().join("run.sh"), "echo hi\n").unwrap();

@@ -22,6 +22,10 @@ use crate::progress::Progress;
 /// Larger than the manifest of 65,536 ranks.
 const MANIFEST_BYTES_MAX: u64 = 16 << 20;
 
+/// After so long without a byte a collective operation counts as stalled, where the environment does not say otherwise:
+/// longer than a rank takes to write a checkpoint, far below the operations' time limit.
+const STALL_AFTER: Duration = Duration::from_secs(30);
+
 /// All that a rank is given besides its configuration.
 pub(crate) struct Context {
     pub(crate) communicator: Arc<dyn Communicator>,
@@ -55,8 +59,10 @@ struct ManifestPeer {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 enum Backend {
+    /// Sums on the processors, through shared memory on one host and over TCP else. Called `tcp` by daemons of before.
     #[default]
-    Tcp,
+    #[serde(alias = "tcp")]
+    Cpu,
     Nccl,
 }
 
@@ -71,12 +77,17 @@ impl Context {
         let (rendezvous, backend) = match path("MUSTER_MANIFEST") {
             Some(manifest) => member(&manifest, config)?,
             None if text("MUSTER_RANK").is_some() => return Err(wrong("MUSTER_RANK is set without MUSTER_MANIFEST")),
-            None => (alone(), Backend::Tcp),
+            None => (alone(), Backend::Cpu),
         };
         let rank = rendezvous.rank;
         let mut progress = Progress::new(rank, Box::new(std::io::stdout()));
         let metrics = Metrics::new(number("MUSTER_METRICS_FD")?.map(metrics_file).transpose()?);
+        let stall_after =
+            number("MUSTER_STALL_AFTER_S")?.map_or(STALL_AFTER, |seconds: u64| Duration::from_secs(seconds.max(1)));
         let communicator = connect(rendezvous, backend, &mut progress)?;
+        if let Some(tell) = metrics.stall_teller() {
+            communicator.watch_stalls(stall_after, tell);
+        }
         Ok(Context {
             communicator,
             metrics,
@@ -146,20 +157,20 @@ fn alone() -> Rendezvous {
     }
 }
 
-/// Over TCP; then over NCCL, where the manifest wants it and every rank has it. TCP stays as NCCL's guard.
+/// On the processors; then over NCCL, where the manifest wants it and every rank has it. The first stays as NCCL's guard.
 fn connect(rendezvous: Rendezvous, backend: Backend, progress: &mut Progress) -> Result<Arc<dyn Communicator>, Error> {
     let limits = nccl::Limits { op_timeout: rendezvous.op_timeout, ..nccl::Limits::default() };
-    let tcp = collectives::connect(rendezvous)?;
-    if backend == Backend::Tcp || tcp.world_size() == 1 {
-        return Ok(tcp);
+    let cpu = collectives::connect(rendezvous)?;
+    if backend == Backend::Cpu || cpu.world_size() == 1 {
+        return Ok(cpu);
     }
     // The worker shows a rank exactly its own devices, so the first one is the right one.
-    match nccl::connect_over_with(Arc::clone(&tcp), 0, limits) {
+    match nccl::connect_over_with(Arc::clone(&cpu), 0, limits) {
         Ok(device) => Ok(device),
-        // All ranks get this together, and TCP works on.
+        // All ranks get this together, and the processors work on.
         Err(error @ collectives::Error::Unavailable { .. }) => {
-            progress.each(&format!("rank {}: {error}; gradients go over tcp", tcp.rank()));
-            Ok(tcp)
+            progress.each(&format!("rank {}: {error}; gradients go over {}", cpu.rank(), cpu.backend()));
+            Ok(cpu)
         }
         Err(error) => Err(error.into()),
     }
@@ -243,6 +254,12 @@ mod tests {
         assert_eq!((rendezvous.rank, rendezvous.token, rendezvous.secret), (1, 12, [1; 32]));
         assert_eq!(rendezvous.peers[1].address, "[::1]:40003".parse().unwrap());
         assert_eq!(rendezvous.op_timeout, Duration::from_secs(7));
+    }
+
+    #[test]
+    fn the_backend_of_daemons_of_before_is_understood() {
+        let of = |name: &str| serde_json::from_str::<Manifest>(&MANIFEST.replace("nccl", name)).unwrap().backend;
+        assert_eq!((of("cpu"), of("tcp"), of("nccl")), (Backend::Cpu, Backend::Cpu, Backend::Nccl));
     }
 
     #[test]

@@ -6,6 +6,7 @@
 
 use std::fs::File;
 use std::io::{self, Write};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -15,6 +16,28 @@ use serde::Serialize;
 const PATIENCE: Duration = Duration::from_millis(20);
 /// For a checkpoint's line.
 const CHECKPOINT_PATIENCE: Duration = Duration::from_secs(30);
+
+/// The line of a stall, which the thread that waits writes: `docs/observability.md` has its meaning.
+#[derive(Serialize)]
+struct StallLine<'a> {
+    kind: &'static str,
+    collective: &'a str,
+    sequence: u64,
+    dtype: Option<String>,
+    elements: u64,
+    behind: Vec<BehindLine>,
+    /// When nothing moved any more, in seconds since the epoch.
+    since: f64,
+}
+
+#[derive(Serialize)]
+struct BehindLine {
+    rank: u32,
+    sequence: u64,
+}
+
+/// Ranks that are named in one line, so that it stays under the size that a pipe takes at once.
+const BEHIND_MAX: usize = 64;
 
 /// Writer of metric lines; without a descriptor it does nothing.
 #[derive(Debug, Default)]
@@ -58,6 +81,30 @@ impl Metrics {
     /// Says that the folder `checkpoint` is complete; true where the reader has taken it or there is none.
     pub(crate) fn saved(&mut self, checkpoint: &str, step: u64) -> bool {
         self.file.is_none() || self.write(&Saved { checkpoint, step }, CHECKPOINT_PATIENCE)
+    }
+
+    /// What tells the worker of collective operations that wait for long. It has a descriptor of its own, for the thread that
+    /// waits is not the one that reports metrics.
+    pub(crate) fn stall_teller(&self) -> Option<collectives::Tell> {
+        let file = self.file.as_ref()?.try_clone().ok()?;
+        let teller = Mutex::new(Metrics::new(Some(file)));
+        Some(Box::new(move |stall| {
+            let operation = &stall.operation;
+            let behind = stall.behind.iter().take(BEHIND_MAX);
+            let line = StallLine {
+                kind: "stall",
+                collective: operation.kind,
+                sequence: operation.sequence,
+                dtype: operation.dtype.map(|dtype| dtype.to_string()),
+                elements: operation.elements,
+                behind: behind.map(|behind| BehindLine { rank: behind.rank, sequence: behind.sequence }).collect(),
+                since: daemon::clock::now().0 as f64 / 1000.0 - stall.waited.as_secs_f64(),
+            };
+            let (sequence, waited) = (operation.sequence, stall.waited);
+            tracing::warn!(collective = operation.kind, sequence, ?waited, behind = ?stall.behind, "collective stalls");
+            // Lost where nobody reads: the time limit still comes.
+            let _ = teller.lock().unwrap_or_else(PoisonError::into_inner).write(&line, PATIENCE);
+        }))
     }
 
     /// Points that found the pipe full.
@@ -120,6 +167,37 @@ mod tests {
         );
         assert!(lines[0]["time"].as_f64().unwrap() > 1.7e9);
         assert_eq!(lines[1], serde_json::json!({"checkpoint": "step-5", "step": 5}));
+    }
+
+    #[test]
+    fn a_stall_is_one_line_that_is_no_point() {
+        let (reader, writer) = rustix::pipe::pipe().unwrap();
+        let metrics = Metrics::new(Some(File::from(writer)));
+        let operation = collectives::Entry {
+            sequence: 412,
+            kind: "all_reduce",
+            dtype: Some(collectives::DType::F32),
+            op: Some(collectives::Op::Sum),
+            root: None,
+            elements: 1 << 20,
+            transport: collectives::Transport::Tcp,
+            method: collectives::Method::Pairwise,
+            entered_ns: 1,
+            ended_ns: None,
+            state: collectives::State::Waiting(2),
+        };
+        let behind = vec![collectives::Behind { rank: 2, sequence: 411 }];
+        let tell = metrics.stall_teller().unwrap();
+        tell(&collectives::Stall { operation, behind, waited: Duration::from_secs(31) });
+        drop((metrics, tell));
+        let mut text = String::new();
+        File::from(reader).read_to_string(&mut text).unwrap();
+        let mut line: serde_json::Value = serde_json::from_str(text.trim_end()).unwrap();
+        let since = line["since"].take().as_f64().unwrap();
+        assert!(since > 1.7e9 && since < daemon::clock::now().0 as f64 / 1000.0 - 30.0);
+        let expected = serde_json::json!({"kind": "stall", "collective": "all_reduce", "sequence": 412, "dtype": "f32",
+            "elements": 1 << 20, "behind": [{"rank": 2, "sequence": 411}], "since": null});
+        assert_eq!(line, expected);
     }
 
     #[test]

@@ -206,7 +206,7 @@ pub(crate) fn manifest(wish: &Wish, endpoints: &[Endpoint]) -> serde_json::Value
         "world_size": world_size(wish),
         "secret": secret,
         "peers": peers,
-        "backend": if wish.spec.gang.per_rank.gpus > 0 { "nccl" } else { "tcp" },
+        "backend": if wish.spec.gang.per_rank.gpus > 0 { "nccl" } else { "cpu" },
     })
 }
 
@@ -310,7 +310,7 @@ mod tests {
         let manifest = manifest(&wish, &endpoints());
         assert_eq!(manifest["world_size"], 2);
         assert_eq!(manifest["secret"], "07".repeat(32));
-        assert_eq!(manifest["backend"], "tcp");
+        assert_eq!(manifest["backend"], "cpu");
         assert_eq!(
             manifest["peers"][1],
             json!({"rank": 1, "worker": "w", "data": "127.0.0.1:4001", "framework": "127.0.0.1:5001"})

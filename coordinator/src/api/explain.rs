@@ -1,7 +1,7 @@
 //! `Jobs.Explain`: only the leader's scheduler knows why a job waits, so another coordinator asks it.
 
-use super::Context;
 use super::jobs::find;
+use super::{Context, stalls};
 use crate::leader::{self, Message};
 use proto::v1;
 use proto::v1::jobs_client::JobsClient;
@@ -17,7 +17,11 @@ pub(super) async fn explain(context: &Context, request: &v1::ExplainRequest) -> 
     let state = context.read(false).await?;
     let job = find(&state, request.job_id)?;
     if job.phase != types::JobPhase::Queued {
-        return Ok(leader::settled(job));
+        let mut settled = leader::settled(job);
+        if job.phase == types::JobPhase::Running {
+            stalls::add(context, job, &mut settled).await;
+        }
+        return Ok(settled);
     }
     let (reply, answer) = oneshot::channel();
     context.leader.send(Message::Explain { job: JobId(request.job_id), reply }).await;

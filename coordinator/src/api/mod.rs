@@ -17,6 +17,7 @@ mod metrics;
 mod queues;
 pub(crate) mod replicate;
 mod session;
+mod stalls;
 mod telemetry;
 pub(crate) mod version;
 mod watch;
