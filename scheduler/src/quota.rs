@@ -19,7 +19,7 @@ pub(crate) struct Share {
 }
 
 impl Share {
-    const ZERO: Share = Share { numerator: 0, denominator: 1 };
+    pub const ZERO: Share = Share { numerator: 0, denominator: 1 };
 }
 
 impl PartialEq for Share {

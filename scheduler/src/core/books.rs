@@ -46,8 +46,10 @@ impl Core {
                 let service = self.waiting_service(gang);
                 let backlog = &mut self.backlog[usize::from(self.gangs.info(gang).shape.devices > 0)];
                 *backlog = backlog.saturating_sub(service.into());
-                self.young.remove(&(gang.submitted, gang.job, index));
-                self.firsts.remove(&(gang.submitted, gang.job, index));
+                let claim = (gang.submitted, gang.job, index);
+                if !self.young.remove(&claim) {
+                    self.firsts.remove(&claim);
+                }
                 self.lines.remove(gang.queue, gang.shape, *key);
             }
             Phase::Delayed => drop(self.timers.remove(&(gang.not_before, Timer::Ready(index)))),

@@ -35,8 +35,8 @@ struct Known {
     lines: Vec<Answer<Key>>,
     /// Index = leaf queue: the same of all its lines, with the gang's shape.
     heads: Vec<Answer<(Key, u32)>>,
-    /// Index = queue: the gang whose turn it is at or below it, with the queue's claim.
-    turns: Vec<Answer<(Key, Claim)>>,
+    /// Index = queue: the gang whose turn it is at or below it.
+    turns: Vec<Answer<Turn>>,
     /// By shape: until when the pools may be used in which it is not blocked, and at which change of the fleet.
     latest: BTreeMap<u32, (u64, Option<Timestamp>)>,
 }
@@ -50,6 +50,9 @@ enum Answer<T> {
 
 /// A queue's claim to be next: own part before borrowed, then the smaller share, then the older queue.
 type Claim = (bool, Share, u32);
+
+/// A gang whose turn it is, with its queue's claim and its shape.
+type Turn = (Key, Claim, u32);
 
 impl Blocked {
     /// A round in which those have their turn that are in line now.
@@ -135,14 +138,14 @@ impl Core {
 
     pub(super) fn next_gang(&self, round: &mut Blocked) -> Option<Key> {
         if self.policy.is_fair {
-            return self.turn_of(ROOT, round).map(|(key, _)| key);
+            return self.turn_of(ROOT, round).map(|(key, ..)| key);
         }
         let queues = self.lines.queues();
-        queues.filter_map(|queue| self.head(queue, round)).min()
+        queues.filter_map(|queue| self.head(queue, round)).map(|(key, _)| key).min()
     }
 
-    /// The gang whose turn it is at or below a queue, with the queue's claim.
-    fn turn_of(&self, queue: u32, round: &mut Blocked) -> Option<(Key, Claim)> {
+    /// The gang whose turn it is at or below a queue.
+    fn turn_of(&self, queue: u32, round: &mut Blocked) -> Option<Turn> {
         if let Answer::Is(turn) = round.known.turns[queue as usize] {
             return turn;
         }
@@ -151,30 +154,34 @@ impl Core {
         turn
     }
 
-    fn find_turn(&self, queue: u32, round: &mut Blocked) -> Option<(Key, Claim)> {
+    fn find_turn(&self, queue: u32, round: &mut Blocked) -> Option<Turn> {
         let known = &self.tree.queues[queue as usize];
         if queue != ROOT && known.gangs == 0 {
             return None;
         }
-        let key = if known.children.is_empty() {
+        let (key, shape) = if known.children.is_empty() {
             self.head(queue, round)?
         } else {
             let turns = known.children.iter().filter_map(|child| self.turn_of(*child, round));
-            turns.min_by(|(_, left), (_, right)| left.cmp(right))?.0
+            let (key, _, shape) = turns.min_by(|(_, left, _), (_, right, _)| left.cmp(right))?;
+            (key, shape)
         };
-        let gang = self.gangs.get(key.gang)?;
-        let info = self.gangs.info(gang);
+        if queue == ROOT {
+            // It has no siblings to be compared with.
+            return Some((key, (false, Share::ZERO, ROOT), shape));
+        }
+        let info = self.gangs.shapes.get(shape as usize)?;
         let is_own = info.choices.iter().flat_map(|(_, need)| need).any(|need| {
             let usage = info.usage(need);
             self.tree.is_own(queue, usage.class, usage.per_member * u64::from(info.shape.members.min))
         });
-        Some((key, (!is_own, self.tree.share(queue, &self.fleet.capacity), queue)))
+        Some((key, (!is_own, self.tree.share(queue, &self.fleet.capacity), queue), shape))
     }
 
-    /// The first gang of a queue that is not blocked.
-    fn head(&self, queue: u32, round: &mut Blocked) -> Option<Key> {
+    /// The first gang of a queue that is not blocked, with its shape.
+    fn head(&self, queue: u32, round: &mut Blocked) -> Option<(Key, u32)> {
         if let Answer::Is(head) = round.known.heads[queue as usize] {
-            return head.map(|(key, _)| key);
+            return head;
         }
         let mut head: Option<(Key, u32)> = None;
         for at in self.lines.numbers_of_queue(queue) {
@@ -194,7 +201,7 @@ impl Core {
             }
         }
         round.known.heads[queue as usize] = Answer::Is(head);
-        head.map(|(key, _)| key)
+        head
     }
 
     /// The first gang of a line that is not blocked.
@@ -205,6 +212,7 @@ impl Core {
         }
         let until = round.until.get(&place).copied();
         match round.shapes.get(&line.shape).copied() {
+            None if until.is_none() && !round.is_stale => line.first(),
             None if until.is_none() => line.by_key.keys().find(|key| self.is_in_round(key, round)).copied(),
             Some(_) if self.policy.passing == Passing::Nobody => None,
             pools => self.first_that_is_short(line, (pools, until), round),
