@@ -69,8 +69,10 @@ struct Ahead<'a> {
 impl<'a> Ahead<'a> {
     fn new(now: Timestamp, gangs: &'a BTreeMap<JobId, Course>) -> Self {
         let waiting = gangs.iter().filter(|(_, course)| course.since.is_none()).map(|(job, _)| *job).collect();
-        let end_of: BTreeMap<JobId, Timestamp> =
-            gangs.iter().filter_map(|(job, course)| Some((*job, expected_end(now, course.since?, course.run)))).collect();
+        let end_of: BTreeMap<JobId, Timestamp> = gangs
+            .iter()
+            .filter_map(|(job, course)| Some((*job, expected_end(now, course.since?, course.run))))
+            .collect();
         let ends = end_of.iter().map(|(job, at)| (*at, *job)).collect();
         Self { now, gangs, waiting, ends, end_of, left: BTreeMap::new(), future: Future::default() }
     }
