@@ -23,6 +23,7 @@ mod results;
 mod scheduling;
 mod simulate;
 mod spool;
+mod stalls;
 mod support;
 mod time;
 mod training;

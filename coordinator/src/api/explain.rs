@@ -18,7 +18,7 @@ pub(super) async fn explain(context: &Context, request: &v1::ExplainRequest) -> 
     let job = find(&state, request.job_id)?;
     if job.phase != types::JobPhase::Queued {
         let mut settled = leader::settled(job);
-        if job.phase == types::JobPhase::Running {
+        if matches!(job.phase, types::JobPhase::Running | types::JobPhase::Failed) {
             stalls::add(context, job, &mut settled).await;
         }
         return Ok(settled);

@@ -40,9 +40,10 @@ struct Behind {
     sequence: u64,
 }
 
-/// Adds to the explanation of a running job which of its ranks the others wait for.
+/// Adds to the explanation of a running job which of its ranks the others wait for, and to that of a failed one which they
+/// waited for in vain: who fails first at the time limit is not who is to blame.
 pub(super) async fn add(context: &Context, job: &Job, explanation: &mut v1::Explanation) {
-    let Some(attempt) = job.attempts.last().filter(|attempt| attempt.phase.is_live()) else { return };
+    let Some(attempt) = job.attempts.last() else { return };
     let selection = Selection {
         job: job.id,
         attempt: Some(attempt.number),
@@ -64,8 +65,12 @@ pub(super) async fn add(context: &Context, job: &Job, explanation: &mut v1::Expl
     }
     let stalls: BTreeMap<u32, Stall> =
         tails.iter().filter_map(|(rank, tail)| Some((rank.0, last_stall(tail)?))).collect();
-    let lines = explain(&stalls, daemon::clock::now(), |rank| worker_of(attempt, rank));
-    if let Some(first) = lines.first() {
+    let until = attempt.ended.unwrap_or_else(daemon::clock::now);
+    let lines = explain(&stalls, until, |rank| worker_of(attempt, rank));
+    if !attempt.phase.is_live() {
+        let number = attempt.number;
+        explanation.details.extend(lines.iter().map(|line| format!("seen last in attempt {number}: {line}")));
+    } else if let Some(first) = lines.first() {
         explanation.summary = format!("it runs, but {first}");
         explanation.details.extend(lines.iter().skip(1).cloned());
     }
