@@ -7,7 +7,7 @@ mod busy;
 
 use busy::{Busy, cpu_ns};
 use criterion::measurement::{Measurement, ValueFormatter, WallTime};
-use criterion::{BenchmarkId, Criterion, Throughput};
+use criterion::{BenchmarkId, Criterion, SamplingMode, Throughput};
 use scheduler::model::Scheduler;
 use scheduler::policy::Policy;
 use std::time::Duration;
@@ -96,7 +96,7 @@ fn fill(criterion: &mut Criterion<CpuTime>, workers: u64) {
     let mut filled = empty.clone();
     filled.cycle();
     let mut group = criterion.benchmark_group("scheduler");
-    group.sample_size(10).throughput(Throughput::Elements(filled.starts));
+    group.sample_size(10).sampling_mode(SamplingMode::Flat).throughput(Throughput::Elements(filled.starts));
     group.bench_function(BenchmarkId::new("starts", workers), |bencher| {
         bencher.iter_custom(|rounds| Duration::from_nanos((0..rounds).map(|_| empty.clone().cycle()).sum()));
     });
