@@ -253,3 +253,24 @@ fn a_demo_never_touches_a_folder_with_other_files() {
     let output = muster(home.path(), &["demo", "--dir", "/etc"]);
     assert_eq!(output.status.code(), Some(2), "{}", stderr(&output));
 }
+
+#[test]
+fn a_look_ahead_on_the_live_cluster_refuses_what_it_would_ignore() {
+    let home = tempfile::tempdir().unwrap();
+    let bad = home.path().join("bad.yml");
+    std::fs::write(&bad, "command: true\nresources:\n  instance_count: none\nwhatever: 1\n").unwrap();
+    let (bad, live) = (bad.to_str().unwrap(), &["--coordinators", "127.0.0.1:1", "simulate", "--from-cluster"][..]);
+    for (arguments, parts) in [
+        ([live, &["--cluster", "4x8"]].concat(), &["--from-cluster", "--cluster"][..]),
+        ([live, &["--policy", "fifo"]].concat(), &["--policy"]),
+        (vec!["simulate", "--generate", "philly", "--submit", bad], &["--generate", "--submit"]),
+        (vec!["simulate", "--submit", bad], &["--from-cluster"]),
+        ([live, &["--submit", "nowhere.yml"]].concat(), &["nowhere.yml"]),
+        ([live, &["--submit", bad]].concat(), &["bad.yml:3", "bad.yml:4"]),
+    ] {
+        let output = muster(home.path(), &arguments);
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}: {}", stderr(&output));
+        assert!(parts.iter().all(|part| stderr(&output).contains(part)), "{arguments:?}: {}", stderr(&output));
+    }
+    assert_eq!(muster(home.path(), live).status.code(), Some(4), "nobody there");
+}

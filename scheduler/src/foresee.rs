@@ -33,7 +33,8 @@ pub struct Future {
     pub is_cut: bool,
 }
 
-/// Drives a scheduler that knows these gangs until all that can start have started, at most `turns_max` instants far.
+/// Drives a scheduler that knows these gangs until all that can start have started, at most `turns_max` instants far. Under a
+/// policy that grows or moves running gangs it ends with an error: no live cluster has one.
 pub fn foresee(
     scheduler: &mut impl Scheduler,
     now: Timestamp,

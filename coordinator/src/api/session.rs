@@ -209,3 +209,41 @@ fn read(session: SessionId, message: from_worker::Message) -> Option<Message> {
         }),
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use types::{AttemptNumber, JobId, MemberKey, RankEnd, RankExit, RankIndex};
+
+    #[test]
+    fn ends_on_machines_whose_clocks_differ_are_in_their_true_order() {
+        let ended = |at: u64| {
+            let rank = RankEnd {
+                rank: RankIndex(0),
+                exit: RankExit::Code(1),
+                out_of_memory: false,
+                ended: Timestamp(at),
+                stderr_tail: String::new(),
+                streams: vec![],
+                final_metrics: vec![],
+            };
+            let end = MemberEnd::Exited { ranks: vec![rank], outputs: vec![] };
+            let key = MemberKey { job: JobId(1), attempt: AttemptNumber(1), node_rank: 0 };
+            postcard::to_allocvec(&vec![MemberStatus { key, token: Token(1), state: MemberState::Ended(end) }]).unwrap()
+        };
+        let as_here = |bytes: &[u8], sent: u64| match decode_statuses(bytes, sent).unwrap().remove(0).state {
+            MemberState::Ended(MemberEnd::Exited { ranks, .. }) => ranks[0].ended.0,
+            other => panic!("{other:?}"),
+        };
+        let now = clock::now().0;
+        let (fast, slow) = (now + 3_600_000, now - 3_600_000);
+        // Five seconds ago by a clock that is an hour ahead, and one second ago by one that is an hour behind.
+        let (first, second) = (as_here(&ended(fast - 5_000), fast), as_here(&ended(slow - 1_000), slow));
+        assert!(first < second, "{first} {second}");
+        assert!(first.abs_diff(now - 5_000) < 2_000 && second.abs_diff(now - 1_000) < 2_000);
+        // An end after it was sent, by a clock that was set back in between, is an end now.
+        assert!(as_here(&ended(now + 9_000), now).abs_diff(now) < 2_000);
+        assert!(decode_statuses(b"\xff", now).is_none());
+    }
+}

@@ -33,7 +33,10 @@ pub(super) fn run(spec: &ShimSpec) -> io::Result<ExitRecord> {
     let mut ends = Vec::new();
     for kind in StreamKind::ALL {
         let (stream, end) = match kind {
-            StreamKind::Metrics => Stream::named(kind, &spec.rank_folder.join(rank::METRICS))?,
+            // Where the file system has no such pipes, or no room for a name, the descriptor is enough.
+            StreamKind::Metrics => {
+                Stream::named(kind, &spec.rank_folder.join(rank::METRICS)).or_else(|_| Stream::new(kind))?
+            }
             StreamKind::Stdout | StreamKind::Stderr => Stream::new(kind)?,
         };
         streams.push(stream);

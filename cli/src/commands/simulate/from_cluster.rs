@@ -2,6 +2,7 @@
 
 use crate::commands::{Session, submit};
 use crate::failure::Exit;
+use crate::output::table::clean;
 use crate::output::{Cell, Column, Output, Table, note, text};
 use client::{Client, v1};
 use serde_json::{Value, json};
@@ -61,9 +62,9 @@ fn page(forecast: &v1::Forecast, output: &Output) -> String {
     let mut page = format!("{}\n", start(forecast));
     let why = forecast.explanation.clone().unwrap_or_default();
     if forecast.start_ms != forecast.now_ms && !why.summary.is_empty() {
-        let _ = writeln!(page, "  {}", why.summary);
+        let _ = writeln!(page, "  {}", clean(&why.summary));
         for hint in &why.hints {
-            let _ = writeln!(page, "  hint: {hint}");
+            let _ = writeln!(page, "  hint: {}", clean(hint));
         }
     }
     if !forecast.stopped.is_empty() {

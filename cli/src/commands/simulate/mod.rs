@@ -57,10 +57,10 @@ pub struct SimulateArgs {
     #[arg(long, value_name = "FILE", required_unless_present_any = ["generate", "from_cluster"], conflicts_with = "generate")]
     trace: Option<PathBuf>,
     /// Look ahead on the live cluster instead, with its queues, promises and run times as jobs told them
-    #[arg(long, conflicts_with_all = ["trace", "generate", "compare", "plot", "write"])]
+    #[arg(long, conflicts_with_all = OF_A_TRACE)]
     pub from_cluster: bool,
     /// With --from-cluster: when this job would start and whom it would delay; it is not submitted
-    #[arg(long, value_name = "JOB.yml", requires = "from_cluster")]
+    #[arg(long, value_name = "JOB.yml", requires = "from_cluster", conflicts_with_all = OF_A_TRACE)]
     submit: Option<PathBuf>,
     /// Format of the trace; told from its first line when absent
     #[arg(long, value_name = "FORMAT", value_parser = inputs::parse_format)]
@@ -132,6 +132,34 @@ pub struct SimulateArgs {
     #[arg(long, value_name = "TIME", default_value = "1h", value_parser = parse_time)]
     machine_repair: Millis,
 }
+
+/// Options that mean nothing on a live cluster: given there, they are refused and not ignored.
+const OF_A_TRACE: [&str; 24] = [
+    "trace",
+    "format",
+    "generate",
+    "jobs",
+    "load",
+    "queues",
+    "write",
+    "cluster",
+    "queue_file",
+    "policy",
+    "compare",
+    "plot",
+    "seed",
+    "compress",
+    "estimate_sigma",
+    "no_estimates",
+    "oracles_err",
+    "walltimes",
+    "checkpoint",
+    "restart",
+    "grace",
+    "racks_speed",
+    "machine_fails_after",
+    "machine_repair",
+];
 
 /// `--walltimes`
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
