@@ -13,7 +13,7 @@
 use std::ops::Range;
 
 use super::RANKS_MAX;
-use super::copy::{Store, copy};
+use super::copy::{Store, Stores, copy, take};
 use super::group::{Group, Turn};
 use super::segment::{ARENA, CHUNK_BYTES};
 use crate::error::Error;
@@ -34,6 +34,8 @@ pub(super) struct Counters {
     pub(super) steps: u64,
     /// Chunks staged.
     staged: u64,
+    /// This rank's alone: which way it stores changes no result.
+    pub(super) stores: Stores,
 }
 
 /// One operation on one rank.
@@ -61,7 +63,9 @@ impl Cut {
     }
 
     fn exact(whole: usize, each: usize, world: usize) -> Self {
-        Cut { whole, each, piece: (CHUNK_BYTES / world) & !63 }
+        // The staged chunks of all ranks together should stay in the cache that they share.
+        let chunk = if world > 2 { CHUNK_BYTES / 2 } else { CHUNK_BYTES };
+        Cut { whole, each, piece: (chunk / world) & !63 }
     }
 
     fn chunks(&self) -> usize {
@@ -140,7 +144,7 @@ impl Exchange<'_> {
     fn in_slots(&mut self, bytes: &mut [u8], fold: &Fold) -> Result<(), Error> {
         let (number, length) = (self.turn.mine.sequence, bytes.len());
         // SAFETY: the own slot; it was last read in the operation before the last, which all have left.
-        unsafe { copy(self.group.store, bytes, self.group.map(self.group.rank).slot(number, length)) };
+        unsafe { copy(self.counters.stores.way(), bytes, self.group.map(self.group.rank).slot(number, length)) };
         self.enter(&[0; 6])?;
         // SAFETY: the slot of a rank that has entered; it is written again only after this rank has entered the next.
         self.sound(fold.run(bytes, &|rank| unsafe { read(self.group.map(rank).slot(number, length), length) }))
@@ -168,7 +172,7 @@ impl Exchange<'_> {
             for owner in (0..world).filter(|owner| *owner != rank) {
                 let to = &mut bytes[cut.piece(owner, number)];
                 // SAFETY: sums that their owner wrote before the step just taken, and writes again two steps later.
-                to.copy_from_slice(unsafe { read(self.group.map(owner).result(place, to.len()), to.len()) });
+                take(unsafe { read(self.group.map(owner).result(place, to.len()), to.len()) }, to);
             }
         }
         self.counters.staged += cut.chunks() as u64;
@@ -196,13 +200,13 @@ impl Exchange<'_> {
     }
 
     /// Copies the parts that others own of one chunk to where they read them.
-    fn stage(&self, bytes: &[u8], cut: &Cut, number: usize) {
+    fn stage(&mut self, bytes: &[u8], cut: &Cut, number: usize) {
         let (rank, own) = (self.group.rank, self.group.map(self.group.rank));
         let place = self.counters.staged + number as u64;
         for owner in (0..self.group.world()).filter(|owner| *owner != rank) {
             let from = &bytes[cut.piece(owner, number)];
             // SAFETY: the own segment; the chunk staged here before was read before the step last taken.
-            unsafe { copy(self.group.store, from, own.stage(place, owner * cut.piece, from.len())) };
+            unsafe { self.counters.stores.copy(from, own.stage(place, owner * cut.piece, from.len())) };
         }
     }
 
@@ -226,7 +230,7 @@ impl Exchange<'_> {
             // SAFETY: staged, or left alone by its rank, before the wait just passed, until the next step.
             self.sound(fold.run(&mut own[at..end], &|other| unsafe { read(source(other), end - at) }))?;
             // SAFETY: the own segment; what was there was read before the step last taken.
-            unsafe { copy(group.store, &own[at..end], result.wrapping_add(at)) };
+            unsafe { copy(self.counters.stores.way(), &own[at..end], result.wrapping_add(at)) };
         }
         Ok(())
     }
@@ -285,11 +289,11 @@ impl Exchange<'_> {
     ) -> Result<(), Error> {
         let chunks = length.div_ceil(CHUNK_BYTES).max(1);
         let part = |number: usize| number * CHUNK_BYTES..length.min((number + 1) * CHUNK_BYTES);
-        let stage = |exchange: &Self, number: usize| {
+        let stage = |exchange: &mut Self, number: usize| {
             let (group, place) = (exchange.group, exchange.counters.staged + number as u64);
             if let Some(from) = source.map(|source| &source[part(number)]) {
                 // SAFETY: the own segment; the chunk staged here before was read before the step last taken.
-                unsafe { copy(group.store, from, group.map(group.rank).stage(place, 0, from.len())) };
+                unsafe { exchange.counters.stores.copy(from, group.map(group.rank).stage(place, 0, from.len())) };
             }
         };
         stage(self, 0);

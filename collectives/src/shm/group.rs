@@ -10,7 +10,8 @@ use std::time::{Duration, Instant};
 
 use rustix::thread::futex;
 
-use super::copy::Store;
+use super::copy::{Store, Stores};
+use super::exchange::Counters;
 use super::segment::{Line, Mapping, Segment};
 use crate::buffer::{DType, Op};
 use crate::error::Error;
@@ -64,7 +65,6 @@ pub(super) struct Group {
     /// By rank; `None` for the own.
     pub(super) peers: Vec<Option<Mapping>>,
     pub(super) spins: bool,
-    pub(super) store: Store,
 }
 
 impl Group {
@@ -251,16 +251,17 @@ impl Group {
         }
     }
 
-    /// Chooses the way of stores by how far apart the processors are. All ranks call it together.
-    pub(super) fn probe(&mut self, turn: &Turn<'_>, steps: &mut u64) -> Result<Duration, Error> {
+    /// Measures how far apart the processors are, and begins with the way of stores that suits that. All ranks call it
+    /// together.
+    pub(super) fn probe(&self, turn: &Turn<'_>, counters: &mut Counters) -> Result<Duration, Error> {
         let mut fastest = Duration::MAX;
         for _ in 0..PROBES {
             let since = Instant::now();
-            self.step(turn, steps)?;
-            self.step(turn, steps)?;
+            self.step(turn, &mut counters.steps)?;
+            self.step(turn, &mut counters.steps)?;
             fastest = fastest.min(since.elapsed() / 2);
         }
-        self.store = if fastest > FAR { Store::Streaming } else { Store::Cached };
+        counters.stores = Stores::beginning(if fastest > FAR { Store::Streaming } else { Store::Cached });
         Ok(fastest)
     }
 }

@@ -18,7 +18,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use self::arena::Arena;
-use self::copy::Store;
 use self::exchange::{Counters, Exchange};
 use self::group::{Group, Turn};
 use self::place::Place;
@@ -85,14 +84,14 @@ fn share(tcp: tcp::Communicator, wanted: bool) -> Result<Joined, Error> {
     let spins = world as usize <= Place::processors(&places);
     let own = Arc::new(segment);
     let arena = Arc::new(Arena::new(Arc::clone(&own)));
-    let mut group = Group { rank: rank as usize, own, peers, spins, store: Store::Streaming };
+    let group = Group { rank: rank as usize, own, peers, spins };
     let mut counters = Counters::default();
     let mut distance = None;
     if spins {
         let turn = Turn { tcp: &tcp, mine: tcp.introduction(), method: Method::Line };
-        distance = Some(group.probe(&turn, &mut counters.steps)?);
+        distance = Some(group.probe(&turn, &mut counters)?);
     }
-    let store = group.store;
+    let store = counters.stores.way();
     tcp.recorder().goes_over(Transport::SharedMemory);
     tracing::info!(rank, world, transport = "shared memory", spins, ?distance, ?store, "collectives connected");
     Ok(Joined::Sharing(Communicator { tcp, group, arena, counters: Mutex::new(counters) }))
@@ -206,7 +205,7 @@ impl communicator::Communicator for Communicator {
         let call = call(Operation::AllGather, Op::Sum, src.dtype(), src.len());
         self.run(call, Method::Staged, |exchange| {
             exchange.spread(Some(source), each, |rank, range, part| {
-                destination[rank * each..][range].copy_from_slice(part);
+                copy::take(part, &mut destination[rank * each..][range]);
             })
         })
     }
@@ -222,7 +221,7 @@ impl communicator::Communicator for Communicator {
             }
             exchange.spread(None, length, |rank, range, part| {
                 if rank == root as usize {
-                    bytes[range].copy_from_slice(part);
+                    copy::take(part, &mut bytes[range]);
                 }
             })
         })

@@ -23,7 +23,7 @@ use rustix::mm::{Advice, MapFlags, ProtFlags};
 /// Most bytes of a buffer that goes through a slot.
 pub(crate) const SLOT_BYTES: usize = 32 << 10;
 /// Bytes of the vector that are staged at a time.
-pub(super) const CHUNK_BYTES: usize = 1 << 20;
+pub(super) const CHUNK_BYTES: usize = 512 << 10;
 /// Room between the ends of what is laid side by side in a chunk.
 const SLACK_BYTES: usize = 64 << 10;
 
@@ -33,7 +33,7 @@ const STAGE_BYTES: usize = CHUNK_BYTES + SLACK_BYTES;
 const RESULT: usize = STAGE + 2 * STAGE_BYTES;
 const RESULT_BYTES: usize = CHUNK_BYTES / 2 + SLACK_BYTES;
 /// Where buffers begin.
-pub(super) const ARENA: usize = 4 << 20;
+pub(super) const ARENA: usize = 2 << 20;
 const _: () = assert!(SLOTS + 2 * SLOT_BYTES <= STAGE && RESULT + 2 * RESULT_BYTES <= ARENA);
 const HUGE_PAGE: usize = 2 << 20;
 
