@@ -106,10 +106,21 @@ pub enum Algorithm {
     /// Direct up to 16 ranks, ring above.
     #[default]
     Auto,
-    /// Everybody with everybody: two latency steps, every element summed by its owner.
+    /// Everybody with everybody: two latency steps (one between two ranks), every element summed by its owner.
     Direct,
     /// Along a chain in rank order and round again: two neighbours only, 2n latency steps. 16-bit floats go direct.
     Ring,
+}
+
+/// What 32-bit floats are on their way between hosts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Wire {
+    /// Themselves.
+    #[default]
+    Native,
+    /// `bf16` in sums and averages of 64 KiB and more: half the bytes. Each rank's contribution is rounded to `bf16`, they are
+    /// summed in `f32` in rank order, and the sum is rounded once. Smaller buffers hold counts and losses, and stay exact.
+    Bf16,
 }
 
 /// What seldom needs another value than the default.
@@ -119,6 +130,10 @@ pub struct Options {
     pub algorithm: Algorithm,
     /// Stays with TCP where all ranks are on one host; one rank that does takes all with it.
     pub tcp_only: bool,
+    /// Data sockets between two ranks, up to 8; 0 means one. All ranks must choose the same.
+    pub streams: u8,
+    /// What 32-bit floats are on their way over TCP. All ranks must choose the same.
+    pub wire: Wire,
 }
 
 /// Connects to all peers over TCP, and through shared memory where all turn out to be on one host; a world of one gets a communicator that does nothing.

@@ -7,6 +7,7 @@
 //! | S bytes, n ranks | algorithm | latency steps | bytes sent per rank |
 //! |---|---|---|---|
 //! | all-reduce, up to 32 KiB | everybody sends all to everybody, each sums by itself | 1 | S (n-1) |
+//! | all-reduce, 2 ranks | each sends all to the other, chunk by chunk, and sums by itself | 1 | S |
 //! | all-reduce, up to 16 ranks | pairwise reduce-scatter and all-gather, chunk by chunk | 2 | 2 S (n-1)/n |
 //! | all-reduce, above 16 ranks | chain down and round, chunk by chunk | 2 (n-1) | 2 S |
 //! | reduce-scatter | pairwise, each rank sums its part | 1 | S (n-1)/n |
@@ -37,7 +38,7 @@
 //! - **COLL-6** After the first error a communicator answers every call with [`Error::Aborted`] at once.
 //!
 //! ```text
-//! connect ── rendezvous: dial lower ranks, accept higher ones, challenge both ways; two sockets per pair
+//! connect ── rendezvous: dial lower ranks, accept higher ones, challenge both ways; control and data sockets per pair
 //!    └─ tcp::Communicator ── engine: one poll loop ── transfer: direct | pairwise | ring   (what to send and receive)
 //!                         └─ control: abort and goodbye frames, eventfd, the first cause
 //!    └─ all on one host: shm::Communicator ── group: flags and waits ── exchange: who copies and folds what
@@ -65,7 +66,7 @@ mod ticks;
 
 pub use bench::{BenchRow, Source, bench_all_reduce, bench_all_reduce_of};
 pub use buffer::{Buf, BufMut, DType, Element, Op};
-pub use communicator::{Algorithm, Communicator, Options, Peer, Rendezvous, connect, connect_with};
+pub use communicator::{Algorithm, Communicator, Options, Peer, Rendezvous, Wire, connect, connect_with};
 pub use error::Error;
 pub use pipeline::{Handle, Pipeline};
 pub use plan::{Choice, Method, Transport, plan};

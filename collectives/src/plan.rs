@@ -113,7 +113,8 @@ pub fn plan(world: u32, bytes: u64, transport: Transport) -> Choice {
         Transport::Tcp => {
             let flat = priced(&SOCKETS, Method::Flat, 1, others, bytes * others);
             let pairwise = priced(&SOCKETS, Method::Pairwise, 2, 2 * others, 2 * parts);
-            if bytes <= SMALL_BYTES_MAX as u64 && flat.estimate <= pairwise.estimate {
+            // Between two ranks both ways send as many bytes, and one of them in one step.
+            if world == 2 || (bytes <= SMALL_BYTES_MAX as u64 && flat.estimate <= pairwise.estimate) {
                 flat
             } else if world <= DIRECT_RANKS_MAX as u64 {
                 pairwise
@@ -139,7 +140,8 @@ mod tests {
             assert_eq!(method(world, 4, Transport::SharedMemory), Method::Line);
             assert_eq!(method(world, 1 << 20, Transport::SharedMemory), Method::Staged);
             assert_eq!(method(world, 4, Transport::Tcp), Method::Flat);
-            assert_eq!(method(world, 1 << 20, Transport::Tcp), Method::Pairwise);
+            let large = if world == 2 { Method::Flat } else { Method::Pairwise };
+            assert_eq!(method(world, 1 << 20, Transport::Tcp), large);
         }
         assert_eq!(method(2, 1024, Transport::SharedMemory), Method::Slots);
         assert_eq!(method(17, 1 << 20, Transport::Tcp), Method::Ring);

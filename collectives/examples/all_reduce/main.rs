@@ -5,14 +5,18 @@
 //! ```
 //!
 //! Each rank is a process, pinned to a processor where there are enough. `--way`: `shm` for any buffer, `alloc` for
-//! buffers of the communicator, `tcp`. `--csv` prints one line a size, for `cargo xtask bench collectives`.
+//! buffers of the communicator, `tcp`, or `bf16`: TCP with 16 bits on the wire. `--streams` says how many data sockets a pair has. `--csv`
+//! prints one line a size, for `cargo xtask bench collectives`.
+//!
+//! Ranks in network namespaces: `--through "ip netns exec node%"` and `--address 10.77.0.1%`, with the rank's number for each `%`.
 
 mod rank;
 
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, Command, ExitCode, Stdio};
 
-const USAGE: &str = "usage: all_reduce [--ranks N] [--way shm|alloc|tcp] [--bytes N,N..] [--seconds S] [--csv]";
+const USAGE: &str = "usage: all_reduce [--ranks N] [--way shm|alloc|tcp|bf16] [--streams N] [--bytes N,N..] [--seconds S] \
+                     [--through COMMAND] [--address A] [--csv]";
 
 /// What was asked for.
 #[derive(Clone, Debug)]
@@ -23,6 +27,10 @@ struct Settings {
     /// Longest measurement of one size.
     seconds: f64,
     csv: bool,
+    streams: u8,
+    /// Words that start a rank's program.
+    through: Vec<String>,
+    address: String,
 }
 
 fn main() -> ExitCode {
@@ -42,7 +50,8 @@ fn main() -> ExitCode {
 
 fn parse(arguments: &[String]) -> Result<Settings, String> {
     let sizes = vec![4, 1 << 10, 64 << 10, 1 << 20, 16 << 20, 128 << 20];
-    let mut settings = Settings { ranks: 2, way: "shm".to_owned(), bytes: sizes, seconds: 0.7, csv: false };
+    let (way, address, through) = ("shm".to_owned(), "127.0.0.1".to_owned(), Vec::new());
+    let mut settings = Settings { ranks: 2, way, bytes: sizes, seconds: 0.7, csv: false, streams: 1, through, address };
     let mut rest = arguments.iter();
     while let Some(name) = rest.next() {
         if name == "--csv" {
@@ -57,7 +66,10 @@ fn parse(arguments: &[String]) -> Result<Settings, String> {
                 settings.bytes = value.split(',').map(str::parse).collect::<Result<_, _>>().map_err(wrong)?;
             }
             "--seconds" => settings.seconds = value.parse().map_err(|_| USAGE.to_owned())?,
-            "--way" if ["shm", "alloc", "tcp"].contains(&value.as_str()) => settings.way.clone_from(value),
+            "--streams" => settings.streams = value.parse().map_err(wrong)?,
+            "--through" => settings.through = value.split_whitespace().map(str::to_owned).collect(),
+            "--address" => settings.address.clone_from(value),
+            "--way" if ["shm", "alloc", "tcp", "bf16"].contains(&value.as_str()) => settings.way.clone_from(value),
             _ => return Err(USAGE.to_owned()),
         }
     }
@@ -70,8 +82,17 @@ fn measure(settings: &Settings) -> Result<(), String> {
     let bytes: Vec<String> = settings.bytes.iter().map(usize::to_string).collect();
     let mut ranks = Ranks(Vec::new());
     for rank in 0..settings.ranks {
-        let mut command = Command::new(&program);
-        command.args(["rank", &rank.to_string(), &settings.way, &bytes.join(","), &settings.seconds.to_string()]);
+        let number = rank.to_string();
+        let mut words = settings.through.iter().map(|word| word.replace('%', &number));
+        let mut command = match words.next() {
+            Some(first) => Command::new(first),
+            None => Command::new(&program),
+        };
+        if !settings.through.is_empty() {
+            command.args(words).arg(&program);
+        }
+        command.args(["rank", &number, &settings.way, &bytes.join(","), &settings.seconds.to_string()]);
+        command.args([settings.streams.to_string(), settings.address.replace('%', &number)]);
         let child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().map_err(|error| error.to_string())?;
         ranks.0.push(child);
     }

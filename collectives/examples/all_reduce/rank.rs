@@ -3,18 +3,18 @@
 use std::net::{SocketAddr, TcpListener};
 use std::time::Duration;
 
-use collectives::{DType, Options, Peer, Rendezvous, Source, bench_all_reduce_of, connect_with};
+use collectives::{DType, Options, Peer, Rendezvous, Source, Wire, bench_all_reduce_of, connect_with};
 
 const PATIENCE: Duration = Duration::from_mins(1);
 
-/// `RANK WAY BYTES,BYTES.. SECONDS`.
+/// `RANK WAY BYTES,BYTES.. SECONDS STREAMS ADDRESS`.
 pub(super) fn main(arguments: &[String]) -> Result<(), String> {
-    let [rank, way, bytes, seconds] = arguments else {
+    let [rank, way, bytes, seconds, streams, address] = arguments else {
         return Err("a rank is started by the program itself".to_owned());
     };
     let rank: u32 = rank.parse().map_err(|_| "no rank")?;
     let seconds: f64 = seconds.parse().map_err(|_| "no seconds")?;
-    let listener = TcpListener::bind("127.0.0.1:0").map_err(|error| error.to_string())?;
+    let listener = TcpListener::bind((address.as_str(), 0)).map_err(|error| error.to_string())?;
     println!("{}", listener.local_addr().map_err(|error| error.to_string())?);
     let mut line = String::new();
     std::io::stdin().read_line(&mut line).map_err(|error| error.to_string())?;
@@ -25,7 +25,9 @@ pub(super) fn main(arguments: &[String]) -> Result<(), String> {
     let listener = (peers.len() > 1).then_some(listener);
     let (token, secret) = (1, [1; 32]);
     let rendezvous = Rendezvous { rank, peers, listener, token, secret, timeout: PATIENCE, op_timeout: PATIENCE };
-    let options = Options { tcp_only: way == "tcp", ..Options::default() };
+    let wire = if way == "bf16" { Wire::Bf16 } else { Wire::Native };
+    let streams = streams.parse().map_err(|_| "no streams")?;
+    let options = Options { tcp_only: way == "tcp" || way == "bf16", wire, streams, ..Options::default() };
     let comm = connect_with(rendezvous, options).map_err(|error| error.to_string())?;
     let source = if way == "alloc" { Source::Alloc } else { Source::Caller };
     for bytes in bytes.split(',') {

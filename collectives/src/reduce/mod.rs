@@ -77,6 +77,40 @@ impl Fold {
     }
 }
 
+/// Rounds to nearest, ties to even.
+pub(crate) fn round(from: &[f32], to: &mut [bf16]) {
+    #[cfg(target_arch = "x86_64")]
+    if std::arch::is_x86_feature_detected!("avx2") {
+        // SAFETY: as above.
+        unsafe { round_avx2(from, to) };
+        return;
+    }
+    <bf16 as Narrow>::round(from, to);
+}
+
+/// Exact.
+pub(crate) fn widen(from: &[bf16], to: &mut [f32]) {
+    #[cfg(target_arch = "x86_64")]
+    if std::arch::is_x86_feature_detected!("avx2") {
+        // SAFETY: as above.
+        unsafe { widen_avx2(from, to) };
+        return;
+    }
+    <bf16 as Narrow>::widen(from, to);
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2")]
+fn round_avx2(from: &[f32], to: &mut [bf16]) {
+    <bf16 as Narrow>::round(from, to);
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2")]
+fn widen_avx2(from: &[bf16], to: &mut [f32]) {
+    <bf16 as Narrow>::widen(from, to);
+}
+
 /// A part of the contribution of `place`; `None` where it is too short or misaligned.
 fn part<'a, T: Element>(others: Others<'_, 'a>, place: usize, range: &Range<usize>) -> Option<&'a [T]> {
     let bytes = range.start * size_of::<T>()..range.end * size_of::<T>();

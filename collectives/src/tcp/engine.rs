@@ -18,6 +18,7 @@ use super::frame::{HEADER, Header, REPORT, Report};
 use super::patience::Patience;
 use super::socket;
 use super::stop::Stop;
+use super::streams::Streams;
 use super::transfer::Transfer;
 use crate::recorder::State;
 use crate::stall::{Behind, Wait};
@@ -42,8 +43,8 @@ pub(super) struct Engine {
 }
 
 impl Engine {
-    /// `data` by rank, `None` for the own.
-    pub(super) fn new(data: Vec<Option<TcpStream>>, timeout: Duration, patience: Patience) -> Self {
+    /// `data` by rank, none for the own.
+    pub(super) fn new(data: Vec<Vec<TcpStream>>, timeout: Duration, patience: Patience) -> Self {
         let link = |(rank, data)| Link {
             rank,
             data,
@@ -55,14 +56,14 @@ impl Engine {
             header: [0; HEADER],
             header_received: 0,
         };
-        let links = data.into_iter().enumerate().filter_map(|(rank, data)| Some((rank, data?)));
+        let links = data.into_iter().enumerate().filter_map(|(rank, data)| Some((rank, Streams::new(data)?)));
         Engine { links: links.map(link).collect(), timeout, patience, scratch: Vec::new() }
     }
 
     /// Second descriptors of the data sockets.
     #[cfg(test)]
     pub(super) fn sockets(&self) -> Vec<TcpStream> {
-        self.links.iter().filter_map(|link| link.data.try_clone().ok()).collect()
+        self.links.iter().flat_map(|link| link.data.sockets()).filter_map(|socket| socket.try_clone().ok()).collect()
     }
 
     /// Runs `transfer` to its end, with `mine` as the header to every partner.
@@ -160,18 +161,21 @@ impl Engine {
             Some(transfer) => self.links.iter().map(|link| link.wanted(transfer)).collect(),
             None => vec![PollFlags::empty(); self.links.len()],
         };
-        let mut descriptors = Vec::with_capacity(1 + 2 * self.links.len());
+        let mut descriptors = Vec::with_capacity(1 + 3 * self.links.len());
         descriptors.push(PollFd::new(&control.wake, PollFlags::IN));
-        let mut meaning = Vec::with_capacity(2 * self.links.len());
+        let mut meaning = Vec::with_capacity(3 * self.links.len());
         for (at, link) in self.links.iter().enumerate() {
             if let (None, Some(peer)) = (link.control.left_after, &control.peers[link.rank]) {
                 descriptors.push(PollFd::new(peer, PollFlags::IN));
                 meaning.push((at, true));
             }
             // A socket of which nothing is wanted would only report its end, over and over.
-            if !wanted[at].is_empty() {
-                descriptors.push(PollFd::new(&link.data, wanted[at]));
-                meaning.push((at, false));
+            let (out, into) = (link.data.outgoing().0, link.data.incoming().0);
+            for (socket, flags) in [(out, PollFlags::OUT), (into, PollFlags::IN)] {
+                if wanted[at].contains(flags) {
+                    descriptors.push(PollFd::new(socket, flags));
+                    meaning.push((at, false));
+                }
             }
         }
         socket::poll(&mut descriptors, at_most);

@@ -21,18 +21,32 @@ use super::frame::{u32_at, u64_at};
 
 const MAGIC: &[u8; 4] = b"MUCO";
 /// Changed with every change of what goes over these sockets.
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 const HELLO: usize = 64;
 const ANSWER: usize = 80;
 const ACCEPTED: u8 = 1;
 const STALE: u8 = 2;
 const REFUSED: u8 = 3;
 
-/// Which of the two sockets of a pair.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+/// Which of the sockets of a pair.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Channel {
-    Data,
     Control,
+    /// One of several, from 0.
+    Data(u8),
+}
+
+impl Channel {
+    fn code(self) -> u8 {
+        match self {
+            Channel::Control => 0,
+            Channel::Data(stream) => stream.saturating_add(1),
+        }
+    }
+
+    fn of(code: u8) -> Self {
+        code.checked_sub(1).map_or(Channel::Control, Channel::Data)
+    }
 }
 
 /// What both sides of a pair must agree on.
@@ -42,6 +56,8 @@ pub(super) struct Identity {
     pub(super) world: u32,
     pub(super) token: u64,
     pub(super) secret: [u8; 32],
+    /// Data sockets of a pair.
+    pub(super) streams: u8,
 }
 
 /// Why a handshake came to nothing.
@@ -71,7 +87,7 @@ struct Transcript {
 impl Transcript {
     fn code(&self, secret: &[u8; 32], role: u8) -> [u8; 32] {
         let mut message = Vec::with_capacity(96);
-        message.extend_from_slice(&[VERSION, role, self.channel as u8]);
+        message.extend_from_slice(&[VERSION, role, self.channel.code()]);
         for number in [self.from, self.to, self.world] {
             message.extend_from_slice(&number.to_le_bytes());
         }
@@ -125,7 +141,8 @@ pub(super) fn dial(stream: &mut Timed<'_>, me: &Identity, to: u32, channel: Chan
     let mut hello = [0; HELLO];
     hello[..4].copy_from_slice(MAGIC);
     hello[4] = VERSION;
-    hello[5] = channel as u8;
+    hello[5] = channel.code();
+    hello[6] = me.streams;
     hello[8..12].copy_from_slice(&me.rank.to_le_bytes());
     hello[12..16].copy_from_slice(&to.to_le_bytes());
     hello[16..20].copy_from_slice(&me.world.to_le_bytes());
@@ -159,11 +176,7 @@ pub(super) fn accept(stream: &mut Timed<'_>, me: &Identity) -> Result<(u32, Chan
     stream.read_exact(&mut hello)?;
     let (from, to, world) = (u32_at(&hello, 8), u32_at(&hello, 12), u32_at(&hello, 16));
     let token = u64_at(&hello, 24);
-    let channel = match hello[5] {
-        0 => Channel::Data,
-        1 => Channel::Control,
-        _ => return Err(Refusal::Protocol("unknown channel")),
-    };
+    let channel = Channel::of(hello[5]);
     if &hello[..4] != MAGIC || hello[4] != VERSION {
         return Err(Refusal::Protocol("another protocol"));
     }
@@ -178,6 +191,11 @@ pub(super) fn accept(stream: &mut Timed<'_>, me: &Identity) -> Result<(u32, Chan
         answer[0] = REFUSED;
         stream.write_all(&answer)?;
         return Err(Refusal::Protocol("ranks that do not fit this group"));
+    }
+    if hello[6] != me.streams || hello[5] > me.streams {
+        answer[0] = REFUSED;
+        stream.write_all(&answer)?;
+        return Err(Refusal::Protocol("another number of data sockets"));
     }
     let nonces = [bytes32(&hello[32..]), nonce()?];
     let transcript = Transcript { channel, from, to, world, token, nonces };
@@ -232,7 +250,7 @@ mod tests {
     use std::thread::JoinHandle;
 
     fn identity(rank: u32, token: u64, secret: u8) -> Identity {
-        Identity { rank, world: 4, token, secret: [secret; 32] }
+        Identity { rank, world: 4, token, secret: [secret; 32], streams: 1 }
     }
 
     const PATIENCE: Duration = Duration::from_mins(1);
@@ -279,6 +297,7 @@ mod tests {
         let mut hello = [0; HELLO];
         hello[..4].copy_from_slice(MAGIC);
         hello[4] = VERSION;
+        hello[6] = 1;
         hello[8..12].copy_from_slice(&3u32.to_le_bytes());
         hello[12..16].copy_from_slice(&1u32.to_le_bytes());
         hello[16..20].copy_from_slice(&4u32.to_le_bytes());

@@ -11,27 +11,33 @@ mod rendezvous;
 mod ring;
 mod socket;
 mod stop;
+mod streams;
+mod sum;
+mod swap;
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 mod tests;
 mod transfer;
 mod verdict;
+mod wide;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
+
+use half::bf16;
 
 use self::control::Control;
 use self::engine::Engine;
 use self::frame::{Abort, Report};
 pub(crate) use self::frame::{Call, Header, Operation};
-use self::pairwise::{Pairwise, Storage};
+use self::pairwise::Storage;
 use self::patience::Patience;
-use self::ring::Ring;
 pub(crate) use self::stop::{Stop, UNALIGNED};
+use self::streams::STREAMS_MAX;
 use self::transfer::{Direct, Lane, Transfer};
 pub(crate) use self::verdict::odd_one;
 use crate::buffer::{Buf, BufMut, DType, Op};
-use crate::communicator::{self, Algorithm, Options, Rendezvous, arguments};
+use crate::communicator::{self, Algorithm, Options, Rendezvous, Wire, arguments};
 use crate::error::Error;
 use crate::plan::Method;
 use crate::recorder::{Entry, Recorder, State};
@@ -51,26 +57,32 @@ pub(crate) struct Communicator {
     world: usize,
     token: u64,
     algorithm: Algorithm,
+    wire: Wire,
     op_timeout: Duration,
     rendezvous_timeout: Duration,
     control: Control,
     engine: Mutex<Engine>,
+    /// What goes over the wire where that is not what the caller has; it only grows, so its pages stay warm.
+    narrow: Mutex<Vec<bf16>>,
 }
 
 impl Communicator {
     pub(crate) fn connect(rendezvous: Rendezvous, options: Options) -> Result<Self, Error> {
         let (rank, world) = (rendezvous.rank, rendezvous.peers.len());
+        let streams = options.streams.clamp(1, STREAMS_MAX);
         let (token, op_timeout, rendezvous_timeout) = (rendezvous.token, rendezvous.op_timeout, rendezvous.timeout);
-        let mesh = rendezvous::connect(rendezvous)?;
+        let mesh = rendezvous::connect(rendezvous, streams)?;
         Ok(Communicator {
             rank: rank as usize,
             world,
             token,
             algorithm: options.algorithm,
+            wire: options.wire,
             op_timeout,
             rendezvous_timeout,
             control: Control::new(rank, mesh.control)?,
             engine: Mutex::new(Engine::new(mesh.data, op_timeout, Patience::of(1, 0))),
+            narrow: Mutex::new(Vec::new()),
         })
     }
 
@@ -158,16 +170,6 @@ impl Communicator {
         Fold { dtype, op, contributions: self.world, position: self.rank, divisor }
     }
 
-    fn rings(&self, dtype: DType) -> bool {
-        // Partial sums of 16-bit floats would be rounded at every rank.
-        dtype.size() > 2
-            && match self.algorithm {
-                Algorithm::Auto => self.world > DIRECT_RANKS_MAX,
-                Algorithm::Direct => false,
-                Algorithm::Ring => true,
-            }
-    }
-
     /// One lane per rank; the function is not asked for the own.
     fn lanes(&self, lane: impl Fn(usize) -> Lane) -> Vec<Lane> {
         (0..self.world).map(|rank| if rank == self.rank { Lane::default() } else { lane(rank) }).collect()
@@ -199,28 +201,6 @@ impl Communicator {
             if folded { Ok(()) } else { Err(self.broken(call)) }
         })
     }
-
-    fn pairwise(&self, call: Call, storage: Storage<'_>, slices: Vec<std::ops::Range<usize>>) -> Result<(), Error> {
-        let mut engine = self.engine();
-        let mut scratch = std::mem::take(&mut engine.scratch);
-        let bytes = as_bytes(&mut scratch, pairwise::scratch_bytes(self.world).0);
-        let fold = self.fold(call.op, call.dtype);
-        let mut transfer = Pairwise::new(storage, slices, self.rank, fold, bytes);
-        let result = self.run(&mut engine, call, Method::Pairwise, &mut transfer);
-        engine.scratch = scratch;
-        result
-    }
-
-    fn ring(&self, call: Call, buffer: &mut [u8]) -> Result<(), Error> {
-        let mut engine = self.engine();
-        let mut scratch = std::mem::take(&mut engine.scratch);
-        let bytes = as_bytes(&mut scratch, ring::CHUNK_BYTES);
-        let fold = self.fold(call.op, call.dtype);
-        let mut transfer = Ring::new(buffer, bytes, fold, self.rank, self.world);
-        let result = self.run(&mut engine, call, Method::Ring, &mut transfer);
-        engine.scratch = scratch;
-        result
-    }
 }
 
 impl communicator::Communicator for Communicator {
@@ -237,17 +217,8 @@ impl communicator::Communicator for Communicator {
     }
 
     fn all_reduce(&self, buf: BufMut<'_>, op: Op) -> Result<(), Error> {
-        let (dtype, count) = (buf.dtype(), buf.len());
-        let call = call(Operation::AllReduce, op, dtype, count);
-        let bytes = buf.into_bytes();
-        if bytes.len() <= SMALL_BYTES_MAX {
-            let whole = 0..bytes.len();
-            self.exchange_and_fold(call, None, bytes, |_| whole.clone())
-        } else if self.rings(dtype) {
-            self.ring(Call { ring: true, ..call }, bytes)
-        } else {
-            self.pairwise(call, Storage::Whole(bytes), pairwise::slices(count, dtype.size(), self.world))
-        }
+        let dtype = buf.dtype();
+        self.sum(buf.into_bytes(), dtype, op)
     }
 
     fn reduce_scatter(&self, src: Buf<'_>, dst: BufMut<'_>, op: Op) -> Result<(), Error> {

@@ -10,6 +10,7 @@
 use std::ops::Range;
 
 use super::transfer::{Transfer, quantum};
+use super::wide::Wide;
 use crate::reduce::Fold;
 
 /// Chunks that one rank may be ahead of the slowest.
@@ -46,6 +47,8 @@ pub(super) struct Pairwise<'a> {
     rank: usize,
     fold: Fold,
     scratch: &'a mut [u8],
+    /// Where the storage holds what goes over the wire, and the caller's values are wider.
+    wide: Option<Wide<'a>>,
     chunk: usize,
     progress: Vec<Progress>,
     /// Bytes of the own slice that are final.
@@ -87,10 +90,28 @@ impl<'a> Pairwise<'a> {
             rank,
             fold,
             scratch,
+            wide: None,
             chunk,
             progress: vec![Progress::default(); world],
             reduced: 0,
             sound: true,
+        }
+    }
+
+    /// All-reduce of `values` as 16-bit floats: the storage holds as many, to be filled.
+    pub(super) fn narrowing(mut self, values: &'a mut [f32]) -> Self {
+        self.wide = Some(Wide::new(values, self.slices.len()));
+        for rank in 0..self.slices.len() {
+            if rank != self.rank {
+                self.round_ahead(rank);
+            }
+        }
+        self
+    }
+
+    fn round_ahead(&mut self, rank: usize) {
+        if let (Some(wide), Storage::Whole(wire)) = (&mut self.wide, &mut self.storage) {
+            self.sound &= wide.round_ahead(rank, &self.slices[rank], self.progress[rank].parts_sent, wire);
         }
     }
 
@@ -116,11 +137,18 @@ impl<'a> Pairwise<'a> {
                 return;
             }
             let slot = (self.reduced / self.chunk) % DEPTH * self.chunk * (self.slices.len() - 1);
+            let bytes = own.start + self.reduced..own.start + end;
+            if let (Some(wide), Storage::Whole(wire)) = (&mut self.wide, &mut self.storage) {
+                self.sound &= wide.round(bytes.clone(), wire);
+            }
             let destination = match &mut self.storage {
-                Storage::Whole(buffer) => &mut buffer[own.start + self.reduced..own.start + end],
+                Storage::Whole(buffer) => &mut buffer[bytes.clone()],
                 Storage::Split { own, .. } => &mut own[self.reduced..end],
             };
             self.sound &= self.fold.run_strided(destination, &self.scratch[slot..], self.chunk);
+            if let (Some(wide), Storage::Whole(wire)) = (&mut self.wide, &mut self.storage) {
+                self.sound &= wide.widen(bytes, wire);
+            }
             self.reduced = end;
         }
     }
@@ -138,7 +166,8 @@ impl Transfer for Pairwise<'_> {
         };
         let (slice, progress) = (&self.slices[rank], &self.progress[rank]);
         if progress.parts_sent < slice.len() {
-            return &source[quantum(slice.start + progress.parts_sent, slice.end)];
+            let ready = self.wide.as_ref().map_or(slice.len(), |wide| wide.rounded(rank));
+            return &source[quantum(slice.start + progress.parts_sent, slice.start + ready)];
         }
         if !self.gathers() {
             return &[];
@@ -152,6 +181,7 @@ impl Transfer for Pairwise<'_> {
         let progress = &mut self.progress[rank];
         if progress.parts_sent < parts {
             progress.parts_sent += bytes;
+            self.round_ahead(rank);
         } else {
             progress.sums_sent += bytes;
         }
@@ -184,6 +214,10 @@ impl Transfer for Pairwise<'_> {
             self.advance();
         } else {
             progress.sums_received += bytes;
+            let received = progress.sums_received;
+            if let (Some(wide), Storage::Whole(wire)) = (&mut self.wide, &mut self.storage) {
+                self.sound &= wide.widen_more(rank, &self.slices[rank], received, wire);
+            }
         }
     }
 

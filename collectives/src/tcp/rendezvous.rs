@@ -24,13 +24,13 @@ use crate::error::Error;
 const HANDSHAKE_MAX: Duration = Duration::from_secs(5);
 const RETRY_MIN: Duration = Duration::from_millis(10);
 const RETRY_MAX: Duration = Duration::from_millis(250);
-/// Strangers that may hang in the handshake at a time, beyond two connections per rank.
+/// Strangers that may hang in the handshake at a time, beyond the connections of all ranks.
 const STRANGERS_MAX: usize = 64;
 
-/// Authenticated sockets by rank, `None` for the own.
+/// Authenticated sockets by rank, none for the own.
 #[derive(Debug)]
 pub(super) struct Mesh {
-    pub(super) data: Vec<Option<TcpStream>>,
+    pub(super) data: Vec<Vec<TcpStream>>,
     pub(super) control: Vec<Option<TcpStream>>,
 }
 
@@ -52,12 +52,12 @@ struct Meeting {
 }
 
 /// Connects to everybody.
-pub(super) fn connect(rendezvous: Rendezvous) -> Result<Mesh, Error> {
+pub(super) fn connect(rendezvous: Rendezvous, streams: u8) -> Result<Mesh, Error> {
     let Rendezvous { rank, peers, listener, token, secret, timeout, .. } = rendezvous;
     let system =
         |error: std::io::Error| Error::Rendezvous { missing: Vec::new(), after: timeout, reason: error.to_string() };
     let over = eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC).map_err(|error| system(error.into()))?;
-    let me = Identity { rank, world: peers.len() as u32, token, secret };
+    let me = Identity { rank, world: peers.len() as u32, token, secret, streams };
     let meeting = Arc::new(Meeting { me, deadline: Instant::now() + timeout, over, accepting: AtomicUsize::new(0) });
     let (events, inbox) = channel();
     if let Some(listener) = listener {
@@ -66,7 +66,7 @@ pub(super) fn connect(rendezvous: Rendezvous) -> Result<Mesh, Error> {
         spawn(move || meeting.accept_all(&listener, &events)).map_err(system)?;
     }
     for peer in peers.iter().filter(|peer| peer.rank < rank) {
-        for channel in [Channel::Control, Channel::Data] {
+        for channel in std::iter::once(Channel::Control).chain((0..streams).map(Channel::Data)) {
             let (meeting, events, peer) = (Arc::clone(&meeting), events.clone(), peer.clone());
             spawn(move || meeting.dial_until_linked(&peer, channel, &events)).map_err(system)?;
         }
@@ -82,34 +82,35 @@ fn spawn(run: impl FnOnce() + Send + 'static) -> std::io::Result<()> {
     std::thread::Builder::new().name("rendezvous".to_owned()).spawn(run).map(drop)
 }
 
-/// Waits for two sockets per peer.
+/// Waits for all sockets of every peer.
 fn collect(meeting: &Meeting, peers: &[Peer], timeout: Duration, inbox: &Receiver<Event>) -> Result<Mesh, Error> {
     let none = || peers.iter().map(|_| None).collect::<Vec<Option<TcpStream>>>();
-    let mut mesh = Mesh { data: none(), control: none() };
+    let mut found = Found { data: (0..meeting.me.streams).map(|_| none()).collect(), control: none() };
     let mut failures = BTreeMap::new();
-    while mesh.linked() < 2 * (peers.len() - 1) {
+    while found.linked() < (1 + usize::from(meeting.me.streams)) * (peers.len() - 1) {
         let left = meeting.deadline.saturating_duration_since(Instant::now());
         match inbox.recv_timeout(left) {
             Ok(Event::Linked(rank, channel, stream)) => {
                 // A later one replaces an earlier one: the peer gave that up before it heard of its acceptance.
-                let slots = if channel == Channel::Data { &mut mesh.data } else { &mut mesh.control };
-                slots[rank as usize] = Some(stream);
+                if let Some(slots) = found.of(channel) {
+                    slots[rank as usize] = Some(stream);
+                }
             }
             Ok(Event::Failed(rank, reason)) => drop(failures.insert(rank, reason)),
             Ok(Event::Fenced(rank, reason)) => {
                 return Err(Error::Handshake { rank, reason });
             }
             Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {
-                return Err(give_up(meeting, mesh, &failures, timeout));
+                return Err(give_up(meeting, found, &failures, timeout));
             }
         }
     }
-    Ok(mesh)
+    Ok(found.mesh(peers.len()))
 }
 
 /// Names who is missing, and tells those who are there why this rank leaves.
-fn give_up(meeting: &Meeting, mesh: Mesh, failures: &BTreeMap<u32, String>, after: Duration) -> Error {
-    let linked = |rank: u32| mesh.data[rank as usize].is_some() && mesh.control[rank as usize].is_some();
+fn give_up(meeting: &Meeting, found: Found, failures: &BTreeMap<u32, String>, after: Duration) -> Error {
+    let linked = |rank: u32| found.all().all(|sockets| sockets[rank as usize].is_some());
     let missing: Vec<u32> = (0..meeting.me.world).filter(|rank| *rank != meeting.me.rank && !linked(*rank)).collect();
     let reason = |rank: &u32| {
         let text = failures.get(rank).map_or("never connected", String::as_str);
@@ -118,16 +119,38 @@ fn give_up(meeting: &Meeting, mesh: Mesh, failures: &BTreeMap<u32, String>, afte
     let reason = missing.iter().map(reason).collect::<Vec<_>>().join("; ");
     let culprit = if let [only] = missing.as_slice() { Some(*only) } else { None };
     let cause = format!("rank {} found no connection to ranks {missing:?}: {reason}", meeting.me.rank);
-    if let Ok(control) = Control::new(meeting.me.rank, mesh.control) {
+    if let Ok(control) = Control::new(meeting.me.rank, found.control) {
         let operation = "rendezvous".to_owned();
         control.abort(Abort { culprit, sequence: 0, operation, cause, disagreement: None });
     }
     Error::Rendezvous { missing, after, reason }
 }
 
-impl Mesh {
+/// What there is of a mesh: by rank, those of data by their place first.
+struct Found {
+    data: Vec<Vec<Option<TcpStream>>>,
+    control: Vec<Option<TcpStream>>,
+}
+
+impl Found {
+    fn all(&self) -> impl Iterator<Item = &Vec<Option<TcpStream>>> {
+        self.data.iter().chain([&self.control])
+    }
+
+    fn of(&mut self, channel: Channel) -> Option<&mut Vec<Option<TcpStream>>> {
+        match channel {
+            Channel::Control => Some(&mut self.control),
+            Channel::Data(stream) => self.data.get_mut(usize::from(stream)),
+        }
+    }
+
     fn linked(&self) -> usize {
-        self.data.iter().chain(&self.control).flatten().count()
+        self.all().flatten().flatten().count()
+    }
+
+    fn mesh(mut self, world: usize) -> Mesh {
+        let data = (0..world).map(|rank| self.data.iter_mut().filter_map(|sockets| sockets[rank].take()).collect());
+        Mesh { data: data.collect(), control: self.control }
     }
 }
 
@@ -173,7 +196,7 @@ impl Meeting {
     }
 
     fn accept_all(self: &Arc<Self>, listener: &TcpListener, events: &Sender<Event>) {
-        let limit = 2 * self.me.world as usize + STRANGERS_MAX;
+        let limit = (1 + usize::from(self.me.streams)) * self.me.world as usize + STRANGERS_MAX;
         while let Some(left) = self.left() {
             let mut descriptors = [PollFd::new(&self.over, PollFlags::IN), PollFd::new(listener, PollFlags::IN)];
             socket::poll(&mut descriptors, left);
@@ -221,8 +244,9 @@ fn prepare(stream: &TcpStream) -> std::io::Result<()> {
 fn ready(stream: &TcpStream, channel: Channel) -> std::io::Result<()> {
     stream.set_read_timeout(None)?;
     stream.set_write_timeout(None)?;
-    if channel == Channel::Control {
-        socket::watch(stream);
+    match channel {
+        Channel::Control => socket::watch(stream),
+        Channel::Data(_) => socket::narrow_at_home(stream),
     }
     stream.set_nonblocking(true)
 }

@@ -39,6 +39,18 @@ pub(super) fn watch(stream: &TcpStream) {
     let _ = sockopt::set_tcp_user_timeout(stream, SILENT_MS_MAX);
 }
 
+/// Bounds what is under way between two ranks of one machine, so that it stays in the processor's caches. Between machines the
+/// kernel finds out by itself how much a connection needs.
+pub(super) fn narrow_at_home(stream: &TcpStream) {
+    const HOME_BYTES: usize = 512 << 10;
+    let at_home = matches!((stream.local_addr(), stream.peer_addr()), (Ok(here), Ok(there)) if here.ip() == there.ip());
+    if at_home {
+        // Where one is refused the transfer is slower, not wrong.
+        let _ = sockopt::set_socket_send_buffer_size(stream, HOME_BYTES);
+        let _ = sockopt::set_socket_recv_buffer_size(stream, HOME_BYTES);
+    }
+}
+
 pub(super) fn send(stream: &TcpStream, head: &[u8], body: &[u8]) -> Moved {
     let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
     let sent = if head.is_empty() {

@@ -11,6 +11,10 @@ use crate::communicator::{Communicator as _, Peer};
 const PATIENCE: Duration = Duration::from_mins(1);
 
 fn group(world: usize, algorithm: Algorithm, op_timeout: Duration) -> Vec<Communicator> {
+    group_with(world, Options { algorithm, ..Options::default() }, op_timeout)
+}
+
+fn group_with(world: usize, options: Options, op_timeout: Duration) -> Vec<Communicator> {
     let listeners: Vec<_> = (0..world).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
     let peer =
         |(rank, listener): (usize, &TcpListener)| Peer { rank: rank as u32, address: listener.local_addr().unwrap() };
@@ -28,9 +32,7 @@ fn group(world: usize, algorithm: Algorithm, op_timeout: Duration) -> Vec<Commun
                 timeout: PATIENCE,
                 op_timeout,
             };
-            std::thread::spawn(move || {
-                Communicator::connect(rendezvous, Options { algorithm, ..Options::default() }).unwrap()
-            })
+            std::thread::spawn(move || Communicator::connect(rendezvous, options).unwrap())
         })
         .collect();
     threads.into_iter().map(|thread| thread.join().unwrap()).collect()
@@ -61,8 +63,8 @@ fn culprit_of(result: Result<(), Error>) -> (Option<u32>, String) {
     }
 }
 
-fn death_is_noticed(algorithm: Algorithm) {
-    let mut group = group(4, algorithm, PATIENCE);
+fn death_is_noticed(algorithm: Algorithm, streams: u8) {
+    let mut group = group_with(4, Options { algorithm, streams, ..Options::default() }, PATIENCE);
     let victim = group.remove(2);
     let cut = sockets(&victim);
     let (entered, enters) = channel();
@@ -98,12 +100,38 @@ fn death_is_noticed(algorithm: Algorithm) {
 
 #[test]
 fn coll_4_death_is_noticed_by_all_within_a_second_and_blamed_on_the_dead() {
-    death_is_noticed(Algorithm::Direct);
+    death_is_noticed(Algorithm::Direct, 1);
 }
 
 #[test]
 fn coll_4_death_is_noticed_round_the_whole_ring() {
-    death_is_noticed(Algorithm::Ring);
+    death_is_noticed(Algorithm::Ring, 1);
+}
+
+#[test]
+fn coll_4_death_is_noticed_over_several_sockets() {
+    death_is_noticed(Algorithm::Direct, 3);
+}
+
+#[test]
+fn coll_4_one_socket_of_several_that_breaks_ends_the_group() {
+    let group = group_with(2, Options { streams: 3, ..Options::default() }, PATIENCE);
+    // The second of the three, which large sums alone use.
+    kill(&group[1].engine().sockets()[1..2]);
+    std::thread::scope(|scope| {
+        let threads: Vec<_> = group
+            .iter()
+            .map(|comm| {
+                scope.spawn(move || {
+                    sum(comm, 1000).unwrap();
+                    sum(comm, 1_000_000)
+                })
+            })
+            .collect();
+        for thread in threads {
+            assert!(matches!(thread.join().unwrap(), Err(Error::Aborted { culprit: Some(_), .. })));
+        }
+    });
 }
 
 #[test]

@@ -24,7 +24,7 @@ pub(super) trait Transfer {
 }
 
 /// Most bytes handed to the kernel at once, so that one peer does not starve the others.
-pub(super) const QUANTUM: usize = 256 << 10;
+pub(super) const QUANTUM: usize = 1 << 20;
 
 /// Cuts a range to [`QUANTUM`].
 pub(super) fn quantum(from: usize, end: usize) -> Range<usize> {

@@ -35,7 +35,7 @@ pub fn rendezvous(world: usize) -> Vec<Rendezvous> {
 
 /// Connects all at once over TCP, one thread each; results in rank order.
 pub fn connect_all(all: Vec<Rendezvous>, algorithm: Algorithm) -> Vec<Result<Arc<dyn Communicator>, Error>> {
-    connect_all_with(all, Options { algorithm, tcp_only: true })
+    connect_all_with(all, Options { algorithm, tcp_only: true, ..Options::default() })
 }
 
 /// As [`connect_all`], with any options.

@@ -58,6 +58,6 @@ impl Engine {
 }
 
 fn wait_for_any(silent: &[&Link], at_most: Duration) {
-    let mut descriptors: Vec<_> = silent.iter().map(|link| PollFd::new(&link.data, PollFlags::IN)).collect();
+    let mut descriptors: Vec<_> = silent.iter().map(|link| PollFd::new(link.data.first(), PollFlags::IN)).collect();
     socket::poll(&mut descriptors, at_most);
 }

@@ -7,6 +7,7 @@ use rustix::event::PollFlags;
 use super::super::frame::{HEADER, Header, REPORT, Report};
 use super::super::socket::{self, Moved};
 use super::super::stop::Stop;
+use super::super::streams::Streams;
 use super::super::transfer::Transfer;
 
 /// The control socket as read so far.
@@ -21,7 +22,7 @@ pub(super) struct Listening {
 #[derive(Debug)]
 pub(super) struct Link {
     pub(super) rank: usize,
-    pub(super) data: TcpStream,
+    pub(super) data: Streams,
     pub(super) control: Listening,
     pub(super) readable: bool,
     pub(super) writable: bool,
@@ -52,6 +53,7 @@ impl Listening {
 impl Link {
     pub(super) fn begin(&mut self, partner: bool) {
         self.partner = partner;
+        self.data.begin();
         // A partner may have sent before this rank came: one try is cheaper than a poll.
         (self.readable, self.writable) = (true, true);
         (self.header_sent, self.header_received) = (0, 0);
@@ -104,16 +106,20 @@ impl Link {
             return Ok(false);
         }
         let (head, body) = (&header[self.header_sent..], transfer.outgoing(self.rank));
+        // An operation's header is within the first block.
+        let (stream, most) = self.data.outgoing();
+        let body = &body[..body.len().min(most - head.len())];
         let asked = head.len() + body.len();
         if asked == 0 {
             return Ok(false);
         }
-        let bytes = match socket::send(&self.data, head, body) {
+        let bytes = match socket::send(stream, head, body) {
             Moved::Bytes(bytes) => bytes,
             Moved::Later => 0,
             Moved::Over(reason) => return Err(self.lost(reason)),
         };
-        self.writable = bytes == asked;
+        let turned = self.data.sent(bytes);
+        self.writable = turned || bytes == asked;
         let of_head = bytes.min(head.len());
         self.header_sent += of_head;
         if bytes > of_head {
@@ -128,17 +134,21 @@ impl Link {
             return Ok(false);
         }
         let (head, body) = (&mut self.header[self.header_received..], transfer.incoming(self.rank));
+        let (stream, most) = self.data.incoming();
+        let end = body.len().min(most - head.len());
+        let body = &mut body[..end];
         let (of_head, asked) = (head.len(), head.len() + body.len());
         if asked == 0 {
             return Ok(false);
         }
-        let bytes = match socket::receive(&self.data, head, body) {
+        let bytes = match socket::receive(stream, head, body) {
             Moved::Bytes(bytes) => bytes,
             Moved::Later => 0,
             Moved::Over(reason) => return Err(self.lost(reason)),
         };
         // A short read has emptied the socket; asking again at once would be a wasted call.
-        self.readable = bytes == asked;
+        let turned = self.data.received(bytes);
+        self.readable = turned || bytes == asked;
         self.header_received += bytes.min(of_head);
         if of_head > 0 && self.header_received == HEADER {
             self.check(mine)?;
@@ -152,7 +162,7 @@ impl Link {
     /// The header that lies unread in the socket, where it is one of this attempt's.
     pub(super) fn peek(&self, mine: &Header) -> Option<Header> {
         let mut bytes = [0; HEADER];
-        let whole = socket::peek(&self.data, &mut bytes) == HEADER;
+        let whole = socket::peek(self.data.first(), &mut bytes) == HEADER;
         let header = Header::decode(&bytes).filter(|_| whole)?;
         (header.token == mine.token && header.from as usize == self.rank).then_some(header)
     }

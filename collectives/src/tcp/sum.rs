@@ -1,0 +1,109 @@
+//! How an all-reduce goes over TCP: the choice by bytes and ranks, and what each way needs.
+
+use std::sync::PoisonError;
+
+use half::bf16;
+
+use super::pairwise::{self, Pairwise, Storage};
+use super::ring::{self, Ring};
+use super::swap::{self, Swap};
+use super::{Call, Communicator, DIRECT_RANKS_MAX, Operation, SMALL_BYTES_MAX, as_bytes, call};
+use crate::buffer::{BufMut, DType, Op, elements_mut};
+use crate::communicator::{Algorithm, Wire};
+use crate::error::Error;
+use crate::plan::Method;
+
+/// Smaller buffers of 32-bit floats are not rounded on their way, whatever was asked for.
+const NARROW_BYTES_MIN: usize = 64 << 10;
+
+impl Communicator {
+    /// Combines everybody's `bytes`, in place.
+    pub(super) fn sum(&self, bytes: &mut [u8], dtype: DType, op: Op) -> Result<(), Error> {
+        let narrows = self.wire == Wire::Bf16 && dtype == DType::F32 && matches!(op, Op::Sum | Op::Avg);
+        if narrows && bytes.len() >= NARROW_BYTES_MIN {
+            return self.sum_narrowed(bytes, op);
+        }
+        let count = bytes.len() / dtype.size();
+        let call = call(Operation::AllReduce, op, dtype, count);
+        if bytes.len() <= SMALL_BYTES_MAX {
+            let whole = 0..bytes.len();
+            self.exchange_and_fold(call, None, bytes, |_| whole.clone())
+        } else if self.rings(dtype) {
+            self.ring(Call { ring: true, ..call }, bytes)
+        } else if self.world == 2 {
+            self.swap(call, bytes)
+        } else {
+            self.pairwise(call, Storage::Whole(bytes), pairwise::slices(count, dtype.size(), self.world))
+        }
+    }
+
+    /// Sums 32-bit floats as 16-bit ones, which are rounded on their way: half the bytes, and the same bits on all ranks, as they
+    /// are those of the sums of a buffer of 16-bit floats.
+    fn sum_narrowed(&self, bytes: &mut [u8], op: Op) -> Result<(), Error> {
+        let Some(wide) = elements_mut::<f32>(bytes) else {
+            return Err(Error::Invalid { reason: super::UNALIGNED.to_owned() });
+        };
+        let (dtype, count) = (DType::BF16, wide.len());
+        let mut narrow = self.narrow.lock().unwrap_or_else(PoisonError::into_inner);
+        if narrow.len() < count {
+            narrow.resize(count, bf16::ZERO);
+        }
+        let wire = BufMut::from(&mut narrow[..count]).into_bytes();
+        let slices = pairwise::slices(count, dtype.size(), self.world);
+        let mut engine = self.engine();
+        let mut scratch = std::mem::take(&mut engine.scratch);
+        let bytes = as_bytes(&mut scratch, pairwise::scratch_bytes(self.world).0);
+        let transfer = Pairwise::new(Storage::Whole(wire), slices, self.rank, self.fold(op, dtype), bytes);
+        let call = call(Operation::AllReduce, op, dtype, count);
+        let result = self.run(&mut engine, call, Method::Pairwise, &mut transfer.narrowing(wide));
+        engine.scratch = scratch;
+        result
+    }
+
+    fn rings(&self, dtype: DType) -> bool {
+        // Partial sums of 16-bit floats would be rounded at every rank.
+        dtype.size() > 2
+            && match self.algorithm {
+                Algorithm::Auto => self.world > DIRECT_RANKS_MAX,
+                Algorithm::Direct => false,
+                Algorithm::Ring => true,
+            }
+    }
+
+    pub(super) fn pairwise(
+        &self,
+        call: Call,
+        storage: Storage<'_>,
+        slices: Vec<std::ops::Range<usize>>,
+    ) -> Result<(), Error> {
+        let mut engine = self.engine();
+        let mut scratch = std::mem::take(&mut engine.scratch);
+        let bytes = as_bytes(&mut scratch, pairwise::scratch_bytes(self.world).0);
+        let fold = self.fold(call.op, call.dtype);
+        let mut transfer = Pairwise::new(storage, slices, self.rank, fold, bytes);
+        let result = self.run(&mut engine, call, Method::Pairwise, &mut transfer);
+        engine.scratch = scratch;
+        result
+    }
+
+    fn swap(&self, call: Call, buffer: &mut [u8]) -> Result<(), Error> {
+        let mut engine = self.engine();
+        let mut scratch = std::mem::take(&mut engine.scratch);
+        let bytes = as_bytes(&mut scratch, swap::SCRATCH_BYTES);
+        let mut transfer = Swap::new(buffer, bytes, self.fold(call.op, call.dtype));
+        let result = self.run(&mut engine, call, Method::Flat, &mut transfer);
+        engine.scratch = scratch;
+        result
+    }
+
+    fn ring(&self, call: Call, buffer: &mut [u8]) -> Result<(), Error> {
+        let mut engine = self.engine();
+        let mut scratch = std::mem::take(&mut engine.scratch);
+        let bytes = as_bytes(&mut scratch, ring::CHUNK_BYTES);
+        let fold = self.fold(call.op, call.dtype);
+        let mut transfer = Ring::new(buffer, bytes, fold, self.rank, self.world);
+        let result = self.run(&mut engine, call, Method::Ring, &mut transfer);
+        engine.scratch = scratch;
+        result
+    }
+}
