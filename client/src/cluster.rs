@@ -109,6 +109,15 @@ impl Client {
         .await
     }
 
+    /// Adds taints to this worker and takes others back.
+    pub async fn taint(&self, request: v1::TaintRequest) -> Result<v1::Worker, Error> {
+        self.call(|channel, span| {
+            let request = timed(request.clone(), span);
+            async move { ClusterClient::new(channel).taint(request).await }
+        })
+        .await
+    }
+
     async fn worker_call<F, Fut>(&self, worker: &str, send: F) -> Result<v1::Worker, Error>
     where
         F: Fn(Channel, Request<v1::WorkerRequest>) -> Fut,

@@ -1,10 +1,11 @@
 //! Everything that can change the tables, and every answer; the entry's payload, so names and order here are a wire format.
 
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use types::{
     AttemptSecret, Availability, CheckpointRef, ClusterId, EndCause, Endpoint, JobId, JobPhase, JobSpec, LogIndex,
-    MemberEnd, MemberKey, Placement, Queue, RequestId, Token, Window, WorkerId, WorkerRegistration,
+    MemberEnd, MemberKey, Placement, Queue, RequestId, Timestamp, Token, Window, WorkerId, WorkerRegistration,
 };
 
 /// One change. Effects of none happen here: leaders' loops look at the tables and act.
@@ -115,6 +116,29 @@ pub enum Command {
         /// When it will be away; an end that is not after the beginning takes back the window that begins then.
         window: Window,
     },
+    /// Adds taints to a worker and takes others back.
+    Taint {
+        /// Which worker.
+        worker: WorkerId,
+        /// From now on.
+        add: BTreeSet<String>,
+        /// No longer; those of its own registration stay.
+        remove: BTreeSet<String>,
+    },
+    /// Remembers what waiting jobs were promised, for the next leader.
+    NotePromises {
+        /// The new promise of each; nothing = the old one is given up.
+        promises: Vec<(JobId, Option<Promise>)>,
+    },
+}
+
+/// A waiting job will start by this time.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Promise {
+    /// Not later than this.
+    pub start_by: Timestamp,
+    /// Workers that are kept free for it from then on.
+    pub workers: Vec<WorkerId>,
 }
 
 /// What a queue that is set must be.

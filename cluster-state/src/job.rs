@@ -1,5 +1,6 @@
 //! A job with its attempts: what was asked, what was tried, how each try ended and what was saved.
 
+use crate::Promise;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use types::{
@@ -26,6 +27,8 @@ pub struct Job {
     pub ended: Option<Timestamp>,
     /// A waiting job is not placed before this time (back-off).
     pub ready_at: Timestamp,
+    /// A start that was promised while it waits.
+    pub promise: Option<Promise>,
     /// Attempts that ended badly through the job's own fault.
     pub failures: u32,
     /// Attempts in a row that ended through no fault of the job; sets the back-off after a machine's fault.

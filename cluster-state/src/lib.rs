@@ -25,8 +25,8 @@ mod worker;
 #[cfg(test)]
 mod tests;
 
-pub use command::{Command, Outcome, PlannedGang, Refusal, SetQueue};
+pub use command::{Command, Outcome, PlannedGang, Promise, Refusal, SetQueue};
 pub use job::{Attempt, Job, JobOutput, SavedCheckpoint};
 pub use state::State;
 pub use transitions::{cause_of, first_failed};
-pub use worker::{Held, Worker};
+pub use worker::{Held, Strike, Worker};

@@ -175,6 +175,9 @@ impl State {
         let job = Arc::make_mut(slot);
         let result = change(job);
         job.changed = at;
+        if job.phase != JobPhase::Queued {
+            job.promise = None;
+        }
         let after = (job.phase, job.live_attempt().is_some());
         let new_key = (Reverse(job.priority), id);
         self.changes.remove(&(before.1, id));

@@ -85,10 +85,10 @@ fn first_fault(attempt: &Attempt) -> Option<EndCause> {
 
 /// Ends the attempt if no member is left, and moves its job on. Call after a member's end was recorded.
 pub(crate) fn settle(state: &mut State, at: LogIndex, time: Timestamp, id: JobId) {
-    state.update_job(at, id, |job| {
-        let Some(attempt) = job.attempts.last_mut() else { return };
+    let blamed = state.update_job(at, id, |job| {
+        let attempt = job.attempts.last_mut()?;
         if !attempt.phase.is_live() || attempt.ends.iter().any(Option::is_none) {
-            return;
+            return None;
         }
         let attempt = std::sync::Arc::make_mut(attempt);
         let cause = match std::mem::replace(&mut attempt.phase, AttemptPhase::Preparing) {
@@ -103,13 +103,20 @@ pub(crate) fn settle(state: &mut State, at: LogIndex, time: Timestamp, id: JobId
         if cause != EndCause::Success {
             let saved = job.checkpoints.last().filter(|saved| saved.attempt == attempt.number).map(|saved| saved.saved);
             let since = saved.max(attempt.running);
-            let gang = &job.spec.gang;
-            let each = if gang.per_rank.gpus > 0 { gang.per_rank.gpus } else { gang.per_rank.cpus };
-            let width = u64::from(gang.world_size()) * u64::from(each);
+            let per_rank = job.spec.gang.per_rank;
+            let each = if per_rank.gpus > 0 { per_rank.gpus } else { per_rank.cpus };
+            let width = u64::from(attempt.placement.world_size()) * u64::from(each);
             attempt.lost_device_ms = since.map_or(0, |since| time.since(since).0.saturating_mul(width));
         }
         move_on(job, &cause, time);
+        match cause {
+            EndCause::NotPrepared { worker, machine_fault: true, .. } => Some(worker),
+            _ => None,
+        }
     });
+    if let Some(worker) = blamed.flatten() {
+        state.update_worker(&worker, |worker| worker.strike(time, id));
+    }
 }
 
 fn move_on(job: &mut Job, cause: &EndCause, time: Timestamp) {
@@ -122,7 +129,8 @@ fn move_on(job: &mut Job, cause: &EndCause, time: Timestamp) {
         return finish(job, JobPhase::Canceled, time);
     }
     if cause.is_infrastructure() {
-        job.interruptions += 1;
+        // A change of size is no mishap.
+        job.interruptions += u32::from(!matches!(cause, EndCause::Resized { .. }));
         job.phase = JobPhase::Queued;
         // A lost or drained worker is out of placement already; a faulty one is not, so that wait grows.
         let wait = match cause {

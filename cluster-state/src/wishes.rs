@@ -39,6 +39,10 @@ fn goal(attempt: &Attempt) -> Goal {
 fn is_gentle(cause: &EndCause) -> bool {
     matches!(
         cause,
-        EndCause::Canceled | EndCause::TimeLimit { .. } | EndCause::Drained { .. } | EndCause::Preempted { .. }
+        EndCause::Canceled
+            | EndCause::TimeLimit { .. }
+            | EndCause::Drained { .. }
+            | EndCause::Preempted { .. }
+            | EndCause::Resized { .. }
     )
 }

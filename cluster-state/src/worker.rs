@@ -2,7 +2,10 @@
 
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
-use types::{Availability, LogIndex, Member, MemberKey, RankResources, Timestamp, Window, WorkerRegistration};
+use types::{Availability, JobId, LogIndex, Member, MemberKey, RankResources, Timestamp, Window, WorkerRegistration};
+
+/// Strikes that are remembered: more than any rule counts.
+const STRIKES_MAX: usize = 16;
 
 /// A known worker.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -21,6 +24,19 @@ pub struct Worker {
     pub held: Held,
     /// When it will be away, in order.
     pub windows: Vec<Window>,
+    /// Taints that operators added.
+    pub taints: BTreeSet<String>,
+    /// Attempts that failed through its fault since it registered or was opened, oldest first; the last few.
+    pub strikes: Vec<Strike>,
+}
+
+/// An attempt that failed through a machine's fault.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Strike {
+    /// When it had ended.
+    pub at: Timestamp,
+    /// Whose.
+    pub job: JobId,
 }
 
 /// What members hold on one worker.
@@ -50,6 +66,19 @@ impl Worker {
             (false, Availability::Cordoned) => "cordoned",
             (false, Availability::Open) => "ready",
         }
+    }
+
+    /// Its own taints and those that operators added.
+    pub fn all_taints(&self) -> BTreeSet<String> {
+        self.registration.taints.union(&self.taints).cloned().collect()
+    }
+
+    /// Notes a failure that was its fault.
+    pub(crate) fn strike(&mut self, at: Timestamp, job: JobId) {
+        if self.strikes.len() >= STRIKES_MAX {
+            self.strikes.remove(0);
+        }
+        self.strikes.push(Strike { at, job });
     }
 
     /// CPU slots that nobody holds.

@@ -17,6 +17,7 @@ pub fn spec(command: &str) -> JobSpec {
         outputs: BTreeMap::new(),
         gang: GangSpec {
             instances: 1,
+            instances_min: None,
             ranks_per_instance: 1,
             per_rank: RankResources { cpus: 1, memory_bytes: 0, gpus: 0 },
             distribution: Distribution::None,

@@ -46,6 +46,8 @@ pub struct Config {
     pub preempt_in_queue: bool,
     /// Under `fair-share` a gang of several workers or devices waits so long before its start is promised. Default 10 minutes.
     pub reserve_after: Duration,
+    /// Under `fair-share` an elastic gang grows at most so often: it is stopped and started again each time. Default 10 minutes.
+    pub resize_after: Duration,
     /// Listeners may bind to other addresses than loopback, although nothing is encrypted or authenticated yet.
     pub insecure_listen_anywhere: bool,
 }
@@ -66,6 +68,7 @@ impl Config {
             preempt_after: Duration::from_mins(5),
             preempt_in_queue: false,
             reserve_after: Duration::from_mins(10),
+            resize_after: Duration::from_mins(10),
             insecure_listen_anywhere: false,
         }
     }
@@ -80,6 +83,7 @@ impl Config {
                 rules.order_permille = 0;
             }
         }
+        policy.resize_every = millis(self.resize_after);
         if let Passing::Reserved(rules) = &mut policy.passing
             && policy.is_fair
         {
@@ -163,9 +167,11 @@ mod tests {
         assert!(!config.scheduling().stops_for_order(), "not unless it is asked for");
         (config.preempt_after, config.reserve_after) = (Duration::from_secs(7), Duration::from_secs(9));
         config.preempt_in_queue = true;
+        config.resize_after = Duration::from_secs(11);
         let policy = config.scheduling();
         assert!(policy.stops_for_order());
         assert_eq!(policy.preempt.map(|rules| rules.run_min), Some(Millis(7_000)));
+        assert_eq!(policy.resize_every, Millis(11_000));
         assert!(matches!(policy.passing, Passing::Reserved(rules) if rules.wait_min == Millis(9_000)));
         config.policy = "easy".into();
         let easy = config.scheduling();

@@ -67,6 +67,7 @@ impl Observed {
         let kinds = [
             ("start", counts.started),
             ("preempt", counts.preempted),
+            ("resize", counts.resized),
             ("reserve", counts.reserved),
             ("break_promise", counts.promises_broken),
             ("reject", counts.rejected),

@@ -8,8 +8,8 @@ use scheduler::policy::Policy;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use types::{
-    AttemptSecret, Availability, Device, Distribution, EndCause, Endpoint, GangSpec, Inventory, JobId, JobSpec,
-    LogIndex, MemberEnd, Millis, RankIndex, RankResources, RequestId, RestartPolicy, Timestamp, Topology, WorkerId,
+    AttemptSecret, Availability, Device, Distribution, Endpoint, GangSpec, Inventory, JobId, JobSpec, LogIndex,
+    MemberEnd, Millis, RankIndex, RankResources, RequestId, RestartPolicy, Timestamp, Topology, WorkerId,
     WorkerInstance, WorkerRegistration,
 };
 
@@ -46,6 +46,15 @@ impl Tables {
         self.schedule = None;
     }
 
+    /// The scheduler, to drive it by hand.
+    pub(crate) fn take_schedule(&mut self) -> Schedule {
+        self.schedule.take().unwrap_or_else(|| Schedule::new(&Policy::default(), &self.state, self.now))
+    }
+
+    pub(crate) fn put_schedule(&mut self, schedule: Schedule) {
+        self.schedule = Some(schedule);
+    }
+
     pub(crate) fn lose(&mut self, name: &str) {
         let worker = WorkerId::new(name).unwrap();
         let registered_by = self.state.worker(&worker).unwrap().registered_by;
@@ -70,8 +79,7 @@ impl Tables {
 
     /// Plans and commits as the leader does; answers with the jobs that were placed.
     pub(crate) fn plan(&mut self) -> Vec<JobId> {
-        let mut schedule =
-            self.schedule.take().unwrap_or_else(|| Schedule::new(&Policy::default(), &self.state, self.now));
+        let mut schedule = self.take_schedule();
         schedule.follow(&self.state, self.now).unwrap();
         let cycle = schedule.cycle(self.now, || Ok(AttemptSecret([0; 32]))).unwrap();
         for command in cycle.commands(&self.state) {
@@ -79,8 +87,11 @@ impl Tables {
             assert!(matches!(taken, Outcome::PlanTaken(_)), "{taken:?}");
         }
         for stop in &cycle.stops {
-            let cause = EndCause::Preempted { by: stop.to };
-            assert_eq!(self.apply(&Command::StopAttempt { job: stop.job, token: stop.token, cause }), Outcome::Done);
+            let command = Command::StopAttempt { job: stop.job, token: stop.token, cause: stop.cause.clone() };
+            assert_eq!(self.apply(&command), Outcome::Done);
+        }
+        if !cycle.promises.is_empty() {
+            self.apply(&Command::NotePromises { promises: cycle.promises.clone() });
         }
         self.schedule = Some(schedule);
         cycle.started().collect()
@@ -88,8 +99,7 @@ impl Tables {
 
     /// What a waiting job is told.
     pub(crate) fn explain(&mut self, job: JobId) -> v1::Explanation {
-        let mut schedule =
-            self.schedule.take().unwrap_or_else(|| Schedule::new(&Policy::default(), &self.state, self.now));
+        let mut schedule = self.take_schedule();
         schedule.follow(&self.state, self.now).unwrap();
         let explanation = schedule.explain(self.state.job(job).unwrap(), self.now);
         self.schedule = Some(schedule);
@@ -101,7 +111,7 @@ impl Tables {
         let found = self.state.job(job).unwrap();
         let token = found.live_attempt().unwrap().token;
         let endpoint = |rank| Endpoint { rank: RankIndex(rank), data: "a:1".into(), framework: "a:2".into() };
-        let endpoints = (0..found.spec.gang.world_size()).map(endpoint).collect();
+        let endpoints = (0..found.live_attempt().unwrap().placement.world_size()).map(endpoint).collect();
         assert_eq!(self.apply(&Command::StartAttempt { job, token, endpoints }), Outcome::Done);
     }
 
@@ -124,12 +134,14 @@ pub(crate) fn registration(name: &str, cpus: u32, healthy: &[bool]) -> WorkerReg
         name: "gpu".into(),
         memory_bytes: 1,
         healthy: *healthy,
+        island: 0,
     };
     WorkerRegistration {
         worker: WorkerId::new(name).unwrap(),
         instance: WorkerInstance(1),
         inventory: Inventory { cpus, memory_bytes: 1 << 30, devices: healthy.iter().enumerate().map(device).collect() },
         labels: BTreeMap::new(),
+        taints: Default::default(),
         topology: Topology::default(),
         data_address: "127.0.0.1".into(),
         version: "0".into(),
@@ -149,6 +161,7 @@ fn spec() -> JobSpec {
         outputs: BTreeMap::new(),
         gang: GangSpec {
             instances: 1,
+            instances_min: None,
             ranks_per_instance: 1,
             per_rank: RankResources { cpus: 1, memory_bytes: 0, gpus: 0 },
             distribution: Distribution::None,

@@ -15,6 +15,7 @@ x-muster:
   devices: [NVIDIA H100, NVIDIA A100]
   preemptible: false
   estimate: 90
+  tolerations: [only-vision, spot]
 ";
     let spec = parse(text, "f").unwrap().spec;
     let constraints = Constraints {
@@ -22,6 +23,7 @@ x-muster:
         preferred: Some(PlaceLevel::Worker),
         labels: [("disk".to_owned(), "nvme".to_owned())].into(),
         devices: vec!["NVIDIA H100".into(), "NVIDIA A100".into()],
+        tolerations: ["only-vision".to_owned(), "spot".to_owned()].into(),
     };
     assert_eq!(spec.constraints, constraints);
     assert_eq!(
@@ -53,4 +55,37 @@ x-muster:
         "f:7:18: x-muster.worker_labels: must be a mapping, but is a list",
     ];
     assert_eq!(faults.lines().collect::<Vec<_>>(), expected);
+}
+
+#[test]
+fn an_elastic_job_says_with_how_few_instances_it_can_run() {
+    let text = "command: run\nresources: {instance_count: 4}\nx-muster: {min_instances: 2, tolerations: spot}\n";
+    let spec = parse(text, "f").unwrap().spec;
+    assert_eq!((spec.gang.instances, spec.gang.fewest(), spec.gang.is_elastic()), (4, 2, true));
+    assert_eq!(spec.constraints.tolerations, ["spot".to_owned()].into());
+    let plain = parse("command: run\nresources: {instance_count: 4}\n", "f").unwrap().spec;
+    assert_eq!((plain.gang.fewest(), plain.gang.is_elastic()), (4, false));
+}
+
+#[test]
+fn more_instances_than_there_are_and_names_that_no_taint_has_are_faults() {
+    let text = "command: run
+resources: {instance_count: 2}
+x-muster:
+  min_instances: 3
+  tolerations: [fine, 'not fine']
+";
+    let faults = parse(text, "f").unwrap_err().to_string();
+    let expected = [
+        "f:4:18: x-muster.min_instances: is 3, but must be from 1 to 2",
+        "f:5:23: x-muster.tolerations: must be names of taints, such as only-vision",
+    ];
+    assert_eq!(faults.lines().collect::<Vec<_>>(), expected);
+    let roles = "command: run
+resources: {instance_count: 2}
+distribution: {type: tensorflow, worker_count: 2}
+x-muster: {min_instances: 1}
+";
+    let faults = parse(roles, "f").unwrap_err().to_string();
+    assert!(faults.starts_with("f:4:27: x-muster.min_instances: the roles of a tensorflow job"), "{faults}");
 }

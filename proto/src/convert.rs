@@ -140,8 +140,10 @@ fn gang(wire: v1::Gang, faults: &mut Vec<String>) -> GangSpec {
         },
         v1::Distribution::Mpi => Distribution::Mpi,
     };
+    let instances = wire.instances.max(1);
     let gang = GangSpec {
-        instances: wire.instances.max(1),
+        instances,
+        instances_min: (wire.instances_min > 0).then_some(wire.instances_min),
         ranks_per_instance: wire.ranks_per_instance.max(1),
         per_rank: RankResources {
             cpus: wire.cpus_per_rank.max(1),
@@ -160,6 +162,12 @@ fn gang(wire: v1::Gang, faults: &mut Vec<String>) -> GangSpec {
             gang.world_size()
         ));
     }
+    if gang.fewest() > instances {
+        faults.push(format!("gang.instances_min is {}, more than the {instances} instances", gang.fewest()));
+    }
+    if gang.is_elastic() && matches!(gang.distribution, Distribution::TensorFlow { .. }) {
+        faults.push("gang.instances_min: the roles of a TensorFlow gang are for one number of instances".into());
+    }
     if gang.world_size() > Limits::RANKS_MAX {
         faults.push(format!("the gang has {} ranks; at most {} are allowed", gang.world_size(), Limits::RANKS_MAX));
     }
@@ -175,10 +183,18 @@ fn constraints(wire: v1::Constraints, faults: &mut Vec<String>) -> Constraints {
         level
     };
     let (required, preferred) = (level("required", &wire.required), level("preferred", &wire.preferred));
-    if wire.devices.len() > Limits::WISHES_MAX || wire.labels.len() > Limits::WISHES_MAX {
-        faults.push(format!("constraints name more than {} devices or labels", Limits::WISHES_MAX));
+    for (what, count) in
+        [("devices", wire.devices.len()), ("labels", wire.labels.len()), ("tolerations", wire.tolerations.len())]
+    {
+        if count > Limits::WISHES_MAX {
+            faults.push(format!("constraints.{what} has {count} entries; at most {} are allowed", Limits::WISHES_MAX));
+        }
     }
-    Constraints { required, preferred, labels: wire.labels, devices: wire.devices }
+    for taint in wire.tolerations.iter().filter(|taint| !types::is_taint(taint)) {
+        faults.push(format!("constraints.tolerations: {taint:?} is no taint: {}", types::TAINT_RULE));
+    }
+    let tolerations = wire.tolerations.into_iter().collect();
+    Constraints { required, preferred, labels: wire.labels, devices: wire.devices, tolerations }
 }
 
 fn wire_constraints(constraints: &Constraints) -> v1::Constraints {
@@ -188,6 +204,7 @@ fn wire_constraints(constraints: &Constraints) -> v1::Constraints {
         preferred: name(constraints.preferred),
         labels: constraints.labels.clone(),
         devices: constraints.devices.clone(),
+        tolerations: constraints.tolerations.iter().cloned().collect(),
     }
 }
 
@@ -295,6 +312,7 @@ fn wire_gang(gang: &GangSpec) -> v1::Gang {
         tensorflow_worker_count: workers,
         tensorflow_parameter_server_count: servers,
         spread: gang.spread,
+        instances_min: gang.instances_min.unwrap_or(0),
     }
 }
 

@@ -25,6 +25,7 @@ mod line;
 mod order;
 mod planned;
 mod preempt;
+mod promises;
 mod reserve;
 mod resort;
 mod round;

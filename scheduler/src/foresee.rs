@@ -34,7 +34,8 @@ pub struct Future {
 }
 
 /// Drives a scheduler that knows these gangs until all that can start have started, at most `turns_max` instants far. Under a
-/// policy that grows or moves running gangs it ends with an error: no live cluster has one.
+/// policy that moves running gangs it ends with an error: no live cluster has one. A gang is taken to run as long with fewer
+/// members as with all.
 pub fn foresee(
     scheduler: &mut impl Scheduler,
     now: Timestamp,
@@ -83,15 +84,19 @@ impl<'a> Ahead<'a> {
         for _ in 0..DECIDE_MAX {
             let decisions = scheduler.decide(self.now, Budget::UNLIMITED);
             let mut stopped = Vec::new();
+            let mut has_resized = false;
             for decision in decisions {
                 match decision {
                     Decision::Start { job, .. } => self.start(job),
                     Decision::Preempt { job, .. } => stopped.push(job),
-                    Decision::Resize { job, .. } => scheduler.apply(self.now, &Event::Resized { job })?,
+                    Decision::Resize { job, .. } => {
+                        has_resized = true;
+                        scheduler.apply(self.now, &Event::Resized { job })?;
+                    }
                     Decision::Reserve { .. } | Decision::Reject { .. } => {}
                 }
             }
-            if stopped.is_empty() {
+            if stopped.is_empty() && !has_resized {
                 return Ok(());
             }
             for job in stopped {

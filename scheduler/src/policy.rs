@@ -25,6 +25,8 @@ pub struct Policy {
     pub preempt: Option<PreemptRules>,
     /// True lets elastic gangs grow into what nobody else can use, and shrinks them before others are stopped.
     pub is_elastic: bool,
+    /// From one change of an elastic gang's size to the next where it grows: a change costs a checkpoint and a restart.
+    pub resize_every: Millis,
     /// A gang goes first when it has waited for so many times as long as all that wait would take on the whole cluster, and
     /// for `age_floor`; 0 = never. So nobody waits much longer than the line is long, and under overload, when all wait
     /// long, the order stays as it is.
@@ -165,6 +167,7 @@ impl Default for Policy {
             preference: Preference::BestFit,
             preempt: Some(PreemptRules::default()),
             is_elastic: true,
+            resize_every: Millis(10 * MINUTE),
             age_factor: 2,
             age_floor: Millis(HOUR),
             default_estimate: Millis(HOUR),

@@ -237,6 +237,12 @@ impl Tree {
         self.allows_beside(leaf, class, amount, capacity, &Shift::new())
     }
 
+    /// The lowest ceiling for a class on the way from a leaf to the root.
+    pub fn ceiling(&self, leaf: u32, class: u16) -> u64 {
+        let on_path = self.path(leaf).into_iter().filter_map(|queue| self.queues.get(queue as usize));
+        on_path.map(|queue| queue.quota(class.into()).ceiling).min().unwrap_or(crate::model::UNLIMITED)
+    }
+
     /// Counts a leaf's use, at every level, in a shift.
     pub fn shift(&self, shift: &mut Shift, leaf: u32, amount: u64, more: bool) {
         let amount = i64::try_from(amount).unwrap_or(i64::MAX);

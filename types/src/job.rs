@@ -2,7 +2,7 @@
 
 use crate::{ContentHash, Millis};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// A validated job. Texts may still hold `${{inputs.x}}` and `${{outputs.y}}`: the worker resolves them to local paths.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -56,6 +56,8 @@ pub struct Constraints {
     pub labels: BTreeMap<String, String>,
     /// Product names of devices that will do, best first; empty = any.
     pub devices: Vec<String>,
+    /// Taints of workers that do not keep it away.
+    pub tolerations: BTreeSet<String>,
 }
 
 /// A width of place.
@@ -143,8 +145,10 @@ pub struct Output {
 /// Shape of the gang: `instances` members of `ranks_per_instance` ranks each.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GangSpec {
-    /// `resources.instance_count`, at least 1.
+    /// `resources.instance_count`, at least 1: the most that it runs with.
     pub instances: u32,
+    /// The fewest that an elastic gang can run with, 1 to `instances`; none = it runs with `instances` only.
+    pub instances_min: Option<u32>,
     /// `distribution.process_count_per_instance`, at least 1.
     pub ranks_per_instance: u32,
     /// What each rank needs.
@@ -156,9 +160,19 @@ pub struct GangSpec {
 }
 
 impl GangSpec {
-    /// Number of ranks.
+    /// Number of ranks; of an elastic gang the most. How many an attempt has stands in its placement.
     pub fn world_size(&self) -> u32 {
         self.instances.saturating_mul(self.ranks_per_instance)
+    }
+
+    /// May it run with fewer instances than it would like to have?
+    pub fn is_elastic(&self) -> bool {
+        self.fewest() < self.instances
+    }
+
+    /// The fewest instances that it can run with.
+    pub fn fewest(&self) -> u32 {
+        self.instances_min.unwrap_or(self.instances)
     }
 }
 

@@ -141,6 +141,11 @@ pub enum EndCause {
         /// Which job.
         by: JobId,
     },
+    /// An elastic gang, stopped to go on with another number of instances.
+    Resized {
+        /// How many it goes on with.
+        instances: u32,
+    },
 }
 
 impl EndCause {
@@ -151,6 +156,7 @@ impl EndCause {
             EndCause::WorkerLost { .. }
                 | EndCause::Drained { .. }
                 | EndCause::Preempted { .. }
+                | EndCause::Resized { .. }
                 | EndCause::NotPrepared { machine_fault: true, .. }
         )
     }
@@ -168,6 +174,7 @@ impl EndCause {
             EndCause::TimeLimit { .. } => "time_limit",
             EndCause::Canceled => "canceled",
             EndCause::Preempted { .. } => "preempted",
+            EndCause::Resized { .. } => "resized",
         }
     }
 }
@@ -201,6 +208,7 @@ impl fmt::Display for EndCause {
             }
             EndCause::Canceled => f.write_str("cancelled"),
             EndCause::Preempted { by } => write!(f, "stopped so that job {by} could start"),
+            EndCause::Resized { instances } => write!(f, "stopped to go on with {instances} instances"),
         }
     }
 }

@@ -38,8 +38,10 @@ impl Limits {
     pub const QUEUE_CLASSES_MAX: usize = 64;
     /// Bytes of a device class's name.
     pub const CLASS_BYTES_MAX: usize = 128;
-    /// Device classes, and labels of workers, that a job may ask for.
+    /// Device classes, labels and tolerated taints of workers that a job may name.
     pub const WISHES_MAX: usize = 16;
+    /// Taints that operators add to one worker, and that it is started with.
+    pub const TAINTS_MAX: usize = 16;
     /// Planned maintenance windows of one worker.
     pub const WINDOWS_MAX: usize = 16;
     /// Bytes of one chunk of a blob or stream on the wire.

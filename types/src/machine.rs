@@ -2,7 +2,7 @@
 
 use crate::{Timestamp, WorkerId, WorkerInstance};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// One GPU as its driver reports it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -17,6 +17,8 @@ pub struct Device {
     pub memory_bytes: u64,
     /// False takes the device out of placement.
     pub healthy: bool,
+    /// Devices of one machine with the same number have a fast path between them: NVLink, else one NUMA node.
+    pub island: u32,
 }
 
 /// What a machine can give to ranks.
@@ -50,12 +52,23 @@ pub struct WorkerRegistration {
     pub inventory: Inventory,
     /// Operator's labels.
     pub labels: BTreeMap<String, String>,
+    /// Gangs that do not tolerate all of these are not placed here.
+    pub taints: BTreeSet<String>,
     /// Rack and zone.
     pub topology: Topology,
     /// Address at which other machines reach the data plane of its ranks (no port).
     pub data_address: String,
     /// Version of the daemon.
     pub version: String,
+}
+
+/// What a taint may be called, in words.
+pub const TAINT_RULE: &str = "1 to 63 letters, digits, '.', '_', '-' and '/'";
+
+/// True for a name that a taint may have.
+pub fn is_taint(name: &str) -> bool {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-' | '/');
+    (1..=63).contains(&name.len()) && name.chars().all(is_plain)
 }
 
 /// May new gangs be placed on a worker?

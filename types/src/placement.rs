@@ -10,6 +10,14 @@ pub struct Placement {
     pub members: Vec<Member>,
 }
 
+impl Placement {
+    /// Number of ranks.
+    pub fn world_size(&self) -> u32 {
+        let ranks: usize = self.members.iter().map(|member| member.ranks.len()).sum();
+        u32::try_from(ranks).unwrap_or(u32::MAX)
+    }
+}
+
 /// One instance of the gang: its ranks stand on one worker.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Member {

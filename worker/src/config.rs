@@ -1,9 +1,9 @@
 //! What a worker daemon is told at start: every field with its unit, default and reason; all faults are found at once.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
-use types::{Topology, WorkerId};
+use types::{Limits, Topology, WorkerId};
 
 /// How the daemon runs. Made by [`Config::new`]; the cli overwrites what the operator set.
 #[derive(Clone, Debug)]
@@ -20,6 +20,8 @@ pub struct Config {
     pub insecure_listen: bool,
     /// Operator's labels, for placement.
     pub labels: BTreeMap<String, String>,
+    /// Gangs that do not tolerate all of these are not placed here.
+    pub taints: BTreeSet<String>,
     /// Failure or power zone; empty = unknown.
     pub zone: String,
     /// Rack; empty = unknown.
@@ -93,6 +95,7 @@ impl Config {
             data_address: "127.0.0.1".into(),
             insecure_listen: false,
             labels: BTreeMap::new(),
+            taints: BTreeSet::new(),
             zone: String::new(),
             rack: String::new(),
             cpus: None,
@@ -175,6 +178,12 @@ impl Config {
                 faults.push(format!("label {key:?} must have a name and at most {LABEL_BYTES_MAX} bytes in all"));
             }
         }
+        if self.taints.len() > Limits::TAINTS_MAX {
+            faults.push(format!("{} taints are too many: at most {}", self.taints.len(), Limits::TAINTS_MAX));
+        }
+        for taint in self.taints.iter().filter(|taint| !types::is_taint(taint)) {
+            faults.push(format!("{taint:?} is no taint: {}", types::TAINT_RULE));
+        }
         for (what, text) in [("zone", &self.zone), ("rack", &self.rack)] {
             if text.len() > LABEL_BYTES_MAX {
                 faults.push(format!("{what} has {} bytes; at most {LABEL_BYTES_MAX} are allowed", text.len()));
@@ -231,9 +240,10 @@ mod tests {
         bad.data_address = "10.0.0.1".into();
         bad.coordinators = vec!["nowhere".into()];
         bad.cpus = Some(0);
+        bad.taints = ["not good".to_owned()].into();
         bad.program = "/no/such/file".into();
         let faults = bad.validate().unwrap_err().0;
-        assert_eq!(faults.len(), 5, "{faults:?}");
+        assert_eq!(faults.len(), 6, "{faults:?}");
     }
 
     #[test]

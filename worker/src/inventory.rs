@@ -1,6 +1,7 @@
 //! What this machine offers: cores, memory, NVIDIA devices through a library that is loaded only if it is there.
 
 use crate::config::Config;
+use crate::islands;
 use nvml_wrapper::Nvml;
 use nvml_wrapper::error::NvmlError;
 use std::collections::BTreeSet;
@@ -64,24 +65,23 @@ fn devices() -> Vec<Device> {
 fn offered(nvml: Result<Nvml, NvmlError>) -> Result<Vec<Device>, NvmlError> {
     let nvml = nvml?;
     let count = nvml.device_count()?;
-    Ok((0..count).map(|index| device(&nvml, index)).collect())
+    let mut devices: Vec<Device> = (0..count).map(|index| device(&nvml, index)).collect();
+    for (device, island) in devices.iter_mut().zip(islands::of(&nvml, count)) {
+        device.island = island;
+    }
+    Ok(devices)
 }
 
 /// A device that does not answer is listed as unhealthy: its index stays taken.
 fn device(nvml: &Nvml, index: u32) -> Device {
     let asked = || -> Result<Device, NvmlError> {
         let device = nvml.device_by_index(index)?;
-        Ok(Device {
-            index,
-            uuid: device.uuid()?,
-            name: device.name()?,
-            memory_bytes: device.memory_info()?.total,
-            healthy: true,
-        })
+        let (uuid, name, memory_bytes) = (device.uuid()?, device.name()?, device.memory_info()?.total);
+        Ok(Device { index, uuid, name, memory_bytes, healthy: true, island: 0 })
     };
     asked().unwrap_or_else(|error| {
         warn_once(format!("device {index} does not answer and is not offered: {error}"));
-        Device { index, uuid: String::new(), name: String::new(), memory_bytes: 0, healthy: false }
+        Device { index, uuid: String::new(), name: String::new(), memory_bytes: 0, healthy: false, island: 0 }
     })
 }
 
@@ -107,7 +107,16 @@ mod tests {
         let (source, library) =
             (Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/standin/nvml.rs"), folder.join("nvml.so"));
         let mut rustc = Command::new("rustc");
-        rustc.args(["--edition", "2024", "--crate-type", "cdylib", "--check-cfg", "cfg(mismatch)"]).args(flags);
+        rustc
+            .args([
+                "--edition",
+                "2024",
+                "--crate-type",
+                "cdylib",
+                "--check-cfg",
+                "cfg(mismatch, four, switched, bridged)",
+            ])
+            .args(flags);
         assert!(rustc.arg("-o").arg(&library).arg(source).status().unwrap().success());
         library
     }
@@ -126,9 +135,19 @@ mod tests {
             name: "stand-in".into(),
             memory_bytes: 80 << 30,
             healthy: true,
+            island: 0,
         };
         assert_eq!(first, expected);
         assert_eq!((second.index, second.healthy), (1, false));
+    }
+
+    #[test]
+    fn devices_of_one_numa_node_or_behind_one_nvlink_switch_are_an_island() {
+        let islands = |flags: &[&str]| found(flags).unwrap().iter().map(|device| device.island).collect::<Vec<_>>();
+        assert_eq!(islands(&["--cfg", "four"]), [0, 0, 1, 1], "pairs on two NUMA nodes");
+        assert_eq!(islands(&["--cfg", "four", "--cfg", "switched"]), [0, 0, 0, 0], "all reach one switch");
+        assert_eq!(islands(&["--cfg", "four", "--cfg", "bridged"]), [0, 1, 0, 1], "bridges between 0, 2 and 1, 3");
+        assert_eq!(islands(&[]), [0, 0], "a driver that does not tell");
     }
 
     #[test]

@@ -25,6 +25,7 @@ mod error;
 mod expand;
 mod identity;
 mod inventory;
+mod islands;
 mod layout;
 mod lease;
 mod member;
@@ -149,6 +150,7 @@ fn register(checked: &Checked, layout: &Layout) -> Result<WorkerRegistration, Er
         instance: identity::instance(layout)?,
         inventory: inventory::take(&checked.config),
         labels: checked.config.labels.clone(),
+        taints: checked.config.taints.clone(),
         topology: checked.topology.clone(),
         data_address: checked.data_address.to_string(),
         version: env!("CARGO_PKG_VERSION").to_owned(),

@@ -21,6 +21,7 @@ pub(crate) fn spec(command: &str, instances: u32) -> JobSpec {
         outputs: Default::default(),
         gang: GangSpec {
             instances,
+            instances_min: None,
             ranks_per_instance: 1,
             per_rank: RankResources { cpus: 1, memory_bytes: 0, gpus: 0 },
             distribution: Distribution::None,

@@ -63,6 +63,9 @@ pub struct CoordinatorArgs {
     /// Under fair-share a job of several workers or devices waits so long before it gets a promised start
     #[arg(long, value_name = "SPAN", default_value = "10m", value_parser = parse_span)]
     reserve_after: u64,
+    /// Under fair-share an elastic job (x-muster.min_instances) grows at most so often: it is stopped and started again each time
+    #[arg(long, value_name = "SPAN", default_value = "10m", value_parser = parse_span)]
+    resize_after: u64,
     /// Admit that it listens on an address that is not loopback: anyone who reaches it can run programs on the workers
     #[arg(long)]
     insecure_listen_anywhere: bool,
@@ -99,6 +102,7 @@ fn config(args: &CoordinatorArgs) -> anyhow::Result<Config> {
     config.preempt_after = Duration::from_millis(args.preempt_after);
     config.preempt_in_queue = args.preempt_in_queue;
     config.reserve_after = Duration::from_millis(args.reserve_after);
+    config.resize_after = Duration::from_millis(args.resize_after);
     config.insecure_listen_anywhere = args.insecure_listen_anywhere;
     config.validate().map_err(|faults| bad_input(faults.to_string()))?;
     Ok(config)

@@ -32,6 +32,9 @@ pub struct WorkerArgs {
     /// A label for placement, key=value; may be given several times
     #[arg(long = "label", value_name = "KEY=VALUE", value_parser = parse_label)]
     labels: Vec<(String, String)>,
+    /// Keep gangs away that do not tolerate it (x-muster.tolerations); may be given several times
+    #[arg(long = "taint", value_name = "NAME")]
+    taints: Vec<String>,
     /// Failure or power zone
     #[arg(long, default_value = "", hide_default_value = true)]
     zone: String,
@@ -111,6 +114,7 @@ fn config(args: &WorkerArgs, coordinators: Vec<String>) -> anyhow::Result<worker
         data_address: args.data_address.clone(),
         insecure_listen: args.insecure_listen,
         labels: args.labels.iter().cloned().collect::<BTreeMap<_, _>>(),
+        taints: args.taints.iter().cloned().collect(),
         zone: args.zone.clone(),
         rack: args.rack.clone(),
         cpus: args.cpus,

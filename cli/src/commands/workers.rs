@@ -25,6 +25,8 @@ pub enum WorkersCommand {
     Drain(DrainArgs),
     /// Plan a time in which a worker will be away: nothing is placed there that would still run then
     Window(WindowArgs),
+    /// Keep gangs away that do not tolerate a taint (x-muster.tolerations); what runs goes on
+    Taint(TaintArgs),
 }
 
 /// `muster workers window`
@@ -52,6 +54,22 @@ pub struct WindowArgs {
     /// Take back the window that begins then
     #[arg(long, conflicts_with_all = ["lasts", "begins_in"])]
     cancel: bool,
+}
+
+/// `muster workers taint`
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:
+  muster workers taint gpu-7 only-vision
+  muster workers taint gpu-7 only-vision --remove")]
+pub struct TaintArgs {
+    /// The worker's name
+    worker: String,
+    /// The taints
+    #[arg(required = true)]
+    taints: Vec<String>,
+    /// Take them back; those that the worker was started with (--taint) stay
+    #[arg(long)]
+    remove: bool,
 }
 
 /// `muster workers list`
@@ -116,6 +134,12 @@ pub async fn run(command: WorkersCommand, client: &Client, session: &Session) ->
             let from_ms = args.at.unwrap_or_else(|| daemon::clock::now().0 + args.begins_in.unwrap_or(0));
             let window = v1::MaintenanceWindow { from_ms, to_ms: from_ms + args.lasts.unwrap_or(0) };
             let worker = client.plan_window(&args.worker, window).await?;
+            session.output.print(&json::worker(&worker), |output| page(&worker, output))?;
+            Ok(Exit::Success)
+        }
+        WorkersCommand::Taint(TaintArgs { worker, taints, remove }) => {
+            let (add, remove) = if remove { (Vec::new(), taints) } else { (taints, Vec::new()) };
+            let worker = client.taint(v1::TaintRequest { worker, add, remove }).await?;
             session.output.print(&json::worker(&worker), |output| page(&worker, output))?;
             Ok(Exit::Success)
         }
@@ -223,6 +247,9 @@ fn page(worker: &v1::Worker, output: &Output) -> String {
     for (key, value) in &worker.labels {
         let _ = writeln!(page, "  label      {}", crate::output::table::clean(&format!("{key}={value}")));
     }
+    for taint in &worker.taints {
+        let _ = writeln!(page, "  taint      {taint}");
+    }
     let jobs: Vec<String> = worker.jobs.iter().map(ToString::to_string).collect();
     let _ = writeln!(page, "  jobs       {}", or_dash(&jobs.join(", ")));
     if !worker.devices.is_empty() {
@@ -236,6 +263,7 @@ fn devices(devices: &[v1::Device], output: &Output) -> String {
         Column::number("GPU"),
         Column::text("NAME"),
         Column::number("MEMORY"),
+        Column::number("ISLAND"),
         Column::whole("STATE"),
         Column::text("UUID"),
     ]);
@@ -249,6 +277,7 @@ fn devices(devices: &[v1::Device], output: &Output) -> String {
             device.index.to_string().into(),
             device.name.as_str().into(),
             text::bytes(device.memory_bytes).into(),
+            device.island.to_string().into(),
             state,
             device.uuid.as_str().into(),
         ]);

@@ -37,6 +37,10 @@ pub fn job(job: &v1::Job) -> Value {
         "attempts": job.attempts.iter().map(attempt).collect::<Vec<_>>(),
         "checkpoints": job.checkpoints.iter().map(checkpoint).collect::<Vec<_>>(),
         "outputs": job.outputs.iter().map(output).collect::<Vec<_>>(),
+        "promise": job.promise.as_ref().map(|promise| json!({
+            "start_by_ms": promise.start_by_ms,
+            "workers": promise.workers,
+        })),
     })
 }
 
@@ -67,6 +71,19 @@ pub fn spec(spec: &v1::JobSpec) -> Value {
         "queue": spec.queue,
         "max_restarts": spec.max_restarts,
         "restart_backoff_ms": spec.restart_backoff_ms,
+        "preemptible": !spec.not_preemptible,
+        "estimate_ms": spec.estimate_ms,
+        "constraints": constraints(&spec.constraints.clone().unwrap_or_default()),
+    })
+}
+
+fn constraints(constraints: &v1::Constraints) -> Value {
+    json!({
+        "required": constraints.required,
+        "preferred": constraints.preferred,
+        "labels": constraints.labels,
+        "devices": constraints.devices,
+        "tolerations": constraints.tolerations,
     })
 }
 
@@ -89,6 +106,7 @@ fn gang(gang: &v1::Gang) -> Value {
     };
     json!({
         "instances": gang.instances,
+        "instances_min": if gang.instances_min == 0 { gang.instances } else { gang.instances_min },
         "ranks_per_instance": gang.ranks_per_instance,
         "cpus_per_rank": gang.cpus_per_rank,
         "memory_bytes_per_rank": gang.memory_bytes_per_rank,
@@ -265,6 +283,7 @@ pub fn worker(worker: &v1::Worker) -> Value {
         "memory_bytes_used": worker.memory_bytes_used,
         "devices": devices,
         "labels": worker.labels,
+        "taints": worker.taints,
         "zone": worker.zone,
         "rack": worker.rack,
         "data_address": worker.data_address,

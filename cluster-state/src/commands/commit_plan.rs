@@ -62,8 +62,9 @@ fn start(state: &mut State, at: At, gang: &PlannedGang, number: AttemptNumber) {
 /// All ranks once, in order, with what the job asks for.
 fn check_shape(spec: &JobSpec, placement: &Placement) -> Result<(), String> {
     let gang = &spec.gang;
-    if placement.members.len() != gang.instances as usize {
-        return Err(format!("{} members placed of {}", placement.members.len(), gang.instances));
+    let (members, most) = (placement.members.len(), gang.instances);
+    if members > most as usize || members < gang.fewest().max(1) as usize {
+        return Err(format!("{members} members placed of {most}"));
     }
     let mut next_rank = 0;
     for (node_rank, member) in placement.members.iter().enumerate() {

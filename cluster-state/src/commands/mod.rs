@@ -6,6 +6,7 @@ mod delete_queue;
 mod end_member;
 mod form_cluster;
 mod lose_worker;
+mod note_promises;
 mod plan_window;
 mod record_checkpoint;
 mod register_worker;
@@ -15,6 +16,7 @@ mod set_queue;
 mod start_attempt;
 mod stop_attempt;
 mod submit_job;
+mod taint;
 
 use crate::{Command, Outcome, Refusal, State};
 use types::{LogIndex, Timestamp};
@@ -44,6 +46,8 @@ pub(crate) fn apply(state: &mut State, at: At, command: &Command) -> Result<Outc
         Command::SetQueue { queue, how } => set_queue::apply(state, queue, *how),
         Command::DeleteQueue { name } => delete_queue::apply(state, name),
         Command::SetPriority { job, priority } => set_priority::apply(state, at, *job, *priority),
+        Command::Taint { worker, add, remove } => taint::apply(state, worker, add, remove),
+        Command::NotePromises { promises } => Ok(note_promises::apply(state, at, promises)),
         Command::PlanWindow { worker, window } => plan_window::apply(state, at, worker, *window),
     }
 }

@@ -2,6 +2,7 @@
 
 use super::At;
 use crate::{Held, Outcome, Refusal, State, Worker};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use types::{Availability, WorkerRegistration};
 
@@ -14,7 +15,9 @@ pub(super) fn apply(state: &mut State, at: At, registration: &WorkerRegistration
         }
         // What it holds stays: its members are still there, or it will say that they are not.
         Some(known) => {
-            Worker { registration: registration.clone(), lost: false, registered_by: at.index, ..(*known).clone() }
+            // One that registers anew may have been mended.
+            let (strikes, registered_by) = (Vec::new(), at.index);
+            Worker { registration: registration.clone(), lost: false, registered_by, strikes, ..(*known).clone() }
         }
         None => Worker {
             registration: registration.clone(),
@@ -24,6 +27,8 @@ pub(super) fn apply(state: &mut State, at: At, registration: &WorkerRegistration
             registered_by: at.index,
             held: Held::default(),
             windows: Vec::new(),
+            taints: BTreeSet::new(),
+            strikes: Vec::new(),
         },
     };
     state.workers.insert(id.clone(), Arc::new(worker));

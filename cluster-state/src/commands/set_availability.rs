@@ -9,6 +9,10 @@ use types::{Availability, EndCause, WorkerId};
 pub(super) fn apply(state: &mut State, at: At, id: &WorkerId, availability: Availability) -> Result<Outcome, Refusal> {
     let held = state
         .update_worker(id, |worker| {
+            // Whoever opens it has looked at it.
+            if availability == Availability::Open && worker.availability != Availability::Open {
+                worker.strikes.clear();
+            }
             worker.availability = availability;
             worker.held.members.clone()
         })

@@ -12,7 +12,6 @@ pub(super) fn apply(
     endpoints: &[Endpoint],
 ) -> Result<Outcome, Refusal> {
     let job = state.job(id).ok_or(Refusal::UnknownJob(id))?;
-    let world = job.spec.gang.world_size() as usize;
     let attempt = job
         .live_attempt()
         .filter(|attempt| attempt.token == token)
@@ -20,6 +19,7 @@ pub(super) fn apply(
     if attempt.phase != AttemptPhase::Preparing {
         return Ok(Outcome::Done);
     }
+    let world = attempt.placement.world_size() as usize;
     let ordered = endpoints.iter().enumerate().all(|(rank, endpoint)| endpoint.rank.0 as usize == rank);
     if endpoints.len() != world || !ordered {
         return Err(Refusal::Invalid(format!("{} endpoints for {world} ranks", endpoints.len())));

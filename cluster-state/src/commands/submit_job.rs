@@ -25,6 +25,7 @@ pub(super) fn apply(state: &mut State, at: At, request: RequestId, spec: &Arc<Jo
         submitted: at.time,
         ended: None,
         ready_at: Timestamp(0),
+        promise: None,
         failures: 0,
         interruptions: 0,
         attempts: Vec::new(),

@@ -2,10 +2,11 @@
 
 #![allow(clippy::unwrap_used, clippy::panic)]
 
+mod elastic;
 mod queues;
 mod random;
 
-use crate::{Command, Outcome, PlannedGang, Refusal, State};
+use crate::{Command, Outcome, PlannedGang, Promise, Refusal, State};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use types::{
@@ -28,6 +29,7 @@ fn spec(instances: u32, ranks: u32, gpus: u32, max_restarts: u32) -> Arc<JobSpec
         outputs: BTreeMap::new(),
         gang: GangSpec {
             instances,
+            instances_min: None,
             ranks_per_instance: ranks,
             per_rank: RankResources { cpus: 1, memory_bytes: 10, gpus },
             distribution: Distribution::None,
@@ -49,13 +51,20 @@ fn worker_id(n: u8) -> WorkerId {
 }
 
 fn registration(n: u8, instance: u64) -> WorkerRegistration {
-    let device =
-        |index| Device { index, uuid: format!("GPU-{n}-{index}"), name: "x".into(), memory_bytes: 1, healthy: true };
+    let device = |index| Device {
+        index,
+        uuid: format!("GPU-{n}-{index}"),
+        name: "x".into(),
+        memory_bytes: 1,
+        healthy: true,
+        island: 0,
+    };
     WorkerRegistration {
         worker: worker_id(n),
         instance: WorkerInstance(instance),
         inventory: Inventory { cpus: 4, memory_bytes: 100, devices: vec![device(0), device(1)] },
         labels: BTreeMap::new(),
+        taints: Default::default(),
         topology: Topology::default(),
         data_address: "127.0.0.1".into(),
         version: "0".into(),
@@ -140,8 +149,8 @@ impl Log {
 
     fn start(&mut self, job: JobId) {
         let (token, world) = {
-            let job = self.state.job(job).unwrap();
-            (job.live_attempt().unwrap().token, job.spec.gang.world_size())
+            let attempt = self.state.job(job).unwrap().live_attempt().unwrap();
+            (attempt.token, attempt.placement.world_size())
         };
         let endpoints = (0..world)
             .map(|rank| Endpoint { rank: RankIndex(rank), data: "a:1".into(), framework: "a:2".into() })

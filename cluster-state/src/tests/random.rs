@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 #[derive(Clone, Debug)]
 enum Step {
     Register(u8, u64),
-    Submit(u32, u32, u32, u32),
+    Submit(u32, u32, u32, u32, bool),
     Cancel(u64),
     Place(u64, Vec<u8>, u32),
     Start(u64),
@@ -16,13 +16,15 @@ enum Step {
     Lose(u8),
     Availability(u8, bool),
     Checkpoint(u64, u64),
-    TimeLimit(u64),
+    Stop(u64, bool),
+    Promise(u64, bool),
+    Taint(u8, bool),
 }
 
 fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         1 => (0..4_u8, 1..3_u64).prop_map(|(w, i)| Step::Register(w, i)),
-        3 => (1..4_u32, 1..3_u32, 0..2_u32, 0..3_u32).prop_map(|(i, r, g, m)| Step::Submit(i, r, g, m)),
+        3 => (1..4_u32, 1..3_u32, 0..2_u32, 0..3_u32, any::<bool>()).prop_map(|(i, r, g, m, e)| Step::Submit(i, r, g, m, e)),
         1 => (1..8_u64).prop_map(Step::Cancel),
         8 => (1..8_u64, proptest::collection::vec(0..4_u8, 1..4), 0..2_u32).prop_map(|(j, w, d)| Step::Place(j, w, d)),
         4 => (1..8_u64).prop_map(Step::Start),
@@ -30,7 +32,9 @@ fn step() -> impl Strategy<Value = Step> {
         1 => (0..4_u8).prop_map(Step::Lose),
         1 => (0..4_u8, any::<bool>()).prop_map(|(w, drain)| Step::Availability(w, drain)),
         1 => (1..8_u64, 1..50_u64).prop_map(|(j, s)| Step::Checkpoint(j, s)),
-        1 => (1..8_u64).prop_map(Step::TimeLimit),
+        1 => (1..8_u64, any::<bool>()).prop_map(|(j, resize)| Step::Stop(j, resize)),
+        1 => (1..8_u64, any::<bool>()).prop_map(|(j, made)| Step::Promise(j, made)),
+        1 => (0..4_u8, any::<bool>()).prop_map(|(w, add)| Step::Taint(w, add)),
     ]
 }
 
@@ -39,21 +43,25 @@ fn command(log: &Log, step: Step) -> Option<Command> {
     let token = |id: u64| Some(job(id)?.attempts.last()?.token);
     Some(match step {
         Step::Register(w, instance) => Command::RegisterWorker { registration: registration(w, instance) },
-        Step::Submit(instances, ranks, gpus, restarts) => {
+        Step::Submit(instances, ranks, gpus, restarts, is_elastic) => {
             let mut request = [1; 16];
             request[..8].copy_from_slice(&log.index.to_le_bytes());
-            Command::SubmitJob { request: RequestId(request), spec: spec(instances, ranks, gpus, restarts) }
+            let mut spec = spec(instances, ranks, gpus, restarts);
+            Arc::make_mut(&mut spec).gang.instances_min = is_elastic.then_some(1);
+            Command::SubmitJob { request: RequestId(request), spec }
         }
         Step::Cancel(id) => Command::CancelJob { job: JobId(id) },
         Step::Place(id, workers, device) => {
             let spec = job(id)?.spec.clone();
-            let workers: Vec<u8> = workers.into_iter().cycle().take(spec.gang.instances as usize).collect();
+            let (fewest, most) = (spec.gang.fewest() as usize, spec.gang.instances as usize);
+            let count = workers.len().clamp(fewest, most);
+            let workers: Vec<u8> = workers.into_iter().cycle().take(count).collect();
             let placement = placement(&spec, &workers, device);
             let gangs = vec![PlannedGang { job: JobId(id), placement, secret: AttemptSecret([0; 32]) }];
             Command::CommitPlan { based_on: LogIndex(0), gangs }
         }
         Step::Start(id) => {
-            let endpoints = (0..job(id)?.spec.gang.world_size())
+            let endpoints = (0..job(id)?.attempts.last()?.placement.world_size())
                 .map(|rank| Endpoint { rank: RankIndex(rank), data: String::new(), framework: String::new() })
                 .collect();
             Command::StartAttempt { job: JobId(id), token: token(id)?, endpoints }
@@ -77,8 +85,18 @@ fn command(log: &Log, step: Step) -> Option<Command> {
             let checkpoint = CheckpointRef { step, tree: ContentHash([0; 32]) };
             Command::RecordCheckpoint { key: attempt.key(JobId(id), 0), token: attempt.token, checkpoint }
         }
-        Step::TimeLimit(id) => {
-            Command::StopAttempt { job: JobId(id), token: token(id)?, cause: EndCause::TimeLimit { limit_ms: 1 } }
+        Step::Stop(id, resize) => {
+            let cause = if resize { EndCause::Resized { instances: 1 } } else { EndCause::TimeLimit { limit_ms: 1 } };
+            Command::StopAttempt { job: JobId(id), token: token(id)?, cause }
+        }
+        Step::Promise(id, made) => {
+            let promise = made.then(|| Promise { start_by: Timestamp(log.now + 1), workers: vec![worker_id(0)] });
+            Command::NotePromises { promises: vec![(JobId(id), promise)] }
+        }
+        Step::Taint(w, add) => {
+            let (some, none) = ([format!("t{w}")].into(), BTreeSet::new());
+            let (add, remove) = if add { (some, none) } else { (none, some) };
+            Command::Taint { worker: worker_id(w), add, remove }
         }
     })
 }
@@ -94,12 +112,14 @@ fn check(state: &State, before: &State) {
         assert_eq!(job.phase == JobPhase::Queued, state.waiting.iter().any(|(_, id)| *id == job.id));
         assert!(live == 0 || !job.phase.is_final(), "a final job holds nothing");
         assert!(state.changes.contains(&(job.changed, job.id)));
+        assert!(job.promise.is_none() || job.phase == JobPhase::Queued, "a promise is for one that waits");
         if let Some(old) = before.job(job.id).filter(|old| old.phase.is_final()) {
             assert_eq!(old, job, "JOB-2");
         }
         let Some(attempt) = job.live_attempt() else { continue };
-        let ranks: usize = attempt.placement.members.iter().map(|member| member.ranks.len()).sum();
-        assert_eq!(ranks, job.spec.gang.world_size() as usize, "GANG-1");
+        let (gang, members) = (&job.spec.gang, attempt.placement.members.len() as u32);
+        assert!((gang.fewest()..=gang.instances).contains(&members), "GANG-1");
+        assert_eq!(attempt.placement.world_size(), members * gang.ranks_per_instance, "GANG-1");
         for (member, _) in attempt.placement.members.iter().zip(&attempt.ends).filter(|(_, end)| end.is_none()) {
             let sum = held.entry(member.worker.clone()).or_default();
             sum.0 += member.ranks.len() as u32;

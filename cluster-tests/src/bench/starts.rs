@@ -123,6 +123,7 @@ fn registration(name: &str) -> anyhow::Result<WorkerRegistration> {
         instance: WorkerInstance(1),
         inventory: Inventory { cpus: SLOTS, memory_bytes: 1 << 40, devices: Vec::new() },
         labels: Default::default(),
+        taints: Default::default(),
         topology: Topology::default(),
         data_address: "127.0.0.1".to_owned(),
         version: client::VERSION.to_owned(),

@@ -8,6 +8,7 @@ mod api;
 mod bad_input;
 mod damage;
 mod demo;
+mod elastic;
 mod environment;
 mod frameworks;
 mod full_disk;

@@ -7,7 +7,7 @@ use cluster_state::Command;
 use proto::v1;
 use proto::v1::cluster_client::ClusterClient;
 use proto::v1::cluster_server::Cluster;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 use tokio::sync::oneshot;
 use tonic::{Request, Response, Status};
@@ -84,6 +84,28 @@ impl Cluster for Service {
         let result = plan_window(&self.0, request.into_inner()).await;
         self.0.observe(CLUSTER, "PlanWindow", result)
     }
+
+    async fn taint(&self, request: Request<v1::TaintRequest>) -> Result<Response<v1::Worker>, Status> {
+        let result = taint(&self.0, request.into_inner()).await;
+        self.0.observe(CLUSTER, "Taint", result)
+    }
+}
+
+async fn taint(context: &Context, request: v1::TaintRequest) -> Result<v1::Worker, Status> {
+    let mut faults = Vec::new();
+    let worker = WorkerId::new(request.worker).map_err(|error| faults.push(error.to_string())).ok();
+    let (add, remove): (BTreeSet<_>, BTreeSet<_>) =
+        (request.add.into_iter().collect(), request.remove.into_iter().collect());
+    for taint in add.union(&remove).filter(|taint| !types::is_taint(taint)) {
+        faults.push(format!("{taint:?} is no taint: {}", types::TAINT_RULE));
+    }
+    faults.extend(add.intersection(&remove).map(|taint| format!("{taint} cannot be added and removed at once")));
+    let Some(worker) = worker.filter(|_| faults.is_empty()) else {
+        return Err(Status::invalid_argument(faults.join("\n")));
+    };
+    let (_, state) = context.write(Command::Taint { worker: worker.clone(), add, remove }).await?;
+    let known = state.worker(&worker).ok_or_else(|| Status::not_found(format!("there is no worker {worker}")))?;
+    Ok(wire::worker(known))
 }
 
 async fn workers(context: &Context, request: &v1::WorkersRequest) -> Result<v1::WorkersResponse, Status> {

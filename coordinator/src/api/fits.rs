@@ -28,7 +28,7 @@ fn too_large(state: &State, spec: &JobSpec) -> Option<String> {
         memory_bytes: ranks.saturating_mul(gang.per_rank.memory_bytes),
         gpus: ranks * u64::from(gang.per_rank.gpus),
     };
-    let wanted = u64::from(gang.instances);
+    let wanted = u64::from(gang.fewest());
     let mut rooms: BTreeMap<(&str, &str), u64> = BTreeMap::new();
     for (id, worker) in state.workers().filter(|(_, worker)| will_do(worker, spec)) {
         let room = room(worker, &need);
@@ -54,8 +54,11 @@ fn will_do(worker: &Worker, spec: &JobSpec) -> bool {
     let labels = &worker.registration.labels;
     let constraints = &spec.constraints;
     let has_labels = constraints.labels.iter().all(|(name, value)| labels.get(name) == Some(value));
+    let is_tolerated = worker.all_taints().is_subset(&constraints.tolerations);
     let class = worker.registration.inventory.devices.first().map(|device| &device.name);
-    has_labels && (constraints.devices.is_empty() || class.is_some_and(|class| constraints.devices.contains(class)))
+    has_labels
+        && is_tolerated
+        && (constraints.devices.is_empty() || class.is_some_and(|class| constraints.devices.contains(class)))
 }
 
 fn room(worker: &Worker, need: &Need) -> u64 {
@@ -71,12 +74,14 @@ fn what_is_lacking(state: &State, spec: &JobSpec, need: &Need, most: u64) -> Str
     let workers = usable().count();
     if workers == 0 {
         let known = state.workers().count();
-        return format!("none of the {known} known workers has the labels and devices that it asks for");
+        return format!(
+            "none of the {known} known workers has the labels and devices that it asks for, and no taint that it does not tolerate"
+        );
     }
     if most > 0 {
         let within = spec.constraints.required.map_or(String::new(), |level| format!(" within one {}", level.name()));
         let spread = if spec.gang.spread { " on different workers" } else { "" };
-        let instances = spec.gang.instances;
+        let instances = spec.gang.fewest();
         return format!("needs {instances} instances{within}{spread}; when empty there is room for {most}");
     }
     let largest = |have: fn(&Worker) -> u64| usable().map(|worker| have(worker)).max().unwrap_or(0);
@@ -100,7 +105,7 @@ fn what_is_lacking(state: &State, spec: &JobSpec, need: &Need, most: u64) -> Str
 /// A ceiling of its queue, or of one above it, that the job alone is over.
 fn over_ceiling(state: &State, spec: &JobSpec) -> Option<String> {
     let gang = &spec.gang;
-    let ranks = u64::from(gang.world_size());
+    let ranks = u64::from(gang.fewest()) * u64::from(gang.ranks_per_instance);
     let gpus = u64::from(gang.per_rank.gpus);
     let classes: Vec<&str> = match (gpus, spec.constraints.devices.as_slice()) {
         (0, _) => vec![""],
@@ -161,7 +166,7 @@ mod tests {
             ),
             (
                 |spec| spec.constraints.devices = vec!["other".into()],
-                "none of the 2 known workers has the labels and devices that it asks for",
+                "none of the 2 known workers has the labels and devices that it asks for, and no taint that it does not tolerate",
             ),
         ];
         for (change, text) in cases {

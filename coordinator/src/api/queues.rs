@@ -125,7 +125,7 @@ fn statuses(state: &State) -> Vec<v1::QueueStatus> {
 /// What a running job takes of its queue's quota.
 fn held(state: &State, job: &Job) -> (String, u64) {
     let gang = &job.spec.gang;
-    let ranks = u64::from(gang.world_size());
+    let ranks = u64::from(job.live_attempt().map_or(0, |attempt| attempt.placement.world_size()));
     if gang.per_rank.gpus == 0 {
         return (String::new(), ranks * u64::from(gang.per_rank.cpus));
     }

@@ -92,7 +92,7 @@ async fn allowed(context: &Context, name: StreamName, token: Token) -> Result<Re
     let known = |state: &cluster_state::State| {
         let job = state.job(name.job)?;
         let attempt = job.attempts.get((name.attempt.0 as usize).checked_sub(1)?)?;
-        Some((attempt.token, job.spec.gang.world_size()))
+        Some((attempt.token, attempt.placement.world_size()))
     };
     let found = match known(&context.node.state()) {
         Some(found) => Some(found),

@@ -24,7 +24,7 @@ pub(crate) fn summary(job: &Job) -> v1::JobSummary {
         started_ms: millis(job.attempts.iter().find_map(|attempt| attempt.running)),
         ended_ms: millis(job.ended),
         attempts: job.attempts.len() as u32,
-        world_size: job.spec.gang.world_size(),
+        world_size: newest.map_or_else(|| job.spec.gang.world_size(), |attempt| attempt.placement.world_size()),
         reason: reason(job),
         priority: job.priority,
         queue: job.spec.queue.clone(),
@@ -81,6 +81,10 @@ pub(crate) fn job(job: &Job) -> v1::Job {
                 bytes: output.output.bytes,
             })
             .collect(),
+        promise: job.promise.as_ref().map(|promise| v1::Promise {
+            start_by_ms: promise.start_by.0,
+            workers: promise.workers.iter().map(ToString::to_string).collect(),
+        }),
     }
 }
 
@@ -158,6 +162,7 @@ pub(crate) fn worker(worker: &Worker) -> v1::Worker {
         memory_bytes_used: worker.held.memory_bytes,
         devices: registration.inventory.devices.iter().map(|device| self::device(worker, device)).collect(),
         labels: registration.labels.clone(),
+        taints: worker.all_taints().into_iter().collect(),
         zone: registration.topology.zone.clone(),
         rack: registration.topology.rack.clone(),
         data_address: registration.data_address.clone(),
@@ -180,6 +185,7 @@ fn device(worker: &Worker, device: &types::Device) -> v1::Device {
         name: device.name.clone(),
         memory_bytes: device.memory_bytes,
         healthy: device.healthy,
+        island: device.island,
         job: worker.held.devices.get(&device.index).map_or(0, |key| key.job.0),
     }
 }

@@ -22,8 +22,10 @@ pub(crate) enum Fact {
     Lost(WorkerId),
     /// A time limit is over.
     OverTime(JobId),
-    /// It gives way to another job.
+    /// It gives way to another job, or changes its size.
     Preempted(JobId),
+    /// What waiting jobs are promised.
+    Promises,
 }
 
 /// What workers said and the log does not yet say.

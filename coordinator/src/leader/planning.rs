@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
-use types::{AttemptPhase, EndCause, JobId, LogIndex, Timestamp, WorkerId};
+use types::{AttemptPhase, JobId, LogIndex, Timestamp, WorkerId};
 
 /// Pause after a plan that the tables did not take.
 const REFUSED_PAUSE: Duration = Duration::from_millis(10);
@@ -71,8 +71,15 @@ impl Leader {
         self.observed.cycle(started.elapsed());
         self.observed.decisions(&cycle.counts);
         for stop in &cycle.stops {
-            tracing::info!(job_id = %stop.job, to = %stop.to, "gives way");
-            self.planning.stops.insert(stop.job, *stop);
+            tracing::info!(job_id = %stop.job, why = %stop.cause, "is to stop");
+            self.planning.stops.insert(stop.job, stop.clone());
+        }
+        if !cycle.promises.is_empty() {
+            for (job, promise) in &cycle.promises {
+                let start_by = promise.as_ref().map(|promise| promise.start_by.0);
+                tracing::info!(job_id = %job, ?start_by, "promise");
+            }
+            self.propose(Fact::Promises, Command::NotePromises { promises: cycle.promises.clone() });
         }
         self.give_way(state);
         let commands = cycle.commands(state);
@@ -133,12 +140,11 @@ impl Leader {
                 return false;
             }
             if is_time(job, stop, now) {
-                due.push(*stop);
+                due.push(stop.clone());
             }
             true
         });
-        for Stopping { job, token, to, .. } in due {
-            let cause = EndCause::Preempted { by: to };
+        for Stopping { job, token, cause, .. } in due {
             self.propose(Fact::Preempted(job), Command::StopAttempt { job, token, cause });
         }
     }
@@ -186,7 +192,7 @@ fn up_to_date<'a>(
 
 fn is_time(job: &Job, stop: &Stopping, now: Timestamp) -> bool {
     let Some(due) = stop.after_checkpoint else { return true };
-    let is_saved = job.checkpoints.last().is_some_and(|saved| saved.saved >= due);
+    let is_saved = job.checkpoints.last().is_some_and(|saved| saved.saved > stop.decided);
     is_saved || now.0 >= due.0.saturating_add(CHECKPOINT_GRACE_MS)
 }
 

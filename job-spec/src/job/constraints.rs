@@ -1,4 +1,4 @@
-//! Where a job may run: `x-muster.required`, `preferred`, `worker_labels` and `devices`.
+//! Where a job may run: `x-muster.required`, `preferred`, `worker_labels`, `devices` and `tolerations`.
 
 use super::Reader;
 use crate::fields::{Field, Fields};
@@ -13,7 +13,11 @@ impl Reader<'_> {
             required: self.level(fields, "required"),
             preferred: self.level(fields, "preferred"),
             labels: self.worker_labels(fields),
-            devices: self.devices(fields),
+            devices: self.names(fields, "devices", is_class, "product names of devices, such as \"NVIDIA H100\""),
+            tolerations: self
+                .names(fields, "tolerations", types::is_taint, "names of taints, such as only-vision")
+                .into_iter()
+                .collect(),
         }
     }
 
@@ -33,23 +37,18 @@ impl Reader<'_> {
     }
 
     /// One name, or a list of them.
-    fn devices(&mut self, fields: &Fields<'_>) -> Vec<String> {
-        let Some(field) = fields.get(&mut self.report, "devices") else { return Vec::new() };
-        let Value::Sequence(items) = &field.node.value else {
-            return field.text(&mut self.report).map(str::to_owned).into_iter().collect();
+    fn names(&mut self, fields: &Fields<'_>, field: &str, is_good: fn(&str) -> bool, what: &str) -> Vec<String> {
+        let Some(field) = fields.get(&mut self.report, field) else { return Vec::new() };
+        let items = match &field.node.value {
+            Value::Sequence(items) => items.as_slice(),
+            _ => std::slice::from_ref(field.node),
         };
         self.at_most(&field, items.len());
         let mut names = Vec::new();
         for item in items {
-            match item.scalar() {
-                Some(name) if !name.text.is_empty() && name.text.len() <= Limits::CLASS_BYTES_MAX => {
-                    names.push(name.text.clone());
-                }
-                _ => self.report.fault(
-                    item.mark,
-                    &field.path,
-                    "must be product names of devices, such as \"NVIDIA H100\"",
-                ),
+            match item.scalar().filter(|name| is_good(&name.text)) {
+                Some(name) => names.push(name.text.clone()),
+                None => self.report.fault(item.mark, &field.path, format!("must be {what}")),
             }
         }
         names
@@ -61,4 +60,8 @@ impl Reader<'_> {
             field.fault(&mut self.report, message);
         }
     }
+}
+
+fn is_class(name: &str) -> bool {
+    !name.is_empty() && name.len() <= Limits::CLASS_BYTES_MAX
 }

@@ -8,7 +8,7 @@ use types::{Constraints, Distribution, GangSpec, Limits, Millis, RankResources, 
 const RESOURCES: [&str; 7] =
     ["instance_count", "instance_type", "shm_size", "docker_args", "locations", "max_instance_count", "properties"];
 
-const EXTRAS: [&str; 16] = [
+const EXTRAS: [&str; 18] = [
     "gpus_per_rank",
     "cpus_per_rank",
     "memory_per_rank",
@@ -25,6 +25,8 @@ const EXTRAS: [&str; 16] = [
     "devices",
     "preemptible",
     "estimate",
+    "min_instances",
+    "tolerations",
 ];
 
 /// GPUs one rank may ask for: the largest machines have 16, boards in one address space 72.
@@ -73,6 +75,7 @@ impl Reader<'_> {
         let (distribution, ranks_per_instance) = self.distribution(root, instances);
         let mut gang = GangSpec {
             instances,
+            instances_min: None,
             ranks_per_instance,
             per_rank: RankResources { cpus: 1, memory_bytes: 0, gpus: 0 },
             distribution,
@@ -171,6 +174,7 @@ impl Reader<'_> {
         if let Some(queue) = fields.get(&mut self.report, "queue") {
             extras.queue = self.queue(&queue).unwrap_or(extras.queue);
         }
+        self.fewest(&fields, gang);
         self.checkpoint(&fields);
         extras.constraints = self.constraints(&fields);
         if let Some(preemptible) = fields.get(&mut self.report, "preemptible") {
@@ -180,6 +184,17 @@ impl Reader<'_> {
             extras.estimate = estimate.milliseconds(&mut self.report, 1..=Limits::TIMEOUT_MS_MAX).map(Millis);
         }
         extras
+    }
+
+    /// `min_instances`: makes the gang elastic.
+    fn fewest(&mut self, fields: &Fields<'_>, gang: &mut GangSpec) {
+        let Some(field) = fields.get(&mut self.report, "min_instances") else { return };
+        let most = gang.instances;
+        gang.instances_min = field.integer(&mut self.report, 1..=most.into()).and_then(|few| u32::try_from(few).ok());
+        if gang.is_elastic() && matches!(gang.distribution, Distribution::TensorFlow { .. }) {
+            field
+                .fault(&mut self.report, "the roles of a tensorflow job are for one number of instances: leave it out");
+        }
     }
 
     fn rank_resources(&mut self, fields: &Fields<'_>, per_rank: &mut RankResources) {

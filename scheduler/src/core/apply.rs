@@ -22,6 +22,7 @@ impl Core {
                 self.tree.set(spec, |class| fleet.class(class))?;
                 self.has_kept_quotas &= is_new;
                 self.quota_version += 1;
+                self.break_promises_over_ceilings();
                 Ok(())
             }
             Event::QueueRemoved { name } => {
@@ -30,6 +31,12 @@ impl Core {
             }
             Event::Submitted(request) => self.submitted(request),
             Event::Adopted { job, members, since } => self.adopted(*job, members, *since),
+            Event::Promised { job, workers, start_by } => self.take_promise(*job, workers, *start_by),
+            Event::Blamed { worker, job, at } => {
+                self.worker(worker)?;
+                self.blame(worker, *job, *at);
+                Ok(())
+            }
             Event::StartRefused { job } => self.stopped(*job, &EndedBy::Order, None, None, false),
             Event::Checkpointed { job, at } => self.checkpointed(*job, *at),
             Event::Estimated { job, remaining } => self.estimated(*job, *remaining),
@@ -146,6 +153,10 @@ impl Core {
 
     fn checkpointed(&mut self, job: JobId, at: Timestamp) -> Result<(), Refused> {
         let (index, running) = self.running_gang(job)?;
+        // The first one of an attempt tells nothing of the time from one to the next.
+        if running.saved_at > running.since {
+            running.saves_every = at.since(running.saved_at);
+        }
         running.saved_at = at;
         self.note_soft(index);
         Ok(())
@@ -228,18 +239,22 @@ impl Core {
     /// Counts a failure against the workers that may be to blame, and sets aside those with too many.
     fn strike(&mut self, job: JobId, by: &EndedBy) {
         let EndedBy::Workers(blamed) = by else { return };
-        let (rules, now) = (self.policy.strikes, self.now);
         for id in blamed {
-            let Some(index) = self.fleet.index_of(id) else { continue };
-            let worker = &mut self.fleet.workers[index as usize];
-            worker.strikes.retain(|(at, other)| now.since(*at) <= rules.window && *other != job);
-            worker.strikes.push((now, job));
-            if rules.jobs > 0 && worker.strikes.len() >= rules.jobs as usize {
-                worker.strikes.clear();
-                worker.aside_until = Some(now.plus(rules.aside));
-                self.must_replan = true;
-                self.refresh_worker(index);
-            }
+            self.blame(id, job, self.now);
+        }
+    }
+
+    fn blame(&mut self, id: &WorkerId, job: JobId, now: Timestamp) {
+        let rules = self.policy.strikes;
+        let Some(index) = self.fleet.index_of(id) else { return };
+        let worker = &mut self.fleet.workers[index as usize];
+        worker.strikes.retain(|(at, other)| now.since(*at) <= rules.window && *other != job);
+        worker.strikes.push((now, job));
+        if rules.jobs > 0 && worker.strikes.len() >= rules.jobs as usize {
+            worker.strikes.clear();
+            worker.aside_until = Some(now.plus(rules.aside));
+            self.must_replan = true;
+            self.refresh_worker(index);
         }
     }
 

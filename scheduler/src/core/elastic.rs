@@ -5,10 +5,6 @@ use crate::fleet::{CLUSTER, level_of};
 use crate::model::{Decision, Placed};
 use crate::place::{self, Ask};
 use crate::rooms::Measure;
-use types::Millis;
-
-/// From one change of size to the next: a change costs a checkpoint and a restart.
-const RESIZE_EVERY: Millis = Millis(10 * 60_000);
 
 impl Core {
     pub(super) fn grow(&mut self, decisions: &mut Vec<Decision>) {
@@ -22,7 +18,7 @@ impl Core {
         order.sort_unstable();
         for (_, _, index) in order {
             let Some(running) = self.gangs.get(index).and_then(|gang| gang.running()) else { continue };
-            let again_at = running.resized_at.plus(RESIZE_EVERY);
+            let again_at = running.resized_at.plus(self.policy.resize_every);
             if again_at > self.now {
                 self.timers.insert((again_at, Timer::Look));
                 continue;
@@ -41,6 +37,9 @@ impl Core {
         let running = gang.running()?;
         let shape = &self.gangs.info(gang).shape;
         let is_free = running.gives_way.is_none() && running.shrinks_to.is_none() && shape.spread.is_none();
+        // What it has done so far would be lost with one that has never saved it.
+        let has_saved = running.saved_at > running.since;
+        let is_free = is_free && gang.checkpoint.is_some_and(|checkpoint| checkpoint.interval.0 > 0 || has_saved);
         let has = running.members.len() as u64;
         (is_free && has < u64::from(shape.members.max))
             .then(|| (has * 1_000 / u64::from(shape.members.max), gang.job, index))

@@ -138,6 +138,8 @@ pub(crate) struct Running {
     /// When it is expected to end.
     pub end: Timestamp,
     pub saved_at: Timestamp,
+    /// Between its last two checkpoints; 0 = not known.
+    pub saves_every: Millis,
     pub resized_at: Timestamp,
     /// What was left of it when it started, in device-milliseconds: its place among those that could give way.
     pub service: u64,

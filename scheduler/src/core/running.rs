@@ -91,6 +91,14 @@ impl Soft {
     }
 }
 
+impl Running {
+    /// Where a gang did not say how often it saves its progress, what it does tells.
+    pub fn known(&self, checkpoint: Checkpoint) -> Checkpoint {
+        let interval = if checkpoint.interval.0 > 0 { checkpoint.interval } else { self.saves_every };
+        Checkpoint { interval, ..checkpoint }
+    }
+}
+
 impl Core {
     /// What stands beside it in the order of work that is left.
     pub(super) fn soft_of(&self, gang: &Gang, running: &Running) -> Soft {
@@ -106,7 +114,7 @@ impl Core {
             priority: gang.priority,
             since: running.since,
             saved_at: running.saved_at,
-            checkpoint: gang.checkpoint,
+            checkpoint: gang.checkpoint.map(|checkpoint| running.known(checkpoint)),
             stops: (gang.stops, gang.stops_since),
             guess: gang.guess(),
             pace: (speed, running.members.len() as u32, info.shape.members.max),

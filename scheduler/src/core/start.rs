@@ -203,6 +203,7 @@ impl Core {
             since,
             end,
             saved_at: since,
+            saves_every: Millis(0),
             resized_at: since,
             service,
             was_first,

@@ -48,6 +48,25 @@ pub enum Event {
         /// Since when.
         since: Timestamp,
     },
+    /// A waiting gang was promised a start, by the scheduler before this one: it is kept as far as it can be. Without effect
+    /// under policies that reserve nothing.
+    Promised {
+        /// To whom.
+        job: JobId,
+        /// Kept free for it.
+        workers: Vec<WorkerIndex>,
+        /// Not later than this.
+        start_by: Timestamp,
+    },
+    /// A worker failed a job, as the scheduler before this one was told by `EndedBy::Workers`.
+    Blamed {
+        /// Which.
+        worker: WorkerId,
+        /// Whose attempt.
+        job: JobId,
+        /// When.
+        at: Timestamp,
+    },
     /// A start that `decide` gave did not happen; the gang waits again as if nothing had been.
     StartRefused {
         /// Whose.

@@ -1,7 +1,8 @@
 //! A stand-in for `libnvidia-ml.so.1`: a machine with two devices, of which the second does not answer.
 //!
 //! Built with rustc alone by the tests of `worker/src/inventory.rs`. With `--cfg mismatch` its version is not that of
-//! the driver, as after an upgrade without a restart.
+//! the driver, as after an upgrade without a restart. With `--cfg four` it has four devices, in pairs on two NUMA nodes; with
+//! `switched` besides, each has a link to one switch; with `bridged`, 0 and 2 have one between them, and so have 1 and 3.
 #![allow(non_snake_case, clippy::missing_safety_doc)]
 
 use std::ffi::{c_char, c_int, c_uint};
@@ -9,6 +10,26 @@ use std::ffi::{c_char, c_int, c_uint};
 const OK: c_int = 0;
 const GPU_IS_LOST: c_int = 15;
 const LIBRARY_MISMATCH: c_int = 18;
+const INVALID_ARGUMENT: c_int = 2;
+const NOT_SUPPORTED: c_int = 3;
+const SAME_NODE: c_int = 40;
+const OTHER_NODE: c_int = 50;
+const SWITCH: usize = 99;
+
+/// `nvmlPciInfo_t`.
+#[repr(C)]
+pub struct PciInfo {
+    short_bus_id: [c_char; 16],
+    numbers: [c_uint; 5],
+    bus_id: [c_char; 32],
+}
+
+unsafe fn put_address(number: usize, to: *mut PciInfo) -> c_int {
+    unsafe {
+        to.write(PciInfo { short_bus_id: [0; 16], numbers: [0; 5], bus_id: [0; 32] });
+        put(&format!("00000000:{number:02X}:00.0"), (&raw mut (*to).bus_id).cast(), 32)
+    }
+}
 
 /// C's calling convention and name, and a code as the result.
 macro_rules! export {
@@ -34,13 +55,26 @@ unsafe fn put(text: &str, to: *mut c_char, length: c_uint) -> c_int {
 export! {
     fn nvmlInit_v2() { if cfg!(mismatch) { LIBRARY_MISMATCH } else { OK } }
     fn nvmlShutdown() { OK }
-    fn nvmlDeviceGetCount_v2(count: *mut c_uint) { *count = 2; OK }
+    fn nvmlDeviceGetCount_v2(count: *mut c_uint) { *count = if cfg!(four) { 4 } else { 2 }; OK }
     fn nvmlDeviceGetHandleByIndex_v2(index: c_uint, device: *mut usize) {
         *device = 1 + index as usize;
-        if index == 0 { OK } else { GPU_IS_LOST }
+        if index == 0 || cfg!(four) { OK } else { GPU_IS_LOST }
     }
     fn nvmlDeviceGetUUID(_device: usize, to: *mut c_char, length: c_uint) { put("GPU-stand-in", to, length) }
     fn nvmlDeviceGetName(_device: usize, to: *mut c_char, length: c_uint) { put("stand-in", to, length) }
     // Version, total, reserved, free, used.
     fn nvmlDeviceGetMemoryInfo_v2(_device: usize, memory: *mut [u64; 5]) { (*memory)[1] = 80 << 30; OK }
+    fn nvmlDeviceGetTopologyCommonAncestor(one: usize, other: usize, level: *mut c_int) {
+        *level = if (one - 1) / 2 == (other - 1) / 2 { SAME_NODE } else { OTHER_NODE };
+        if cfg!(four) { OK } else { NOT_SUPPORTED }
+    }
+    fn nvmlDeviceGetNvLinkState(_device: usize, link: c_uint, is_active: *mut c_uint) {
+        if !cfg!(any(switched, bridged)) { return NOT_SUPPORTED }
+        *is_active = c_uint::from(link == 1);
+        if link < 2 { OK } else { INVALID_ARGUMENT }
+    }
+    fn nvmlDeviceGetNvLinkRemotePciInfo_v2(device: usize, _link: c_uint, pci: *mut PciInfo) {
+        put_address(if cfg!(switched) { SWITCH } else { (device + 1) % 4 + 1 }, pci)
+    }
+    fn nvmlDeviceGetPciInfo_v3(device: usize, pci: *mut PciInfo) { put_address(device, pci) }
 }

@@ -75,7 +75,9 @@ fn build(root: &Path, what: &[&str]) -> anyhow::Result<()> {
 }
 
 fn measure(root: &Path, name: &str, arguments: &Arguments) -> anyhow::Result<bool> {
-    let (release, results) = (root.join("target/release"), root.join("target/bench"));
+    // As cargo does: a developer may keep what is built elsewhere.
+    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), std::path::PathBuf::from);
+    let (release, results) = (target.join("release"), root.join("target/bench"));
     std::fs::create_dir_all(&results)?;
     let json = results.join(format!("{name}.json"));
     if name == COLLECTIVES {

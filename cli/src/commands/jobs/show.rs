@@ -34,6 +34,10 @@ fn page(job: &v1::Job, output: &Output) -> String {
     let summary = job.summary.clone().unwrap_or_default();
     let spec = job.spec.clone().unwrap_or_default();
     head(&mut page, &summary, &spec, output);
+    if let Some(promise) = &job.promise {
+        let by = text::instant(promise.start_by_ms);
+        let _ = writeln!(page, "  {:<12} a start by {by}, on {}", "promised", promise.workers.join(", "));
+    }
     attempts(&mut page, &job.attempts, output);
     if let Some(newest) = job.attempts.last() {
         ranks(&mut page, newest, output);
@@ -88,7 +92,9 @@ fn head(page: &mut String, job: &v1::JobSummary, spec: &v1::JobSpec, output: &Ou
 }
 
 fn shape(gang: &v1::Gang, world_size: u32) -> String {
-    let mut text = format!("{world_size} ranks: {} x {}", gang.instances.max(1), gang.ranks_per_instance.max(1));
+    let fewest = if gang.instances_min > 0 { format!("{} to ", gang.instances_min) } else { String::new() };
+    let (instances, each) = (gang.instances.max(1), gang.ranks_per_instance.max(1));
+    let mut text = format!("{world_size} ranks: {fewest}{instances} x {each}");
     let _ = write!(text, ", each {} cpus", gang.cpus_per_rank.max(1));
     if gang.memory_bytes_per_rank > 0 {
         let _ = write!(text, ", {}", text::bytes(gang.memory_bytes_per_rank));

@@ -21,9 +21,9 @@ pub(crate) use write::{Counts, Cycle, Stopping};
 use cluster_state::{Job, State, Worker};
 use proto::v1;
 use scheduler::Core;
-use scheduler::model::{Budget, Event, Refused, Scheduler, WorkerIndex};
+use scheduler::model::{Budget, Decision, Event, Placed, Refused, Scheduler, WorkerIndex};
 use scheduler::policy::Policy;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use types::{AttemptSecret, JobId, Timestamp, WorkerId};
 
@@ -42,6 +42,8 @@ struct Known {
     avoid: Vec<WorkerIndex>,
     /// Checkpoints that it was told of.
     checkpoints: usize,
+    /// The members that it was given when its size changed, until it is started with them.
+    goes_on_with: Option<Vec<Placed>>,
 }
 
 /// The core of a leader, and how far it has followed the tables.
@@ -51,22 +53,28 @@ pub(crate) struct Schedule {
     gangs: BTreeMap<JobId, Known>,
     /// Jobs that the core did not take, and why.
     refused: BTreeMap<JobId, String>,
+    /// Jobs that the tables know a promise to.
+    promised: BTreeSet<JobId>,
+    /// Elastic gangs that have stopped to go on with other members.
+    resized: BTreeSet<JobId>,
 }
 
 impl Schedule {
     /// Of these tables. What the core does not take is left out and told by `explain`.
     pub(crate) fn new(policy: &Policy, state: &State, now: Timestamp) -> Self {
         let mut schedule = Self {
-            // Ranks of a running attempt neither come nor go.
-            core: Core::new(Policy { is_elastic: false, ..policy.clone() }),
+            core: Core::new(policy.clone()),
             seen: State::new(),
             gangs: BTreeMap::new(),
             refused: BTreeMap::new(),
+            promised: BTreeSet::new(),
+            resized: BTreeSet::new(),
         };
         // The tables start with a queue of their own.
         let queues = state.queues().map(|queue| Event::QueueSet(read::queue(queue)));
         let workers = state.workers().flat_map(|(id, worker)| joined(id, worker, None));
-        for event in queues.chain(workers).collect::<Vec<_>>() {
+        let strikes = state.workers().flat_map(|(id, worker)| read::strikes(id, worker));
+        for event in queues.chain(workers).chain(strikes).collect::<Vec<_>>() {
             if let Err(error) = schedule.core.apply(now, &event) {
                 tracing::error!(%error, "left out of scheduling");
             }
@@ -77,8 +85,23 @@ impl Schedule {
                 schedule.refused.insert(job.id, error.to_string());
             }
         }
+        schedule.take_promises(state, now);
         schedule.seen = state.clone();
         schedule
+    }
+
+    /// What the leader before promised, the earliest first.
+    fn take_promises(&mut self, state: &State, now: Timestamp) {
+        let known = self.promised.iter().filter_map(|id| Some((*id, state.job(*id)?.promise.as_ref()?)));
+        let mut promises: Vec<_> = known.collect();
+        promises.sort_by_key(|(id, promise)| (promise.start_by, *id));
+        for (job, promise) in promises {
+            let workers = promise.workers.iter().filter_map(|worker| self.core.worker_index(worker)).collect();
+            let event = Event::Promised { job, workers, start_by: promise.start_by };
+            if let Err(error) = self.core.apply(now, &event) {
+                tracing::warn!(job_id = %job, %error, "its promise is not taken over");
+            }
+        }
     }
 
     /// Takes what changed in the tables. An error means that core and tables differ: build it anew.
@@ -108,8 +131,14 @@ impl Schedule {
         }
         let live = job.live_attempt();
         let known = self.gangs.get(&job.id).cloned();
+        if job.promise.is_some() {
+            self.promised.insert(job.id);
+        } else {
+            self.promised.remove(&job.id);
+        }
         if job.phase.is_final() {
             self.refused.remove(&job.id);
+            self.resized.remove(&job.id);
             if self.gangs.remove(&job.id).is_some() {
                 self.core.apply(now, &Event::Ended { job: job.id, by: read::ended_by(job) })?;
             }
@@ -119,11 +148,18 @@ impl Schedule {
         let running = known.as_ref().and_then(|known| known.attempt);
         let is_over = running
             .is_some_and(|attempt| job.attempts.len() > attempt || (job.attempts.len() == attempt && live.is_none()));
-        if is_over {
+        if is_over
+            && known.as_ref().is_some_and(|known| read::goes_on(job, known.attempt, known.goes_on_with.is_some()))
+        {
+            // What a smaller gang gives up is free. The core counts it as running on.
+            self.core.apply(now, &Event::Resized { job: job.id })?;
+            self.note(job.id, |known| known.attempt = None);
+            self.resized.insert(job.id);
+        } else if is_over {
             let (by, remaining) = (read::ended_by(job), read::remaining(job));
             let event = Event::Stopped { job: job.id, by, not_before: job.ready_at, remaining };
             self.core.apply(now, &event)?;
-            self.note(job.id, |known| known.attempt = None);
+            self.note(job.id, |known| (known.attempt, known.goes_on_with) = (None, None));
         }
         self.wait(job, now)?;
         if let Some(attempt) = live {
@@ -143,8 +179,10 @@ impl Schedule {
             self.core.apply(now, &Event::Ended { job: job.id, by: scheduler::model::EndedBy::Order })?;
         }
         self.gangs.remove(&job.id);
+        self.resized.remove(&job.id);
         self.core.apply(now, &Event::Submitted(read::gang(job, avoid.clone())))?;
-        let known = Known { attempt: None, priority: job.priority, avoid, checkpoints: job.checkpoints.len() };
+        let checkpoints = job.checkpoints.len();
+        let known = Known { attempt: None, priority: job.priority, avoid, checkpoints, goes_on_with: None };
         self.gangs.insert(job.id, known);
         Ok(())
     }
@@ -178,13 +216,30 @@ impl Schedule {
         now: Timestamp,
         secret: impl FnMut() -> std::io::Result<AttemptSecret>,
     ) -> std::io::Result<Cycle> {
-        let decisions = self.core.decide(now, STEPS);
-        let cycle = write::cycle(&self.core, &self.seen, decisions, secret)?;
+        let mut decisions = self.core.decide(now, STEPS);
+        for decision in &decisions {
+            if let Decision::Resize { job, members } = decision {
+                self.note(*job, |known| known.goes_on_with = Some(members.clone()));
+            }
+        }
+        decisions.extend(self.restarts());
+        let mut cycle = write::cycle(&self.core, &self.seen, decisions, (now, secret))?;
         for job in cycle.started() {
             let attempts = self.seen.job(job).map_or(0, |job| job.attempts.len());
-            self.note(job, |known| known.attempt = Some(attempts + 1));
+            self.note(job, |known| (known.attempt, known.goes_on_with) = (Some(attempts + 1), None));
         }
+        cycle.promises = write::promises(&self.core, &self.seen, &self.promised);
         Ok(cycle)
+    }
+
+    /// Gangs that have stopped to change their size start with the members that they were given.
+    fn restarts(&mut self) -> Vec<Decision> {
+        let jobs = std::mem::take(&mut self.resized).into_iter();
+        let start = |job| {
+            let members = self.gangs.get(&job)?.goes_on_with.clone()?;
+            Some(Decision::Start { job, members, until: None })
+        };
+        jobs.filter_map(start).collect()
     }
 
     /// The tables did not take these starts.
@@ -231,6 +286,7 @@ fn joined(id: &WorkerId, worker: &Arc<Worker>, before: Option<&Arc<Worker>>) -> 
     let is_same = |before: &Worker| {
         before.registration.inventory == worker.registration.inventory
             && before.registration.labels == worker.registration.labels
+            && before.all_taints() == worker.all_taints()
             && before.registration.topology == worker.registration.topology
             // One that registers anew may have been mended.
             && before.registered_by == worker.registered_by

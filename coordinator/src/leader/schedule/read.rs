@@ -2,11 +2,14 @@
 
 use cluster_state::{Attempt, Job, Worker};
 use scheduler::model::{
-    Checkpoint, ClassChoice, EndedBy, GangRequest, Level, Place, Placed, QueueSpec, Quota, Range, RunTime, Shape,
-    Spread, UNLIMITED, WorkerIndex, WorkerSpec, WorkerState,
+    Checkpoint, ClassChoice, EndedBy, Event, GangRequest, Level, Place, Placed, QueueSpec, Quota, Range, RunTime,
+    Shape, Spread, UNLIMITED, WorkerIndex, WorkerSpec, WorkerState,
 };
-use types::{AttemptPhase, EndCause, JobSpec, Millis, PlaceLevel, Queue, Timestamp, WorkerId};
+use std::collections::BTreeMap;
+use types::{AttemptPhase, EndCause, JobPhase, JobSpec, Millis, PlaceLevel, Queue, Timestamp, WorkerId};
 
+/// A change of size waits for a checkpoint that is due within this time.
+const CHECKPOINT_WAIT_MAX: Millis = Millis(5 * 60_000);
 /// Attempts of a job that are looked through for machines at fault.
 const ATTEMPTS_REMEMBERED: usize = 32;
 /// Devices that a worker can have in the scheduler's bit sets; those with higher indexes are not used.
@@ -19,16 +22,20 @@ pub(super) fn worker(id: &WorkerId, worker: &Worker) -> WorkerSpec {
     let class = usable.clone().next().map(|device| device.name.clone()).unwrap_or_default();
     let healthy = usable.filter(|device| device.healthy && device.name == class);
     let devices = healthy.fold(0, |bits, device| bits | 1 << device.index);
+    let mut islands: BTreeMap<u32, u64> = BTreeMap::new();
+    for device in inventory.devices.iter().filter(|device| device.index < DEVICES_MAX) {
+        *islands.entry(device.island).or_default() |= 1 << device.index;
+    }
     let topology = &worker.registration.topology;
     WorkerSpec {
         id: id.clone(),
         class,
         devices,
-        islands: Vec::new(),
+        islands: if islands.len() > 1 { islands.into_values().collect() } else { Vec::new() },
         cpus: inventory.cpus,
         memory_bytes: inventory.memory_bytes,
         labels: worker.registration.labels.clone(),
-        taints: Default::default(),
+        taints: worker.all_taints(),
         place: Place { zone: topology.zone.clone(), rack: topology.rack.clone(), ..Place::default() },
         state: state(worker),
     }
@@ -83,7 +90,7 @@ fn shape(spec: &JobSpec) -> Shape {
     let class = |name: &String| ClassChoice { class: name.clone(), speed_permille: 1_000 };
     Shape {
         classes: constraints.devices.iter().map(class).collect(),
-        members: Range::exactly(gang.instances),
+        members: Range { min: gang.fewest(), max: gang.instances },
         ranks_per_member: ranks,
         devices: ranks.saturating_mul(gang.per_rank.gpus),
         cpus: ranks.saturating_mul(gang.per_rank.cpus),
@@ -92,6 +99,7 @@ fn shape(spec: &JobSpec) -> Shape {
         preferred: constraints.preferred.map(level),
         spread: gang.spread.then_some(Spread { level: Level::Worker, members_max: 1 }),
         labels: constraints.labels.clone(),
+        tolerations: constraints.tolerations.clone(),
         ..Shape::default()
     }
 }
@@ -118,13 +126,37 @@ pub(super) fn members(attempt: &Attempt, index: impl Fn(&WorkerId) -> Option<Wor
     placed.collect()
 }
 
+/// The failures that were a worker's fault, for a core that was not there.
+pub(super) fn strikes<'a>(id: &'a WorkerId, worker: &'a Worker) -> impl Iterator<Item = Event> + 'a {
+    worker.strikes.iter().map(|strike| Event::Blamed { worker: id.clone(), job: strike.job, at: strike.at })
+}
+
+/// Has the attempt that the core counts ended so that the gang goes on at once with other members?
+pub(super) fn goes_on(job: &Job, counted: Option<usize>, has_members: bool) -> bool {
+    let is_resized = matches!(job.last_cause(), Some(EndCause::Resized { .. }));
+    has_members && is_resized && job.phase == JobPhase::Queued && counted == Some(job.attempts.len())
+}
+
+/// Before a change of size a gang may save its progress, if it does so soon by what it did so far.
+pub(super) fn next_checkpoint(job: &Job, now: Timestamp) -> Option<Timestamp> {
+    let attempt = job.live_attempt()?.number;
+    let mut saved = job.checkpoints.iter().rev().filter(|saved| saved.attempt == attempt);
+    let (last, before) = (saved.next()?.saved, saved.next()?.saved);
+    let due = last.plus(last.since(before)).max(now);
+    (due.since(now) <= CHECKPOINT_WAIT_MAX).then_some(due)
+}
+
 /// Who is to blame for the end of a job's last attempt.
 pub(super) fn ended_by(job: &Job) -> EndedBy {
     match job.last_cause() {
         Some(EndCause::Success) | None => EndedBy::Success,
         Some(EndCause::NotPrepared { worker, machine_fault: true, .. }) => EndedBy::Workers(vec![worker.clone()]),
         Some(
-            EndCause::Canceled | EndCause::Preempted { .. } | EndCause::Drained { .. } | EndCause::WorkerLost { .. },
+            EndCause::Canceled
+            | EndCause::Preempted { .. }
+            | EndCause::Drained { .. }
+            | EndCause::WorkerLost { .. }
+            | EndCause::Resized { .. },
         ) => EndedBy::Order,
         Some(_) => EndedBy::Failure,
     }
@@ -133,11 +165,13 @@ pub(super) fn ended_by(job: &Job) -> EndedBy {
 /// What is left to run when the job goes on from its last checkpoint, if it said how long it runs.
 pub(super) fn remaining(job: &Job) -> Option<Millis> {
     let estimate = job.spec.estimate?;
+    let most = u64::from(job.spec.gang.instances.max(1));
     let mut done = 0;
     for attempt in &job.attempts {
         let saved = job.checkpoints.iter().rev().find(|saved| saved.attempt == attempt.number);
         if let (Some(running), Some(saved)) = (attempt.running, saved) {
-            done += saved.saved.since(running).0;
+            // A smaller gang takes longer for the same.
+            done += saved.saved.since(running).0.saturating_mul(attempt.placement.members.len() as u64) / most;
         }
     }
     Some(Millis(estimate.0.saturating_sub(done).max(1_000)))

@@ -1,6 +1,9 @@
 //! The scheduler behind real tables, an entry at a time: what it starts, what it stops, and what those who wait are told.
 #![allow(clippy::unwrap_used)]
 
+mod elastic;
+mod handover;
+
 use super::*;
 use crate::testing::Tables;
 use cluster_state::{Command, Outcome, SetQueue};

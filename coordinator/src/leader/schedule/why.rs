@@ -224,8 +224,9 @@ fn remedy(remedy: &Remedy) -> String {
 
 fn shape(job: &Job) -> String {
     let gang = &job.spec.gang;
+    let fewest = if gang.is_elastic() { format!("{} to ", gang.fewest()) } else { String::new() };
     let mut text = format!(
-        "asks for {} instances of {} ranks; each rank {} CPU slots",
+        "asks for {fewest}{} instances of {} ranks; each rank {} CPU slots",
         gang.instances, gang.ranks_per_instance, gang.per_rank.cpus
     );
     if gang.per_rank.memory_bytes > 0 {

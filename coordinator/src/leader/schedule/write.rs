@@ -1,21 +1,25 @@
 //! From the core's decisions to commands: plans that the log can carry, and attempts to stop.
 
-use cluster_state::{Command, PlannedGang, State};
+use super::read;
+use cluster_state::{Command, PlannedGang, Promise, State};
 use scheduler::Core;
-use scheduler::model::{Decision, Placed, Scheduler, Stop};
+use scheduler::model::{Decision, Placed, Scheduler, Stop, WorkerIndex};
+use std::collections::BTreeSet;
 use std::sync::Arc;
-use types::{AttemptSecret, JobId, JobSpec, Member, Placement, RankIndex, RankPlacement, Timestamp, Token};
+use types::{
+    AttemptSecret, EndCause, JobId, JobPhase, JobSpec, Member, Placement, RankIndex, RankPlacement, Timestamp, Token,
+};
 
 /// Ranks that one plan starts: keeps its entry within the log's bound. The first gang goes whatever its size.
 const PLACED_RANKS_MAX: usize = 512;
 
-/// An attempt that has to give way.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// An attempt that has to give way, or to go on with other members.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Stopping {
     pub(crate) job: JobId,
     pub(crate) token: Token,
-    /// The job that gets its room.
-    pub(crate) to: JobId,
+    pub(crate) cause: EndCause,
+    pub(crate) decided: Timestamp,
     /// Not before its next checkpoint, or this time; none = now.
     pub(crate) after_checkpoint: Option<Timestamp>,
 }
@@ -25,6 +29,7 @@ pub(crate) struct Stopping {
 pub(crate) struct Counts {
     pub(crate) started: u64,
     pub(crate) preempted: u64,
+    pub(crate) resized: u64,
     pub(crate) reserved: u64,
     pub(crate) promises_broken: u64,
     pub(crate) rejected: u64,
@@ -36,6 +41,8 @@ pub(crate) struct Cycle {
     /// Each fits into an entry.
     pub(crate) plans: Vec<Vec<PlannedGang>>,
     pub(crate) stops: Vec<Stopping>,
+    /// Promises that the tables do not know as they are now; none = it was given up.
+    pub(crate) promises: Vec<(JobId, Option<Promise>)>,
     pub(crate) counts: Counts,
 }
 
@@ -56,7 +63,7 @@ pub(super) fn cycle(
     core: &Core,
     state: &State,
     decisions: Vec<Decision>,
-    mut secret: impl FnMut() -> std::io::Result<AttemptSecret>,
+    (now, mut secret): (Timestamp, impl FnMut() -> std::io::Result<AttemptSecret>),
 ) -> std::io::Result<Cycle> {
     let mut cycle = Cycle::default();
     let mut ranks = 0;
@@ -86,18 +93,44 @@ pub(super) fn cycle(
                     Stop::Now => None,
                     Stop::AfterCheckpoint { due } => Some(due),
                 };
-                cycle.stops.push(Stopping { job, token: attempt.token, to, after_checkpoint });
+                let cause = EndCause::Preempted { by: to };
+                cycle.stops.push(Stopping { job, token: attempt.token, cause, decided: now, after_checkpoint });
             }
             Decision::Reserve { is_broken, .. } => {
                 cycle.counts.reserved += 1;
                 cycle.counts.promises_broken += u64::from(is_broken);
             }
             Decision::Reject { .. } => cycle.counts.rejected += 1,
-            // The policies of a live cluster give none.
-            Decision::Resize { job, .. } => tracing::error!(job_id = %job, "a change of members is not carried out"),
+            Decision::Resize { job, members } => {
+                cycle.counts.resized += 1;
+                let Some((job, attempt)) = state.job(job).and_then(|job| Some((job, job.live_attempt()?))) else {
+                    continue;
+                };
+                let cause = EndCause::Resized { instances: members.len() as u32 };
+                let after_checkpoint = read::next_checkpoint(job, now);
+                let (job, token) = (job.id, attempt.token);
+                cycle.stops.push(Stopping { job, token, cause, decided: now, after_checkpoint });
+            }
         }
     }
     Ok(cycle)
+}
+
+/// What the tables should know of promises and do not. Only the start counts: the workers are planned anew as need be.
+pub(super) fn promises(core: &Core, state: &State, known: &BTreeSet<JobId>) -> Vec<(JobId, Option<Promise>)> {
+    let mut changes = Vec::new();
+    let mut made = BTreeSet::new();
+    for (job, start_by, workers) in core.promised_starts() {
+        made.insert(job);
+        let noted = state.job(job).and_then(|job| job.promise.as_ref());
+        if noted.is_none_or(|noted| noted.start_by != start_by) {
+            let workers = workers.iter().filter_map(|worker| core.worker_id(WorkerIndex(*worker)).cloned()).collect();
+            changes.push((job, Some(Promise { start_by, workers })));
+        }
+    }
+    let waits = |job: &&JobId| state.job(**job).is_some_and(|job| job.phase == JobPhase::Queued);
+    changes.extend(known.difference(&made).filter(waits).map(|job| (*job, None)));
+    changes
 }
 
 /// Ranks in order along the members, each with its part of its member's devices.

@@ -175,6 +175,7 @@ pub(crate) fn submit(number: u64) -> Command {
     request[..8].copy_from_slice(&number.to_le_bytes());
     let gang = GangSpec {
         instances: 1,
+        instances_min: None,
         ranks_per_instance: 1,
         per_rank: RankResources { cpus: 1, memory_bytes: 0, gpus: 0 },
         distribution: Distribution::None,

@@ -299,10 +299,12 @@ fn an_elastic_gang_shrinks_before_anybody_is_stopped_and_grows_again() {
     world.tell(queue("own", 1, "gpu", Quota { guaranteed: 16, ..Quota::default() }));
     let mut elastic = request(1, 1, 8);
     elastic.shape.members = Range { min: 1, max: 4 };
+    elastic.checkpoint = Some(Checkpoint { interval: Millis(0), save: Millis(0), restore: Millis(0) });
     world.submit(elastic);
     world.decide();
     assert_eq!(world.running[&JobId(1)].1.len(), 4);
     world.now += 20 * MINUTE;
+    world.tell(Event::Checkpointed { job: JobId(1), at: Timestamp(world.now) });
     world.submit(GangRequest { queue: "own".to_owned(), ..limited(2, 2, 8, 30) });
     let decisions = world.decide();
     assert!(matches!(&decisions[..], [Decision::Resize { job: JobId(1), .. }]), "{decisions:?}");
@@ -310,7 +312,28 @@ fn an_elastic_gang_shrinks_before_anybody_is_stopped_and_grows_again() {
     world.decide();
     assert!(world.running.contains_key(&JobId(2)));
     world.advance(world.now + 60 * MINUTE);
+    assert_eq!(world.running[&JobId(1)].1.len(), 1, "what it did since would be lost");
+    world.tell(Event::Checkpointed { job: JobId(1), at: Timestamp(world.now) });
+    world.decide();
     assert_eq!(world.running[&JobId(1)].1.len(), 4);
+}
+
+#[test]
+fn who_does_not_say_how_often_he_saves_is_known_by_what_he_does() {
+    let mut world = World::uniform("fair-share", 1, 1, 8);
+    let unknown = Some(Checkpoint { interval: Millis(0), save: Millis(0), restore: Millis(0) });
+    world.submit(GangRequest { checkpoint: unknown, ..request(1, 1, 8) });
+    world.decide();
+    for minutes in [7, 11, 15] {
+        world.now = 1_000 + minutes * MINUTE;
+        world.tell(Event::Checkpointed { job: JobId(1), at: Timestamp(world.now) });
+    }
+    world.now += MINUTE;
+    world.submit(GangRequest { priority: 1, ..request(2, 1, 8) });
+    let due = Timestamp(1_000 + 19 * MINUTE);
+    let stop = Stop::AfterCheckpoint { due };
+    let expected = [Decision::Preempt { job: JobId(1), stop, to: JobId(2), lost_device_ms: 0 }];
+    assert_eq!(world.decide(), expected);
 }
 
 #[test]

@@ -24,6 +24,8 @@ pub(super) struct World {
     /// Who made way for whom.
     pub evictions: Vec<(JobId, JobId)>,
     pub next_job: u64,
+    /// What it was told of workers and queues.
+    pub facts: Vec<Event>,
     pub log: Vec<Decision>,
 }
 
@@ -82,6 +84,7 @@ impl World {
             started: BTreeMap::new(),
             evictions: Vec::new(),
             next_job: 1,
+            facts: Vec::new(),
             log: Vec::new(),
         }
     }
@@ -106,6 +109,17 @@ impl World {
 
     pub fn tell(&mut self, event: Event) {
         self.core.apply(Timestamp(self.now), &event).unwrap_or_else(|refused| panic!("{event:?}: {refused}"));
+        if matches!(
+            event,
+            Event::WorkerJoined(_)
+                | Event::WorkerState { .. }
+                | Event::MaintenancePlanned { .. }
+                | Event::WorkerLeft { .. }
+                | Event::QueueSet(_)
+                | Event::QueueRemoved { .. }
+        ) {
+            self.facts.push(event);
+        }
     }
 
     pub fn submit(&mut self, request: GangRequest) -> JobId {
