@@ -37,9 +37,10 @@ fn words(hash: &ContentHash) -> [i64; WORDS] {
 }
 
 /// Hash of parameters, bit for bit.
-pub(crate) fn hash_of<'a>(lists: impl IntoIterator<Item = &'a Vec<f32>>) -> ContentHash {
+pub(crate) fn hash_of<'a, L: AsRef<[f32]> + ?Sized + 'a>(lists: impl IntoIterator<Item = &'a L>) -> ContentHash {
     let mut hash = Sha256::new();
     for list in lists {
+        let list = list.as_ref();
         hash.update((list.len() as u64).to_le_bytes());
         hash.update(list.iter().flat_map(|value| value.to_bits().to_le_bytes()).collect::<Vec<u8>>());
     }

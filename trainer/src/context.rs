@@ -31,7 +31,9 @@ pub(crate) struct Context {
     pub(crate) communicator: Arc<dyn Communicator>,
     pub(crate) metrics: Metrics,
     pub(crate) progress: Progress,
-    /// Where rank 0 writes checkpoints.
+    /// Fencing token of the attempt; 0 outside a job.
+    pub(crate) token: u64,
+    /// Where checkpoints are written.
     pub(crate) checkpoint_folder: Option<PathBuf>,
     /// The checkpoint to go on from.
     pub(crate) resume_from: Option<PathBuf>,
@@ -79,7 +81,7 @@ impl Context {
             None if text("MUSTER_RANK").is_some() => return Err(wrong("MUSTER_RANK is set without MUSTER_MANIFEST")),
             None => (alone(), Backend::Cpu),
         };
-        let rank = rendezvous.rank;
+        let (rank, token) = (rendezvous.rank, rendezvous.token);
         let mut progress = Progress::new(rank, Box::new(std::io::stdout()));
         let metrics = Metrics::new(number("MUSTER_METRICS_FD")?.map(metrics_file).transpose()?);
         let stall_after =
@@ -92,6 +94,7 @@ impl Context {
             communicator,
             metrics,
             progress,
+            token,
             checkpoint_folder: path("MUSTER_CHECKPOINT_DIR").or_else(|| config.checkpoint.folder.clone()),
             resume_from: path("MUSTER_RESUME_FROM").or_else(|| config.checkpoint.resume_from.clone()),
             output: config.output.clone().or_else(|| path("MUSTER_OUTPUT_MODEL")),

@@ -89,9 +89,6 @@ pub enum Error {
     /// Another rank failed, or the network did.
     #[error(transparent)]
     Collective(#[from] collectives::Error),
-    /// The tensor engine failed.
-    #[error("tensor engine: {0}")]
-    Engine(#[from] candle_core::Error),
     /// A part of this program broke its own rule.
     #[error("internal fault: {0}")]
     Internal(String),

@@ -22,16 +22,22 @@
 //! SIGTERM is not caught: it ends the process at once, as a half-done step is worth nothing, and what was saved is
 //! whole.
 
+// A list of one range is meant where layouts have one bucket.
+#![cfg_attr(test, allow(clippy::single_range_in_vec_init))]
+
 mod agreement;
 mod arguments;
 mod buckets;
 mod checkpoint;
-mod config;
+pub mod config;
 mod context;
 mod data;
 mod error;
 mod evaluate;
 mod files;
+mod generate;
+mod lane;
+pub mod layers;
 mod metrics;
 mod model;
 mod optimizer;
@@ -41,6 +47,7 @@ mod report;
 mod result;
 mod schedule;
 mod shards;
+mod tensors;
 mod training;
 
 #[cfg(test)]
@@ -51,6 +58,7 @@ use std::path::PathBuf;
 pub use arguments::TrainArgs;
 pub use config::Config;
 pub use error::{Error, Fault};
+pub use model::{Architecture, Task};
 
 /// How a training ended, as this rank saw it.
 #[derive(Clone, Debug, PartialEq)]
@@ -71,6 +79,8 @@ pub struct Summary {
     pub parameters_sha256: String,
     /// Where rank 0 wrote the model; nothing on other ranks.
     pub model: Option<PathBuf>,
+    /// What rank 0's model of text wrote by itself, the prompt included.
+    pub sample: Option<String>,
 }
 
 /// Trains as the arguments say, as the rank that the environment says; blocks until all is done.
@@ -80,6 +90,18 @@ pub struct Summary {
 /// written. The other ranks end with an error too.
 pub fn run(args: TrainArgs) -> Result<Summary, Error> {
     let config = Config::load(&args)?;
+    let architecture = model::built_in(&config.model);
     let context = context::Context::from_environment(&config)?;
-    training::train(&config, context)
+    training::train(&config, &*architecture, context)
+}
+
+/// As [`run`], with a model of one's own in place of the one that the configuration names; all else is as configured.
+/// `examples/own_model.rs` shows it.
+///
+/// # Errors
+/// As [`run`]; [`Error::Config`] where the model does not fit the data.
+pub fn run_with(args: TrainArgs, architecture: &dyn Architecture) -> Result<Summary, Error> {
+    let config = Config::load(&args)?;
+    let context = context::Context::from_environment(&config)?;
+    training::train(&config, architecture, context)
 }

@@ -16,6 +16,8 @@ pub(crate) enum Purpose {
     Split,
     /// Order of the samples in this epoch.
     Shuffle(u64),
+    /// Choice among likely tokens.
+    Generate,
 }
 
 /// The stream of `seed` for `purpose`, from its beginning.
@@ -27,6 +29,8 @@ pub(crate) fn stream(seed: u64, purpose: Purpose) -> ChaCha8Rng {
         Purpose::Initial => 0,
         Purpose::Split => 1,
         Purpose::Shuffle(epoch) => 2 + epoch,
+        // No training has as many epochs.
+        Purpose::Generate => u64::MAX,
     });
     rng
 }

@@ -20,6 +20,8 @@ pub(crate) struct StepDone {
     pub(crate) samples: usize,
     /// Without the pause.
     pub(crate) took: Duration,
+    /// Of it, how long this rank had nothing to do but to wait for sums.
+    pub(crate) waited: Duration,
     /// With it.
     pub(crate) elapsed: Duration,
 }
@@ -31,6 +33,7 @@ pub(crate) struct Window {
     samples: u64,
     loss: f64,
     took: Duration,
+    waited: Duration,
     elapsed: Duration,
 }
 
@@ -40,6 +43,7 @@ impl Window {
         self.samples += done.samples as u64;
         self.loss += f64::from(done.loss) * done.samples as f64;
         self.took += done.took;
+        self.waited += done.waited;
         self.elapsed += done.elapsed;
     }
 
@@ -54,7 +58,7 @@ impl Window {
     }
 
     /// Writes the points of these steps and begins anew. Every rank tells its own time of a step (computing and waiting
-    /// for the others, in seconds); what is the same on all is told by rank 0.
+    /// for the others, in seconds) and the share of it that was not hidden behind computing; what is the same on all is told by rank 0.
     pub(crate) fn report(&mut self, metrics: &mut Metrics, rank: u32, last: &StepDone) {
         if rank == 0 {
             metrics.point("loss", self.loss(), last.step);
@@ -63,6 +67,7 @@ impl Window {
             metrics.point("samples_per_second", self.samples_per_second(), last.step);
         }
         metrics.point("step_time", self.took.as_secs_f64() / f64::from(self.steps.max(1)), last.step);
+        metrics.point("wait_share", self.waited.as_secs_f64() / self.took.as_secs_f64().max(1e-9), last.step);
         *self = Window::default();
     }
 }

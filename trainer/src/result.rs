@@ -1,24 +1,27 @@
 //! The finished model as files: parameters as safetensors, and a JSON that says how to use them and how good they are.
 
-use std::collections::HashMap;
 use std::path::Path;
 
-use candle_core::{Device, Tensor};
 use serde::Serialize;
 
 use crate::config::Config;
 use crate::data::Transform;
 use crate::error::Error;
+use crate::model::{Placed, Task};
+use crate::tensors::{self, Entry};
 
 /// What `model.json` says.
 #[derive(Serialize)]
 pub(crate) struct Description<'a> {
     /// Version of this layout.
     pub(crate) format: u32,
-    /// `mlp`: linear layers with rectified linear units between them.
-    pub(crate) architecture: &'static str,
-    /// Units from features to classes.
-    pub(crate) layers: &'a [usize],
+    /// `mlp`, `conv`, `gpt`, or the name of one's own.
+    pub(crate) architecture: String,
+    /// Units from features to classes of an `mlp`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) layers: Option<Vec<usize>>,
+    /// Shape of a sample, number of answers.
+    pub(crate) task: &'a Task,
     /// Names in the order of the outputs.
     pub(crate) classes: &'a [String],
     /// From a sample's values to the model's features.
@@ -39,22 +42,28 @@ pub(crate) struct Description<'a> {
 /// See [`Description`].
 pub(crate) const FORMAT: u32 = 1;
 
-/// Writes `model.safetensors` and then `model.json` into `folder`, each whole or not at all.
+/// Writes `model.safetensors`, `sample.txt` where there is one, and then `model.json` into `folder`, each whole or not at
+/// all.
 pub(crate) fn write(
     folder: &Path,
     description: &Description<'_>,
-    parameters: &[(String, Vec<usize>)],
-    values: &[Vec<f32>],
+    parameters: &[Placed],
+    values: &[f32],
+    sample: Option<&str>,
 ) -> Result<(), Error> {
     std::fs::create_dir_all(folder).map_err(Error::io("make", folder))?;
-    let mut tensors = HashMap::new();
-    for ((name, shape), values) in parameters.iter().zip(values) {
-        tensors.insert(name.clone(), Tensor::from_slice(values, shape.as_slice(), &Device::Cpu)?);
-    }
-    let path = folder.join("model.safetensors");
-    candle_core::safetensors::save(&tensors, &path)?;
-    std::fs::File::open(&path).and_then(|file| file.sync_all()).map_err(Error::io("flush", &path))?;
+    let entry = |parameter: &Placed| {
+        Entry::new(parameter.name.clone(), parameter.shape.clone(), &values[parameter.place.clone()])
+    };
+    let entries: Vec<Entry> = parameters.iter().map(entry).collect();
     let json = serde_json::to_vec_pretty(description).map_err(|error| Error::Internal(error.to_string()))?;
-    let path = folder.join("model.json");
-    daemon::files::write_atomically(&path, &json).map_err(Error::io("write", &path))
+    let write = |name: &str, bytes: &[u8]| {
+        let path = folder.join(name);
+        daemon::files::write_atomically(&path, bytes).map_err(Error::io("write", &path))
+    };
+    write("model.safetensors", &tensors::to_bytes(&entries)?)?;
+    if let Some(sample) = sample {
+        write("sample.txt", sample.as_bytes())?;
+    }
+    write("model.json", &json)
 }

@@ -23,10 +23,9 @@ impl Rates {
         }
         match self.schedule.kind {
             ScheduleKind::Constant => self.full,
+            ScheduleKind::Linear { minimum } => self.full * (minimum + (1.0 - minimum) * (1.0 - self.gone(step))),
             ScheduleKind::Cosine { minimum } => {
-                let span = self.steps_total.saturating_sub(warmup).max(1);
-                let gone = ((step - warmup) as f64 / span as f64).min(1.0);
-                let height = 0.5 * (1.0 + (std::f64::consts::PI * gone).cos());
+                let height = 0.5 * (1.0 + (std::f64::consts::PI * self.gone(step)).cos());
                 self.full * (minimum + (1.0 - minimum) * height)
             }
             ScheduleKind::Step { every_epochs, factor } => {
@@ -34,6 +33,13 @@ impl Rates {
                 self.full * factor.powi(i32::try_from(stairs).unwrap_or(i32::MAX))
             }
         }
+    }
+
+    /// Share of the way from the end of the warm-up to the end of the training.
+    fn gone(&self, step: u64) -> f64 {
+        let warmup = self.schedule.warmup_steps;
+        let span = self.steps_total.saturating_sub(warmup).max(1);
+        (step.saturating_sub(warmup) as f64 / span as f64).min(1.0)
     }
 }
 
@@ -64,6 +70,14 @@ mod tests {
             assert!(near(rates.at(step), rate), "{step}: {}", rates.at(step));
         }
         assert!((4..104).all(|step| rates.at(step) > rates.at(step + 1)));
+    }
+
+    #[test]
+    fn the_line_is_straight() {
+        let rates = rates(ScheduleKind::Linear { minimum: 0.5 }, 4);
+        for (step, rate) in [(4, 0.8), (29, 0.7), (54, 0.6), (104, 0.4), (200, 0.4)] {
+            assert!(near(rates.at(step), rate), "{step}: {}", rates.at(step));
+        }
     }
 
     #[test]

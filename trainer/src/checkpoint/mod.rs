@@ -5,34 +5,36 @@
 //! later is found out and refused by name.
 //!
 //! ```text
-//! step-120/model.safetensors       parameters
-//!          optimizer.safetensors   the optimizer's memory of each parameter
+//! step-120/model.safetensors       parameters; or model-1-of-4.safetensors and so on, a part by each rank
+//!          optimizer.safetensors   the optimizer's memory of each parameter; or in parts as above
 //!          state.json              step, place in the data, random stream, hashes of configuration and data
-//!          manifest.json           size and SHA-256 of the three above
+//!          manifest.json           size and SHA-256 of all others
 //! ```
+//!
+//! A tensor that lies in one part has its own name and shape; a run of one that was cut is called `NAME@FIRST` after the
+//! place of its first value. So what a number of ranks has written any other number can read.
 
+mod fence;
 mod load;
+mod shard;
 #[cfg(test)]
 mod tests;
+mod write;
+mod writer;
 
-use std::collections::{BTreeMap, HashMap};
-use std::fs::{self, File};
-use std::io;
-use std::path::{Path, PathBuf};
+use std::collections::BTreeMap;
 
-use candle_core::{Device, Tensor};
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 use types::ContentHash;
 
-pub(crate) use self::load::{Wanted, load};
-use crate::error::Error;
-use crate::optimizer::Optimizer;
+pub(crate) use self::fence::Fence;
+pub(crate) use self::load::{Loaded, Wanted, load};
+pub(crate) use self::shard::Shard;
+pub(crate) use self::write::{Place, Written};
+pub(crate) use self::writer::{Done, Order, Writer};
 
 /// Version of the layout.
-pub(crate) const FORMAT: u32 = 1;
-const MODEL: &str = "model.safetensors";
-const OPTIMIZER: &str = "optimizer.safetensors";
+pub(crate) const FORMAT: u32 = 2;
 const STATE: &str = "state.json";
 const MANIFEST: &str = "manifest.json";
 
@@ -52,6 +54,8 @@ pub(crate) struct State {
     pub(crate) random: RandomState,
     /// What the printed mean loss of a begun epoch is made of.
     pub(crate) epoch_so_far: EpochSoFar,
+    /// How the test loss went, for the early end.
+    pub(crate) improvement: Improvement,
     /// Of the part of the configuration that decides the course.
     #[serde(with = "hex_digits")]
     pub(crate) course: ContentHash,
@@ -60,6 +64,8 @@ pub(crate) struct State {
     pub(crate) data: ContentHash,
     /// Ranks at the time; another number goes on with equal mathematics but other rounding.
     pub(crate) world_size: u32,
+    /// Fencing token of the attempt that wrote it.
+    pub(crate) token: u64,
 }
 
 /// The next step's place in the data.
@@ -92,125 +98,29 @@ pub(crate) struct EpochSoFar {
     pub(crate) samples: u64,
 }
 
-/// Everything to be saved.
-pub(crate) struct Snapshot<'a> {
-    pub(crate) state: &'a State,
-    /// Names and shapes.
-    pub(crate) parameters: &'a [(String, Vec<usize>)],
-    /// By parameter.
-    pub(crate) values: &'a [Vec<f32>],
-    pub(crate) optimizer: &'a Optimizer,
+/// The course of the test loss.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Improvement {
+    /// Bits of the least `f64` so far.
+    pub(crate) best_bits: Option<u64>,
+    /// Looks since then.
+    pub(crate) looks_since: u64,
 }
 
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Manifest {
     format: u32,
     files: BTreeMap<String, Listed>,
 }
 
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Listed {
     bytes: u64,
     #[serde(with = "hex_digits")]
     sha256: ContentHash,
-}
-
-/// Writes `step-N` into `folder` and then removes all but the `keep` newest. Returns its name.
-///
-/// # Errors
-/// [`Error::Io`] and [`Error::Engine`]; nothing but a temporary folder is left then, which the next start removes.
-pub(crate) fn save(folder: &Path, snapshot: &Snapshot<'_>, keep: u64) -> Result<String, Error> {
-    let name = format!("step-{}", snapshot.state.step);
-    let temporary = folder.join(format!(".{name}.tmp"));
-    remove(&temporary)?;
-    daemon::files::create_private_folder(&temporary).map_err(Error::io("make", &temporary))?;
-    let written = write_files(&temporary, snapshot);
-    if written.is_err() {
-        let _ = fs::remove_dir_all(&temporary);
-    }
-    written?;
-    let whole = folder.join(&name);
-    // Only a run that was started again from an older one meets a folder of this name.
-    remove(&whole)?;
-    fs::rename(&temporary, &whole).map_err(Error::io("rename", &temporary))?;
-    daemon::files::sync_folder(folder).map_err(Error::io("flush", folder))?;
-    for old in older_than_kept(folder, keep)? {
-        remove(&old)?;
-    }
-    Ok(name)
-}
-
-/// Removes what a killed process left half-written.
-pub(crate) fn remove_half_written(folder: &Path) -> Result<(), Error> {
-    for entry in fs::read_dir(folder).map_err(Error::io("list", folder))? {
-        let path = entry.map_err(Error::io("list", folder))?.path();
-        let name = path.file_name().unwrap_or_default().to_string_lossy();
-        if name.starts_with(".step-") && name.ends_with(".tmp") {
-            remove(&path)?;
-        }
-    }
-    Ok(())
-}
-
-fn write_files(folder: &Path, snapshot: &Snapshot<'_>) -> Result<(), Error> {
-    let mut model = HashMap::new();
-    for ((name, shape), values) in snapshot.parameters.iter().zip(snapshot.values) {
-        model.insert(name.clone(), Tensor::from_slice(values, shape.as_slice(), &Device::Cpu)?);
-    }
-    let mut memory = HashMap::new();
-    for slot in &snapshot.optimizer.slots {
-        for ((name, shape), values) in snapshot.parameters.iter().zip(&slot.values) {
-            let name = format!("{name}.{}", slot.name);
-            memory.insert(name, Tensor::from_slice(values, shape.as_slice(), &Device::Cpu)?);
-        }
-    }
-    candle_core::safetensors::save(&model, folder.join(MODEL))?;
-    candle_core::safetensors::save(&memory, folder.join(OPTIMIZER))?;
-    write_json(&folder.join(STATE), snapshot.state)?;
-    let mut files = BTreeMap::new();
-    for name in [MODEL, OPTIMIZER, STATE] {
-        let path = folder.join(name);
-        File::open(&path).and_then(|file| file.sync_all()).map_err(Error::io("flush", &path))?;
-        files.insert(name.to_owned(), listed(&path)?);
-    }
-    write_json(&folder.join(MANIFEST), &Manifest { format: FORMAT, files })?;
-    daemon::files::sync_folder(folder).map_err(Error::io("flush", folder))
-}
-
-/// Size and hash of a file as it can be read back.
-fn listed(path: &Path) -> Result<Listed, Error> {
-    let mut file = File::open(path).map_err(Error::io("read", path))?;
-    let mut hash = Sha256::new();
-    let bytes = io::copy(&mut file, &mut hash).map_err(Error::io("read", path))?;
-    Ok(Listed { bytes, sha256: ContentHash(hash.finalize().into()) })
-}
-
-fn write_json(path: &Path, value: &impl Serialize) -> Result<(), Error> {
-    let json = serde_json::to_vec_pretty(value).map_err(|error| Error::Internal(error.to_string()))?;
-    daemon::files::write_atomically(path, &json).map_err(Error::io("write", path))
-}
-
-fn remove(folder: &Path) -> Result<(), Error> {
-    match fs::remove_dir_all(folder) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(Error::io("remove", folder)(error)),
-        _ => Ok(()),
-    }
-}
-
-fn older_than_kept(folder: &Path, keep: u64) -> Result<Vec<PathBuf>, Error> {
-    let mut found = Vec::new();
-    for entry in fs::read_dir(folder).map_err(Error::io("list", folder))? {
-        let path = entry.map_err(Error::io("list", folder))?.path();
-        let name = path.file_name().unwrap_or_default().to_string_lossy();
-        if let Some(step) = name.strip_prefix("step-").and_then(|step| step.parse::<u64>().ok()) {
-            found.push((step, path));
-        }
-    }
-    found.sort();
-    found.truncate(found.len().saturating_sub(keep as usize));
-    Ok(found.into_iter().map(|(_, path)| path).collect())
 }
 
 /// Hashes as hex digits, since people read these files.

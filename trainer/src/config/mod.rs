@@ -5,6 +5,7 @@
 
 mod document;
 mod fields;
+mod kinds;
 mod read;
 #[cfg(test)]
 mod tests;
@@ -17,6 +18,7 @@ use types::ContentHash;
 
 use self::document::{Node, Origin, Value};
 use self::fields::{Faults, Fields};
+pub use self::kinds::{ConvNet, Gpt, Mlp, Model, Optimizer, Schedule, ScheduleKind};
 use crate::arguments::TrainArgs;
 use crate::error::{Error, Fault};
 
@@ -35,6 +37,8 @@ pub struct Config {
     pub schedule: Schedule,
     /// When to look at the test data.
     pub evaluate: Evaluate,
+    /// What a model of text is asked for at the end.
+    pub generate: Generate,
     /// When to report.
     pub metrics: Metrics,
     /// When to save.
@@ -94,6 +98,25 @@ pub enum Source {
         /// One dimension.
         labels: PathBuf,
     },
+    /// A text, of which each next token is to be told from those before it.
+    Text {
+        /// UTF-8 where the tokens are characters.
+        path: PathBuf,
+        /// What is a token. Default: characters.
+        tokens: Tokens,
+        /// Tokens that are seen together: the samples are runs of so many. Default: 64.
+        context: usize,
+    },
+}
+
+/// What a text is cut into.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Tokens {
+    /// Those that occur in the text, in the order of their code.
+    Characters,
+    /// All 256.
+    Bytes,
 }
 
 /// A column of a table.
@@ -108,13 +131,6 @@ pub enum Column {
     Name(String),
 }
 
-/// A multi-layer perceptron with rectified linear units; the first and last size come from the data.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Model {
-    /// Units of each hidden layer, up to 16 layers. Default: `[128, 64]`; `[]` is a linear model.
-    pub hidden: Vec<usize>,
-}
-
 /// How long and in which portions.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Training {
@@ -123,10 +139,17 @@ pub struct Training {
     pub length: Length,
     /// Samples in one step, over all ranks. Default: 64.
     pub batch_size: usize,
+    /// A rank's samples of a step go through the model so many at a time, which bounds the memory that they take; the
+    /// gradients are added up. Default: all at once.
+    pub micro_batch: Option<usize>,
+    /// Each rank keeps the optimizer's memory of its own part of the parameters only (ZeRO stage 1). Default: false.
+    pub shard_optimizer: bool,
     /// Chooses the first parameters and the order of the samples. Default: 1.
     pub seed: u64,
     /// Gradients longer than this (Euclidean norm over all parameters) are shortened to it. Default: no bound.
     pub clip_norm: Option<f64>,
+    /// Steps whose samples are prepared ahead, by a thread of its own; 0 for none. Default: 1.
+    pub prefetch: usize,
     /// Pause after each step in milliseconds, so that a demonstration on small data can be watched. Default: 0.
     pub step_delay_ms: u64,
 }
@@ -141,69 +164,28 @@ pub enum Length {
     Steps(u64),
 }
 
-/// How gradients move parameters. The same rule holds for all parameters, biases included.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
-#[serde(tag = "kind", rename_all = "lowercase")]
-pub enum Optimizer {
-    /// Gradient descent with momentum.
-    Sgd {
-        /// The schedule's full rate. Default: 0.05.
-        learning_rate: f64,
-        /// Share of the last update that goes on. Default: 0.9.
-        momentum: f64,
-        /// Added to the gradient, times the parameter. Default: 0.
-        weight_decay: f64,
-    },
-    /// Adam with decoupled weight decay (Loshchilov and Hutter, 2019). The default.
-    AdamW {
-        /// The schedule's full rate. Default: 0.003.
-        learning_rate: f64,
-        /// Decay of the mean. Default: 0.9.
-        beta1: f64,
-        /// Decay of the mean square. Default: 0.999.
-        beta2: f64,
-        /// Added to the divisor. Default: 1e-8.
-        epsilon: f64,
-        /// Parameters shrink by this times the rate. Default: 0.01.
-        weight_decay: f64,
-    },
-}
-
-/// How the learning rate goes over the steps.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
-pub struct Schedule {
-    /// Default: cosine.
-    #[serde(flatten)]
-    pub kind: ScheduleKind,
-    /// The rate rises evenly over this many first steps. Default: 20.
-    pub warmup_steps: u64,
-}
-
-/// What follows the warm-up.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
-#[serde(tag = "kind", rename_all = "lowercase")]
-pub enum ScheduleKind {
-    /// The full rate.
-    Constant,
-    /// Half a cosine wave down to `minimum` at the end.
-    Cosine {
-        /// Share of the full rate at the end. Default: 0.
-        minimum: f64,
-    },
-    /// Stairs.
-    Step {
-        /// Length of a stair in epochs. Default: 10.
-        every_epochs: u64,
-        /// From stair to stair. Default: 0.1.
-        factor: f64,
-    },
-}
-
 /// When to look at the test data; that is always done at the end.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Evaluate {
     /// In epochs; 0 for only at the end. Default: 1.
     pub every_epochs: u64,
+    /// The training ends early after so many looks in a row in which the test loss was not the least so far. Default: never.
+    pub patience: Option<u64>,
+    /// What counts as less must be so much less. Default: 0.
+    pub minimum_improvement: f64,
+}
+
+/// What a trained model of text is asked for at the end.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Generate {
+    /// Number of tokens; 0 for none. Default: 200.
+    pub tokens: usize,
+    /// Goes before them. Default: the first token of the text.
+    pub prompt: Option<String>,
+    /// Above 0; the lower, the more the likeliest tokens are chosen. Default: 0.8.
+    pub temperature: f64,
+    /// Chooses among the likely tokens. Default: 1.
+    pub seed: u64,
 }
 
 /// When to report.
@@ -241,20 +223,13 @@ pub enum Every {
 pub struct Communication {
     /// Gradients are summed in portions of about this size, each as soon as it is whole. Default: 262144.
     pub bucket_bytes: usize,
+    /// The first portion, which should leave early; never more than `bucket_bytes`. Default: 65536.
+    pub first_bucket_bytes: usize,
     /// For all ranks to find each other, in seconds. Default: 60.
     pub rendezvous_timeout_s: u64,
     /// Longest silence of all ranks in one operation, in seconds: for a stuck rank, as a dead one is seen at once. It
     /// must be longer than reading the data takes. Default: 300.
     pub operation_timeout_s: u64,
-}
-
-impl Optimizer {
-    /// The schedule's full rate.
-    pub(crate) fn learning_rate(&self) -> f64 {
-        match self {
-            Optimizer::Sgd { learning_rate, .. } | Optimizer::AdamW { learning_rate, .. } => *learning_rate,
-        }
-    }
 }
 
 impl Config {
@@ -299,9 +274,21 @@ impl Config {
             }
         }
         if let Some(training) = course.get_mut(2).and_then(serde_json::Value::as_object_mut) {
-            training.remove("step_delay_ms");
+            for how in ["step_delay_ms", "micro_batch", "shard_optimizer", "prefetch"] {
+                training.remove(how);
+            }
         }
-        ContentHash(Sha256::digest(course.to_string().as_bytes()).into())
+        let patience = self.evaluate.patience.map(|_| self.evaluate);
+        let text = format!("{course}{}", serde_json::to_string(&patience).unwrap_or_default());
+        ContentHash(Sha256::digest(text.as_bytes()).into())
+    }
+
+    /// Names what all ranks of one attempt must be told alike: the course, and how it is gone together.
+    pub(crate) fn gang_hash(&self) -> ContentHash {
+        let training = (self.training.micro_batch, self.training.shard_optimizer);
+        let together = (training, self.communication, &self.evaluate, self.checkpoint.every);
+        let text = format!("{}{}", self.course_hash(), serde_json::to_string(&together).unwrap_or_default());
+        ContentHash(Sha256::digest(text.as_bytes()).into())
     }
 }
 

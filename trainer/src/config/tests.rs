@@ -30,10 +30,10 @@ training:
   steps: 4
   batch_sise: 32
 optimizer:
-  kind: adam
+  kind: adamax
   learning_rate: -1
 ";
-    let found = faults(text, &["schedule.kind=linear", "nonsense"]);
+    let found = faults(text, &["schedule.kind=wavy", "nonsense"]);
     let starts = [
         "train.yml:2: data.path: is missing",
         "train.yml:3: data.test_fraction: expected a number above 0 and below 1, found \"1.5\"",
@@ -42,10 +42,10 @@ optimizer:
         "train.yml:6: traning: unknown field; did you mean \"training\"?",
         "train.yml:10: training.steps: stands beside epochs",
         "train.yml:11: training.batch_sise: unknown field; did you mean \"batch_size\"?",
-        "train.yml:13: optimizer.kind: expected one of sgd, adamw, found \"adam\"",
+        "train.yml:13: optimizer.kind: expected one of sgd, adam, adamw, found \"adamax\"",
         "train.yml:14: optimizer.learning_rate: expected a number above 0, found \"-1\"",
         "--nonsense: key=value was expected",
-        "--schedule.kind: expected one of constant, cosine, step",
+        "--schedule.kind: expected one of constant, linear, cosine, step",
     ];
     assert_eq!(found.len(), starts.len(), "{found:#?}");
     for (found, start) in found.iter().zip(starts) {
@@ -58,7 +58,7 @@ fn an_empty_file_is_the_documented_defaults() {
     let config = parse("");
     assert_eq!(config.data.source, Source::Digits);
     assert_eq!((config.data.scale, config.data.test_fraction, config.data.standardize), (16.0, 0.2, false));
-    assert_eq!(config.model.hidden, [128, 64]);
+    assert_eq!(config.model, Model::Mlp(Mlp { hidden: vec![128, 64] }));
     assert_eq!((config.training.length, config.training.batch_size), (Length::Epochs(30), 64));
     assert!(matches!(config.optimizer, Optimizer::AdamW { learning_rate: 0.003, beta2: 0.999, .. }));
     assert_eq!(config.schedule.kind, ScheduleKind::Cosine { minimum: 0.0 });
@@ -80,6 +80,31 @@ fn fields_that_do_not_belong_to_the_kind_are_unknown() {
 }
 
 #[test]
+fn a_model_that_does_not_fit_the_data_is_a_fault_of_its_own_line() {
+    let found = faults("data:\n  source: digits\nmodel:\n  kind: gpt\n  heads: 3\n  layers: 0\n", &[]);
+    assert!(found[0].starts_with("train.yml:4: model.kind: gpt learns from text"), "{found:?}");
+    assert!(found[1].starts_with("train.yml:5: model.heads: the width of 128 has no 3 equal parts"), "{found:?}");
+    assert!(found[2].starts_with("train.yml:6: model.layers: expected a whole number from 1 to 64"), "{found:?}");
+    let found = faults("data: {source: text, path: a, scale: 2}\nmodel: {kind: conv, kernel: 2, channels: []}", &[]);
+    for wanted in
+        ["data.scale: unknown", "model.kind: only gpt", "model.kernel: expected an odd", "model.channels: expected at"]
+    {
+        assert!(found.iter().any(|fault| fault.contains(wanted)), "{wanted}: {found:?}");
+    }
+    assert!(faults("model: {kind: conv, image: [8]}", &[])[0].contains("expected [height, width]"));
+    assert!(faults("evaluate: {every_epochs: 0, patience: 2}", &[])[0].contains("needs looks at the test data"));
+    assert!(faults("generate: {prompt: a}", &[])[0].contains("only a model of text"));
+}
+
+#[test]
+fn text_is_learned_by_a_gpt_unless_said_otherwise() {
+    let config = parse("data: {source: text, path: a.txt}");
+    assert_eq!(config.model, Model::Gpt(Gpt { layers: 4, heads: 4, width: 128 }));
+    let source = Source::Text { path: PathBuf::from("a.txt"), tokens: Tokens::Characters, context: 64 };
+    assert_eq!((config.data.source, config.data.test_fraction), (source, 0.1));
+}
+
+#[test]
 fn types_are_not_guessed() {
     assert!(faults("data: {standardize: yes}", &[])[0].contains("expected true or false"));
     assert!(faults("training: {seed: '1'}", &[])[0].contains("expected a whole number"));
@@ -96,7 +121,8 @@ fn overrides_go_before_the_file() {
     let overrides = ["training.epochs=2", "model.hidden=[8, 4]", "output=/a: b#c", "data.source=digits"];
     let overrides: Vec<String> = overrides.iter().map(|one| (*one).to_owned()).collect();
     let config = Config::parse("train.yml", "training: {epochs: 9}\nmodel: {hidden: []}", &overrides).unwrap();
-    assert_eq!((config.training.length, config.model.hidden.as_slice()), (Length::Epochs(2), [8, 4].as_slice()));
+    assert_eq!(config.model, Model::Mlp(Mlp { hidden: vec![8, 4] }));
+    assert_eq!(config.training.length, Length::Epochs(2));
     assert_eq!(config.output, Some(PathBuf::from("/a: b#c")));
 }
 
@@ -107,9 +133,29 @@ fn the_course_hash_sees_what_matters_alone() {
         assert_eq!(parse(same).course_hash(), base, "{same}");
     }
     assert_eq!(parse("data: {source: csv, path: /a}\ntraining: {step_delay_ms: 5}").course_hash(), base);
-    for other in ["training: {seed: 2}", "optimizer: {learning_rate: 0.1}", "schedule: {warmup_steps: 1}"] {
+    for same in ["training: {micro_batch: 3, shard_optimizer: true, prefetch: 0}", "evaluate: {every_epochs: 2}"] {
+        assert_eq!(parse(&format!("data: {{source: csv, path: /a}}\n{same}")).course_hash(), base, "{same}");
+    }
+    for other in [
+        "model: {kind: conv}",
+        "evaluate: {patience: 3}",
+        "training: {seed: 2}",
+        "optimizer: {learning_rate: 0.1}",
+        "schedule: {warmup_steps: 1}",
+    ] {
         assert_ne!(parse(&format!("data: {{source: csv, path: /a}}\n{other}")).course_hash(), base, "{other}");
     }
+}
+
+#[test]
+fn ranks_must_be_told_the_same_way_of_going_together() {
+    let base = parse("").gang_hash();
+    for other in
+        ["training: {shard_optimizer: true}", "communication: {bucket_bytes: 2048}", "checkpoint: {every_steps: 3}"]
+    {
+        assert_ne!(parse(other).gang_hash(), base, "{other}");
+    }
+    assert_eq!(parse("output: /a\ncheckpoint: {folder: /b}").gang_hash(), base);
 }
 
 #[test]

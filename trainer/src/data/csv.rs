@@ -91,7 +91,7 @@ impl Table<'_> {
     fn first(&mut self, fields: &[String]) -> Result<(), String> {
         let label = label_column(self.layout.label, fields)?;
         self.shape = Some((label, fields.len()));
-        self.samples.width = fields.len() - 1;
+        self.samples.shape = vec![fields.len() - 1];
         let header = self.layout.header.unwrap_or_else(|| is_header(self.layout.label, label, fields));
         if header { Ok(()) } else { self.fields(fields) }
     }
@@ -116,7 +116,7 @@ impl Table<'_> {
         if pushed.is_err() {
             self.samples.features.truncate(before);
         }
-        debug_assert!(pushed.is_err() || self.samples.labels.len() * self.samples.width == self.samples.features.len());
+        debug_assert!(pushed.is_err() || self.samples.labels.len() * (fields.len() - 1) == self.samples.features.len());
         pushed
     }
 }

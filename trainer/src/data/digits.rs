@@ -17,5 +17,5 @@ pub(super) fn load() -> Result<Samples, Error> {
     if data.num_features != 64 || data.data.len() != 64 * labels.len() {
         return Err(fault("digits", None, "the built-in data is damaged"));
     }
-    Ok(Samples { features: data.data, width: 64, labels })
+    Ok(Samples { features: data.data, shape: vec![8, 8], labels })
 }

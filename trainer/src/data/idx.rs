@@ -19,8 +19,8 @@ struct Array {
 
 pub(super) fn load(images: &Path, labels: &Path) -> Result<Samples, Error> {
     let (array, place) = (read(images)?, images.display().to_string());
-    let (rows, width) = match array.shape.as_slice() {
-        [rows, rest @ ..] if !rest.is_empty() => (*rows, rest.iter().product()),
+    let (rows, shape) = match array.shape.as_slice() {
+        [rows, rest @ ..] if !rest.is_empty() => (*rows, rest.to_vec()),
         shape => {
             let message = format!("has {} dimension: the samples need at least 2; is it the label file?", shape.len());
             return Err(fault(&place, None, message));
@@ -36,7 +36,7 @@ pub(super) fn load(images: &Path, labels: &Path) -> Result<Samples, Error> {
         classes.push(&label.to_string()).map_err(|message| fault(&target_place, None, message))?;
     }
     let features = array.bytes.iter().map(|byte| f32::from(*byte)).collect();
-    Ok(Samples { features, width, labels: classes })
+    Ok(Samples { features, shape, labels: classes })
 }
 
 fn read(path: &Path) -> Result<Array, Error> {

@@ -1,24 +1,30 @@
-//! Samples for a classifier: loaded whole by each rank, checked, split by seed into training and test part, and scaled.
+//! Samples to learn from: loaded whole by each rank, checked, split into training and test part, and scaled.
 //!
 //! Every rank loads the same; the content's hash is compared between ranks and written into checkpoints, so that other
 //! data is never trained on by mistake.
 
 mod csv;
 mod digits;
+mod feed;
 mod idx;
 mod labels;
 mod npy;
 #[cfg(test)]
 mod tests;
+mod text;
 
 use std::path::Path;
+use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
 use types::ContentHash;
 
+pub(crate) use self::feed::{Feed, Lot, Source as FeedSource};
 pub(crate) use self::labels::Labels;
+pub(crate) use self::text::Vocabulary;
 use crate::config::{self, Source};
 use crate::error::{Error, Fault};
+use crate::model::{Batch, Task};
 use crate::random::{self, Purpose};
 
 /// Features of all samples together: 1 GiB as `f32`. Each rank holds them in memory.
@@ -31,8 +37,8 @@ const FAULTS_MAX: usize = 20;
 pub(crate) struct Samples {
     /// Row by row.
     pub(crate) features: Vec<f32>,
-    /// Features of one sample.
-    pub(crate) width: usize,
+    /// Of one sample.
+    pub(crate) shape: Vec<usize>,
     /// One a sample.
     pub(crate) labels: Labels,
 }
@@ -41,8 +47,11 @@ pub(crate) struct Samples {
 #[derive(Clone, Debug)]
 pub(crate) struct Part {
     features: Vec<f32>,
+    /// Features of one sample.
     width: usize,
+    /// As many a sample as it has positions.
     labels: Vec<u32>,
+    positions: usize,
 }
 
 /// All that is known of the data.
@@ -50,10 +59,14 @@ pub(crate) struct Part {
 pub(crate) struct Dataset {
     /// For people.
     pub(crate) name: String,
-    /// Names of the classes in label order.
+    /// What a model is to be made for.
+    pub(crate) task: Task,
+    /// Names of the classes, or of the tokens, in label order.
     pub(crate) classes: Vec<String>,
-    pub(crate) train: Part,
-    pub(crate) test: Part,
+    pub(crate) train: Arc<Part>,
+    pub(crate) test: Arc<Part>,
+    /// How a text is cut into tokens, where it is one.
+    pub(crate) vocabulary: Option<Vocabulary>,
     /// How features were made from the file's values.
     pub(crate) transform: Transform,
     /// Of everything above.
@@ -71,23 +84,24 @@ pub(crate) struct Transform {
 impl Part {
     /// Number of samples.
     pub(crate) fn len(&self) -> usize {
-        self.labels.len()
+        self.labels.len() / self.positions
     }
 
-    /// Features of one sample.
-    pub(crate) fn width(&self) -> usize {
-        self.width
+    /// Answers of one sample.
+    pub(crate) fn positions(&self) -> usize {
+        self.positions
     }
 
-    /// Features, row by row, and labels of the samples with these indices.
-    pub(crate) fn gather(&self, indices: impl ExactSizeIterator<Item = usize>) -> (Vec<f32>, Vec<u32>) {
-        let mut features = Vec::with_capacity(indices.len() * self.width);
-        let mut labels = Vec::with_capacity(indices.len());
+    /// The samples with these indices.
+    pub(crate) fn gather(&self, indices: impl ExactSizeIterator<Item = usize>) -> Batch {
+        let (count, width, positions) = (indices.len(), self.width, self.positions);
+        let mut features = Vec::with_capacity(count * width);
+        let mut labels = Vec::with_capacity(count * positions);
         for at in indices {
-            features.extend_from_slice(&self.features[at * self.width..(at + 1) * self.width]);
-            labels.push(self.labels[at]);
+            features.extend_from_slice(&self.features[at * width..(at + 1) * width]);
+            labels.extend_from_slice(&self.labels[at * positions..(at + 1) * positions]);
         }
-        (features, labels)
+        Batch { count, features, labels }
     }
 }
 
@@ -106,6 +120,9 @@ pub(crate) fn load(data: &config::Data) -> Result<Dataset, Error> {
             (short(features), features.display().to_string(), npy::load(features, labels)?)
         }
         Source::Idx { images, labels } => (short(images), images.display().to_string(), idx::load(images, labels)?),
+        Source::Text { path, tokens, context } => {
+            return text::load(short(path), path, *tokens, *context, data.test_fraction);
+        }
     };
     prepare(data, name, &place, samples)
 }
@@ -115,7 +132,8 @@ fn short(path: &Path) -> String {
 }
 
 fn prepare(data: &config::Data, name: String, place: &str, samples: Samples) -> Result<Dataset, Error> {
-    let Samples { mut features, width, labels } = samples;
+    let Samples { mut features, shape, labels } = samples;
+    let width = shape.iter().product();
     let (labels, classes) = labels.finish();
     let count = labels.len();
     let tests = (count as f64 * data.test_fraction).round() as usize;
@@ -134,10 +152,10 @@ fn prepare(data: &config::Data, name: String, place: &str, samples: Samples) -> 
     }
     let mut order: Vec<usize> = (0..count).collect();
     random::shuffle(&mut random::stream(data.split_seed, Purpose::Split), &mut order);
-    let all = Part { features, width, labels };
+    let all = Part { features, width, labels, positions: 1 };
     let pick = |indices: &[usize]| {
-        let (features, labels) = all.gather(indices.iter().copied());
-        Part { features, width, labels }
+        let Batch { features, labels, .. } = all.gather(indices.iter().copied());
+        Part { features, width, labels, positions: 1 }
     };
     let (mut test, mut train) = (pick(&order[..tests]), pick(&order[tests..]));
     let mut transform = Transform { scale: data.scale, mean: Vec::new(), deviation: Vec::new() };
@@ -147,7 +165,9 @@ fn prepare(data: &config::Data, name: String, place: &str, samples: Samples) -> 
         standardize(&mut test, &transform);
     }
     let hash = hash(&classes, &train, &test);
-    Ok(Dataset { name, classes, train, test, transform, hash })
+    let task = Task { shape, positions: 1, classes: classes.len(), tokens: false };
+    let (train, test) = (Arc::new(train), Arc::new(test));
+    Ok(Dataset { name, task, classes, train, test, vocabulary: None, transform, hash })
 }
 
 /// Mean and deviation of each feature; a constant feature gets deviation 1, so that it becomes 0.

@@ -61,7 +61,7 @@ pub(super) fn load(features: &Path, labels: &Path) -> Result<Samples, Error> {
             return Err(fault(&target_place, None, message));
         }
     }
-    Ok(Samples { features: values, width, labels: whole(&targets, &target_place)? })
+    Ok(Samples { features: values, shape: rest.to_vec(), labels: whole(&targets, &target_place)? })
 }
 
 fn read(path: &Path) -> Result<Array, Error> {

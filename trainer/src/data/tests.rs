@@ -46,7 +46,7 @@ fn faults(result: Result<Samples, Error>) -> Vec<String> {
 #[test]
 fn the_digits_are_all_there() {
     let samples = digits::load().unwrap();
-    assert_eq!((samples.labels.len(), samples.width), (1_797, 64));
+    assert_eq!((samples.labels.len(), samples.shape), (1_797, vec![8, 8]));
     assert!(samples.features.iter().all(|value| (0.0..=16.0).contains(value)));
     let (labels, classes) = samples.labels.finish();
     assert_eq!(classes, ["0", "1", "2", "3", "4", "5", "6", "7", "8", "9"]);
@@ -101,7 +101,11 @@ fn tables_are_read_in_all_their_spellings() {
         ("9,9,9\n1,2,a\n3,4.5,b\n", ", header: true"),
     ] {
         let samples = folder.csv(text, more).unwrap();
-        assert_eq!((samples.width, samples.features.as_slice()), (2, [1.0, 2.0, 3.0, 4.5].as_slice()), "{text:?}");
+        assert_eq!(
+            (samples.shape.as_slice(), samples.features.as_slice()),
+            ([2].as_slice(), [1.0, 2.0, 3.0, 4.5].as_slice()),
+            "{text:?}"
+        );
         assert_eq!(samples.labels.finish(), (vec![0, 1], vec!["a".to_owned(), "b".to_owned()]));
     }
     let quoted = folder.csv("1,\"a, \"\"b\"\"\"\n2,c\n", "").unwrap();
@@ -186,7 +190,7 @@ fn arrays_of_all_types_are_read() {
         let first_two = &bytes[..bytes.len() / 3];
         let labels = folder.write("y.npy", &npy(version, &npy_header(kind, "2,"), first_two));
         let samples = npy::load(&features, &labels).unwrap();
-        assert_eq!((samples.width, samples.features), (3, vec![1.0, 2.0, 3.0, 4.0, 5.0, 6.0]), "{kind}");
+        assert_eq!((samples.shape, samples.features), (vec![3], vec![1.0, 2.0, 3.0, 4.0, 5.0, 6.0]), "{kind}");
         assert_eq!(samples.labels.finish(), (vec![0, 1], vec!["1".to_owned(), "2".to_owned()]));
     }
 }
@@ -238,7 +242,7 @@ fn idx_files_are_read_and_wrong_ones_refused() {
     let images = folder.write("images", &good);
     let labels = folder.write("labels", &idx(8, &[2], &[7, 3]));
     let samples = idx::load(&images, &labels).unwrap();
-    assert_eq!((samples.width, samples.features[3]), (4, 255.0));
+    assert_eq!((samples.shape, samples.features[3]), (vec![2, 2], 255.0));
     assert_eq!(samples.labels.finish(), (vec![1, 0], vec!["3".to_owned(), "7".to_owned()]));
     let refused = |bytes: &[u8]| faults(idx::load(&folder.write("x", bytes), &labels)).remove(0);
     for length in 0..good.len() {

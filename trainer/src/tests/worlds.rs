@@ -43,7 +43,10 @@ schedule: {kind: constant, warmup_steps: 0}
 fn the_same_run_gives_the_same_bits_however_buckets_are_cut() {
     let run = |more: &str| Gang::new(&format!("{SHORT}{more}"), 3).succeed();
     let first = run("");
-    for more in ["", "communication: {bucket_bytes: 1024}", "communication: {bucket_bytes: 5000}"] {
+    let buckets =
+        |bytes: usize, first: usize| format!("communication: {{bucket_bytes: {bytes}, first_bucket_bytes: {first}}}");
+    for more in [String::new(), buckets(1024, 1024), buckets(9000, 5000)] {
+        let more = more.as_str();
         assert_eq!(run(more), first, "{more:?}");
     }
     assert_ne!(run("data: {split_seed: 3}").parameters_sha256, first.parameters_sha256);
@@ -73,8 +76,8 @@ fn all_ranks_say_that_they_are_equal_and_report_their_metrics() {
     };
     let names: Vec<String> = readers.into_iter().map(names).collect();
     let all = "\"gradient_norm\" \"learning_rate\" \"loss\" \"samples_per_second\" \"step_time\" \"test_accuracy\" \
-               \"test_loss\"";
-    assert_eq!(names, [all, "\"step_time\""]);
+               \"test_loss\" \"wait_share\"";
+    assert_eq!(names, [all, "\"step_time\" \"wait_share\""]);
 }
 
 #[test]

@@ -3,18 +3,20 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use collectives::{BufMut, Pipeline};
+use collectives::BufMut;
+use sha2::{Digest, Sha256};
 use types::ContentHash;
 
-use super::{Plan, Training};
+use super::{Plan, Saver, Training};
 use crate::agreement;
-use crate::buckets::Layout;
-use crate::checkpoint::{self, EpochSoFar, Position, RandomState, State, Wanted};
+use crate::buckets::{Cut, Layout, Reducer};
+use crate::checkpoint::{self, EpochSoFar, Improvement, Loaded, Position, RandomState, State, Wanted};
 use crate::config::Config;
 use crate::context::Context;
-use crate::data;
+use crate::data::{self, Dataset, Feed, FeedSource};
 use crate::error::Error;
-use crate::model::Mlp;
+use crate::generate;
+use crate::model::{Architecture, Network};
 use crate::optimizer::Optimizer;
 use crate::progress::{counted, grouped};
 use crate::report::Window;
@@ -22,39 +24,46 @@ use crate::schedule::Rates;
 
 impl<'a> Training<'a> {
     /// Everything up to the first step. All ranks must come here together.
-    pub(super) fn begin(config: &'a Config, context: Context) -> Result<Self, Error> {
+    pub(super) fn begin(
+        config: &'a Config,
+        architecture: &'a dyn Architecture,
+        context: Context,
+    ) -> Result<Self, Error> {
         let communicator = context.communicator;
+        let (rank, world) = (communicator.rank(), communicator.world_size());
         let data = data::load(&config.data)?;
-        let course = config.course_hash();
-        agreement::check(&*communicator, "configurations", &course)?;
+        let mut model = Network::new(architecture, data.task.clone())?;
+        if let Some(vocabulary) = &data.vocabulary {
+            // Now, not after hours of training.
+            generate::prompt(vocabulary, &config.generate)?;
+        }
+        let course = course(config, architecture);
+        agreement::check(&*communicator, "configurations", &config.gang_hash())?;
         agreement::check(&*communicator, "samples", &data.hash)?;
-        let sizes: Vec<usize> = [data.train.width()]
-            .into_iter()
-            .chain(config.model.hidden.iter().copied())
-            .chain([data.classes.len()])
-            .collect();
-        let model = Mlp::new(&sizes, config.training.seed)?;
-        let parameters = model.parameters();
-        let values = model.values()?;
-        let lengths: Vec<usize> = values.iter().map(Vec::len).collect();
+        let layout = Arc::new(layout(config, &model, world));
+        model.begin(&layout, config.training.seed);
         let plan = Plan::new(config, data.train.len());
+        let folder = context.checkpoint_folder.as_deref().filter(|_| config.checkpoint.every.is_some());
+        let saver = Saver::begin(folder, config.checkpoint.keep, context.token, &*communicator)?;
+        let state = State { token: context.token, ..fresh_state(config, course, data.hash, world) };
         let mut training = Training {
-            pipeline: Pipeline::new(Arc::clone(&communicator))?,
-            state: fresh_state(config, course, data.hash, communicator.world_size()),
-            communicator,
+            state,
+            saver,
             metrics: context.metrics,
             progress: context.progress,
-            checkpoint_folder: context.checkpoint_folder,
             output: context.output,
             rates: rates(config, &plan),
-            optimizer: Optimizer::new(config.optimizer, &lengths),
-            layout: Layout::new(lengths, config.communication.bucket_bytes),
+            optimizer: Optimizer::new(config.optimizer, layout.owned(rank as usize)),
+            reducer: Reducer::new(Arc::clone(&layout), Arc::clone(&communicator))?,
+            feed: feed(config, &data, Position::default(), (rank, world))?,
+            parameters: model.parameters(),
+            communicator,
+            layout,
             config,
+            architecture,
             data,
             plan,
             model,
-            parameters,
-            values,
             window: Window::default(),
             epoch_window: Window::default(),
             resumed_from: None,
@@ -63,6 +72,7 @@ impl<'a> Training<'a> {
         training.say_what();
         if let Some(folder) = context.resume_from {
             training.resume(&folder)?;
+            training.feed = feed(config, &training.data, training.state.position, (rank, world))?;
         }
         training.begin_equal()?;
         Ok(training)
@@ -71,22 +81,24 @@ impl<'a> Training<'a> {
     fn say_what(&mut self) {
         let (plan, data) = (self.plan, &self.data);
         let count = |number: usize| grouped(number as u64);
-        let sizes: Vec<String> = self.model.sizes().iter().map(ToString::to_string).collect();
-        let parameters: usize = self.values.iter().map(Vec::len).sum();
+        let parameters: usize = self.parameters.iter().map(|parameter| parameter.place.len()).sum();
+        let (name, detail) = (self.architecture.name(), self.architecture.detail(&data.task));
+        let name = if name == "mlp" { "perceptron".to_owned() } else { name };
+        let answers = if data.task.tokens { "tokens" } else { "classes" };
         let lines = [
             format!(
-                "data: {}, {} samples for training and {} for testing, {} features, {} classes",
+                "data: {}, {} samples for training and {} for testing, {} features, {} {answers}",
                 data.name,
                 count(data.train.len()),
                 count(data.test.len()),
-                data.train.width(),
+                data.task.inputs(),
                 data.classes.len()
             ),
             format!(
-                "model: perceptron {}, {} parameters, gradients in {}",
-                sizes.join("-"),
+                "model: {name} {detail}, {} parameters, gradients in {}{}",
                 count(parameters),
-                counted(self.layout.len() as u64, "bucket")
+                counted(self.layout.len() as u64, "bucket"),
+                if self.layout.is_sharded() { ", optimizer sharded" } else { "" }
             ),
             format!(
                 "gang: {} over {}, global batch {}, {} of {}",
@@ -103,8 +115,9 @@ impl<'a> Training<'a> {
     }
 
     fn resume(&mut self, folder: &Path) -> Result<(), Error> {
-        let wanted = Wanted { course: self.state.course, data: self.state.data, parameters: &self.parameters };
-        let (state, values) = checkpoint::load(folder, &wanted, &mut self.optimizer)?;
+        let (course, data, length) = (self.state.course, self.state.data, self.layout.length());
+        let wanted = Wanted { course, data, parameters: &self.parameters, length };
+        let Loaded { state, values } = checkpoint::load(folder, &wanted, &mut self.optimizer)?;
         let place = state.position;
         if state.step > self.plan.steps_total
             || state.step != place.epoch * self.plan.steps_per_epoch + place.batch
@@ -118,26 +131,53 @@ impl<'a> Training<'a> {
             let (then, now) = (state.world_size, self.communicator.world_size());
             self.progress.line(&format!("saved by {then} ranks, goes on with {now}: rounding will differ"));
         }
-        self.values = values;
+        self.model.values = values;
         self.resumed_from = Some(state.step);
-        self.state = State { world_size: self.communicator.world_size(), ..state };
+        self.state = State { world_size: self.communicator.world_size(), token: self.state.token, ..state };
         Ok(())
     }
 
     /// Rank 0's parameters for all, and proof that everything else is the same too.
     fn begin_equal(&mut self) -> Result<(), Error> {
-        for values in &mut self.values {
-            self.communicator.broadcast(BufMut::from(values), 0)?;
-        }
-        self.model.set_values(&self.values)?;
+        self.communicator.broadcast(BufMut::from(&mut self.model.values), 0)?;
         let position = [self.state.step, self.state.updates, self.state.position.epoch, self.state.position.batch];
         // Halves of the numbers, each of which a float of 32 bits carries as bits.
         let position = position.iter().flat_map(|number| [*number as u32, (*number >> 32) as u32]).map(f32::from_bits);
         let position: Vec<f32> = position.collect();
-        let memory = self.optimizer.slots.iter().flat_map(|slot| &slot.values);
-        let hash = agreement::hash_of(self.values.iter().chain(memory).chain([&position]));
+        // With a sharded optimizer no two ranks hold the same memory; what they have read was hashed as it was read.
+        let memory = self.optimizer.slots.iter().map(|slot| &slot.values).filter(|_| !self.layout.is_sharded());
+        let hash = agreement::hash_of([&self.model.values].into_iter().chain(memory).chain([&position]));
         agreement::check(&*self.communicator, "starting states", &hash)
     }
+}
+
+fn layout(config: &Config, model: &Network, world: u32) -> Layout {
+    let cut = Cut {
+        first_bytes: config.communication.first_bucket_bytes,
+        bytes: config.communication.bucket_bytes,
+        parts: if config.training.shard_optimizer { world as usize } else { 1 },
+    };
+    Layout::new(&model.unit_lengths(), cut)
+}
+
+fn feed(config: &Config, data: &Dataset, position: Position, (rank, world): (u32, u32)) -> Result<Feed, Error> {
+    let source = FeedSource {
+        part: Arc::clone(&data.train),
+        seed: config.training.seed,
+        batch_size: config.training.batch_size,
+        micro_batch: config.training.micro_batch.unwrap_or(usize::MAX),
+        rank,
+        world,
+        position,
+        order: None,
+    };
+    Feed::new(source, config.training.prefetch)
+}
+
+/// Of the configuration, and of the kind of model, which need not be the configured one.
+fn course(config: &Config, architecture: &dyn Architecture) -> ContentHash {
+    let text = format!("{}{}", config.course_hash(), architecture.name());
+    ContentHash(Sha256::digest(text.as_bytes()).into())
 }
 
 fn rates(config: &Config, plan: &Plan) -> Rates {
@@ -157,8 +197,10 @@ fn fresh_state(config: &Config, course: ContentHash, data: ContentHash, world_si
         position: Position::default(),
         random: RandomState { seed: config.training.seed, shuffle: 0 },
         epoch_so_far: EpochSoFar::default(),
+        improvement: Improvement::default(),
         course,
         data,
         world_size,
+        token: 0,
     }
 }

@@ -7,8 +7,11 @@ use types::ContentHash;
 use super::Training;
 use crate::Summary;
 use crate::agreement;
+use crate::config::{self, Config};
 use crate::error::Error;
 use crate::evaluate::Evaluation;
+use crate::generate;
+use crate::model::Task;
 use crate::result::{self, Description};
 
 impl Training<'_> {
@@ -18,11 +21,15 @@ impl Training<'_> {
             Some((step, evaluation)) if step == self.state.step => evaluation,
             _ => self.evaluate()?,
         };
-        let hash = agreement::hash_of(&self.values);
+        self.saver.end(&*self.communicator, &mut self.progress)?;
+        self.saver.announce(&mut self.metrics, &mut self.progress)?;
+        let values = self.parameters.iter().map(|parameter| &self.model.values[parameter.place.clone()]);
+        let hash = agreement::hash_of(values);
         agreement::check(&*self.communicator, "parameters", &hash)?;
         let (rank, world_size) = (self.rank(), self.communicator.world_size());
         self.progress.each(&format!("rank {rank}: parameters {} are equal on all {world_size} ranks", hash.short()));
-        let model = self.write_model(evaluation, hash)?;
+        let sample = self.sample()?;
+        let model = self.write_model(evaluation, hash, sample.as_deref())?;
         if self.metrics.dropped() > 0 {
             self.progress.each(&format!("rank {rank}: {} metric points were not taken", self.metrics.dropped()));
         }
@@ -39,10 +46,29 @@ impl Training<'_> {
             test_loss: evaluation.loss,
             parameters_sha256: hash.to_string(),
             model,
+            sample,
         })
     }
 
-    fn write_model(&mut self, evaluation: Evaluation, hash: ContentHash) -> Result<Option<PathBuf>, Error> {
+    /// What rank 0's model of text writes by itself.
+    fn sample(&mut self) -> Result<Option<String>, Error> {
+        let Some(vocabulary) = self.data.vocabulary.as_ref().filter(|_| self.config.generate.tokens > 0) else {
+            return Ok(None);
+        };
+        if self.rank() != 0 {
+            return Ok(None);
+        }
+        let text = generate::generate(&mut self.model, vocabulary, &self.config.generate)?;
+        self.progress.line(&format!("the model writes: {text}"));
+        Ok(Some(text))
+    }
+
+    fn write_model(
+        &mut self,
+        evaluation: Evaluation,
+        hash: ContentHash,
+        sample: Option<&str>,
+    ) -> Result<Option<PathBuf>, Error> {
         if self.rank() != 0 {
             return Ok(None);
         }
@@ -52,8 +78,9 @@ impl Training<'_> {
         };
         let description = Description {
             format: result::FORMAT,
-            architecture: "mlp",
-            layers: self.model.sizes(),
+            architecture: self.architecture.name(),
+            layers: layers(self.config, &self.data.task),
+            task: &self.data.task,
             classes: &self.data.classes,
             transform: &self.data.transform,
             test_accuracy: evaluation.accuracy,
@@ -64,8 +91,14 @@ impl Training<'_> {
             world_size: self.communicator.world_size(),
             config: self.config,
         };
-        result::write(&folder, &description, &self.parameters, &self.values)?;
+        result::write(&folder, &description, &self.parameters, &self.model.values, sample)?;
         self.progress.line(&format!("model written to {}", folder.display()));
         Ok(Some(folder))
     }
+}
+
+/// Units from features to classes, where the model is a perceptron.
+fn layers(config: &Config, task: &Task) -> Option<Vec<usize>> {
+    let config::Model::Mlp(model) = &config.model else { return None };
+    Some([task.inputs()].into_iter().chain(model.hidden.iter().copied()).chain([task.classes]).collect())
 }

@@ -2,24 +2,25 @@
 
 mod begin;
 mod finish;
+mod saving;
 
-use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use collectives::{Communicator, Pipeline};
+use collectives::Communicator;
 
+use self::saving::Saver;
 use crate::Summary;
-use crate::buckets::{Layout, Reduced, Reduction};
-use crate::checkpoint::{self, Position, Snapshot, State};
+use crate::buckets::{Layout, Reduced, Reducer, Shared};
+use crate::checkpoint::{Position, State};
 use crate::config::{Config, Every, Length};
 use crate::context::Context;
-use crate::data::Dataset;
+use crate::data::{Dataset, Feed, Lot};
 use crate::error::Error;
 use crate::evaluate::{Evaluation, evaluate};
 use crate::metrics::Metrics;
-use crate::model::{self, Mlp};
+use crate::model::{Architecture, Network, Placed};
 use crate::optimizer::{self, Optimizer};
 use crate::progress::Progress;
 use crate::report::{self, EpochLine, StepDone, Window};
@@ -30,9 +31,9 @@ use crate::shards;
 const CAUSE_CHARS_MAX: usize = 300;
 
 /// Trains to the end. On an error all other ranks are told before this returns.
-pub(crate) fn train(config: &Config, context: Context) -> Result<Summary, Error> {
+pub(crate) fn train(config: &Config, architecture: &dyn Architecture, context: Context) -> Result<Summary, Error> {
     let communicator = Arc::clone(&context.communicator);
-    let result = on_one_thread(|| Training::begin(config, context)?.run());
+    let result = Training::begin(config, architecture, context).and_then(Training::run);
     // A shared error ends every rank with the same words; an abort could overtake it and blame the quickest rank.
     if let Err(error) = &result
         && !error.is_shared()
@@ -44,17 +45,9 @@ pub(crate) fn train(config: &Config, context: Context) -> Result<Summary, Error>
     result
 }
 
-/// The tensor engine splits large products over the pool that it is called in. In a pool of one thread a rank keeps
-/// to one core, as the ranks beside it do, and nothing depends on the machine's number of cores.
-fn on_one_thread<T: Send>(run: impl FnOnce() -> Result<T, Error> + Send) -> Result<T, Error> {
-    let pool = rayon::ThreadPoolBuilder::new().num_threads(1).thread_name(|_| "trainer".to_owned()).build();
-    pool.map_err(|error| Error::Internal(format!("no thread for the training: {error}")))?.install(run)
-}
-
 /// Sizes that hold for the whole training.
 #[derive(Clone, Copy, Debug)]
 struct Plan {
-    samples: usize,
     batch_size: usize,
     steps_per_epoch: u64,
     steps_total: u64,
@@ -69,28 +62,27 @@ impl Plan {
             Length::Epochs(epochs) => epochs.saturating_mul(steps_per_epoch),
         };
         let epochs_total = steps_total.div_ceil(steps_per_epoch);
-        Plan { samples, batch_size: config.training.batch_size, steps_per_epoch, steps_total, epochs_total }
+        Plan { batch_size: config.training.batch_size, steps_per_epoch, steps_total, epochs_total }
     }
 }
 
 struct Training<'a> {
     config: &'a Config,
+    architecture: &'a dyn Architecture,
     communicator: Arc<dyn Communicator>,
-    pipeline: Pipeline,
     metrics: Metrics,
     progress: Progress,
-    checkpoint_folder: Option<PathBuf>,
     output: Option<PathBuf>,
     data: Dataset,
+    feed: Feed,
     plan: Plan,
     rates: Rates,
-    model: Mlp,
-    /// Names and shapes of the parameters.
-    parameters: Vec<(String, Vec<usize>)>,
-    /// Of the parameters; the model's variables follow them.
-    values: Vec<Vec<f32>>,
+    model: Network,
+    parameters: Vec<Placed>,
     optimizer: Optimizer,
-    layout: Layout,
+    layout: Arc<Layout>,
+    reducer: Reducer,
+    saver: Saver,
     state: State,
     window: Window,
     epoch_window: Window,
@@ -105,63 +97,64 @@ impl Training<'_> {
     }
 
     fn run(mut self) -> Result<Summary, Error> {
-        if self.rank() == 0
-            && let Some(folder) = self.saving_folder()
-        {
-            daemon::files::create_private_folder(&folder).map_err(Error::io("make", &folder))?;
-            checkpoint::remove_half_written(&folder)?;
-        }
-        while self.state.step < self.plan.steps_total {
-            let epoch = self.state.position.epoch;
-            let order = shards::order(self.config.training.seed, epoch, self.plan.samples);
-            while self.state.position.epoch == epoch && self.state.step < self.plan.steps_total {
-                let started = daemon::clock::boot_time();
-                let done = self.step(&order, started)?;
-                self.after_step(&done)?;
-            }
+        while self.state.step < self.plan.steps_total && !self.has_converged() {
+            let started = daemon::clock::boot_time();
+            let done = self.step(started)?;
+            self.after_step(&done)?;
         }
         self.finish()
     }
 
+    /// Whether the test loss has not become less for as long as the configuration waits.
+    fn has_converged(&self) -> bool {
+        self.config.evaluate.patience.is_some_and(|patience| self.state.improvement.looks_since >= patience)
+    }
+
     /// One optimizer update.
-    fn step(&mut self, order: &[u32], started: Duration) -> Result<StepDone, Error> {
-        let batch = shards::batch(self.plan.samples, self.plan.batch_size, self.state.position.batch);
-        let mut reduced = self.gradients(order, &batch)?;
-        let bound = self.config.training.clip_norm.unwrap_or(f64::INFINITY);
-        let gradient_norm = optimizer::clip(&mut reduced.gradients, bound);
-        let step = self.state.step + 1;
-        if !reduced.loss.is_finite() || !gradient_norm.is_finite() {
-            // Before the update, so that no parameter is spoilt and none such is saved.
-            return Err(Error::NotFinite { step, loss: reduced.loss });
+    fn step(&mut self, started: Duration) -> Result<StepDone, Error> {
+        let lot = self.feed.next()?;
+        if lot.position != self.state.position {
+            return Err(Error::Internal(format!("samples of {:?} for {:?}", lot.position, self.state.position)));
         }
-        self.optimizer.update(&mut self.values, &reduced.gradients, reduced.rate);
-        self.model.set_values(&self.values)?;
-        self.advance(reduced.loss, batch.len());
+        let reduced = self.gradients(&lot)?;
+        let Shared { loss, rate, .. } = reduced.shared;
+        let step = self.state.step + 1;
+        if !loss.is_finite() || !reduced.norm.is_finite() {
+            // Before the update, so that no parameter is spoilt and none such is saved.
+            return Err(Error::NotFinite { step, loss });
+        }
+        let factor = optimizer::clip(reduced.norm, self.config.training.clip_norm.unwrap_or(f64::INFINITY));
+        let gradients = (0..self.layout.len()).map(|bucket| self.reducer.gradients(bucket));
+        self.optimizer.update(&mut self.model.values, gradients, factor, rate);
+        let spreading = daemon::clock::boot_time();
+        self.reducer.spread(&mut self.model.values)?;
+        let waited = reduced.waited + daemon::clock::boot_time().saturating_sub(spreading);
+        self.saver.heard(reduced.shared, &mut self.progress);
+        self.advance(loss, lot.samples);
         let took = daemon::clock::boot_time().saturating_sub(started);
         pause(Duration::from_millis(self.config.training.step_delay_ms));
         let elapsed = daemon::clock::boot_time().saturating_sub(started);
-        let (loss, rate, samples) = (reduced.loss, reduced.rate, batch.len());
-        Ok(StepDone { step, loss, rate, gradient_norm, samples, took, elapsed })
+        let gradient_norm = reduced.norm;
+        Ok(StepDone { step, loss, rate, gradient_norm, samples: lot.samples, took, waited, elapsed })
     }
 
     /// Of the mean loss over the global batch, from this rank's share of it and everybody else's.
-    fn gradients(&self, order: &[u32], batch: &Range<usize>) -> Result<Reduced, Error> {
-        let rank = self.rank();
-        let share = shards::share(batch, rank, self.communicator.world_size());
-        // The same on all ranks even if their mathematical libraries differ: rank 0's goes round with the gradients.
-        let rate = if rank == 0 { self.rates.at(self.state.step) as f32 } else { 0.0 };
-        if share.is_empty() {
-            let mut reduction = Reduction::new(&self.layout, &self.pipeline, 0.0, rate);
-            reduction.add_zeros()?;
-            return reduction.finish();
-        }
-        let (features, labels) = self.data.train.gather(order[share].iter().map(|at| *at as usize));
-        let pass = self.model.forward(features, labels.len())?;
+    fn gradients(&mut self, lot: &Lot) -> Result<Reduced, Error> {
+        self.reducer.clear();
         // Shares of the mean over the whole batch, so that their sum over the ranks is the mean, however they are cut.
-        let loss = model::cross_entropy(pass.logits()?, &labels)?.affine(1.0 / batch.len() as f64, 0.0)?;
-        let mut reduction = Reduction::new(&self.layout, &self.pipeline, loss.to_scalar()?, rate);
-        self.model.backward(&pass, &loss, |parameter, gradient| reduction.add(parameter, &gradient))?;
-        reduction.finish()
+        let share = 1.0 / (lot.samples * self.data.train.positions()) as f64;
+        let mut sum = 0.0;
+        for (at, batch) in lot.batches.iter().enumerate() {
+            let pass = self.reducer.pass(at + 1 == lot.batches.len());
+            sum += self.model.learn(batch, share as f32, pass)?.sum;
+        }
+        if lot.batches.is_empty() {
+            self.reducer.pass_without_samples()?;
+        }
+        // The same on all ranks even if their mathematical libraries differ: rank 0's goes round with the gradients.
+        let rate = if self.rank() == 0 { self.rates.at(self.state.step) as f32 } else { 0.0 };
+        let (written, failed) = self.saver.flags()?;
+        self.reducer.finish(Shared { loss: (sum * share) as f32, rate, written, failed })
     }
 
     fn advance(&mut self, loss: f32, samples: usize) {
@@ -195,10 +188,10 @@ impl Training<'_> {
             Some(Every::Steps(steps)) => done.step.is_multiple_of(steps),
             Some(Every::Epochs(epochs)) => epochs_done.is_some_and(|done| done.is_multiple_of(epochs)),
         };
-        if due && rank == 0 {
-            self.save();
+        if due {
+            self.save()?;
         }
-        Ok(())
+        self.saver.announce(&mut self.metrics, &mut self.progress)
     }
 
     fn end_epoch(&mut self, epoch: u64) -> Result<(), Error> {
@@ -214,40 +207,26 @@ impl Training<'_> {
         };
         self.epoch_window = Window::default();
         line.say(&mut self.progress);
+        if self.has_converged() {
+            let looks = self.state.improvement.looks_since;
+            self.progress
+                .line(&format!("ends early: the test loss was not the least so far in the last {looks} looks"));
+        }
         Ok(())
     }
 
+    /// All ranks must come here together, and get the same.
     fn evaluate(&mut self) -> Result<Evaluation, Error> {
-        let evaluation = evaluate(&*self.communicator, &self.model, &self.data.test)?;
+        let evaluation = evaluate(&*self.communicator, &mut self.model, &self.data.test)?;
         report::evaluation(&mut self.metrics, self.communicator.rank(), evaluation, self.state.step);
         self.evaluated = Some((self.state.step, evaluation));
-        Ok(evaluation)
-    }
-
-    fn saving_folder(&self) -> Option<PathBuf> {
-        self.config.checkpoint.every.and(self.checkpoint_folder.clone())
-    }
-
-    /// Saves a checkpoint. A full disk must not end days of training: a failure is said, and the training goes on.
-    fn save(&mut self) {
-        let Some(folder) = self.saving_folder() else { return };
-        let snapshot = Snapshot {
-            state: &self.state,
-            parameters: &self.parameters,
-            values: &self.values,
-            optimizer: &self.optimizer,
-        };
-        match checkpoint::save(&folder, &snapshot, self.config.checkpoint.keep) {
-            Ok(name) => {
-                let told = self.metrics.saved(&name, self.state.step);
-                let note = if told { "" } else { " (the worker was not told: it does not read)" };
-                self.progress.line(&format!("checkpoint {name} saved{note}"));
-            }
-            Err(error) => {
-                tracing::warn!(%error, step = self.state.step, "checkpoint not saved");
-                self.progress.line(&format!("checkpoint at step {} not saved: {error}", self.state.step));
-            }
+        let improvement = &mut self.state.improvement;
+        let best = improvement.best_bits.map_or(f64::INFINITY, f64::from_bits);
+        improvement.looks_since += 1;
+        if evaluation.loss < best - self.config.evaluate.minimum_improvement {
+            (improvement.best_bits, improvement.looks_since) = (Some(evaluation.loss.to_bits()), 0);
         }
+        Ok(evaluation)
     }
 }
 

@@ -1,0 +1,333 @@
+//! Gradients in buckets, each summed over the ranks as soon as it is full, while the backward pass goes on.
+//!
+//! Buckets are cut once from the sizes of the model's units, in the order in which gradients become ready (the last unit
+//! first), so every rank submits the same buckets in the same order. A bucket is memory that the communicator gave out, and
+//! layers add their gradients to it where it lies: nothing is copied between the backward pass, the sum and the update.
+//!
+//! The last bucket, which has nothing left to hide behind, is summed by the calling thread itself. It also carries what must
+//! be equal on all ranks ([`Shared`]). With a sharded optimizer each rank gets the sums of its part of every bucket only,
+//! and [`Shared`] travels alone.
+//!
+//! ```text
+//! parameters     unit 0 | unit 1 | unit 2 | unit 3
+//! buckets        [ unit 3, unit 2 ] [ unit 1, unit 0, shared ]
+//! parts          [ rank 0 | rank 1 ] [ rank 0 | rank 1 ]          with a sharded optimizer; padded to equal lengths
+//! ```
+
+#[cfg(test)]
+mod tests;
+
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::Duration;
+
+use collectives::{Buf, BufMut, CommBuf, Communicator, Op};
+
+use crate::error::Error;
+use crate::lane::{Lane, Parcel};
+use crate::layers::Gradients;
+use crate::optimizer::{self, BLOCK};
+
+/// How parameters are packed.
+#[derive(Clone, Debug)]
+pub(crate) struct Layout {
+    buckets: Vec<Bucket>,
+    /// Of each unit, among all values.
+    places: Vec<Range<usize>>,
+    world: usize,
+}
+
+#[derive(Clone, Debug)]
+struct Bucket {
+    /// In the order in which they come; those without parameters are in none.
+    units: Vec<usize>,
+    /// Among all values, padding included.
+    place: Range<usize>,
+}
+
+/// Sizes at which buckets are closed.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Cut {
+    /// The first, which should leave early.
+    pub(crate) first_bytes: usize,
+    /// All others.
+    pub(crate) bytes: usize,
+    /// Makes equal parts for so many ranks; 1 where the optimizer is not sharded.
+    pub(crate) parts: usize,
+}
+
+impl Layout {
+    /// A bucket is closed by the unit with which it reaches its size; a unit is never split.
+    pub(crate) fn new(unit_lengths: &[usize], cut: Cut) -> Self {
+        let mut places = vec![0..0; unit_lengths.len()];
+        let mut buckets: Vec<Bucket> = Vec::new();
+        let mut open = Bucket { units: Vec::new(), place: 0..0 };
+        for (unit, length) in unit_lengths.iter().enumerate().rev().filter(|(_, length)| **length > 0) {
+            places[unit] = open.place.end..open.place.end + length;
+            open.place.end += length;
+            open.units.push(unit);
+            let limit = if buckets.is_empty() { cut.first_bytes.min(cut.bytes) } else { cut.bytes };
+            if 4 * open.place.len() >= limit {
+                open = close(&mut buckets, open, cut.parts);
+            }
+        }
+        if !open.units.is_empty() {
+            close(&mut buckets, open, cut.parts);
+        }
+        Layout { buckets, places, world: cut.parts }
+    }
+
+    /// Number of buckets.
+    pub(crate) fn len(&self) -> usize {
+        self.buckets.len()
+    }
+
+    /// Number of all values, padding included.
+    pub(crate) fn length(&self) -> usize {
+        self.buckets.last().map_or(0, |bucket| bucket.place.end)
+    }
+
+    /// Where a unit's parameters lie.
+    pub(crate) fn place(&self, unit: usize) -> Range<usize> {
+        self.places[unit].clone()
+    }
+
+    /// Whether each rank keeps the optimizer's memory of its own parts only.
+    pub(crate) fn is_sharded(&self) -> bool {
+        self.world > 1
+    }
+
+    /// A rank's part of each bucket, of `ranks` equal ones as far as they can be.
+    pub(crate) fn parts(&self, rank: usize, ranks: usize) -> Vec<Range<usize>> {
+        let part = |bucket: &Bucket| {
+            let cut = |at: usize| bucket.place.start + bucket.place.len() * at / ranks.max(1);
+            cut(rank)..cut(rank + 1)
+        };
+        self.buckets.iter().map(part).collect()
+    }
+
+    /// What a rank updates, by bucket.
+    pub(crate) fn owned(&self, rank: usize) -> Vec<Range<usize>> {
+        if self.is_sharded() { self.parts(rank, self.world) } else { self.parts(0, 1) }
+    }
+}
+
+fn close(buckets: &mut Vec<Bucket>, mut bucket: Bucket, parts: usize) -> Bucket {
+    if parts > 1 {
+        // Whole blocks in every part, so that the gradient's length is summed in the same order as without parts.
+        let length = bucket.place.len().next_multiple_of(parts * BLOCK);
+        bucket.place.end = bucket.place.start + length;
+    }
+    let end = bucket.place.end;
+    buckets.push(bucket);
+    Bucket { units: Vec::new(), place: end..end }
+}
+
+/// What goes round with the gradients of a step.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(crate) struct Shared {
+    /// The rank's share of the mean loss; afterwards the mean over the global batch.
+    pub(crate) loss: f32,
+    /// The learning rate on rank 0, and 0 elsewhere; afterwards rank 0's.
+    pub(crate) rate: f32,
+    /// 1 on a rank that has written its part of a checkpoint; afterwards their number.
+    pub(crate) written: f32,
+    /// 1 on a rank that could not; afterwards their number.
+    pub(crate) failed: f32,
+}
+
+const SHARED: usize = 4;
+
+impl Shared {
+    fn values(self) -> [f32; SHARED] {
+        [self.loss, self.rate, self.written, self.failed]
+    }
+
+    fn of([loss, rate, written, failed]: [f32; SHARED]) -> Self {
+        Shared { loss, rate, written, failed }
+    }
+}
+
+/// Owner of the gradients' memory, and the way to the other ranks.
+pub(crate) struct Reducer {
+    layout: Arc<Layout>,
+    communicator: Arc<dyn Communicator>,
+    lane: Option<Lane>,
+    /// By bucket; absent while it is under way.
+    buffers: Vec<Option<CommBuf>>,
+    /// The sums of this rank's part of each bucket; empty without a sharded optimizer.
+    own: Vec<Vec<f32>>,
+    /// Units that are missing still, by bucket.
+    missing: Vec<usize>,
+    under_way: usize,
+    /// Bucket of each unit.
+    of_unit: Vec<Option<usize>>,
+    /// Whether complete gradients leave: not before the last part of a batch.
+    leaving: bool,
+}
+
+/// A step's sums.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Reduced {
+    pub(crate) shared: Shared,
+    /// Euclidean length of the gradient over all parameters.
+    pub(crate) norm: f64,
+    /// How long the caller waited for the other ranks and the sums, with nothing left to compute.
+    pub(crate) waited: Duration,
+}
+
+impl Reducer {
+    pub(crate) fn new(layout: Arc<Layout>, communicator: Arc<dyn Communicator>) -> Result<Self, Error> {
+        let last = layout.len().saturating_sub(1);
+        let bytes = |(at, bucket): (usize, &Bucket)| 4 * (bucket.place.len() + if at == last { SHARED } else { 0 });
+        let buffers = layout.buckets.iter().enumerate().map(bytes).map(|bytes| communicator.alloc(bytes).map(Some));
+        let buffers = buffers.collect::<Result<Vec<_>, _>>()?;
+        let own = if layout.is_sharded() {
+            layout.owned(communicator.rank() as usize).iter().map(|part| vec![0.0; part.len()]).collect()
+        } else {
+            vec![Vec::new(); layout.len()]
+        };
+        let mut of_unit = vec![None; layout.places.len()];
+        for (bucket, units) in layout.buckets.iter().enumerate() {
+            units.units.iter().for_each(|unit| of_unit[*unit] = Some(bucket));
+        }
+        // The last bucket needs no thread of its own.
+        let lane = (communicator.world_size() > 1 && layout.len() > 1)
+            .then(|| Lane::new(Arc::clone(&communicator), layout.len()))
+            .transpose()?;
+        let (missing, under_way) = (Vec::new(), 0);
+        Ok(Reducer { layout, communicator, lane, buffers, own, missing, under_way, of_unit, leaving: false })
+    }
+
+    /// Sets all gradients to 0.
+    pub(crate) fn clear(&mut self) {
+        for buffer in self.buffers.iter_mut().flatten() {
+            buffer.elements_mut::<f32>().fill(0.0);
+        }
+    }
+
+    /// Begins a backward pass; in the `last` one of a step full buckets leave.
+    pub(crate) fn pass(&mut self, last: bool) -> &mut Self {
+        self.missing = self.layout.buckets.iter().map(|bucket| bucket.units.len()).collect();
+        self.leaving = last;
+        self
+    }
+
+    /// For a rank without samples in this batch: its gradients are 0.
+    pub(crate) fn pass_without_samples(&mut self) -> Result<(), Error> {
+        self.pass(true);
+        (0..self.layout.len().saturating_sub(1)).try_for_each(|bucket| self.leave(bucket))
+    }
+
+    /// Sums the last bucket and waits for all.
+    pub(crate) fn finish(&mut self, shared: Shared) -> Result<Reduced, Error> {
+        let started = daemon::clock::boot_time();
+        while self.under_way > 0 {
+            let Some(lane) = &self.lane else { break };
+            let Parcel { bucket, buffer, own, .. } = lane.receive()?;
+            (self.buffers[bucket], self.own[bucket]) = (Some(buffer), own);
+            self.under_way -= 1;
+        }
+        let last = self.layout.len().saturating_sub(1);
+        let Some(Some(mut buffer)) = self.buffers.get_mut(last).map(Option::take) else {
+            return Err(Error::Internal("a step without gradients".to_owned()));
+        };
+        let length = self.layout.buckets[last].place.len();
+        let summed = if self.layout.is_sharded() {
+            let own = BufMut::from(&mut self.own[last]);
+            self.communicator.reduce_scatter(Buf::from(&buffer.elements::<f32>()[..length]), own, Op::Sum)
+        } else {
+            buffer.elements_mut::<f32>()[length..].copy_from_slice(&shared.values());
+            self.communicator.all_reduce(buffer.as_buf_mut::<f32>(), Op::Sum)
+        };
+        let tail = buffer.elements::<f32>().last_chunk().copied().unwrap_or_default();
+        self.buffers[last] = Some(buffer);
+        summed?;
+        let (shared, square) = if self.layout.is_sharded() {
+            self.share_alone(shared)?
+        } else {
+            (Shared::of(tail), self.squares(0..1).iter().sum())
+        };
+        let waited = daemon::clock::boot_time().saturating_sub(started);
+        Ok(Reduced { shared, norm: f64::sqrt(square), waited })
+    }
+
+    /// Goes round by itself, together with the squares of each rank's parts.
+    fn share_alone(&self, shared: Shared) -> Result<(Shared, f64), Error> {
+        let rank = self.communicator.rank() as usize;
+        let mut all: Vec<f64> = shared.values().into_iter().map(f64::from).collect();
+        all.extend(self.squares(rank..rank + 1));
+        self.communicator.all_reduce(BufMut::from(&mut all), Op::Sum)?;
+        let (values, squares) = all.split_at(SHARED);
+        let mut shared = [0.0; SHARED];
+        shared.iter_mut().zip(values).for_each(|(to, from)| *to = *from as f32);
+        Ok((Shared::of(shared), squares.iter().sum()))
+    }
+
+    /// Sum of squares of every block of gradients, in the order of the buckets; those that this rank does not hold are 0.
+    fn squares(&self, mine: Range<usize>) -> Vec<f64> {
+        let mut squares = Vec::new();
+        for bucket in 0..self.layout.len() {
+            let blocks = self.layout.buckets[bucket].place.len().div_ceil(BLOCK);
+            let each = blocks / self.layout.world;
+            let start = squares.len();
+            squares.resize(start + blocks, 0.0);
+            let mine = if self.layout.is_sharded() { mine.start * each..mine.end * each } else { 0..blocks };
+            optimizer::squares(self.gradients(bucket), &mut squares[start..][mine]);
+        }
+        squares
+    }
+
+    /// The sums of a bucket's gradients that this rank updates with, after [`Reducer::finish`].
+    pub(crate) fn gradients(&self, bucket: usize) -> &[f32] {
+        if self.layout.is_sharded() {
+            return &self.own[bucket];
+        }
+        let length = self.layout.buckets[bucket].place.len();
+        self.buffers[bucket].as_ref().and_then(|buffer| buffer.elements().get(..length)).unwrap_or_default()
+    }
+
+    /// After an update with a sharded optimizer: everybody's parts of the values for everybody.
+    pub(crate) fn spread(&mut self, values: &mut [f32]) -> Result<(), Error> {
+        if !self.layout.is_sharded() {
+            return Ok(());
+        }
+        let owned = self.layout.owned(self.communicator.rank() as usize);
+        for (bucket, part) in owned.into_iter().enumerate() {
+            // The gradients of this step are of no use any more.
+            self.own[bucket].copy_from_slice(&values[part]);
+            let place = self.layout.buckets[bucket].place.clone();
+            self.communicator.all_gather(Buf::from(&self.own[bucket]), BufMut::from(&mut values[place]))?;
+        }
+        Ok(())
+    }
+
+    fn leave(&mut self, bucket: usize) -> Result<(), Error> {
+        let Some(lane) = &self.lane else { return Ok(()) };
+        let Some(buffer) = self.buffers[bucket].take() else {
+            return Err(Error::Internal(format!("bucket {bucket} left twice")));
+        };
+        let own = std::mem::take(&mut self.own[bucket]);
+        lane.send(Parcel { bucket, length: self.layout.buckets[bucket].place.len(), buffer, own });
+        self.under_way += 1;
+        Ok(())
+    }
+}
+
+impl Gradients for Reducer {
+    fn of(&mut self, unit: usize) -> &mut [f32] {
+        let Some(bucket) = self.of_unit[unit] else { return &mut [] };
+        let (place, start) = (self.layout.place(unit), self.layout.buckets[bucket].place.start);
+        let values = self.buffers[bucket].as_mut().map(CommBuf::elements_mut::<f32>).unwrap_or_default();
+        values.get_mut(place.start - start..place.end - start).unwrap_or_default()
+    }
+
+    fn complete(&mut self, unit: usize) -> Result<(), Error> {
+        let Some(bucket) = self.of_unit[unit] else { return Ok(()) };
+        self.missing[bucket] -= 1;
+        if self.leaving && self.missing[bucket] == 0 && bucket + 1 < self.layout.len() {
+            self.leave(bucket)?;
+        }
+        Ok(())
+    }
+}
