@@ -29,4 +29,5 @@ pub use command::{Command, Outcome, PlannedGang, Promise, Refusal, SetQueue};
 pub use job::{Attempt, Job, JobOutput, SavedCheckpoint};
 pub use state::State;
 pub use transitions::{cause_of, first_failed};
+pub use wishes::WishMark;
 pub use worker::{Held, Strike, Worker};

@@ -1,7 +1,16 @@
-//! What a worker should be doing, read off the tables: whole and idempotent, so that a lost message costs nothing.
+//! What a worker should be doing, read off the tables: whole and idempotent.
 
 use crate::{Attempt, State};
-use types::{AttemptPhase, EndCause, Goal, MemberKey, Wish, WorkerId};
+use std::sync::Arc;
+use types::{AttemptPhase, EndCause, Goal, MemberKey, Token, Wish, WorkerId};
+
+/// All of a wish that changes while its attempt lives, with what names the attempt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WishMark {
+    token: Token,
+    goal: Goal,
+    endpoints: usize,
+}
 
 impl State {
     /// All wishes for `worker`, in key order: one for each member there that has not ended.
@@ -10,9 +19,24 @@ impl State {
         worker.held.members.iter().filter_map(|key| self.wish(*key)).collect()
     }
 
-    fn wish(&self, key: MemberKey) -> Option<Wish> {
+    /// What tells the wishes for `worker` from what they were, in key order; cheaper than the wishes.
+    pub fn wish_marks(&self, worker: &WorkerId) -> impl Iterator<Item = (MemberKey, WishMark)> + '_ {
+        let members = self.worker(worker).into_iter().flat_map(|worker| &worker.held.members);
+        members.filter_map(|key| {
+            let attempt = self.wished(*key)?;
+            let (token, goal, endpoints) = (attempt.token, goal(attempt), attempt.endpoints.len());
+            Some((*key, WishMark { token, goal, endpoints }))
+        })
+    }
+
+    fn wished(&self, key: MemberKey) -> Option<&Arc<Attempt>> {
+        self.job(key.job)?.live_attempt().filter(|attempt| attempt.number == key.attempt)
+    }
+
+    /// The wish for a member that is held, if it is.
+    pub fn wish(&self, key: MemberKey) -> Option<Wish> {
         let job = self.job(key.job)?;
-        let attempt = job.live_attempt().filter(|attempt| attempt.number == key.attempt)?;
+        let attempt = self.wished(key)?;
         Some(Wish {
             key,
             token: attempt.token,

@@ -23,6 +23,7 @@ mod dial;
 mod environment;
 mod error;
 mod expand;
+mod held;
 mod identity;
 mod inventory;
 mod islands;

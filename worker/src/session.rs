@@ -10,6 +10,7 @@
 
 use crate::dial;
 use crate::error::Error;
+use crate::held::Held;
 use crate::identity;
 use crate::layout::Layout;
 use crate::lease::Lease;
@@ -24,7 +25,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Streaming;
-use types::{ClusterId, Limits, MemberKey, Wish, WorkerRegistration};
+use types::{ClusterId, Limits, MemberKey, WorkerRegistration};
 
 /// Messages on their way to the leader.
 const OUTBOX: usize = 64;
@@ -209,7 +210,7 @@ impl Session {
         beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut beats = Beats::default();
         // A leader that was cut off greets, but it grants no lease; and without a lease nothing may start.
-        let mut held = Held { wishes: None, leased: false };
+        let mut held = Held::default();
         // Enough of the lease is left to find another leader.
         let silence_max = lease / 2;
         let mut heard = Instant::now();
@@ -262,24 +263,21 @@ impl Session {
                 {
                     tracing::error!(%error, "the lease cannot be renewed: the ranks here will end with it");
                 }
-                held.leased = true;
-                if let Some(wishes) = held.wishes.take() {
-                    self.reconciler.wishes(wishes).await;
+                if !std::mem::replace(&mut held.leased, true) && held.is_told {
+                    self.reconciler.wishes(held.all()).await;
                 }
             }
             to_worker::Message::Wishes(wishes) => {
-                let Ok(all) = postcard::from_bytes::<Vec<Wish>>(&wishes.wishes) else {
+                if !held.take(&wishes) {
                     return Some(lost("the wishes cannot be read"));
-                };
+                }
                 self.name_coordinators(&wishes.coordinators);
                 if held.leased && self.lease.deadline().is_none_or(|deadline| deadline <= boot_time()) {
                     // This process slept past its lease: what it reads now may be of a leader that is none any more.
                     return Some(lost("the lease is over"));
                 }
                 if held.leased {
-                    self.reconciler.wishes(all).await;
-                } else {
-                    held.wishes = Some(all);
+                    self.reconciler.wishes(held.all()).await;
                 }
             }
             to_worker::Message::Checkpoint(taken) => {
@@ -294,12 +292,6 @@ impl Session {
         }
         None
     }
-}
-
-/// Wishes of a leader that has not yet granted a lease in this session: the newest, for they are whole.
-struct Held {
-    wishes: Option<Vec<Wish>>,
-    leased: bool,
 }
 
 /// Heartbeats that were sent, with when.
@@ -354,6 +346,7 @@ fn encode<T: serde::Serialize>(value: &T) -> Result<bytes::Bytes, Ended> {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 

@@ -171,6 +171,8 @@ async fn session(address: &str, registration: Vec<u8>) -> anyhow::Result<Option<
             }
             answer = answers.message() => match answer?.and_then(|ToWorker { message }| message) {
                 Some(to_worker::Message::Wishes(wishes)) => {
+                    let gone: Vec<MemberKey> = postcard::from_bytes(&wishes.gone)?;
+                    gone.iter().for_each(|key| drop(ended.remove(key)));
                     let statuses = obey(&postcard::from_bytes(&wishes.wishes)?, &mut ended);
                     if !statuses.is_empty() {
                         let statuses = postcard::to_allocvec(&statuses)?.into();
@@ -194,8 +196,6 @@ fn from(message: from_worker::Message) -> FromWorker {
 
 /// What has changed by these wishes: members that may run have run.
 fn obey(wishes: &Vec<types::Wish>, ended: &mut BTreeSet<MemberKey>) -> Vec<MemberStatus> {
-    // The tables know the end of what is wished no more.
-    ended.retain(|key| wishes.iter().any(|wish| wish.key == *key));
     let mut statuses = Vec::new();
     for wish in wishes {
         let endpoint = |rank: &types::RankPlacement| Endpoint {

@@ -235,7 +235,7 @@ impl Leader {
             // A second life of the name waits until the tables know it.
             let known = state.worker(&worker).map(|known| known.registration.instance);
             if known.is_some() && known == self.sessions.instance(&worker) {
-                self.sessions.send_wishes(&worker, &state.wishes(&worker), &coordinators);
+                self.sessions.send_wishes(&worker, state, &coordinators);
             }
         }
     }

@@ -1,10 +1,11 @@
 //! Open worker sessions and when each worker was last heard of; in memory only, a new leader starts empty.
 
+use cluster_state::{State, WishMark};
 use proto::internal::{HeartbeatAck, Redirect, ToWorker, Wishes, to_worker};
 use std::collections::{BTreeMap, BTreeSet};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
-use types::{LogIndex, Wish, WorkerId, WorkerInstance};
+use types::{LogIndex, MemberKey, Wish, WorkerId, WorkerInstance};
 
 /// Numbers sessions within one process, so that a late message of an old one is told apart.
 pub(crate) type SessionId = u64;
@@ -15,6 +16,8 @@ struct Session {
     instance: WorkerInstance,
     outbox: mpsc::Sender<ToWorker>,
     revision: u64,
+    /// What it was told is wished.
+    told: BTreeMap<MemberKey, WishMark>,
 }
 
 /// All sessions of this coordinator.
@@ -41,7 +44,7 @@ impl Sessions {
         now: Instant,
     ) -> SessionId {
         self.opened += 1;
-        let session = Session { id: self.opened, instance, outbox, revision: 0 };
+        let session = Session { id: self.opened, instance, outbox, revision: 0, told: BTreeMap::new() };
         if let Some(old) = self.by_worker.insert(worker.clone(), session) {
             self.workers.remove(&old.id);
         }
@@ -103,17 +106,27 @@ impl Sessions {
         dirty.into_iter().filter(|worker| self.by_worker.contains_key(worker)).collect()
     }
 
-    /// Sends a worker its wishes, whole.
-    pub(crate) fn send_wishes(&mut self, worker: &WorkerId, wishes: &[Wish], coordinators: &[String]) {
+    /// Sends a worker what changed in its wishes since this session last told it; all of them the first time.
+    pub(crate) fn send_wishes(&mut self, worker: &WorkerId, state: &State, coordinators: &[String]) {
         let Some(session) = self.by_worker.get_mut(worker) else { return };
         session.revision += 1;
-        let revision = session.revision;
-        match postcard::to_allocvec(wishes) {
-            Ok(bytes) => {
-                let wishes = Wishes { revision, wishes: bytes.into(), coordinators: coordinators.to_vec() };
+        let marks: BTreeMap<MemberKey, WishMark> = state.wish_marks(worker).collect();
+        let changed = marks.iter().filter(|(key, mark)| session.told.get(*key) != Some(*mark));
+        let changed: Vec<Wish> = changed.filter_map(|(key, _)| state.wish(*key)).collect();
+        let gone: Vec<MemberKey> = session.told.keys().filter(|key| !marks.contains_key(*key)).copied().collect();
+        session.told = marks;
+        let (revision, coordinators) = (session.revision, coordinators.to_vec());
+        match (postcard::to_allocvec(&changed), postcard::to_allocvec(&gone)) {
+            (Ok(wishes), Ok(gone)) => {
+                let wishes = Wishes { revision, wishes: wishes.into(), coordinators, gone: gone.into() };
                 self.send(worker, to_worker::Message::Wishes(wishes));
             }
-            Err(error) => tracing::error!(worker_id = %worker, %error, "wishes cannot be encoded"),
+            (Err(error), _) | (_, Err(error)) => {
+                tracing::error!(worker_id = %worker, %error, "wishes cannot be encoded");
+                // What it was told is not what stands here.
+                let id = session.id;
+                self.close(id);
+            }
         }
     }
 
@@ -139,9 +152,11 @@ impl Sessions {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
+#[allow(clippy::unwrap_used, clippy::panic)]
 mod tests {
     use super::*;
+    use crate::testing::Tables;
+    use types::Goal;
 
     #[tokio::test]
     async fn a_newer_session_takes_over_and_the_older_one_is_deaf() {
@@ -158,6 +173,39 @@ mod tests {
         let ack = new_inbox.recv().await.unwrap();
         assert_eq!(ack.message, Some(to_worker::Message::Ack(HeartbeatAck { sequence: 2 })));
         assert_eq!(sessions.take_dirty(), [worker]);
+    }
+
+    #[tokio::test]
+    async fn a_session_is_told_everything_first_and_then_what_changed() {
+        let mut tables = Tables::default();
+        tables.worker("w", 8, &[]);
+        let (first, second) = (tables.submit(|_| ()), tables.submit(|spec| spec.gang.instances = 2));
+        assert_eq!(tables.plan(), [first, second]);
+        let mut sessions = Sessions::default();
+        let worker = WorkerId::new("w").unwrap();
+        let (outbox, mut inbox) = mpsc::channel(8);
+        sessions.open(worker.clone(), WorkerInstance(1), outbox, Instant::now());
+        let mut told = |sessions: &mut Sessions, tables: &Tables| {
+            sessions.send_wishes(&worker, &tables.state, &[]);
+            let Some(to_worker::Message::Wishes(wishes)) = inbox.try_recv().unwrap().message else { panic!() };
+            let changed: Vec<Wish> = postcard::from_bytes(&wishes.wishes).unwrap();
+            let gone: Vec<MemberKey> = postcard::from_bytes(&wishes.gone).unwrap();
+            let changed: Vec<_> = changed.iter().map(|wish| (wish.key.job, wish.key.node_rank, wish.goal)).collect();
+            (wishes.revision, changed, gone.iter().map(|key| key.job).collect::<Vec<_>>())
+        };
+        let prepare = |node_rank| (second, node_rank, Goal::Prepare);
+        let all = vec![(first, 0, Goal::Run), prepare(0), prepare(1)];
+        assert_eq!(told(&mut sessions, &tables), (1, all, vec![]));
+        assert_eq!(told(&mut sessions, &tables), (2, vec![], vec![]), "nothing changed");
+        tables.start(second);
+        tables.end(first, &types::MemberEnd::Exited { ranks: vec![], outputs: vec![] });
+        let run = vec![(second, 0, Goal::Run), (second, 1, Goal::Run)];
+        assert_eq!(told(&mut sessions, &tables), (3, run, vec![first]));
+        let (outbox, mut inbox) = mpsc::channel(8);
+        sessions.open(worker.clone(), WorkerInstance(1), outbox, Instant::now());
+        sessions.send_wishes(&worker, &tables.state, &[]);
+        let Some(to_worker::Message::Wishes(wishes)) = inbox.try_recv().unwrap().message else { panic!() };
+        assert_eq!(postcard::from_bytes::<Vec<Wish>>(&wishes.wishes).unwrap().len(), 2, "a new session knows nothing");
     }
 
     #[tokio::test]
