@@ -132,6 +132,8 @@ pub struct Options {
     pub tcp_only: bool,
     /// Data sockets between two ranks, up to 8; 0 means one. All ranks must choose the same.
     pub streams: u8,
+    /// Sets ranks apart that the system would take for those of one host: ranks share memory only with those of the same label.
+    pub host_label: u64,
     /// What 32-bit floats are on their way over TCP. All ranks must choose the same.
     pub wire: Wire,
 }
@@ -151,7 +153,7 @@ pub fn connect_with(rendezvous: Rendezvous, options: Options) -> Result<Arc<dyn 
     if rendezvous.peers.len() == 1 {
         return Ok(Arc::new(local::Communicator::new()));
     }
-    shm::join(tcp::Communicator::connect(rendezvous, options)?, !options.tcp_only)
+    shm::join(tcp::Communicator::connect(rendezvous, options)?, !options.tcp_only, options.host_label)
 }
 
 fn check(rendezvous: &Rendezvous) -> Result<(), Error> {

@@ -41,12 +41,14 @@ pub enum Method {
     Pairwise,
     /// TCP: down a chain and round, two neighbours only.
     Ring,
+    /// Shared memory in each host, and a chain over the hosts for each rank's part.
+    Hosts,
 }
 
 impl Method {
     /// All methods, in code order.
-    pub(crate) const ALL: [Method; 6] =
-        [Method::Line, Method::Slots, Method::Staged, Method::Flat, Method::Pairwise, Method::Ring];
+    pub(crate) const ALL: [Method; 7] =
+        [Method::Line, Method::Slots, Method::Staged, Method::Flat, Method::Pairwise, Method::Ring, Method::Hosts];
 }
 
 impl fmt::Display for Method {
@@ -58,6 +60,7 @@ impl fmt::Display for Method {
             Method::Flat => "flat",
             Method::Pairwise => "pairwise",
             Method::Ring => "ring",
+            Method::Hosts => "hosts",
         })
     }
 }

@@ -349,7 +349,7 @@ mod tests {
     proptest! {
         #[test]
         fn calls_survive_the_words(
-            o in 0..5usize, op in 0..4usize, t in 0..6usize, m in 0..6usize, count: u64, root: u32, ring: bool,
+            o in 0..5usize, op in 0..4usize, t in 0..6usize, m in 0..7usize, count: u64, root: u32, ring: bool,
         ) {
             let call = Call { operation: Operation::ALL[o], op: Op::ALL[op], dtype: DType::ALL[t], count, root, ring };
             prop_assert_eq!(unpack(pack(&call, Method::ALL[m]), count), Some((call, Method::ALL[m])));

@@ -8,14 +8,14 @@
 //! buffers of the communicator, `tcp`, or `bf16`: TCP with 16 bits on the wire. `--streams` says how many data sockets a pair has. `--csv`
 //! prints one line a size, for `cargo xtask bench collectives`.
 //!
-//! Ranks in network namespaces: `--through "ip netns exec node%"` and `--address 10.77.0.1%`, with the rank's number for each `%`.
+//! `--per-host N` sets groups of N ranks apart as if each were on a host of its own. Ranks in network namespaces: `--through "ip netns exec node%"` and `--address 10.77.0.1%`, with the rank's number for each `%`.
 
 mod rank;
 
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, Command, ExitCode, Stdio};
 
-const USAGE: &str = "usage: all_reduce [--ranks N] [--way shm|alloc|tcp|bf16] [--streams N] [--bytes N,N..] [--seconds S] \
+const USAGE: &str = "usage: all_reduce [--ranks N] [--way shm|alloc|tcp|bf16] [--streams N] [--per-host N] [--bytes N,N..] [--seconds S] \
                      [--through COMMAND] [--address A] [--csv]";
 
 /// What was asked for.
@@ -28,6 +28,7 @@ struct Settings {
     seconds: f64,
     csv: bool,
     streams: u8,
+    per_host: u64,
     /// Words that start a rank's program.
     through: Vec<String>,
     address: String,
@@ -51,7 +52,8 @@ fn main() -> ExitCode {
 fn parse(arguments: &[String]) -> Result<Settings, String> {
     let sizes = vec![4, 1 << 10, 64 << 10, 1 << 20, 16 << 20, 128 << 20];
     let (way, address, through) = ("shm".to_owned(), "127.0.0.1".to_owned(), Vec::new());
-    let mut settings = Settings { ranks: 2, way, bytes: sizes, seconds: 0.7, csv: false, streams: 1, through, address };
+    let mut settings =
+        Settings { ranks: 2, way, bytes: sizes, seconds: 0.7, csv: false, streams: 1, per_host: 0, through, address };
     let mut rest = arguments.iter();
     while let Some(name) = rest.next() {
         if name == "--csv" {
@@ -67,6 +69,7 @@ fn parse(arguments: &[String]) -> Result<Settings, String> {
             }
             "--seconds" => settings.seconds = value.parse().map_err(|_| USAGE.to_owned())?,
             "--streams" => settings.streams = value.parse().map_err(wrong)?,
+            "--per-host" => settings.per_host = value.parse().map_err(wrong)?,
             "--through" => settings.through = value.split_whitespace().map(str::to_owned).collect(),
             "--address" => settings.address.clone_from(value),
             "--way" if ["shm", "alloc", "tcp", "bf16"].contains(&value.as_str()) => settings.way.clone_from(value),
@@ -92,7 +95,8 @@ fn measure(settings: &Settings) -> Result<(), String> {
             command.args(words).arg(&program);
         }
         command.args(["rank", &number, &settings.way, &bytes.join(","), &settings.seconds.to_string()]);
-        command.args([settings.streams.to_string(), settings.address.replace('%', &number)]);
+        let label = (rank as u64).checked_div(settings.per_host).map_or(0, |host| host + 1);
+        command.args([settings.streams.to_string(), label.to_string(), settings.address.replace('%', &number)]);
         let child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().map_err(|error| error.to_string())?;
         ranks.0.push(child);
     }

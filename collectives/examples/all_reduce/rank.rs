@@ -7,9 +7,9 @@ use collectives::{DType, Options, Peer, Rendezvous, Source, Wire, bench_all_redu
 
 const PATIENCE: Duration = Duration::from_mins(1);
 
-/// `RANK WAY BYTES,BYTES.. SECONDS STREAMS ADDRESS`.
+/// `RANK WAY BYTES,BYTES.. SECONDS STREAMS LABEL ADDRESS`.
 pub(super) fn main(arguments: &[String]) -> Result<(), String> {
-    let [rank, way, bytes, seconds, streams, address] = arguments else {
+    let [rank, way, bytes, seconds, streams, label, address] = arguments else {
         return Err("a rank is started by the program itself".to_owned());
     };
     let rank: u32 = rank.parse().map_err(|_| "no rank")?;
@@ -27,7 +27,9 @@ pub(super) fn main(arguments: &[String]) -> Result<(), String> {
     let rendezvous = Rendezvous { rank, peers, listener, token, secret, timeout: PATIENCE, op_timeout: PATIENCE };
     let wire = if way == "bf16" { Wire::Bf16 } else { Wire::Native };
     let streams = streams.parse().map_err(|_| "no streams")?;
-    let options = Options { tcp_only: way == "tcp" || way == "bf16", wire, streams, ..Options::default() };
+    let host_label = label.parse().map_err(|_| "no label")?;
+    let tcp_only = way == "tcp" || way == "bf16";
+    let options = Options { tcp_only, wire, streams, host_label, ..Options::default() };
     let comm = connect_with(rendezvous, options).map_err(|error| error.to_string())?;
     let source = if way == "alloc" { Source::Alloc } else { Source::Caller };
     for bytes in bytes.split(',') {

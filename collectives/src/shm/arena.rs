@@ -84,6 +84,11 @@ fn first_gap(used: &BTreeMap<usize, usize>, limit: usize, length: usize, align: 
 }
 
 impl Range {
+    /// Where it begins in the segment.
+    pub(super) fn start(&self) -> usize {
+        self.start
+    }
+
     pub(crate) fn pointer(&self) -> NonNull<u8> {
         NonNull::new(self.arena.segment.mapping.at(self.start, self.end - self.start)).unwrap_or(NonNull::dangling())
     }

@@ -46,7 +46,7 @@ pub(super) struct Exchange<'a> {
 }
 
 /// By rank: where its buffer lies in its segment, if it lies in its arena.
-type Offsets = [Option<usize>; RANKS_MAX as usize];
+pub(super) type Offsets = [Option<usize>; RANKS_MAX as usize];
 
 /// How a vector is cut: each rank owns one slice, and piece k of every slice makes up chunk k.
 #[derive(Clone, Copy, Debug)]
@@ -88,7 +88,7 @@ impl Cut {
 ///
 /// # Safety
 /// `at` is valid for reads, and its rank does not write there before this rank has taken the next step.
-unsafe fn read<'a>(at: *mut u8, bytes: usize) -> &'a [u8] {
+pub(super) unsafe fn read<'a>(at: *mut u8, bytes: usize) -> &'a [u8] {
     // SAFETY: passed on.
     unsafe { std::slice::from_raw_parts(at, bytes) }
 }
@@ -99,11 +99,11 @@ impl Exchange<'_> {
     }
 
     /// Ends the group where a fold was refused: the others have entered, and would wait for this rank.
-    fn sound(&self, folded: bool) -> Result<(), Error> {
+    pub(super) fn sound(&self, folded: bool) -> Result<(), Error> {
         if folded { Ok(()) } else { Err(self.turn.stop(Stop::Broken { reason: UNALIGNED })) }
     }
 
-    fn step(&mut self) -> Result<(), Error> {
+    pub(super) fn step(&mut self) -> Result<(), Error> {
         self.group.step(&self.turn, &mut self.counters.steps)
     }
 
@@ -157,7 +157,7 @@ impl Exchange<'_> {
             self.stage(bytes, &cut, 0);
         }
         self.enter(&[offset.map_or(0, |offset| offset as u64), 0, 0, 0, 0, 0])?;
-        let offsets = self.offsets(bytes.len(), fold.dtype.size())?;
+        let offsets = self.offsets(0, bytes.len(), fold.dtype.size())?;
         if offsets[..world].iter().all(Option::is_some) {
             return self.in_place(bytes, fold, &cut, &offsets);
         }
@@ -179,20 +179,20 @@ impl Exchange<'_> {
         Ok(())
     }
 
-    /// Where the buffers of all ranks lie, as they said on entering. Read once, and blamed on its rank where it makes no
+    /// Where the buffers of all ranks lie, as they said on entering in this word. Read once, and blamed on its rank where it makes no
     /// sense: a place outside of its arena, or one where no such elements can lie.
-    fn offsets(&self, bytes: usize, size: usize) -> Result<Offsets, Error> {
+    pub(super) fn offsets(&self, word: usize, bytes: usize, size: usize) -> Result<Offsets, Error> {
         let mut offsets = [None; RANKS_MAX as usize];
         for (rank, to) in offsets.iter_mut().enumerate().take(self.group.world()) {
             let line = self.group.line(rank, self.turn.mine.sequence);
-            let offset = line.payload[0].load(std::sync::atomic::Ordering::Relaxed) as usize;
+            let offset = line.payload[word].load(std::sync::atomic::Ordering::Relaxed) as usize;
             if offset == 0 {
                 continue;
             }
             let end = offset.checked_add(bytes);
             let within = end.is_some_and(|end| end <= self.group.map(rank).length());
             if offset < ARENA || !within || !offset.is_multiple_of(size) {
-                return Err(self.turn.stop(Stop::Garbage { rank }));
+                return Err(self.turn.stop(Stop::Garbage { rank: self.group.first + rank }));
             }
             *to = Some(offset);
         }

@@ -60,6 +60,8 @@ impl Turn<'_> {
 /// The ranks of one host, seen from one of them.
 #[derive(Debug)]
 pub(super) struct Group {
+    /// The group's number of this host's first rank. Ranks are counted from it here, and told with it.
+    pub(super) first: usize,
     pub(super) rank: usize,
     pub(super) own: Arc<Segment>,
     /// By rank; `None` for the own.
@@ -136,7 +138,7 @@ impl Group {
         let mut called = Vec::with_capacity(self.world());
         for (rank, _) in self.others().filter(|(rank, _)| self.has_entered(*rank, sequence)) {
             let Some(call) = unpack(self.line(rank, sequence).call.load(Ordering::Relaxed)) else {
-                return Stop::Garbage { rank };
+                return Stop::Garbage { rank: self.first + rank };
             };
             called.push((rank, (sequence, call)));
         }
@@ -144,6 +146,8 @@ impl Group {
         // Always found: the calls were seen to differ.
         let (rank, culprit) = verdict.unwrap_or((self.rank, None));
         let call = called.iter().find(|(other, _)| *other == rank).map_or(mine.call, |(_, (_, call))| *call);
+        let culprit = culprit.map(|culprit| self.first + culprit);
+        let rank = self.first + rank;
         Stop::Mismatch { rank, theirs: Header { from: rank as u32, call, ..*mine }, culprit }
     }
 
@@ -197,7 +201,7 @@ impl Group {
             return Ok(());
         }
         let (word, since) = (&self.map(self.rank).head().sleeping.0, Instant::now());
-        turn.record(State::Waiting(rank as u32));
+        turn.record(State::Waiting((self.first + rank) as u32));
         let (mut stall, operation) = (turn.tcp.stall(), || turn.tcp.recorder().last());
         loop {
             word.store(rank as u32 + 1, Ordering::SeqCst);
@@ -213,11 +217,14 @@ impl Group {
                 return Ok(());
             }
             turn.tcp.attend(&turn.mine)?;
+            if self.world() < turn.tcp.position().1 as usize {
+                turn.tcp.overhear(&turn.mine)?;
+            }
             look()?;
             stall.look(since.elapsed(), operation, || self.behind(ready));
             if since.elapsed() > turn.tcp.op_timeout() {
                 let late = self.others().map(|(rank, _)| rank).filter(|rank| !ready(*rank));
-                return Err(Stop::Timeout { waiting_for: late.map(|rank| rank as u32).collect() });
+                return Err(Stop::Timeout { waiting_for: late.map(|rank| (self.first + rank) as u32).collect() });
             }
         }
     }
@@ -226,7 +233,7 @@ impl Group {
     fn behind(&self, ready: &dyn Fn(usize) -> bool) -> Vec<Behind> {
         let last = |rank: usize| self.map(rank).head().lines.iter().map(|line| line.flag.load(Ordering::SeqCst)).max();
         let late = self.others().map(|(rank, _)| rank).filter(|rank| !ready(*rank));
-        late.map(|rank| Behind { rank: rank as u32, sequence: last(rank).unwrap_or(0) }).collect()
+        late.map(|rank| Behind { rank: (self.first + rank) as u32, sequence: last(rank).unwrap_or(0) }).collect()
     }
 
     /// Tries for a while before sleeping; true when it need not.

@@ -8,6 +8,7 @@ pub(crate) mod arena;
 mod copy;
 pub(crate) mod exchange;
 mod group;
+mod hosts;
 mod place;
 mod segment;
 #[cfg(test)]
@@ -47,11 +48,16 @@ pub(crate) struct Communicator {
     counters: Mutex<Counters>,
 }
 
-/// Shares memory where all ranks are on this host and all of `wanted` are true; otherwise stays with TCP. All ranks
-/// decide alike.
-pub(crate) fn join(tcp: tcp::Communicator, wanted: bool) -> Result<Arc<dyn communicator::Communicator>, Error> {
-    Ok(match share(tcp, wanted)? {
+/// Shares memory where all ranks are on this host and all of `wanted` are true, and in each host where several hosts have as many
+/// ranks; otherwise stays with TCP. All ranks decide alike.
+pub(crate) fn join(
+    tcp: tcp::Communicator,
+    wanted: bool,
+    label: u64,
+) -> Result<Arc<dyn communicator::Communicator>, Error> {
+    Ok(match share(tcp, wanted, label)? {
         Joined::Sharing(group) => Arc::new(group),
+        Joined::Hosts(group) => Arc::new(group),
         Joined::Apart(tcp) => Arc::new(tcp),
     })
 }
@@ -59,32 +65,45 @@ pub(crate) fn join(tcp: tcp::Communicator, wanted: bool) -> Result<Arc<dyn commu
 /// What became of a group.
 enum Joined {
     Sharing(Communicator),
+    Hosts(hosts::Communicator),
     Apart(tcp::Communicator),
 }
 
-fn share(tcp: tcp::Communicator, wanted: bool) -> Result<Joined, Error> {
+fn share(tcp: tcp::Communicator, wanted: bool, label: u64) -> Result<Joined, Error> {
     let (rank, world) = tcp.position();
-    let wanted = wanted && world <= RANKS_MAX;
     let nonce = nonce();
     let segment = nonce.filter(|_| wanted).and_then(|nonce| create(nonce, rank));
-    let here = Place::here(segment.as_ref(), nonce.unwrap_or_default());
+    let here = Place::here(segment.as_ref(), nonce.unwrap_or_default(), label);
     let places: Vec<Place> = tcp.introduce(&here.encode())?.as_chunks().0.iter().map(Place::decode).collect();
     let local: Vec<Place> = places.iter().filter(|place| place.same_host(&here)).cloned().collect();
     tcp.shares_host(local.len(), Place::processors(&local));
-    let all_here = places.iter().all(|place| place.shares && place.same_host(&here));
-    let peers = if all_here { open(&places, rank) } else { None };
+    let each = together(&places);
+    let first = each.map_or(0, |each| rank as usize / each * each);
+    let peers = each.and_then(|each| open(places.get(first..first + each)?, first, rank));
+    // Room for a window, where there are several hosts: taken before the others hear that it is there.
+    let own = segment.map(Arc::new);
+    let arena = own.as_ref().map(|own| Arc::new(Arena::new(Arc::clone(own))));
+    let several = each.is_some_and(|each| each < world as usize);
+    let window = arena.as_ref().filter(|_| several).and_then(|arena| arena.take(hosts::WINDOW_BYTES).ok());
+    let ready = peers.is_some() && (window.is_some() || !several);
     // One that cannot open another's memory takes all to TCP.
-    let opened = tcp.introduce(&[i64::from(peers.is_some())])?.iter().all(|opened| *opened == 1);
-    let (Some(segment), Some(peers), true) = (segment, peers, opened) else {
-        let reason =
-            if all_here { "a segment could not be mapped" } else { "not all ranks are on this host, or not wanted" };
+    let opened = tcp.introduce(&[i64::from(ready)])?.iter().all(|opened| *opened == 1);
+    let (Some(own), Some(arena), Some(peers), Some(each), true) = (own, arena, peers, each, opened) else {
+        let reason = if each.is_some() {
+            "memory could not be mapped"
+        } else {
+            "not all ranks are on this host, nor as many on each, or not wanted"
+        };
         tracing::info!(rank, world, transport = "tcp", reason, "collectives connected");
         return Ok(Joined::Apart(tcp));
     };
-    let spins = world as usize <= Place::processors(&places);
-    let own = Arc::new(segment);
-    let arena = Arc::new(Arena::new(Arc::clone(&own)));
-    let group = Group { rank: rank as usize, own, peers, spins };
+    let spins = each <= Place::processors(&local);
+    let group = Group { first, rank: rank as usize - first, own, peers, spins };
+    if let Some(window) = window {
+        let hosts = world as usize / each;
+        tracing::info!(rank, world, transport = "shared memory and tcp", hosts, spins, "collectives connected");
+        return Ok(Joined::Hosts(hosts::Communicator::new(tcp, group, arena, window, each)));
+    }
     let mut counters = Counters::default();
     let mut distance = None;
     if spins {
@@ -95,6 +114,19 @@ fn share(tcp: tcp::Communicator, wanted: bool) -> Result<Joined, Error> {
     tcp.recorder().goes_over(Transport::SharedMemory);
     tracing::info!(rank, world, transport = "shared memory", spins, ?distance, ?store, "collectives connected");
     Ok(Joined::Sharing(Communicator { tcp, group, arena, counters: Mutex::new(counters) }))
+}
+
+/// How many neighbours share each host's memory: all, or the ranks of one of several hosts. `None` where TCP is to be used.
+fn together(places: &[Place]) -> Option<usize> {
+    if !places.iter().all(|place| place.shares) {
+        return None;
+    }
+    let host = |place: &Place| places.iter().position(|other| other.same_host(place)).unwrap_or_default();
+    let hosts: Vec<usize> = places.iter().map(host).collect();
+    if hosts.iter().all(|host| *host == 0) {
+        return (places.len() <= RANKS_MAX as usize).then_some(places.len());
+    }
+    hosts::layout(&hosts)
 }
 
 fn nonce() -> Option<[u64; 2]> {
@@ -112,9 +144,10 @@ fn create(nonce: [u64; 2], rank: u32) -> Option<Segment> {
     made.inspect_err(|error| tracing::warn!(rank, %error, "no shared memory")).ok()
 }
 
-fn open(places: &[Place], rank: u32) -> Option<Vec<Option<Mapping>>> {
+/// `places` are those of this host, the first of which is rank `first`.
+fn open(places: &[Place], first: usize, rank: u32) -> Option<Vec<Option<Mapping>>> {
     let mut peers = Vec::with_capacity(places.len());
-    for (other, place) in (0u32..).zip(places) {
+    for (other, place) in (first as u32..).zip(places) {
         if other == rank {
             peers.push(None);
             continue;

@@ -31,8 +31,8 @@ pub(super) struct Place {
 
 impl Place {
     /// This process, with what it offers.
-    pub(super) fn here(segment: Option<&Segment>, nonce: [u64; 2]) -> Self {
-        let identity = boot().zip(namespace());
+    pub(super) fn here(segment: Option<&Segment>, nonce: [u64; 2], label: u64) -> Self {
+        let identity = boot().map(|boot| [boot[0], boot[1] ^ label]).zip(namespace());
         let (boot, namespace) = identity.unwrap_or_default();
         Place {
             shares: segment.is_some() && identity.is_some(),
@@ -131,14 +131,14 @@ mod tests {
     #[test]
     fn a_place_survives_the_wire() {
         let segment = Segment::create(0, [u64::MAX, 5]).unwrap();
-        let place = Place::here(Some(&segment), [u64::MAX, 5]);
+        let place = Place::here(Some(&segment), [u64::MAX, 5], 0);
         assert!(place.shares && place.same_host(&place));
         assert_eq!(Place::decode(&place.encode()), place);
     }
 
     #[test]
     fn another_boot_or_namespace_is_another_host() {
-        let here = Place::here(None, [0; 2]);
+        let here = Place::here(None, [0; 2], 0);
         let mut other = here.clone();
         other.boot[0] ^= 1;
         assert!(!here.same_host(&other));
@@ -149,7 +149,7 @@ mod tests {
 
     #[test]
     fn ranks_pinned_apart_have_a_processor_each() {
-        let mut places = [Place::here(None, [0; 2]), Place::here(None, [0; 2])];
+        let mut places = [Place::here(None, [0; 2], 0), Place::here(None, [0; 2], 0)];
         (places[0].cpus, places[1].cpus) = ([0; CPU_WORDS], [0; CPU_WORDS]);
         (places[0].cpus[0], places[1].cpus[1]) = (1, 1);
         (places[0].grant, places[1].grant) = (1, 1);

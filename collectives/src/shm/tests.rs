@@ -110,7 +110,7 @@ fn pair() -> [super::Communicator; 2] {
         let rendezvous = Rendezvous { rank, peers, listener, token: 7, secret: [1; 32], timeout, op_timeout: timeout };
         std::thread::spawn(move || {
             let tcp = tcp::Communicator::connect(rendezvous, Options::default()).unwrap();
-            let Joined::Sharing(comm) = share(tcp, true).unwrap() else { panic!("not shared") };
+            let Joined::Sharing(comm) = share(tcp, true, 0).unwrap() else { panic!("not shared") };
             comm
         })
     });

@@ -8,7 +8,7 @@ mod handshake;
 mod pairwise;
 mod patience;
 mod rendezvous;
-mod ring;
+pub(crate) mod ring;
 mod socket;
 mod stop;
 mod streams;
@@ -32,6 +32,7 @@ use self::frame::{Abort, Report};
 pub(crate) use self::frame::{Call, Header, Operation};
 use self::pairwise::Storage;
 use self::patience::Patience;
+use self::ring::Ring;
 pub(crate) use self::stop::{Stop, UNALIGNED};
 use self::streams::STREAMS_MAX;
 use self::transfer::{Direct, Lane, Transfer};
@@ -108,6 +109,28 @@ impl Communicator {
     /// Hears, without waiting, whether anything has ended the group since.
     pub(crate) fn attend(&self, mine: &Header) -> Result<(), Stop> {
         self.engine().attend(&self.control, mine.sequence)
+    }
+
+    /// As [`Communicator::attend`], and whether a rank that this operation does not hear now has said that it is elsewhere.
+    pub(crate) fn overhear(&self, mine: &Header) -> Result<(), Stop> {
+        self.engine().overhear(mine)
+    }
+
+    /// Moves a part of an operation that has begun: sums in `range` of every rank of the chain, one per host, in its order.
+    pub(crate) fn chain(
+        &self,
+        mine: &Header,
+        link: ring::Link,
+        part: ring::Part<'_, '_>,
+        fold: Fold,
+    ) -> Result<(), Error> {
+        let mut engine = self.engine();
+        let mut scratch = std::mem::take(&mut engine.scratch);
+        let bytes = as_bytes(&mut scratch, ring::CHUNK_BYTES);
+        let mut transfer = Ring::new(part, bytes, fold, link);
+        let result = engine.drive(&self.control, mine, &mut transfer);
+        engine.scratch = scratch;
+        result.map_err(|stop| self.stop(mine, mine.call.to_string(), stop))
     }
 
     /// Rank and world size.

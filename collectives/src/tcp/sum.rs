@@ -5,13 +5,14 @@ use std::sync::PoisonError;
 use half::bf16;
 
 use super::pairwise::{self, Pairwise, Storage};
-use super::ring::{self, Ring};
+use super::ring::{self, Link, Part, Ring};
 use super::swap::{self, Swap};
 use super::{Call, Communicator, DIRECT_RANKS_MAX, Operation, SMALL_BYTES_MAX, as_bytes, call};
 use crate::buffer::{BufMut, DType, Op, elements_mut};
 use crate::communicator::{Algorithm, Wire};
 use crate::error::Error;
 use crate::plan::Method;
+use crate::reduce::Fold;
 
 /// Smaller buffers of 32-bit floats are not rounded on their way, whatever was asked for.
 const NARROW_BYTES_MIN: usize = 64 << 10;
@@ -100,8 +101,11 @@ impl Communicator {
         let mut engine = self.engine();
         let mut scratch = std::mem::take(&mut engine.scratch);
         let bytes = as_bytes(&mut scratch, ring::CHUNK_BYTES);
-        let fold = self.fold(call.op, call.dtype);
-        let mut transfer = Ring::new(buffer, bytes, fold, self.rank, self.world);
+        // The partial sum of all ranks before is the first of two.
+        let fold = Fold { contributions: 2, position: 1, ..self.fold(call.op, call.dtype) };
+        let (next, previous) = ((self.rank + 1) % self.world, (self.rank + self.world - 1) % self.world);
+        let link = Link { place: self.rank, length: self.world, previous, next };
+        let mut transfer = Ring::new(Part { buffer, beside: ring::ALONE }, bytes, fold, link);
         let result = self.run(&mut engine, call, Method::Ring, &mut transfer);
         engine.scratch = scratch;
         result

@@ -29,6 +29,21 @@ impl Engine {
         }
     }
 
+    /// As [`Engine::look_aside`], where this rank waits for those of its host and not for a socket: the others may have come to the
+    /// same operation.
+    pub(in super::super) fn overhear(&self, mine: &Header) -> Result<(), Stop> {
+        let strange = self.links.iter().find_map(|link| {
+            let theirs = link.peek(mine)?;
+            let elsewhere =
+                theirs.sequence < mine.sequence || (theirs.sequence == mine.sequence && theirs.call != mine.call);
+            elsewhere.then_some((link.rank, theirs))
+        });
+        match strange {
+            None => Ok(()),
+            Some((rank, theirs)) => Err(self.judge(mine, Stop::Mismatch { rank, theirs, culprit: None })),
+        }
+    }
+
     /// Of a mismatch: gives the others a moment to say what they called, and finds who stands against most.
     pub(super) fn judge(&self, mine: &Header, stop: Stop) -> Stop {
         let Stop::Mismatch { rank: first, theirs, .. } = stop else { return stop };
