@@ -21,6 +21,7 @@ mod choose;
 mod clear;
 mod elastic;
 mod gang;
+mod givers;
 mod line;
 mod order;
 mod planned;
@@ -118,6 +119,8 @@ pub struct Core {
     backlog: [u128; 2],
     /// Gangs that run, by leaf queue, those with most work left (when they started) first.
     by_service: BTreeMap<(u32, Reverse<u64>, u32), Soft>,
+    /// Those of them that may be stopped, by what would be lost.
+    givers: givers::Givers,
     /// A list that looks into the future write on, empty between them.
     spare: RefCell<sweep::Freed>,
     /// Starts and ends so far.
@@ -161,6 +164,7 @@ impl Core {
             aged_at: Timestamp(0),
             backlog: [0; 2],
             by_service: BTreeMap::new(),
+            givers: givers::Givers::default(),
             spare: RefCell::default(),
             turns: 0,
         }

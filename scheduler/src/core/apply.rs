@@ -4,7 +4,6 @@ use crate::core::Core;
 use crate::core::gang::{Gang, Phase, Running, worked};
 use crate::fleet::Worker;
 use crate::model::{EndedBy, Event, GangRequest, Placed, Refused, Shape, WorkerSpec, WorkerState};
-use std::cmp::Reverse;
 use types::{JobId, Millis, Timestamp, WorkerId};
 
 const DAY: Millis = Millis(24 * 3_600_000);
@@ -275,7 +274,7 @@ impl Core {
         let (leaf, shape, members) = (gang.queue, gang.shape as usize, running.members.len() as u64);
         self.ends.remove(&(running.end, index));
         self.elastic.remove(&index);
-        self.by_service.remove(&(leaf, Reverse(running.service), index));
+        self.forget_running(leaf, running.service, index);
         self.turns += 1;
         let Some((speed, need)) = self.gangs.shapes[shape].choice(running.choice) else { return };
         let usage = self.gangs.shapes[shape].usage(need);

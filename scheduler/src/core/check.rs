@@ -2,6 +2,7 @@
 
 use crate::core::Core;
 use crate::core::gang::{Gang, Phase, Running, ShapeInfo};
+use crate::core::givers::Givers;
 use crate::core::running::Ending;
 use crate::fleet::{Need, level_of};
 use crate::model::Level;
@@ -60,6 +61,13 @@ impl Core {
         }
         self.check_workers(&held)?;
         self.check_queues(&used)?;
+        let mut givers = Givers::default();
+        for ((queue, _, index), soft) in &self.by_service {
+            givers.move_gang(*index, None, soft.standing(*queue));
+        }
+        if givers != self.givers {
+            return Err(Violation::Index { what: "those that may be stopped".to_owned() });
+        }
         match self.index.borrow().difference(&self.fleet) {
             Some(need) => Err(Violation::Index { what: format!("{need:?}") }),
             None => Ok(()),

@@ -40,16 +40,42 @@ impl Core {
             }
         }
         self.put_back(freed);
-        let mut seats = seats?;
+        self.spare(&base, ask, chosen, seats?, rules)
+    }
+
+    /// All of these, without those that are not needed, and where the gang then goes.
+    pub(super) fn choose_all(
+        &self,
+        need: &Need,
+        ask: &Ask<'_>,
+        victims: Vec<Victim>,
+        rules: PreemptRules,
+    ) -> Option<(Vec<Victim>, Seats)> {
+        if ask.members == 1 {
+            return self.choose_on_one(need, ask, victims.into_iter());
+        }
+        let base = self.index.borrow_mut().rooms(&self.fleet, need, Measure::Free).clone();
+        let seats = self.find_without(&base, ask, &victims, None)?;
+        self.spare(&base, ask, victims, seats, rules)
+    }
+
+    fn spare(
+        &self,
+        base: &Rooms,
+        ask: &Ask<'_>,
+        mut chosen: Vec<Victim>,
+        mut seats: Seats,
+        rules: PreemptRules,
+    ) -> Option<(Vec<Victim>, Seats)> {
         // Those who free nothing there are not needed.
         let there: BTreeSet<u32> = seats.iter().map(|(worker, _)| *worker).collect();
         chosen.retain(|victim| victim.frees.iter().any(|placed| there.contains(&placed.worker.0)));
-        seats = self.find_without(&base, ask, &chosen, None)?;
+        seats = self.find_without(base, ask, &chosen, None)?;
         // Spare others, the dearest first.
         let mut at = chosen.len();
         while at > 0 && chosen.len() <= SPARED_MAX {
             at -= 1;
-            if let Some(better) = self.find_without(&base, ask, &chosen, Some(at)) {
+            if let Some(better) = self.find_without(base, ask, &chosen, Some(at)) {
                 chosen.remove(at);
                 seats = better;
             }

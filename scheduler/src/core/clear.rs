@@ -1,35 +1,30 @@
-//! Making room for a gang of several workers: the cheapest workers, in the cheapest place that would do.
+//! Making room for a gang: the cheapest workers, in the cheapest place that would do.
 //!
-//! The cheapest of many small gangs are of no use there: they are spread over all workers, and no worker becomes free. What
-//! counts is what all those lose that have to leave a worker before one more member fits there.
+//! The cheapest of many small gangs are of no use to a large one: they are spread over all workers, and no worker becomes free.
+//! What counts is what all those lose that have to leave a worker before one more member fits there. Those that could give way
+//! are looked at from the cheapest on, until enough would be free in some place, and as many again: a worker that comes later
+//! may be cheaper all in all.
 
 use crate::core::Core;
 use crate::core::preempt::Victim;
 use crate::core::victims::{Candidate, Debts, Rank};
 use crate::fleet::{CLOSED, Need, Worker, level_of};
-use crate::model::Level;
+use crate::model::{Level, Placed};
 use crate::place::{Ask, Seats};
 use crate::policy::PreemptRules;
 use crate::rooms::Measure;
-use std::collections::BTreeSet;
-use std::ops::Range;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Places that are tried, the cheapest first.
 const PLACES_MAX: usize = 2;
+/// Candidates that are looked at more than it takes.
+const MORE_MIN: usize = 64;
 
-/// What a candidate holds of a worker.
-struct Part {
-    worker: u32,
-    candidate: usize,
-    devices: u64,
-    cpus: u32,
-    memory_bytes: u64,
-}
+/// Nobody has to leave.
+const NOBODY: Rank = (false, i32::MIN, false);
 
 /// Those that have to leave a worker for more members to fit there, after those of the step before.
 struct Step {
-    /// Number of the place within which the gang has to stay: 0 for all of the cluster.
-    place: u32,
     /// The worst of this step and those before it on this worker, and so the next two: sorted by them, the steps of a worker
     /// stay in order.
     rank: Rank,
@@ -38,9 +33,37 @@ struct Step {
     /// How many leave.
     count: usize,
     worker: u32,
-    parts: Range<usize>,
+    /// Which step of this worker it is.
+    turn: usize,
+    /// Numbers of candidates.
+    leave: Vec<usize>,
     /// Members that fit besides.
     room: u32,
+}
+
+/// A worker some of whose gangs could leave.
+struct Here {
+    place: u32,
+    devices: u64,
+    cpus: u32,
+    memory: u64,
+    room: u32,
+    rank: Rank,
+    cost: u64,
+    count: usize,
+    steps: usize,
+    /// Lost since the last step, and who would leave.
+    lost: u64,
+    leave: Vec<usize>,
+}
+
+/// Those who could leave, as far as they were looked at.
+#[derive(Default)]
+struct Seen<'a> {
+    candidates: Vec<Candidate<'a>>,
+    workers: BTreeMap<u32, Option<Here>>,
+    /// Steps by place, and members that would fit there.
+    places: BTreeMap<u32, (Vec<Step>, u64)>,
 }
 
 /// Those who have to leave in one place.
@@ -54,86 +77,112 @@ struct Clearing {
 
 impl Core {
     /// The victims on the cheapest workers, and where the gang then goes.
-    pub(super) fn clear(
+    pub(super) fn clear<'a>(
         &self,
         need: &Need,
         ask: &Ask<'_>,
         rules: PreemptRules,
-        candidates: &[Candidate],
+        candidates: impl Iterator<Item = Candidate<'a>>,
     ) -> Option<(Vec<Victim>, Seats)> {
-        let parts = self.parts(ask, candidates);
-        let mut steps = self.steps(need, ask, candidates, &parts);
-        steps.sort_unstable_by_key(|step| (step.place, step.rank, step.cost, step.worker, step.parts.start));
+        let mut seen = Seen::default();
+        let mut judge_at = None;
+        for candidate in candidates {
+            let is_enough = self.see(need, ask, candidate, &mut seen);
+            let count = seen.candidates.len();
+            if is_enough && judge_at.is_none() {
+                judge_at = Some(count * 2 + MORE_MIN);
+            }
+            if judge_at.is_some_and(|at| count >= at) {
+                let found = self.choose_place(need, ask, rules, &mut seen);
+                if found.is_some() {
+                    return found;
+                }
+                judge_at = Some(count * 2);
+            }
+        }
+        self.choose_place(need, ask, rules, &mut seen)
+    }
+
+    /// Counts one who could leave besides. True when enough is free in a place then.
+    fn see<'a>(&self, need: &Need, ask: &Ask<'_>, candidate: Candidate<'a>, seen: &mut Seen<'a>) -> bool {
+        let mut is_enough = false;
+        for placed in candidate.leavers {
+            let worker = placed.worker.0;
+            let here = seen.workers.entry(worker).or_insert_with(|| self.here(need, ask, *placed));
+            let (Some(here), Some(known)) = (here, self.fleet.get(worker)) else { continue };
+            let (cpus, memory) = candidate.holds;
+            here.devices |= placed.devices & known.spec.devices;
+            here.cpus = (here.cpus + cpus).min(known.spec.cpus);
+            here.memory = here.memory.saturating_add(memory).min(known.spec.memory_bytes);
+            here.lost = here.lost.saturating_add(candidate.lost);
+            here.rank = here.rank.max(candidate.rank);
+            here.leave.push(seen.candidates.len());
+            let room = need.room_in(known, here.devices.count_ones(), here.cpus, here.memory);
+            if room <= here.room {
+                continue;
+            }
+            let more = room - here.room;
+            here.cost = here.cost.max(here.lost / u64::from(more));
+            here.count = here.count.max(here.leave.len());
+            let leave = std::mem::take(&mut here.leave);
+            let Here { rank, cost, count, steps: turn, .. } = *here;
+            let step = Step { rank, cost, count, worker, turn, leave, room: more };
+            (here.room, here.lost, here.steps) = (room, 0, turn + 1);
+            let place = here.place;
+            let (steps, fit) =
+                seen.places.entry(place).or_insert_with(|| (Vec::new(), self.room_in_place(need, ask, place)));
+            steps.push(step);
+            *fit += u64::from(more);
+            is_enough |= *fit >= u64::from(ask.members);
+        }
+        seen.candidates.push(candidate);
+        is_enough
+    }
+
+    /// A worker, if the gang may use it, before anybody leaves.
+    fn here(&self, need: &Need, ask: &Ask<'_>, placed: Placed) -> Option<Here> {
+        let worker = placed.worker.0;
+        let known = self.fleet.get(worker)?;
+        let is_open = known.pool < 64 && known.pool != CLOSED && ask.pools >> known.pool & 1 == 1;
+        if !is_open || ask.without.contains(&placed.worker) {
+            return None;
+        }
+        let (devices, cpus, memory) = (known.free, known.cpus_free, known.memory_free);
+        let room = need.room_in(known, devices.count_ones(), cpus, memory);
+        let place = self.place(ask, known, worker)?;
+        let (leave, cost, count, steps, lost) = (Vec::new(), 0, 0, 0, 0);
+        Some(Here { place, devices, cpus, memory, room, rank: NOBODY, cost, count, steps, lost, leave })
+    }
+
+    /// The cheapest of the places where enough would be free.
+    fn choose_place(
+        &self,
+        need: &Need,
+        ask: &Ask<'_>,
+        rules: PreemptRules,
+        seen: &mut Seen<'_>,
+    ) -> Option<(Vec<Victim>, Seats)> {
         let most = rules.victims_max as usize;
         let mut clearings = Vec::new();
-        for steps in steps.chunk_by_mut(|left, right| left.place == right.place) {
-            let mut clearing = self.clearing(need, ask, candidates, &parts, steps);
+        for (place, (steps, fit)) in &mut seen.places {
+            if *fit < u64::from(ask.members) {
+                continue;
+            }
+            steps.sort_unstable_by_key(|step| (step.rank, step.cost, step.worker, step.turn));
+            let mut clearing = self.clearing(need, ask, &seen.candidates, steps, *place);
             if clearing.as_ref().is_some_and(|clearing| clearing.chosen.len() > most) {
                 // The cheapest are too many: the fewest, then.
-                steps.sort_unstable_by_key(|step| (step.count, step.rank, step.cost, step.worker, step.parts.start));
-                clearing = self.clearing(need, ask, candidates, &parts, steps);
+                steps.sort_unstable_by_key(|step| (step.count, step.rank, step.cost, step.worker, step.turn));
+                clearing = self.clearing(need, ask, &seen.candidates, steps, *place);
             }
             clearings.extend(clearing.filter(|clearing| clearing.chosen.len() <= most));
         }
         clearings.sort_unstable_by_key(|clearing| (clearing.rank, clearing.cost, clearing.place));
         clearings.into_iter().take(PLACES_MAX).find_map(|clearing| {
-            let chosen = clearing.chosen.into_iter().filter_map(|at| candidates.get(at));
+            let chosen = clearing.chosen.into_iter().filter_map(|at| seen.candidates.get(at));
             let victims = chosen.filter_map(|candidate| self.victim_of(candidate, rules)).collect();
-            self.choose(need, ask, victims, rules)
+            self.choose_all(need, ask, victims, rules)
         })
-    }
-
-    /// What the candidates hold of workers that the gang may use, by worker.
-    fn parts(&self, ask: &Ask<'_>, candidates: &[Candidate]) -> Vec<Part> {
-        let mut parts = Vec::new();
-        for (at, candidate) in candidates.iter().enumerate() {
-            let (cpus, memory_bytes) = candidate.holds;
-            for placed in self.leavers(candidate) {
-                let worker = placed.worker.0;
-                let pool = self.fleet.get(worker).map_or(CLOSED, |known| known.pool);
-                let is_open = pool < 64 && ask.pools >> pool & 1 == 1;
-                if is_open && !ask.without.contains(&placed.worker) {
-                    parts.push(Part { worker, candidate: at, devices: placed.devices, cpus, memory_bytes });
-                }
-            }
-        }
-        parts.sort_unstable_by_key(|part| (part.worker, part.candidate, part.devices));
-        parts
-    }
-
-    fn steps(&self, need: &Need, ask: &Ask<'_>, candidates: &[Candidate], parts: &[Part]) -> Vec<Step> {
-        let mut steps = Vec::new();
-        let mut begin = 0;
-        for here in parts.chunk_by(|left, right| left.worker == right.worker) {
-            let Some(worker) = here.first().map(|part| part.worker) else { continue };
-            if let Some((known, place)) =
-                self.fleet.get(worker).and_then(|known| Some((known, self.place(ask, known, worker)?)))
-            {
-                let (mut devices, mut cpus, mut memory) = (known.free, known.cpus_free, known.memory_free);
-                let mut room = need.room_in(known, devices.count_ones(), cpus, memory);
-                let (mut rank, mut cost, mut count, mut lost, mut from) =
-                    ((false, i32::MIN, false), 0, 0, 0_u64, begin);
-                for (part, at) in here.iter().zip(begin..) {
-                    devices |= part.devices & known.spec.devices;
-                    cpus = (cpus + part.cpus).min(known.spec.cpus);
-                    memory = memory.saturating_add(part.memory_bytes).min(known.spec.memory_bytes);
-                    if let Some(candidate) = candidates.get(part.candidate) {
-                        lost = lost.saturating_add(candidate.lost);
-                        rank = rank.max(candidate.rank);
-                    }
-                    let after = need.room_in(known, devices.count_ones(), cpus, memory);
-                    if after > room {
-                        let more = after - room;
-                        cost = cost.max(lost / u64::from(more));
-                        count = count.max(at + 1 - from);
-                        steps.push(Step { place, rank, cost, count, worker, parts: from..at + 1, room: more });
-                        (room, lost, from) = (after, 0, at + 1);
-                    }
-                }
-            }
-            begin += here.len();
-        }
-        steps
     }
 
     /// The place of a worker within which the whole gang has to be; nothing where it cannot be.
@@ -154,21 +203,18 @@ impl Core {
         &self,
         need: &Need,
         ask: &Ask<'_>,
-        candidates: &[Candidate],
-        parts: &[Part],
+        candidates: &[Candidate<'_>],
         steps: &[Step],
+        place: u32,
     ) -> Option<Clearing> {
-        let place = steps.first()?.place;
-        let mut clearing = Clearing { place, rank: (false, i32::MIN, false), cost: 0, chosen: Vec::new() };
+        let mut clearing = Clearing { place, rank: NOBODY, cost: 0, chosen: Vec::new() };
         let mut room = self.room_in_place(need, ask, place);
         let (mut chosen, mut held, mut debts) = (BTreeSet::new(), BTreeSet::new(), Debts::new());
         for step in steps {
             if room >= u64::from(ask.members) {
                 break;
             }
-            let here = parts.get(step.parts.clone())?;
-            let more: BTreeSet<usize> =
-                here.iter().map(|part| part.candidate).filter(|candidate| !chosen.contains(candidate)).collect();
+            let more: BTreeSet<usize> = step.leave.iter().copied().filter(|at| !chosen.contains(at)).collect();
             let mut after = debts.clone();
             let is_paid =
                 more.iter().filter_map(|at| candidates.get(*at)).all(|candidate| self.pay_debt(candidate, &mut after));

@@ -346,7 +346,7 @@ impl Core {
             if let Some(running) = self.gangs.get_mut(index).and_then(Gang::running_mut) {
                 running.service = new;
             }
-            self.by_service.remove(&(leaf, std::cmp::Reverse(old), index));
+            self.forget_running(leaf, old, index);
             self.note_running(index);
         }
     }

@@ -74,9 +74,21 @@ impl Soft {
 
     /// May it be stopped for a gang that needs this class, once it has run for long enough?
     pub fn could_stop(&self, class: u16, now: Timestamp, rules: PreemptRules) -> bool {
-        let (stops, since) = self.stops;
-        let is_tired = now.since(since) <= DAY && u32::from(stops) >= rules.per_day_max;
-        self.may_stop && !self.is_leaving && self.class == class && !is_tired
+        self.may_give_way() && self.class == class && !is_tired(self.stops, now, rules)
+    }
+
+    /// May it be stopped or made smaller, at some time?
+    pub fn may_give_way(&self) -> bool {
+        self.may_stop && !self.is_leaving
+    }
+
+    /// Until when what it did is kept, less what saving and restoring take; and when its next checkpoint is due, and what that
+    /// and restoring take.
+    pub fn keeps(&self) -> (Timestamp, Option<(Timestamp, Millis)>) {
+        let Some(checkpoint) = self.checkpoint else { return (self.since, None) };
+        let cost = Millis(checkpoint.save.0.saturating_add(checkpoint.restore.0));
+        let due = (checkpoint.interval.0 > 0).then(|| (self.saved_at.plus(checkpoint.interval), cost));
+        (Timestamp(self.saved_at.0.saturating_sub(cost.0)), due)
     }
 
     /// When it should stop, and what of its time has to be spent again.
@@ -97,6 +109,11 @@ impl Running {
         let interval = if checkpoint.interval.0 > 0 { checkpoint.interval } else { self.saves_every };
         Checkpoint { interval, ..checkpoint }
     }
+}
+
+/// Was a gang stopped so often in the day that began then that it is left alone?
+pub(super) fn is_tired((stops, since): (u8, Timestamp), now: Timestamp, rules: PreemptRules) -> bool {
+    now.since(since) <= DAY && u32::from(stops) >= rules.per_day_max
 }
 
 impl Core {
@@ -134,7 +151,8 @@ impl Core {
         };
         let (end, service) = ((running.end, index), (gang.queue, Reverse(running.service), index));
         let (ending, soft) = (Ending::of(gang, running), self.soft_of(gang, running));
-        self.by_service.insert(service, soft);
+        let old = self.by_service.insert(service, soft);
+        self.givers.move_gang(index, old.and_then(|old| old.standing(service.0)), soft.standing(service.0));
         if let Some(ending) = ending {
             self.ends.insert(end, ending);
         }
@@ -147,8 +165,15 @@ impl Core {
         };
         let (place, soft) = ((gang.queue, Reverse(running.service), index), self.soft_of(gang, running));
         if let Some(noted) = self.by_service.get_mut(&place) {
-            *noted = soft;
+            let old = std::mem::replace(noted, soft);
+            self.givers.move_gang(index, old.standing(place.0), soft.standing(place.0));
         }
+    }
+
+    /// A gang does not run any more, or stands elsewhere among those that do.
+    pub(super) fn forget_running(&mut self, leaf: u32, service: u64, index: u32) {
+        let old = self.by_service.remove(&(leaf, Reverse(service), index));
+        self.givers.move_gang(index, old.and_then(|old| old.standing(leaf)), None);
     }
 
     /// What a member of it holds, and the members themselves.

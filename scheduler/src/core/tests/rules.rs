@@ -240,6 +240,24 @@ fn what_has_to_be_within_a_rack_is_made_room_for_in_the_cheapest_rack() {
     assert_eq!(workers, [4, 5]);
 }
 
+/// What counts is all that is lost, not what each device loses: the rest of a large gang would lie idle.
+#[test]
+fn a_large_gang_is_not_stopped_for_one_worker_where_a_small_one_loses_less() {
+    let mut world = World::uniform("fair-share", 1, 5, 8);
+    world.tell(queue("own", 1, "gpu", Quota { guaranteed: 8, ..Quota::default() }));
+    let checkpoint = Some(Checkpoint { interval: Millis(60 * MINUTE), save: Millis(0), restore: Millis(0) });
+    world.submit(GangRequest { checkpoint, ..request(1, 4, 8) });
+    world.submit(GangRequest { checkpoint, ..request(2, 1, 8) });
+    world.decide();
+    world.now += 20 * MINUTE;
+    world.tell(Event::Checkpointed { job: JobId(1), at: Timestamp(world.now - 3 * MINUTE) });
+    world.tell(Event::Checkpointed { job: JobId(2), at: Timestamp(world.now - 10 * MINUTE) });
+    world.submit(GangRequest { queue: "own".to_owned(), ..request(3, 1, 8) });
+    let lost = 8 * 10 * MINUTE;
+    let expected = [Decision::Preempt { job: JobId(2), stop: Stop::Now, to: JobId(3), lost_device_ms: lost }];
+    assert_eq!(world.decide(), expected);
+}
+
 /// `--preempt-after 0s`: who has just started is not stopped at once, but as soon as there is another cycle for it.
 #[test]
 fn nobody_is_started_and_stopped_in_one_cycle() {
