@@ -75,8 +75,9 @@ fn build(root: &Path, what: &[&str]) -> anyhow::Result<()> {
 }
 
 fn measure(root: &Path, name: &str, arguments: &Arguments) -> anyhow::Result<bool> {
-    // As cargo does: a developer may keep what is built elsewhere.
-    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), std::path::PathBuf::from);
+    // Cargo builds beside this program, wherever that is.
+    let program = std::env::current_exe().context("cannot find this program")?;
+    let target = program.ancestors().nth(2).map_or_else(|| root.join("target"), Path::to_path_buf);
     let (release, results) = (target.join("release"), root.join("target/bench"));
     std::fs::create_dir_all(&results)?;
     let json = results.join(format!("{name}.json"));
