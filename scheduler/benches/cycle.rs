@@ -83,6 +83,9 @@ fn measure(criterion: &mut Criterion<CpuTime>, sizes: &[u64]) {
                 Duration::from_nanos(costs.sum())
             });
         });
+        group.bench_function(BenchmarkId::new("first pass of a new leader", workers), |bencher| {
+            bencher.iter_custom(|rounds| Duration::from_nanos((0..rounds).map(|_| busy.take_over().cycle_ns).sum()));
+        });
         group.finish();
     }
 }
