@@ -16,6 +16,8 @@ pub(crate) enum Purpose {
     Split,
     /// Order of the samples in this epoch.
     Shuffle(u64),
+    /// Where the runs of a text begin in this epoch.
+    Offset(u64),
     /// Choice among likely tokens.
     Generate,
 }
@@ -30,13 +32,14 @@ pub(crate) fn stream(seed: u64, purpose: Purpose) -> ChaCha8Rng {
         Purpose::Split => 1,
         Purpose::Shuffle(epoch) => 2 + epoch,
         // No training has as many epochs.
+        Purpose::Offset(epoch) => (1 << 63) + epoch,
         Purpose::Generate => u64::MAX,
     });
     rng
 }
 
 /// Below `bound`, by multiplication: the bias is under one in 2^32 for every bound that fits in memory.
-fn below(rng: &mut ChaCha8Rng, bound: usize) -> usize {
+pub(crate) fn below(rng: &mut ChaCha8Rng, bound: usize) -> usize {
     ((u128::from(rng.next_u64()) * bound as u128) >> 64) as usize
 }
 

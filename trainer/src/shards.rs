@@ -14,6 +14,11 @@ pub(crate) fn order(seed: u64, epoch: u64, samples: usize) -> Vec<u32> {
     order
 }
 
+/// By how much the samples of an epoch are moved on, below `slack`; 0 where they cannot be.
+pub(crate) fn offset(seed: u64, epoch: u64, slack: usize) -> usize {
+    random::below(&mut random::stream(seed, Purpose::Offset(epoch)), slack)
+}
+
 /// Steps of one epoch.
 pub(crate) fn batches(samples: usize, batch_size: usize) -> u64 {
     samples.div_ceil(batch_size) as u64

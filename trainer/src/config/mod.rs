@@ -180,7 +180,7 @@ pub struct Evaluate {
 pub struct Generate {
     /// Number of tokens; 0 for none. Default: 200.
     pub tokens: usize,
-    /// Goes before them. Default: the first token of the text.
+    /// Goes before them. Default: the first token of the vocabulary.
     pub prompt: Option<String>,
     /// Above 0; the lower, the more the likeliest tokens are chosen. Default: 0.8.
     pub temperature: f64,

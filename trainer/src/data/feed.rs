@@ -42,9 +42,10 @@ impl Source {
             Some((epoch, order)) if epoch == position.epoch => order,
             _ => shards::order(self.seed, position.epoch, samples),
         };
+        let offset = shards::offset(self.seed, position.epoch, self.part.slack());
         let whole = shards::batch(samples, self.batch_size, position.batch);
         let mine = &order[shards::share(&whole, self.rank, self.world)];
-        let gather = |portion: &[u32]| self.part.gather(portion.iter().map(|at| *at as usize));
+        let gather = |portion: &[u32]| self.part.gather_moved(portion.iter().map(|at| *at as usize), offset);
         let batches = mine.chunks(self.micro_batch.max(1)).map(gather).collect();
         self.order = Some((position.epoch, order));
         self.position = match position.batch + 1 {
@@ -96,8 +97,13 @@ mod tests {
     use super::*;
 
     fn source(micro_batch: usize, position: Position) -> Source {
-        let part =
-            Part { features: (0..23).map(|at| at as f32).collect(), width: 1, labels: vec![0; 23], positions: 1 };
+        let part = Part {
+            features: (0..23).map(|at| at as f32).collect(),
+            width: 1,
+            labels: vec![0; 23],
+            positions: 1,
+            slack: 0,
+        };
         Source { part: Arc::new(part), seed: 4, batch_size: 5, micro_batch, rank: 1, world: 2, position, order: None }
     }
 

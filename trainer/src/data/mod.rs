@@ -52,6 +52,8 @@ pub(crate) struct Part {
     /// As many a sample as it has positions.
     labels: Vec<u32>,
     positions: usize,
+    /// By how many values all samples can be moved on; 0 where each is by itself.
+    slack: usize,
 }
 
 /// All that is known of the data.
@@ -84,7 +86,12 @@ pub(crate) struct Transform {
 impl Part {
     /// Number of samples.
     pub(crate) fn len(&self) -> usize {
-        self.labels.len() / self.positions
+        (self.labels.len() - self.slack) / self.positions
+    }
+
+    /// By how many values all samples can be moved on.
+    pub(crate) fn slack(&self) -> usize {
+        self.slack
     }
 
     /// Answers of one sample.
@@ -94,12 +101,17 @@ impl Part {
 
     /// The samples with these indices.
     pub(crate) fn gather(&self, indices: impl ExactSizeIterator<Item = usize>) -> Batch {
+        self.gather_moved(indices, 0)
+    }
+
+    /// As [`Part::gather`], each sample moved on by `offset`, at most the slack.
+    pub(crate) fn gather_moved(&self, indices: impl ExactSizeIterator<Item = usize>, offset: usize) -> Batch {
         let (count, width, positions) = (indices.len(), self.width, self.positions);
         let mut features = Vec::with_capacity(count * width);
         let mut labels = Vec::with_capacity(count * positions);
         for at in indices {
-            features.extend_from_slice(&self.features[at * width..(at + 1) * width]);
-            labels.extend_from_slice(&self.labels[at * positions..(at + 1) * positions]);
+            features.extend_from_slice(&self.features[at * width + offset..(at + 1) * width + offset]);
+            labels.extend_from_slice(&self.labels[at * positions + offset..(at + 1) * positions + offset]);
         }
         Batch { count, features, labels }
     }
@@ -152,10 +164,10 @@ fn prepare(data: &config::Data, name: String, place: &str, samples: Samples) -> 
     }
     let mut order: Vec<usize> = (0..count).collect();
     random::shuffle(&mut random::stream(data.split_seed, Purpose::Split), &mut order);
-    let all = Part { features, width, labels, positions: 1 };
+    let all = Part { features, width, labels, positions: 1, slack: 0 };
     let pick = |indices: &[usize]| {
         let Batch { features, labels, .. } = all.gather(indices.iter().copied());
-        Part { features, width, labels, positions: 1 }
+        Part { features, width, labels, positions: 1, slack: 0 }
     };
     let (mut test, mut train) = (pick(&order[..tests]), pick(&order[tests..]));
     let mut transform = Transform { scale: data.scale, mean: Vec::new(), deviation: Vec::new() };

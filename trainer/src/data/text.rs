@@ -92,22 +92,72 @@ pub(super) fn load(
     }
     let samples = numbers.len().saturating_sub(1) / context;
     let tests = (samples as f64 * test_fraction).round() as usize;
-    if vocabulary.len() < 2 || tests == 0 || tests == samples {
+    if vocabulary.len() < 2 || tests == 0 || tests + 2 > samples {
         let count = numbers.len();
         let message = format!("{count} tokens make {samples} samples of {context} and leave {tests} for testing");
         return Err(fault(&place, None, message));
     }
-    let cut = |from: usize, to: usize| Part {
+    let cut = |from: usize, to: usize, slack: usize| Part {
         features: numbers[from * context..to * context].iter().map(|token| *token as f32).collect(),
         width: context,
         labels: numbers[from * context + 1..=to * context].to_vec(),
         positions: context,
+        slack,
     };
-    let (train, test) = (cut(0, samples - tests), cut(samples - tests, samples));
+    // One sample fewer, so that in each epoch the others can begin elsewhere: a model that sees the same runs again and again
+    // learns them by their places.
+    let (train, test) = (cut(0, samples - tests, context), cut(samples - tests, samples, 0));
     let classes = vocabulary.names();
     let transform = Transform { scale: 1.0, mean: Vec::new(), deviation: Vec::new() };
     let hash = hash(&classes, &train, &test);
     let task = Task { shape: vec![context], positions: context, classes: classes.len(), tokens: true };
     let (train, test, vocabulary) = (Arc::new(train), Arc::new(test), Some(vocabulary));
     Ok(Dataset { name, task, classes, train, test, vocabulary, transform, hash })
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    fn load_text(text: &str, tokens: Tokens) -> Result<Dataset, Error> {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("text");
+        std::fs::write(&path, text).unwrap();
+        load("text".to_owned(), &path, tokens, 4, 0.25)
+    }
+
+    #[test]
+    fn each_answer_is_the_token_after_it() {
+        let data = load_text("abcdefghijklmnopqrstuvwxyz", Tokens::Characters).unwrap();
+        // 25 pairs make 6 runs of 4: 2 for testing, 1 to move the others.
+        assert_eq!((data.train.len(), data.test.len(), data.train.slack()), (3, 2, 4));
+        for offset in 0..=4 {
+            let batch = data.train.gather_moved([2, 0].into_iter(), offset);
+            let first = [8 + offset, offset].map(|at| at as f32);
+            assert_eq!((batch.features[0], batch.features[4]), (first[0], first[1]));
+            assert!(batch.features.iter().zip(&batch.labels).all(|(token, next)| *token as u32 + 1 == *next));
+            assert!(batch.labels.iter().all(|next| *next <= 16), "the test part begins with token 16");
+        }
+        assert_eq!(data.test.gather([0].into_iter()).features, [16.0, 17.0, 18.0, 19.0]);
+    }
+
+    #[test]
+    fn texts_and_tokens_are_the_same_both_ways() {
+        let text = "zaöz €a";
+        for tokens in [Tokens::Characters, Tokens::Bytes] {
+            let data = load_text(&text.repeat(9), tokens).unwrap();
+            let vocabulary = data.vocabulary.as_ref().unwrap();
+            let numbers = vocabulary.encode(text).unwrap();
+            assert!(numbers.iter().all(|number| (*number as usize) < data.task.classes));
+            assert_eq!(vocabulary.decode(&numbers), text);
+        }
+        assert_eq!(load_text(&text.repeat(9), Tokens::Characters).unwrap().vocabulary.unwrap().encode("aq"), Err('q'));
+    }
+
+    #[test]
+    fn too_short_a_text_is_said_so() {
+        let error = load_text("abcdefgh", Tokens::Characters).unwrap_err().to_string();
+        assert!(error.contains("8 tokens make 1 samples of 4 and leave 0 for testing"), "{error}");
+    }
 }
