@@ -58,7 +58,8 @@ impl Window {
     }
 
     /// Writes the points of these steps and begins anew. Every rank tells its own time of a step (computing and waiting
-    /// for the others, in seconds) and the share of it that was not hidden behind computing; what is the same on all is told by rank 0.
+    /// for the others, in seconds) and the share of it that was not hidden behind computing; what is the same on all is told
+    /// by rank 0.
     pub(crate) fn report(&mut self, metrics: &mut Metrics, rank: u32, last: &StepDone) {
         if rank == 0 {
             metrics.point("loss", self.loss(), last.step);
