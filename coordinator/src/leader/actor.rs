@@ -194,7 +194,7 @@ impl Leader {
             self.close_lost(state);
         }
         self.dispatch(state);
-        for (fact, command) in self.reports.due(state) {
+        for (fact, command) in self.reports.due(state, &self.in_flight) {
             self.propose(fact, command);
         }
         self.confirm_checkpoints(state);

@@ -1,5 +1,6 @@
 //! Reports of workers that the log does not know yet; kept until it does, so that none is lost and none is said twice.
 
+use super::in_flight::InFlight;
 use super::trim::trim;
 use cluster_state::{Command, State};
 use std::collections::BTreeMap;
@@ -61,13 +62,15 @@ impl Reports {
         self.prepared.get(&(job, token)).is_some_and(|members| members.contains_key(&node_rank))
     }
 
-    /// What is to be proposed on these tables; forgets what they know already or refuse for good (`FENCE-2`).
-    pub(crate) fn due(&mut self, state: &State) -> Vec<(Fact, Command)> {
+    /// What is to be proposed on these tables and is not on its way; forgets what they know already or refuse for good
+    /// (`FENCE-2`).
+    pub(crate) fn due(&mut self, state: &State, in_flight: &InFlight) -> Vec<(Fact, Command)> {
         let mut due = Vec::new();
+        let is_idle = |fact: &Fact| !in_flight.contains(fact);
         self.ends.retain(|key, (token, end)| {
             let wanted = live(state, key.job, *token)
                 .is_some_and(|attempt| attempt.ends.get(key.node_rank as usize).is_some_and(Option::is_none));
-            if wanted {
+            if wanted && is_idle(&Fact::End(*key)) {
                 due.push((Fact::End(*key), Command::EndMember { key: *key, token: *token, end: end.clone() }));
             }
             wanted
@@ -77,6 +80,9 @@ impl Reports {
             let Some(attempt) = live(state, key.job, *token) else { return false };
             let stopping = !matches!(attempt.phase, AttemptPhase::Preparing | AttemptPhase::Running);
             let Some(cause) = cluster_state::cause_of(worker, end).filter(|_| !stopping) else { return false };
+            if !is_idle(&Fact::Failing(*key)) {
+                return true;
+            }
             due.push((Fact::Failing(*key), Command::StopAttempt { job: key.job, token: *token, cause }));
             true
         });
@@ -85,7 +91,7 @@ impl Reports {
             else {
                 return false;
             };
-            if members.len() == attempt.placement.members.len() {
+            if members.len() == attempt.placement.members.len() && is_idle(&Fact::Start(*job)) {
                 let mut endpoints: Vec<Endpoint> = members.values().flatten().cloned().collect();
                 endpoints.sort_by_key(|endpoint| endpoint.rank);
                 due.push((Fact::Start(*job), Command::StartAttempt { job: *job, token: *token, endpoints }));
@@ -98,7 +104,7 @@ impl Reports {
                     .job(key.job)
                     .and_then(|job| job.checkpoints.last())
                     .is_none_or(|last| last.checkpoint.step < checkpoint.step);
-            if wanted {
+            if wanted && is_idle(&Fact::Checkpoint(*key)) {
                 let command = Command::RecordCheckpoint { key: *key, token: *token, checkpoint: checkpoint.clone() };
                 due.push((Fact::Checkpoint(*key), command));
             }
