@@ -172,9 +172,9 @@ async fn session(address: &str, registration: Vec<u8>) -> anyhow::Result<Option<
             answer = answers.message() => match answer?.and_then(|ToWorker { message }| message) {
                 Some(to_worker::Message::Wishes(wishes)) => {
                     let gone: Vec<MemberKey> = postcard::from_bytes(&wishes.gone)?;
-                    gone.iter().for_each(|key| {
+                    for key in &gone {
                         ended.remove(key);
-                    });
+                    }
                     let statuses = obey(&postcard::from_bytes(&wishes.wishes)?, &mut ended);
                     if !statuses.is_empty() {
                         let statuses = postcard::to_allocvec(&statuses)?.into();
