@@ -27,11 +27,13 @@ pub(super) async fn run(options: &Options, report: &mut Report) -> anyhow::Resul
     if hyperqueue.is_none() {
         report.note("HyperQueue was not measured: no `hq` in PATH (its releases have it; PyPI's hyperqueue has not), or --alone");
     }
-    let (mut running, mut ended, mut command) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut placed, mut running, mut ended, mut command) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     let (mut of_slurm, mut of_hyperqueue) = (Vec::new(), Vec::new());
     let file = job_file(&cluster)?;
     for turn in 0..times + WARM {
-        running.push(until_running(&cluster, turn).await?);
+        let (waited, took) = until_running(&cluster, turn).await?;
+        placed.push(waited);
+        running.push(took);
         ended.push(until_ended(&cluster).await?);
         command.push(timed(cluster.muster(&["submit", &file, "--follow"])).await?);
         if let Some(slurm) = &slurm {
@@ -43,6 +45,7 @@ pub(super) async fn run(options: &Options, report: &mut Report) -> anyhow::Resul
     }
     let title = format!("A gang of 4 on 4 workers, {times} times, idle cluster, ms");
     let mut table = Table::new(&title, &["system", "from .. to", "median", "p99", "min", "max"]);
+    table.row(row("muster", "job accepted .. placed, whole ms, with one flush of the log", placed));
     table.row(row("muster", "submit (SDK) .. all 4 ranks run", running));
     table.row(row("muster", "submit (SDK) .. job completed", ended));
     table.row(row("muster", "`muster submit --follow`, start to exit", command));
@@ -74,8 +77,9 @@ fn job_file(cluster: &Cluster) -> anyhow::Result<String> {
     Ok(cluster.write("gang.yml", text)?.display().to_string())
 }
 
-/// Each rank makes a file as the first thing it does: the fourth one is the end.
-async fn until_running(cluster: &Cluster, turn: usize) -> anyhow::Result<Duration> {
+/// Each rank makes a file as the first thing it does: the fourth one is the end. Answers with the time to the placement, by the
+/// leader's clock, and to that end.
+async fn until_running(cluster: &Cluster, turn: usize) -> anyhow::Result<(Duration, Duration)> {
     let folder = cluster.folder().join(format!("gang-{turn}"));
     std::fs::create_dir_all(&folder)?;
     let spec = gang(4, &format!(": > {}/$MUSTER_RANK", folder.display()));
@@ -90,7 +94,10 @@ async fn until_running(cluster: &Cluster, turn: usize) -> anyhow::Result<Duratio
     }
     let took = begun.elapsed();
     client.wait(job).await?;
-    Ok(took)
+    let job = client.get(job).await?;
+    let placed_ms = job.attempts.first().map_or(0, |attempt| attempt.placed_ms);
+    let waited_ms = placed_ms.saturating_sub(job.summary.unwrap_or_default().submitted_ms);
+    Ok((Duration::from_millis(waited_ms), took))
 }
 
 async fn until_ended(cluster: &Cluster) -> anyhow::Result<Duration> {
