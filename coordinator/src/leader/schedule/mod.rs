@@ -40,8 +40,8 @@ struct Known {
     attempt: Option<usize>,
     priority: i32,
     avoid: Vec<WorkerIndex>,
-    /// Checkpoints that it was told of.
-    checkpoints: usize,
+    /// The step of the last checkpoint that it was told of.
+    saved: Option<u64>,
     /// The members that it was given when its size changed, until it is started with them.
     goes_on_with: Option<Vec<Placed>>,
 }
@@ -181,8 +181,7 @@ impl Schedule {
         self.gangs.remove(&job.id);
         self.resized.remove(&job.id);
         self.core.apply(now, &Event::Submitted(read::gang(job, avoid.clone())))?;
-        let checkpoints = job.checkpoints.len();
-        let known = Known { attempt: None, priority: job.priority, avoid, checkpoints, goes_on_with: None };
+        let known = Known { attempt: None, priority: job.priority, avoid, saved: None, goes_on_with: None };
         self.gangs.insert(job.id, known);
         Ok(())
     }
@@ -190,16 +189,16 @@ impl Schedule {
     /// The tables say that it runs.
     fn run(&mut self, job: &Job, attempt: &cluster_state::Attempt, now: Timestamp) -> Result<(), Refused> {
         let Some(known) = self.gangs.get(&job.id) else { return Ok(()) };
-        let told = known.checkpoints;
+        let told = known.saved;
         if known.attempt.is_none() {
             let members = read::members(attempt, |id| self.core.worker_index(id));
             let members = members.ok_or(Refused::DoesNotFit(job.id))?;
             self.core.apply(now, &Event::Adopted { job: job.id, members, since: attempt.placed })?;
             self.note(job.id, |known| known.attempt = Some(attempt.number.0 as usize));
         }
-        if let Some(last) = job.checkpoints.last().filter(|_| job.checkpoints.len() > told) {
-            self.core.apply(now, &Event::Checkpointed { job: job.id, at: last.saved })?;
-            self.note(job.id, |known| known.checkpoints = job.checkpoints.len());
+        for saved in read::news(job, attempt, told) {
+            self.core.apply(now, &Event::Checkpointed { job: job.id, at: saved.saved })?;
+            self.note(job.id, |known| known.saved = Some(saved.checkpoint.step));
         }
         Ok(())
     }

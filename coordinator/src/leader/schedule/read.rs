@@ -1,6 +1,6 @@
 //! From the tables to the scheduler's words: workers, queues and gangs.
 
-use cluster_state::{Attempt, Job, Worker};
+use cluster_state::{Attempt, Job, SavedCheckpoint, Worker};
 use scheduler::model::{
     Checkpoint, ClassChoice, EndedBy, Event, GangRequest, Level, Place, Placed, QueueSpec, Quota, Range, RunTime,
     Shape, Spread, UNLIMITED, WorkerIndex, WorkerSpec, WorkerState,
@@ -135,6 +135,17 @@ pub(super) fn strikes<'a>(id: &'a WorkerId, worker: &'a Worker) -> impl Iterator
 pub(super) fn goes_on(job: &Job, counted: Option<usize>, has_members: bool) -> bool {
     let is_resized = matches!(job.last_cause(), Some(EndCause::Resized { .. }));
     has_members && is_resized && job.phase == JobPhase::Queued && counted == Some(job.attempts.len())
+}
+
+/// The checkpoints of an attempt after step `told`, oldest first: the last two tell all, the time from one to the next with it.
+pub(super) fn news<'a>(job: &'a Job, attempt: &Attempt, told: Option<u64>) -> Vec<&'a SavedCheckpoint> {
+    let newest = job.checkpoints.iter().rev();
+    let mut news: Vec<_> = newest
+        .take_while(|saved| saved.attempt == attempt.number && Some(saved.checkpoint.step) > told)
+        .take(2)
+        .collect();
+    news.reverse();
+    news
 }
 
 /// Before a change of size a gang may save its progress, if it does so soon by what it did so far.

@@ -124,3 +124,29 @@ fn ranks_get_devices_of_one_island_where_they_can() {
         assert_eq!(devices(&placement), expected);
     }
 }
+
+#[test]
+fn the_last_checkpoint_counts_however_many_there_were_and_whoever_leads() {
+    let (mut tables, guests) = borrowed();
+    let attempt = tables.state.job(guests[0]).unwrap().live_attempt().unwrap().clone();
+    // More than the tables keep.
+    for step in 1..=120 {
+        tables.now = tables.now.plus(Millis(60_000));
+        let checkpoint = types::CheckpointRef { step, tree: types::ContentHash([1; 32]) };
+        let saved = Command::RecordCheckpoint { key: attempt.key(guests[0], 0), token: attempt.token, checkpoint };
+        assert_eq!(tables.apply(&saved), Outcome::Done);
+        assert_eq!(tables.plan(), []);
+    }
+    let due = tables.now.plus(Millis(60_000));
+    tables.now = tables.now.plus(Millis(10_000));
+    tables.submit(|spec| {
+        spec.queue = "owner".into();
+        gpu(spec);
+    });
+    let mut schedule = tables.take_schedule();
+    schedule.follow(&tables.state, tables.now).unwrap();
+    for mut schedule in [Schedule::new(&Policy::default(), &tables.state, tables.now), schedule] {
+        let cycle = schedule.cycle(tables.now, || Ok(AttemptSecret([0; 32]))).unwrap();
+        assert_eq!((cycle.stops[0].job, cycle.stops[0].after_checkpoint), (guests[0], Some(due)));
+    }
+}
