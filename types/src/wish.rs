@@ -1,4 +1,4 @@
-//! What the leader wants of a worker and what the worker says of it: whole, idempotent, fenced by the token.
+//! What the leader wants of a worker and what the worker says of it: idempotent, fenced by the token.
 
 use crate::{AttemptSecret, ContentHash, JobSpec, Member, MemberKey, Placement, RankIndex, Timestamp, Token};
 use serde::{Deserialize, Serialize};

@@ -1,19 +1,8 @@
 //! Gangs that change their size, stops that wait for a checkpoint, taints, and promises that outlive the leader that gave them.
 
-use crate::support::{alone, line_in};
-use cluster_tests::{Cluster, PATIENCE, Shape, WorkerShape, gang, spec, until};
-use types::{JobId, JobPhase, JobSpec, Millis};
-
-fn shape(coordinators: u64, arguments: &[&str]) -> Shape {
-    let mut shape = Shape::new(coordinators, 0);
-    shape.coordinator_arguments = arguments.iter().map(Into::into).collect();
-    shape
-}
-
-fn add_worker(cluster: &mut Cluster, name: &str, cpus: u32, arguments: &[&str]) -> anyhow::Result<()> {
-    let arguments = arguments.iter().map(Into::into).collect();
-    cluster.add_worker(name, &WorkerShape { cpus, arguments, ..WorkerShape::default() })
-}
+use crate::support::{add_worker, alone, held_by, line_in, open, shape};
+use cluster_tests::{Cluster, PATIENCE, gang, spec, until};
+use types::{JobId, JobPhase, Millis};
 
 /// Saves a checkpoint with a higher step every `seconds`, and goes on from it; rank 0 saves, and notes each attempt's size.
 fn saving(cluster: &Cluster, seconds: &str) -> String {
@@ -34,15 +23,6 @@ async fn saved(cluster: &Cluster, job: JobId, count: usize) -> anyhow::Result<()
     let client = cluster.client();
     until("checkpoints", PATIENCE, async || (client.get(job).await.ok()?.checkpoints.len() >= count).then_some(()))
         .await
-}
-
-/// Runs until the file is there.
-fn held_by(cluster: &Cluster, gate: &str) -> JobSpec {
-    spec(&format!("while [ ! -e {}/{gate} ]; do sleep 0.02; done", cluster.folder().display()))
-}
-
-fn open(cluster: &Cluster, gate: &str) -> anyhow::Result<()> {
-    Ok(std::fs::write(cluster.folder().join(gate), "")?)
 }
 
 #[tokio::test]
@@ -176,7 +156,6 @@ async fn a_taint_keeps_jobs_away_that_do_not_tolerate_it() {
 
 #[tokio::test]
 async fn a_promise_outlives_the_leader_that_gave_it() {
-    // No leader of this cluster makes a promise of its own before a second has gone by.
     alone(shape(3, &["--reserve-after", "1s"]), async |cluster| {
         for name in ["a", "b"] {
             add_worker(cluster, name, 1, &[])?;

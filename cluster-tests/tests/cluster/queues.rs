@@ -1,28 +1,8 @@
 //! The scheduler through the program: a promise that is kept, quotas borrowed and given back, racks, priorities, windows.
 
-use crate::support::alone;
-use cluster_tests::{Cluster, PATIENCE, Shape, WorkerShape, gang, spec, until};
+use crate::support::{add_worker, alone, held_by, open, shape};
+use cluster_tests::{Cluster, PATIENCE, gang, spec, until};
 use types::{JobId, JobPhase, JobSpec, Millis, PlaceLevel};
-
-fn shape(coordinators: u64, arguments: &[&str]) -> Shape {
-    let mut shape = Shape::new(coordinators, 0);
-    shape.coordinator_arguments = arguments.iter().map(Into::into).collect();
-    shape
-}
-
-fn add_worker(cluster: &mut Cluster, name: &str, cpus: u32, arguments: &[&str]) -> anyhow::Result<()> {
-    let arguments = arguments.iter().map(Into::into).collect();
-    cluster.add_worker(name, &WorkerShape { cpus, arguments, ..WorkerShape::default() })
-}
-
-/// Runs until the file is there.
-fn held_by(cluster: &Cluster, gate: &str) -> JobSpec {
-    spec(&format!("while [ ! -e {}/{gate} ]; do sleep 0.02; done", cluster.folder().display()))
-}
-
-fn open(cluster: &Cluster, gate: &str) -> anyhow::Result<()> {
-    Ok(std::fs::write(cluster.folder().join(gate), "")?)
-}
 
 /// When the newest attempt was placed.
 async fn placed(cluster: &Cluster, job: JobId) -> anyhow::Result<u64> {

@@ -1,6 +1,6 @@
 //! Clusters for tests: one that all harmless tests share, and one of its own for each that breaks something.
 
-use cluster_tests::{Cluster, PATIENCE, Shape};
+use cluster_tests::{Cluster, PATIENCE, Shape, WorkerShape, spec};
 use sha2::{Digest, Sha256};
 use std::fs::OpenOptions;
 use std::io::Write as _;
@@ -8,7 +8,7 @@ use std::path::Path;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::sync::OnceCell;
-use types::{ContentHash, FileKind, Tree, TreeEntry};
+use types::{ContentHash, FileKind, JobSpec, Tree, TreeEntry};
 
 /// The program, as cargo built it for these tests.
 pub fn program() -> &'static Path {
@@ -35,6 +35,29 @@ pub async fn alone(shape: Shape, test: impl AsyncFnOnce(&mut Cluster) -> anyhow:
         println!("{}", cluster.logs());
         panic!("{error:?}");
     }
+}
+
+/// Coordinators with these options, and no workers yet.
+pub fn shape(coordinators: u64, arguments: &[&str]) -> Shape {
+    let mut shape = Shape::new(coordinators, 0);
+    shape.coordinator_arguments = arguments.iter().map(Into::into).collect();
+    shape
+}
+
+/// A worker of so many slots, with these options.
+pub fn add_worker(cluster: &mut Cluster, name: &str, cpus: u32, arguments: &[&str]) -> anyhow::Result<()> {
+    let arguments = arguments.iter().map(Into::into).collect();
+    cluster.add_worker(name, &WorkerShape { cpus, arguments, ..WorkerShape::default() })
+}
+
+/// Runs until `open` is called with the same name.
+pub fn held_by(cluster: &Cluster, gate: &str) -> JobSpec {
+    spec(&format!("while [ ! -e {}/{gate} ]; do sleep 0.02; done", cluster.folder().display()))
+}
+
+/// Lets those end that are held by this name.
+pub fn open(cluster: &Cluster, gate: &str) -> anyhow::Result<()> {
+    Ok(std::fs::write(cluster.folder().join(gate), "")?)
 }
 
 /// One HTTP answer, read to the end of the connection.

@@ -100,6 +100,12 @@ async fn a_machine_that_failed_three_jobs_is_told_to_be_set_aside_and_taken_back
         assert!(why.hints.iter().any(|hint| hint.contains("1 workers are set aside")), "{:?}", why.hints);
         let shown = cluster.muster(&["workers", "show", "worker-1"]).await?.good()?.stdout;
         assert!(shown.contains("set aside  until"), "{shown}");
+        let until_ms = cluster.client().workers().await?[0].aside_until_ms;
+        let leader = cluster.leader().await?;
+        cluster.coordinator(leader)?.kill()?;
+        cluster.muster(&["jobs", "list"]).await?.good()?;
+        let workers = cluster.client().workers().await?;
+        assert_eq!((workers[0].state.as_str(), workers[0].aside_until_ms), ("set aside", until_ms), "another leads");
 
         std::fs::remove_file(&members)?;
         std::fs::rename(members.with_extension("aside"), &members)?;
