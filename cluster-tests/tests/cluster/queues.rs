@@ -2,7 +2,7 @@
 
 use crate::support::{add_worker, alone, held_by, open, shape};
 use cluster_tests::{Cluster, PATIENCE, gang, spec, until};
-use types::{JobId, JobPhase, JobSpec, Millis, PlaceLevel};
+use types::{JobId, JobPhase, Millis, PlaceLevel};
 
 /// When the newest attempt was placed.
 async fn placed(cluster: &Cluster, job: JobId) -> anyhow::Result<u64> {
