@@ -234,7 +234,7 @@ pub enum Refusal {
     /// It has ended.
     #[error("job {0} has ended")]
     JobEnded(JobId),
-    /// A broken invariant in the command itself.
-    #[error("the command makes no sense: {0}")]
+    /// What is asked cannot be, whatever the tables hold of jobs; the text says why.
+    #[error("{0}")]
     Invalid(String),
 }

@@ -144,7 +144,7 @@ async fn a_taint_keeps_jobs_away_that_do_not_tolerate_it() {
         let waiting = JobId(tolerant.0 + 1);
         assert_eq!(cluster.client().explain(waiting).await?.obstacle, "never_fits");
         let kept = cluster.muster(&["workers", "taint", "a", "own", "--remove"]).await?;
-        assert!(kept.code == 2 && kept.stderr.contains("was started with --taint own"), "{kept:?}");
+        assert!(kept.code == 2 && kept.stderr.starts_with("error: worker a was started with --taint own"), "{kept:?}");
         let wrong = cluster.muster(&["workers", "taint", "a", "no good", "b@d"]).await?;
         assert!(wrong.code == 2 && wrong.stderr.matches("is no taint").count() == 2, "{wrong:?}");
         cluster.muster(&["workers", "taint", "a", "late", "--remove"]).await?.good()?;
