@@ -92,10 +92,14 @@ impl Client {
             .await
     }
 
-    /// Cordons, and stops what runs there with its grace so that it starts elsewhere.
-    pub async fn drain(&self, worker: &str) -> Result<v1::Worker, Error> {
-        self.worker_call(worker, |channel, request| async move { ClusterClient::new(channel).drain(request).await })
-            .await
+    /// Lets only gangs come that will be gone by `deadline_ms` (milliseconds since 1970; 0 = now), and then stops what still runs
+    /// there with its grace so that it starts elsewhere.
+    pub async fn drain(&self, worker: &str, deadline_ms: u64) -> Result<v1::Worker, Error> {
+        self.call(|channel, span| {
+            let request = timed(v1::DrainRequest { worker: worker.to_owned(), deadline_ms }, span);
+            async move { ClusterClient::new(channel).drain(request).await }
+        })
+        .await
     }
 
     /// Plans a time in which this worker will be away; an end that is not after the beginning takes back the window that

@@ -53,16 +53,24 @@ pub struct Held {
 }
 
 impl Worker {
-    /// Takes new gangs?
+    /// Takes new gangs of any length?
     pub fn is_open(&self) -> bool {
         !self.lost && self.availability == Availability::Open
+    }
+
+    /// When it is to be empty, if it is being drained.
+    pub fn drained_by(&self) -> Option<Timestamp> {
+        match self.availability {
+            Availability::Draining { deadline } => Some(deadline),
+            Availability::Open | Availability::Cordoned => None,
+        }
     }
 
     /// One word for tables: lost, draining, cordoned or ready.
     pub fn state_name(&self) -> &'static str {
         match (self.lost, self.availability) {
             (true, _) => "lost",
-            (false, Availability::Draining) => "draining",
+            (false, Availability::Draining { .. }) => "draining",
             (false, Availability::Cordoned) => "cordoned",
             (false, Availability::Open) => "ready",
         }
@@ -103,9 +111,16 @@ impl Worker {
     }
 
     /// Gives `member` what it needs, or says why it cannot.
-    pub(crate) fn hold(&mut self, key: MemberKey, member: &Member, each: RankResources) -> Result<(), String> {
+    pub(crate) fn hold(
+        &mut self,
+        now: Timestamp,
+        key: MemberKey,
+        member: &Member,
+        each: RankResources,
+    ) -> Result<(), String> {
         let name = &self.registration.worker;
-        if !self.is_open() {
+        let is_usable = self.is_open() || (!self.lost && self.drained_by().is_some_and(|deadline| now < deadline));
+        if !is_usable {
             return Err(format!("worker {name} is {}", self.state_name()));
         }
         let ranks = member.ranks.len() as u64;

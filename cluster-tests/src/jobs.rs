@@ -21,7 +21,7 @@ pub fn spec(command: &str) -> JobSpec {
             ranks_per_instance: 1,
             per_rank: RankResources { cpus: 1, memory_bytes: 0, gpus: 0 },
             distribution: Distribution::None,
-            spread: false,
+            spread: None,
         },
         timeout: None,
         grace: Millis(2_000),
@@ -38,6 +38,6 @@ pub fn spec(command: &str) -> JobSpec {
 pub fn gang(instances: u32, command: &str) -> JobSpec {
     let mut spec = spec(command);
     spec.gang.instances = instances;
-    spec.gang.spread = true;
+    spec.gang.spread = Some(types::PlaceLevel::Worker);
     spec
 }

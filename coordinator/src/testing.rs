@@ -37,7 +37,7 @@ impl Tables {
     /// Registers a worker that stands in a rack.
     pub(crate) fn worker_in(&mut self, name: &str, cpus: u32, rack: &str) {
         let mut registration = registration(name, cpus, &[]);
-        registration.topology = Topology { zone: "z".into(), rack: rack.into() };
+        registration.topology = Topology { zone: "z".into(), rack: rack.into(), ..Topology::default() };
         assert_eq!(self.apply(&Command::RegisterWorker { registration }), Outcome::Done);
     }
 
@@ -165,7 +165,7 @@ fn spec() -> JobSpec {
             ranks_per_instance: 1,
             per_rank: RankResources { cpus: 1, memory_bytes: 0, gpus: 0 },
             distribution: Distribution::None,
-            spread: false,
+            spread: None,
         },
         timeout: None,
         grace: Millis(10),

@@ -7,7 +7,7 @@ use crate::yaml::{Entry, Node, Scalar, Value};
 use std::ops::RangeInclusive;
 
 /// Fields that belong somewhere else than where people put them, for suggestions.
-const ELSEWHERE: [&str; 27] = [
+const ELSEWHERE: [&str; 29] = [
     "resources.instance_count",
     "resources.instance_type",
     "resources.shm_size",
@@ -33,6 +33,8 @@ const ELSEWHERE: [&str; 27] = [
     "x-muster.devices",
     "x-muster.preemptible",
     "x-muster.estimate",
+    "x-muster.group",
+    "x-muster.away_from",
     "environment_variables",
     "experiment_name",
 ];

@@ -16,6 +16,9 @@ x-muster:
   preemptible: false
   estimate: 90
   tolerations: [only-vision, spot]
+  spread: rack
+  group: serving
+  away_from: serving
 ";
     let spec = parse(text, "f").unwrap().spec;
     let constraints = Constraints {
@@ -24,7 +27,10 @@ x-muster:
         labels: [("disk".to_owned(), "nvme".to_owned())].into(),
         devices: vec!["NVIDIA H100".into(), "NVIDIA A100".into()],
         tolerations: ["only-vision".to_owned(), "spot".to_owned()].into(),
+        group: "serving".into(),
+        away_from: "serving".into(),
     };
+    assert_eq!(spec.gang.spread, Some(PlaceLevel::Rack));
     assert_eq!(spec.constraints, constraints);
     assert_eq!(
         (spec.queue.as_str(), spec.preemptible, spec.estimate),
@@ -45,14 +51,18 @@ x-muster:
   estimate: 1h
   preemptible: maybe
   worker_labels: [a]
+  spread: everywhere
+  away_from: not a name
 ";
     let faults = parse(text, "f").unwrap_err().to_string();
     let expected = [
-        r#"f:3:13: x-muster.required: must be one of worker, rack, zone, but is "row""#,
+        r#"f:3:13: x-muster.required: must be one of worker, switch, rack, block, zone, but is "row""#,
         r#"f:4:13: x-muster.devices: must be product names of devices, such as "NVIDIA H100""#,
         r#"f:5:13: x-muster.estimate: must be a number of seconds from 0.001 to 315360000, but is "1h""#,
         r#"f:6:16: x-muster.preemptible: must be true or false, but is "maybe""#,
         "f:7:18: x-muster.worker_labels: must be a mapping, but is a list",
+        r#"f:8:11: x-muster.spread: must be one of true, false, worker, switch, rack, block, zone, but is "everywhere""#,
+        "f:9:14: x-muster.away_from: must be a name of 1 to 63 letters, digits, '.', '_', '-' and '/'",
     ];
     assert_eq!(faults.lines().collect::<Vec<_>>(), expected);
 }

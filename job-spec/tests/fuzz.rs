@@ -32,7 +32,7 @@ fn checked(bytes: &[u8]) -> Result<(), TestCaseError> {
     }
 }
 
-const WORDS: [&str; 44] = [
+const WORDS: [&str; 45] = [
     "command",
     "code",
     "inputs",
@@ -51,6 +51,7 @@ const WORDS: [&str; 44] = [
     "memory_per_rank",
     "4GiB",
     "spread",
+    "away_from",
     "true",
     "yes",
     "null",

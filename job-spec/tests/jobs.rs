@@ -4,7 +4,7 @@
 use job_spec::parse;
 use std::collections::BTreeMap;
 use std::path::Path;
-use types::{Distribution, Input, InputKind, Millis, RankResources, RestartPolicy};
+use types::{Distribution, Input, InputKind, Millis, PlaceLevel, RankResources, RestartPolicy};
 
 fn map(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
     pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect()
@@ -35,7 +35,7 @@ fn a_file_with_every_field_is_read() {
     assert_eq!(spec.outputs["model"].description, "The best one");
     assert_eq!((spec.gang.instances, spec.gang.ranks_per_instance), (2, 4));
     assert_eq!(spec.gang.per_rank, RankResources { cpus: 4, memory_bytes: 4 << 30, gpus: 1 });
-    assert_eq!((spec.gang.distribution, spec.gang.spread), (Distribution::PyTorch, true));
+    assert_eq!((spec.gang.distribution, spec.gang.spread), (Distribution::PyTorch, Some(PlaceLevel::Worker)));
     assert_eq!(spec.timeout, Some(Millis(3_600_000)));
     assert_eq!((spec.grace, spec.priority, spec.queue.as_str()), (Millis(30_000), -5, "research"));
     assert_eq!(spec.restart, RestartPolicy { max_restarts: 3, backoff: Millis(500) });
@@ -71,7 +71,7 @@ fn a_command_alone_is_a_job_with_defaults() {
     let spec = draft.spec;
     assert_eq!((spec.gang.instances, spec.gang.ranks_per_instance), (1, 1));
     assert_eq!(spec.gang.per_rank, RankResources { cpus: 1, memory_bytes: 0, gpus: 0 });
-    assert_eq!((spec.gang.distribution, spec.gang.spread), (Distribution::None, false));
+    assert_eq!((spec.gang.distribution, spec.gang.spread), (Distribution::None, None));
     assert_eq!((spec.timeout, spec.grace), (None, Millis(10_000)));
     assert_eq!((spec.priority, spec.queue.as_str()), (0, "default"));
     assert_eq!(spec.restart, RestartPolicy { max_restarts: 0, backoff: Millis(1_000) });

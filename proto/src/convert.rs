@@ -102,7 +102,7 @@ fn check_sizes(wire: &v1::JobSpec, faults: &mut Vec<String>) {
 }
 
 fn check_amounts(wire: &v1::JobSpec, faults: &mut Vec<String>) {
-    let gang = wire.gang.unwrap_or_default();
+    let gang = wire.gang.clone().unwrap_or_default();
     for (what, value, max) in [
         ("timeout_ms", wire.timeout_ms, Limits::TIMEOUT_MS_MAX),
         ("estimate_ms", wire.estimate_ms, Limits::TIMEOUT_MS_MAX),
@@ -151,7 +151,7 @@ fn gang(wire: v1::Gang, faults: &mut Vec<String>) -> GangSpec {
             gpus: wire.gpus_per_rank,
         },
         distribution,
-        spread: wire.spread,
+        spread: level("gang.spread", &wire.spread, faults),
     };
     if let Distribution::TensorFlow { worker_count, parameter_server_count } = gang.distribution
         && worker_count.saturating_add(parameter_server_count) > gang.world_size()
@@ -175,14 +175,8 @@ fn gang(wire: v1::Gang, faults: &mut Vec<String>) -> GangSpec {
 }
 
 fn constraints(wire: v1::Constraints, faults: &mut Vec<String>) -> Constraints {
-    let mut level = |what: &str, name: &str| {
-        let level = PlaceLevel::from_name(name);
-        if level.is_none() && !name.is_empty() {
-            faults.push(format!("constraints.{what} is {name:?}; worker, rack and zone are known"));
-        }
-        level
-    };
-    let (required, preferred) = (level("required", &wire.required), level("preferred", &wire.preferred));
+    let required = level("constraints.required", &wire.required, faults);
+    let preferred = level("constraints.preferred", &wire.preferred, faults);
     for (what, count) in
         [("devices", wire.devices.len()), ("labels", wire.labels.len()), ("tolerations", wire.tolerations.len())]
     {
@@ -193,18 +187,43 @@ fn constraints(wire: v1::Constraints, faults: &mut Vec<String>) -> Constraints {
     for taint in wire.tolerations.iter().filter(|taint| !types::is_taint(taint)) {
         faults.push(format!("constraints.tolerations: {taint:?} is no taint: {}", types::TAINT_RULE));
     }
-    let tolerations = wire.tolerations.into_iter().collect();
-    Constraints { required, preferred, labels: wire.labels, devices: wire.devices, tolerations }
+    for (what, group) in [("group", &wire.group), ("away_from", &wire.away_from)] {
+        if !group.is_empty() && !types::is_taint(group) {
+            faults.push(format!("constraints.{what}: {group:?} is no name of a group: {}", types::TAINT_RULE));
+        }
+    }
+    Constraints {
+        required,
+        preferred,
+        labels: wire.labels,
+        devices: wire.devices,
+        tolerations: wire.tolerations.into_iter().collect(),
+        group: wire.group,
+        away_from: wire.away_from,
+    }
+}
+
+fn level(what: &str, name: &str, faults: &mut Vec<String>) -> Option<PlaceLevel> {
+    let level = PlaceLevel::from_name(name);
+    if level.is_none() && !name.is_empty() {
+        faults.push(format!("{what} is {name:?}; known are {}", PlaceLevel::NAMES.join(", ")));
+    }
+    level
+}
+
+fn level_name(level: Option<PlaceLevel>) -> String {
+    level.map(|level| level.name().to_owned()).unwrap_or_default()
 }
 
 fn wire_constraints(constraints: &Constraints) -> v1::Constraints {
-    let name = |level: Option<PlaceLevel>| level.map(|level| level.name().to_owned()).unwrap_or_default();
     v1::Constraints {
-        required: name(constraints.required),
-        preferred: name(constraints.preferred),
+        required: level_name(constraints.required),
+        preferred: level_name(constraints.preferred),
         labels: constraints.labels.clone(),
         devices: constraints.devices.clone(),
         tolerations: constraints.tolerations.iter().cloned().collect(),
+        group: constraints.group.clone(),
+        away_from: constraints.away_from.clone(),
     }
 }
 
@@ -311,7 +330,7 @@ fn wire_gang(gang: &GangSpec) -> v1::Gang {
         distribution: distribution.into(),
         tensorflow_worker_count: workers,
         tensorflow_parameter_server_count: servers,
-        spread: gang.spread,
+        spread: level_name(gang.spread),
         instances_min: gang.instances_min.unwrap_or(0),
     }
 }

@@ -58,6 +58,10 @@ pub struct Constraints {
     pub devices: Vec<String>,
     /// Taints of workers that do not keep it away.
     pub tolerations: BTreeSet<String>,
+    /// A name that jobs share which others may want to stay away from; empty = none.
+    pub group: String,
+    /// Never on a worker where a job of this group is; empty = anywhere.
+    pub away_from: String,
 }
 
 /// A width of place.
@@ -65,21 +69,30 @@ pub struct Constraints {
 pub enum PlaceLevel {
     /// One worker.
     Worker,
+    /// Below one switch of a rack.
+    Switch,
     /// One rack.
     Rack,
+    /// One block of racks.
+    Block,
     /// One zone.
     Zone,
 }
 
 impl PlaceLevel {
     /// All widths, from narrow to wide.
-    pub const ALL: [PlaceLevel; 3] = [PlaceLevel::Worker, PlaceLevel::Rack, PlaceLevel::Zone];
+    pub const ALL: [PlaceLevel; 5] =
+        [PlaceLevel::Worker, PlaceLevel::Switch, PlaceLevel::Rack, PlaceLevel::Block, PlaceLevel::Zone];
+    /// Their names, in the same order.
+    pub const NAMES: [&str; 5] = ["worker", "switch", "rack", "block", "zone"];
 
     /// The word for it in files and on the wire.
     pub fn name(self) -> &'static str {
         match self {
             PlaceLevel::Worker => "worker",
+            PlaceLevel::Switch => "switch",
             PlaceLevel::Rack => "rack",
+            PlaceLevel::Block => "block",
             PlaceLevel::Zone => "zone",
         }
     }
@@ -155,8 +168,8 @@ pub struct GangSpec {
     pub per_rank: RankResources,
     /// How ranks find each other.
     pub distribution: Distribution,
-    /// True places at most one instance of the gang on a worker.
-    pub spread: bool,
+    /// No two instances of the gang within one place of this width; none = anywhere.
+    pub spread: Option<PlaceLevel>,
 }
 
 impl GangSpec {

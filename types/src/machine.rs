@@ -1,6 +1,6 @@
 //! What a worker offers: processors, memory, devices, labels and its place in the topology.
 
-use crate::{Timestamp, WorkerId, WorkerInstance};
+use crate::{PlaceLevel, Timestamp, WorkerId, WorkerInstance};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -32,13 +32,36 @@ pub struct Inventory {
     pub devices: Vec<Device>,
 }
 
-/// Where a machine stands; empty text = unknown.
+/// Where a machine stands, from wide to narrow; empty text = unknown.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Topology {
     /// Failure or power zone.
     pub zone: String,
+    /// Block of racks with a fast network between them.
+    pub block: String,
     /// Rack.
     pub rack: String,
+    /// Switch within the rack.
+    pub switch: String,
+}
+
+impl Topology {
+    /// The place of that width that the machine `worker` stands in, by its names from the zone down; none where it has no name.
+    pub fn place<'a>(&'a self, level: PlaceLevel, worker: &'a str) -> Option<[&'a str; 5]> {
+        let names = [&self.zone, &self.block, &self.rack, &self.switch].map(String::as_str);
+        let (mut place, known) = (
+            [""; 5],
+            match level {
+                PlaceLevel::Zone => 1,
+                PlaceLevel::Block => 2,
+                PlaceLevel::Rack => 3,
+                PlaceLevel::Switch => 4,
+                PlaceLevel::Worker => return Some(["", "", "", "", worker]),
+            },
+        );
+        place[..known].copy_from_slice(&names[..known]);
+        (!place[known - 1].is_empty()).then_some(place)
+    }
 }
 
 /// Everything a worker says of itself when it opens a session.
@@ -54,7 +77,7 @@ pub struct WorkerRegistration {
     pub labels: BTreeMap<String, String>,
     /// Gangs that do not tolerate all of these are not placed here.
     pub taints: BTreeSet<String>,
-    /// Rack and zone.
+    /// Where it stands.
     pub topology: Topology,
     /// Address at which other machines reach the data plane of its ranks (no port).
     pub data_address: String,
@@ -62,10 +85,10 @@ pub struct WorkerRegistration {
     pub version: String,
 }
 
-/// What a taint may be called, in words.
+/// What a taint, or a group of jobs, may be called, in words.
 pub const TAINT_RULE: &str = "1 to 63 letters, digits, '.', '_', '-' and '/'";
 
-/// True for a name that a taint may have.
+/// True for a name that a taint, or a group of jobs, may have.
 pub fn is_taint(name: &str) -> bool {
     let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-' | '/');
     (1..=63).contains(&name.len()) && name.chars().all(is_plain)
@@ -79,8 +102,12 @@ pub enum Availability {
     Open,
     /// No; what runs goes on.
     Cordoned,
-    /// No; what runs is stopped with its grace and started elsewhere.
-    Draining,
+    /// Until `deadline` only those that will be gone by then, by their time limits. What still runs then is stopped with its
+    /// grace and started elsewhere. A deadline that has passed, such as 0, is at once.
+    Draining {
+        /// When the worker is to be empty.
+        deadline: Timestamp,
+    },
 }
 
 /// A planned time in which a worker will be away.

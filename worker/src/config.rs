@@ -22,10 +22,14 @@ pub struct Config {
     pub labels: BTreeMap<String, String>,
     /// Gangs that do not tolerate all of these are not placed here.
     pub taints: BTreeSet<String>,
-    /// Failure or power zone; empty = unknown.
+    /// Failure or power zone; empty = unknown, as with the narrower places.
     pub zone: String,
+    /// Block of racks.
+    pub block: String,
     /// Rack; empty = unknown.
     pub rack: String,
+    /// Switch within the rack.
+    pub switch: String,
     /// CPU slots to offer; none = one a core.
     pub cpus: Option<u32>,
     /// Bytes of memory to offer to ranks; none = what the machine or its cgroup allows.
@@ -97,7 +101,9 @@ impl Config {
             labels: BTreeMap::new(),
             taints: BTreeSet::new(),
             zone: String::new(),
+            block: String::new(),
             rack: String::new(),
+            switch: String::new(),
             cpus: None,
             memory_bytes: None,
             program: program.to_owned(),
@@ -124,7 +130,12 @@ impl Config {
         let config = self.absolute(&mut faults);
         match (worker, address, config, faults.is_empty()) {
             (Some(worker), Some(data_address), Some(config), true) => {
-                let topology = Topology { zone: self.zone.clone(), rack: self.rack.clone() };
+                let topology = Topology {
+                    zone: self.zone.clone(),
+                    block: self.block.clone(),
+                    rack: self.rack.clone(),
+                    switch: self.switch.clone(),
+                };
                 Ok(Checked { worker, data_address, topology, config })
             }
             _ => Err(ConfigError(faults)),
@@ -184,7 +195,9 @@ impl Config {
         for taint in self.taints.iter().filter(|taint| !types::is_taint(taint)) {
             faults.push(format!("{taint:?} is no taint: {}", types::TAINT_RULE));
         }
-        for (what, text) in [("zone", &self.zone), ("rack", &self.rack)] {
+        for (what, text) in
+            [("zone", &self.zone), ("block", &self.block), ("rack", &self.rack), ("switch", &self.switch)]
+        {
             if text.len() > LABEL_BYTES_MAX {
                 faults.push(format!("{what} has {} bytes; at most {LABEL_BYTES_MAX} are allowed", text.len()));
             }

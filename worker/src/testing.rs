@@ -25,7 +25,7 @@ pub(crate) fn spec(command: &str, instances: u32) -> JobSpec {
             ranks_per_instance: 1,
             per_rank: RankResources { cpus: 1, memory_bytes: 0, gpus: 0 },
             distribution: Distribution::None,
-            spread: false,
+            spread: None,
         },
         timeout: None,
         grace: Millis(1_000),

@@ -38,9 +38,15 @@ pub struct WorkerArgs {
     /// Failure or power zone
     #[arg(long, default_value = "", hide_default_value = true)]
     zone: String,
+    /// Block of racks with a fast network between them
+    #[arg(long, default_value = "", hide_default_value = true)]
+    block: String,
     /// Rack
     #[arg(long, default_value = "", hide_default_value = true)]
     rack: String,
+    /// Switch within the rack
+    #[arg(long, default_value = "", hide_default_value = true)]
+    switch: String,
     /// CPU slots to offer [default: one a core]
     #[arg(long, value_name = "N")]
     cpus: Option<u32>,
@@ -116,7 +122,9 @@ fn config(args: &WorkerArgs, coordinators: Vec<String>) -> anyhow::Result<worker
         labels: args.labels.iter().cloned().collect::<BTreeMap<_, _>>(),
         taints: args.taints.iter().cloned().collect(),
         zone: args.zone.clone(),
+        block: args.block.clone(),
         rack: args.rack.clone(),
+        switch: args.switch.clone(),
         cpus: args.cpus,
         memory_bytes: args.memory,
         spool_bytes_max: args.spool_max,

@@ -21,7 +21,7 @@ pub enum WorkersCommand {
     Cordon(NamesArgs),
     /// Place gangs here again
     Uncordon(NamesArgs),
-    /// Cordon, and move what runs here elsewhere: stopped with its grace, started again from its last checkpoint
+    /// Empty a worker: what runs here is stopped with its grace, at once or at a deadline, and goes on elsewhere
     Drain(DrainArgs),
     /// Plan a time in which a worker will be away: nothing is placed there that would still run then
     Window(WindowArgs),
@@ -97,10 +97,24 @@ pub struct NamesArgs {
 
 /// `muster workers drain`
 #[derive(Args, Debug)]
+#[command(
+    after_help = "Until a deadline what runs may end by itself, and only jobs come that will be gone by then (limits.timeout; without one
+they count as an hour). What still runs then is stopped with its grace and goes on elsewhere from its last checkpoint.
+
+Examples:
+  muster workers drain gpu-7 --wait
+  muster workers drain gpu-7 gpu-8 --within 2h"
+)]
 pub struct DrainArgs {
     /// The workers' names
     #[arg(required = true)]
     workers: Vec<String>,
+    /// Empty after this time, such as 90s, 30m, 2h or 1d [default: now]
+    #[arg(long, value_name = "SPAN", value_parser = text::parse_span)]
+    within: Option<u64>,
+    /// Empty at this time, in UTC, such as 2026-12-01T06:00:00Z
+    #[arg(long, value_name = "TIME", value_parser = text::parse_instant, conflicts_with = "within")]
+    by: Option<u64>,
     /// Return when nothing runs there any more
     #[arg(long)]
     wait: bool,
@@ -166,8 +180,10 @@ async fn one(client: &Client, name: &str) -> anyhow::Result<v1::Worker> {
 
 async fn drain(args: &DrainArgs, client: &Client, session: &Session) -> anyhow::Result<Exit> {
     let mut changed = Vec::new();
+    let within = args.within.map(|span| daemon::clock::now().0 + span);
+    let deadline_ms = args.by.or(within).unwrap_or(0);
     for name in &args.workers {
-        changed.push(client.drain(name).await?);
+        changed.push(client.drain(name, deadline_ms).await?);
     }
     while args.wait && changed.iter().any(|worker| !worker.jobs.is_empty()) {
         tokio::time::sleep(Duration::from_millis(200)).await;
@@ -230,10 +246,19 @@ fn page(worker: &v1::Worker, output: &Output) -> String {
     let memory = (text::bytes(worker.memory_bytes_used), text::bytes(worker.memory_bytes_total));
     let _ = writeln!(page, "  cpus       {} of {} used", worker.cpus_used, worker.cpus_total);
     let _ = writeln!(page, "  memory     {} of {} used", memory.0, memory.1);
-    let _ = writeln!(page, "  zone, rack {}, {}", or_dash(&worker.zone), or_dash(&worker.rack));
+    for (level, name) in
+        [("zone", &worker.zone), ("block", &worker.block), ("rack", &worker.rack), ("switch", &worker.switch)]
+    {
+        if !name.is_empty() {
+            let _ = writeln!(page, "  {level:<10} {}", crate::output::table::clean(name));
+        }
+    }
     let _ = writeln!(page, "  address    {}", worker.data_address);
     let _ = writeln!(page, "  version    {}", worker.version);
     let _ = writeln!(page, "  registered {}", text::instant(worker.registered_ms));
+    if worker.drained_by_ms > 0 {
+        let _ = writeln!(page, "  empty by   {}", text::instant(worker.drained_by_ms));
+    }
     if worker.aside_until_ms > 0 {
         let until = text::instant(worker.aside_until_ms);
         let _ = writeln!(

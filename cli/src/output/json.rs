@@ -84,6 +84,8 @@ fn constraints(constraints: &v1::Constraints) -> Value {
         "labels": constraints.labels,
         "devices": constraints.devices,
         "tolerations": constraints.tolerations,
+        "group": constraints.group,
+        "away_from": constraints.away_from,
     })
 }
 
@@ -285,12 +287,15 @@ pub fn worker(worker: &v1::Worker) -> Value {
         "labels": worker.labels,
         "taints": worker.taints,
         "zone": worker.zone,
+        "block": worker.block,
         "rack": worker.rack,
+        "switch": worker.switch,
         "data_address": worker.data_address,
         "version": worker.version,
         "jobs": worker.jobs,
         "registered_ms": worker.registered_ms,
         "aside_until_ms": (worker.aside_until_ms > 0).then_some(worker.aside_until_ms),
+        "drained_by_ms": (worker.drained_by_ms > 0).then_some(worker.drained_by_ms),
         "windows": worker.windows.iter().map(|w| json!({ "from_ms": w.from_ms, "to_ms": w.to_ms })).collect::<Vec<_>>(),
     })
 }

@@ -29,7 +29,7 @@ fn place(state: &mut State, at: At, gang: &PlannedGang) -> Result<(), String> {
     for member in &gang.placement.members {
         let key = MemberKey { job: gang.job, attempt: number, node_rank: member.node_rank };
         state
-            .update_worker(&member.worker, |worker| worker.hold(key, member, spec.gang.per_rank))
+            .update_worker(&member.worker, |worker| worker.hold(at.time, key, member, spec.gang.per_rank))
             .unwrap_or_else(|| Err(format!("there is no worker {}", member.worker)))?;
     }
     start(state, at, gang, number);

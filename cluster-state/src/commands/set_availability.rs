@@ -1,4 +1,4 @@
-//! Cordon, uncordon and drain; a drain stops what runs there so that it starts elsewhere.
+//! Cordon, uncordon and drain; a drain that is due stops what runs there so that it starts elsewhere.
 
 use super::At;
 use crate::{Outcome, Refusal, State, transitions};
@@ -17,7 +17,7 @@ pub(super) fn apply(state: &mut State, at: At, id: &WorkerId, availability: Avai
             worker.held.members.clone()
         })
         .ok_or_else(|| Refusal::UnknownWorker(id.clone()))?;
-    if availability == Availability::Draining {
+    if matches!(availability, Availability::Draining { deadline } if deadline <= at.time) {
         let jobs: BTreeSet<_> = held.iter().map(|key| key.job).collect();
         for job in jobs {
             state.update_job(at.index, job, |job| {

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::panic)]
 
+mod drains;
 mod elastic;
 mod queues;
 mod random;
@@ -33,7 +34,7 @@ fn spec(instances: u32, ranks: u32, gpus: u32, max_restarts: u32) -> Arc<JobSpec
             ranks_per_instance: ranks,
             per_rank: RankResources { cpus: 1, memory_bytes: 10, gpus },
             distribution: Distribution::None,
-            spread: false,
+            spread: None,
         },
         timeout: None,
         grace: Millis(10),
@@ -374,16 +375,4 @@ fn a_plan_is_taken_whole_or_not_at_all() {
     assert!(log.state.jobs == before.jobs && log.state.workers == before.workers);
     let gangs = vec![gang(&log, a, 0), gang(&log, b, 1)];
     assert!(matches!(log.apply(Command::CommitPlan { based_on: LogIndex(0), gangs }), Outcome::PlanTaken(_)));
-}
-
-#[test]
-fn a_drained_worker_lets_go_of_its_gangs() {
-    let mut log = Log::with_workers(2);
-    let job = log.submit(&spec(1, 1, 0, 0));
-    log.place(job, &[0], 0);
-    log.apply(Command::SetAvailability { worker: worker_id(0), availability: Availability::Draining });
-    assert_eq!(log.state.wishes(&worker_id(0))[0].goal, Goal::Stop);
-    log.end(job, 0, ended(RankExit::Stopped));
-    assert_eq!(log.phase(job), JobPhase::Queued);
-    assert!(matches!(log.place(job, &[1], 0), Outcome::PlanTaken(_)));
 }

@@ -77,7 +77,8 @@ fn command(log: &Log, step: Step) -> Option<Command> {
             Command::LoseWorker { worker: worker_id(w), registered_by }
         }
         Step::Availability(w, drain) => {
-            let availability = if drain { Availability::Draining } else { Availability::Open };
+            let drained = Availability::Draining { deadline: Timestamp(0) };
+            let availability = if drain { drained } else { Availability::Open };
             Command::SetAvailability { worker: worker_id(w), availability }
         }
         Step::Checkpoint(id, step) => {

@@ -79,7 +79,7 @@ async fn an_elastic_gang_goes_on_smaller_when_a_worker_dies() {
         }
         cluster.until_ready(2).await?;
         let mut job = gang(2, &saving(cluster, "0.1"));
-        (job.gang.spread, job.gang.instances_min) = (false, Some(1));
+        (job.gang.spread, job.gang.instances_min) = (None, Some(1));
         let job = cluster.client().submit(&job).await?;
         saved(cluster, job, 1).await?;
         cluster.worker("b")?.kill()?;

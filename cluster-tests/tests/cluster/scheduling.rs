@@ -81,6 +81,81 @@ async fn a_cordoned_worker_gets_nothing_new_and_keeps_what_it_runs() {
 }
 
 #[tokio::test]
+async fn a_drain_with_a_deadline_lets_short_jobs_come_and_stops_at_the_deadline_what_still_runs() {
+    alone(Shape::new(1, 2).cpus(2), async |cluster| {
+        let client = cluster.client();
+        let long = "trap 'exit 143' TERM; test $MUSTER_ATTEMPT = 2 && exit 0; while :; do sleep 0.05; done";
+        let moved = client.submit(&spec(long)).await?;
+        cluster.until_phase(moved, JobPhase::Running).await?;
+        let at = client.get(moved).await?.summary.unwrap_or_default().workers.remove(0);
+        let other = if at == "worker-1" { "worker-2" } else { "worker-1" };
+        cluster.muster(&["workers", "cordon", other]).await?.good()?;
+        cluster.muster(&["workers", "drain", &at, "--within", "8s"]).await?.good()?;
+
+        // One that says that it will be gone by then is let in; one that does not say so counts as an hour and is not.
+        let mut short = spec("echo $MUSTER_WORKER");
+        short.timeout = Some(types::Millis(1_000));
+        let short = cluster.ended(client.submit(&short).await?).await?.summary.unwrap_or_default();
+        assert_eq!((short.phase.as_str(), short.workers), ("Completed", vec![at.clone()]));
+        let waiting = client.submit(&spec("true")).await?;
+        let why = client.explain(waiting).await?;
+        assert_eq!((why.phase.as_str(), why.obstacle.as_str()), ("Queued", "closing"), "{}", why.summary);
+
+        let shown = cluster.muster(&["workers", "show", &at, "-o", "json"]).await?.json()?;
+        let deadline = shown["drained_by_ms"].as_u64().unwrap_or_default();
+        assert_eq!(shown["state"], "draining");
+        until("the drained worker to be empty", PATIENCE, async || {
+            let workers = client.workers().await.ok()?;
+            workers.iter().any(|worker| worker.name == at && worker.jobs.is_empty()).then_some(())
+        })
+        .await?;
+        let job = client.get(moved).await?;
+        let first = job.attempts.first().cloned().unwrap_or_default();
+        assert_eq!(first.cause_kind, "drained");
+        assert!(first.ended_ms >= deadline, "{} is before the deadline {deadline}", first.ended_ms);
+        cluster.muster(&["workers", "uncordon", other]).await?.good()?;
+        assert_eq!(cluster.ended(moved).await?.summary.unwrap_or_default().phase, "Completed");
+        assert_eq!(cluster.ended(waiting).await?.summary.unwrap_or_default().workers, [other]);
+        Ok(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_job_stays_away_from_a_group_and_its_instances_from_each_other() {
+    alone(Shape::new(1, 2).cpus(2), async |cluster| {
+        let client = cluster.client();
+        let gate = cluster.folder().join("gate").display().to_string();
+        let mut serving = spec(&format!("while ! test -e {gate}; do sleep 0.05; done"));
+        serving.constraints.group = "serving".into();
+        let first = client.submit(&serving).await?;
+        cluster.until_phase(first, JobPhase::Running).await?;
+        serving.constraints.away_from = "serving".into();
+        let second = client.submit(&serving).await?;
+        cluster.until_phase(second, JobPhase::Running).await?;
+        let place = async |job| Ok::<_, client::Error>(client.get(job).await?.summary.unwrap_or_default().workers);
+        assert_ne!(place(first).await?, place(second).await?);
+
+        // There is a free slot on each worker, and none without the group.
+        let third = client.submit(&serving).await?;
+        let why = client.explain(third).await?;
+        assert_eq!((why.phase.as_str(), why.obstacle.as_str()), ("Queued", "no_capacity"), "{}", why.summary);
+        let text = format!("{:?}", why.details);
+        assert!(text.contains("not where jobs of the group serving are"), "{text}");
+        std::fs::write(&gate, "")?;
+        assert_eq!(cluster.ended(third).await?.summary.unwrap_or_default().phase, "Completed");
+
+        // The workers stand in no racks, so that they count as one.
+        let mut apart = gang(2, "true");
+        apart.gang.spread = Some(types::PlaceLevel::Rack);
+        let refused = client.submit(&apart).await.err().map(|error| error.to_string()).unwrap_or_default();
+        assert!(refused.contains("needs 2 instances in different racks"), "{refused}");
+        Ok(())
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_drained_worker_is_empty_and_its_job_goes_on_elsewhere() {
     alone(Shape::new(1, 2).cpus(1), async |cluster| {
         let folder = cluster.folder().display().to_string();

@@ -75,8 +75,10 @@ impl Cluster for Service {
         self.0.observe(CLUSTER, "Uncordon", result)
     }
 
-    async fn drain(&self, request: Request<v1::WorkerRequest>) -> Result<Response<v1::Worker>, Status> {
-        let result = set(&self.0, request.into_inner(), Availability::Draining).await;
+    async fn drain(&self, request: Request<v1::DrainRequest>) -> Result<Response<v1::Worker>, Status> {
+        let v1::DrainRequest { worker, deadline_ms } = request.into_inner();
+        let availability = Availability::Draining { deadline: Timestamp(deadline_ms) };
+        let result = set(&self.0, v1::WorkerRequest { worker }, availability).await;
         self.0.observe(CLUSTER, "Drain", result)
     }
 

@@ -4,7 +4,7 @@
 //! said, for the cluster is just being built.
 
 use cluster_state::{State, Worker};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use types::{JobSpec, PlaceLevel};
 
 /// What one instance needs on one worker.
@@ -29,18 +29,18 @@ fn too_large(state: &State, spec: &JobSpec) -> Option<String> {
         gpus: ranks * u64::from(gang.per_rank.gpus),
     };
     let wanted = u64::from(gang.fewest());
-    let mut rooms: BTreeMap<(&str, &str), u64> = BTreeMap::new();
+    let mut rooms: BTreeMap<[&str; 5], u64> = BTreeMap::new();
+    let mut taken = BTreeSet::new();
     for (id, worker) in state.workers().filter(|(_, worker)| will_do(worker, spec)) {
-        let room = room(worker, &need);
-        let room = if gang.spread { room.min(1) } else { room };
-        let topology = &worker.registration.topology;
-        let place = match spec.constraints.required {
-            None => ("", ""),
-            Some(PlaceLevel::Zone) => (topology.zone.as_str(), ""),
-            Some(PlaceLevel::Rack) => (topology.zone.as_str(), topology.rack.as_str()),
-            Some(PlaceLevel::Worker) => (id.as_str(), ""),
-        };
-        let sum = rooms.entry(place).or_default();
+        let mut room = room(worker, &need);
+        let place = |level| worker.registration.topology.place(level, id.as_str());
+        // Nothing can be required of a place without a name.
+        let Some(within) = spec.constraints.required.map_or(Some([""; 5]), place) else { continue };
+        if let Some(apart) = gang.spread.filter(|_| room > 0) {
+            // Those without a name count as one place.
+            room = u64::from(taken.insert(place(apart)));
+        }
+        let sum = rooms.entry(within).or_default();
         *sum = sum.saturating_add(room);
         // Most jobs fit on the first few.
         if *sum >= wanted {
@@ -80,7 +80,13 @@ fn what_is_lacking(state: &State, spec: &JobSpec, need: &Need, most: u64) -> Str
     }
     if most > 0 {
         let within = spec.constraints.required.map_or(String::new(), |level| format!(" within one {}", level.name()));
-        let spread = if spec.gang.spread { " on different workers" } else { "" };
+        let spread = match spec.gang.spread {
+            None => String::new(),
+            Some(PlaceLevel::Worker) => " on different workers".to_owned(),
+            Some(level) => {
+                format!(" in different {}{}", level.name(), if level == PlaceLevel::Switch { "es" } else { "s" })
+            }
+        };
         let instances = spec.gang.fewest();
         return format!("needs {instances} instances{within}{spread}; when empty there is room for {most}");
     }
@@ -157,7 +163,7 @@ mod tests {
             (|spec| spec.gang.per_rank.cpus = 9, "one instance needs 9 CPU slots; the largest of 2 workers has 8"),
             (|spec| spec.gang.instances = 13, "needs 13 instances; when empty there is room for 12"),
             (
-                |spec| (spec.gang.instances, spec.gang.spread) = (3, true),
+                |spec| (spec.gang.instances, spec.gang.spread) = (3, Some(PlaceLevel::Worker)),
                 "needs 3 instances on different workers; when empty there is room for 2",
             ),
             (

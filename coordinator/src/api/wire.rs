@@ -164,7 +164,9 @@ pub(crate) fn worker(worker: &Worker) -> v1::Worker {
         labels: registration.labels.clone(),
         taints: worker.all_taints().into_iter().collect(),
         zone: registration.topology.zone.clone(),
+        block: registration.topology.block.clone(),
         rack: registration.topology.rack.clone(),
+        switch: registration.topology.switch.clone(),
         data_address: registration.data_address.clone(),
         version: registration.version.clone(),
         jobs,
@@ -175,6 +177,7 @@ pub(crate) fn worker(worker: &Worker) -> v1::Worker {
             .map(|window| v1::MaintenanceWindow { from_ms: window.from.0, to_ms: window.to.0 })
             .collect(),
         aside_until_ms: 0,
+        drained_by_ms: worker.drained_by().map_or(0, |deadline| deadline.0),
     }
 }
 

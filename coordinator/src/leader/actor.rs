@@ -258,7 +258,8 @@ impl Leader {
         let Some(since) = self.leading_since else { return };
         let lost = leases::lost(state, &mut self.sessions, since, self.config.lease, Instant::now());
         let over = leases::over_time(state, &self.reports, daemon::clock::now());
-        for (fact, command) in lost.into_iter().chain(over) {
+        let undrained = leases::undrained(state, daemon::clock::now());
+        for (fact, command) in lost.into_iter().chain(over).chain(undrained) {
             self.propose(fact, command);
         }
     }

@@ -21,7 +21,7 @@ pub(crate) enum Fact {
     Checkpoint(MemberKey),
     /// A lease is over.
     Lost(WorkerId),
-    /// A time limit is over.
+    /// A time limit is over, or a drain's deadline.
     OverTime(JobId),
     /// It gives way to another job, or changes its size.
     Preempted(JobId),

@@ -1,4 +1,4 @@
-//! Whose lease is over and whose time limit is: looked up on each tick, proposed as facts.
+//! Whose lease is over, whose time limit, and which drain's deadline: looked up on each tick, proposed as facts.
 
 use super::facts::{Fact, Reports};
 use super::sessions::Sessions;
@@ -60,6 +60,25 @@ pub(crate) fn over_time(state: &State, reports: &Reports, now: Timestamp) -> Vec
         if let Some(cause) = cause {
             let command = Command::StopAttempt { job: job.id, token: attempt.token, cause };
             facts.push((Fact::OverTime(job.id), command));
+        }
+    }
+    facts
+}
+
+/// What still runs on workers that were to be empty by now.
+pub(crate) fn undrained(state: &State, now: Timestamp) -> Vec<(Fact, Command)> {
+    let mut facts = Vec::new();
+    for (id, worker) in
+        state.workers().filter(|(_, worker)| worker.drained_by().is_some_and(|deadline| deadline <= now))
+    {
+        for key in &worker.held.members {
+            let Some(attempt) = state.job(key.job).and_then(|job| job.live_attempt()) else { continue };
+            if attempt.number == key.attempt && matches!(attempt.phase, AttemptPhase::Preparing | AttemptPhase::Running)
+            {
+                let cause = EndCause::Drained { worker: id.clone() };
+                let command = Command::StopAttempt { job: key.job, token: attempt.token, cause };
+                facts.push((Fact::OverTime(key.job), command));
+            }
         }
     }
     facts

@@ -268,7 +268,7 @@ pub async fn greet(member: &Member, name: &str, cluster: &[u8]) -> Option<Greete
         inventory: Inventory { cpus: 8, memory_bytes: 1 << 30, devices: vec![] },
         labels: BTreeMap::new(),
         taints: Default::default(),
-        topology: Topology { zone: String::new(), rack: String::new() },
+        topology: Topology::default(),
         data_address: "127.0.0.1".into(),
         version: "0".into(),
     };

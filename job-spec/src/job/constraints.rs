@@ -1,11 +1,13 @@
-//! Where a job may run: `x-muster.required`, `preferred`, `worker_labels`, `devices` and `tolerations`.
+//! Where a job may run: `x-muster.required`, `preferred`, `worker_labels`, `devices`, `tolerations`, `group` and `away_from`.
 
 use super::Reader;
 use crate::fields::{Field, Fields};
 use crate::yaml::Value;
 use types::{Constraints, Limits, PlaceLevel};
 
-const LEVELS: [&str; 3] = ["worker", "rack", "zone"];
+/// What somebody writes who means yes or no.
+const TRUTHS: [&str; 8] = ["true", "false", "yes", "no", "on", "off", "y", "n"];
+const SPREADS: [&str; 7] = ["true", "false", "worker", "switch", "rack", "block", "zone"];
 
 impl Reader<'_> {
     pub(super) fn constraints(&mut self, fields: &Fields<'_>) -> Constraints {
@@ -18,12 +20,33 @@ impl Reader<'_> {
                 .names(fields, "tolerations", types::is_taint, "names of taints, such as only-vision")
                 .into_iter()
                 .collect(),
+            group: self.group(fields, "group"),
+            away_from: self.group(fields, "away_from"),
         }
+    }
+
+    fn group(&mut self, fields: &Fields<'_>, name: &str) -> String {
+        let Some(field) = fields.get(&mut self.report, name) else { return String::new() };
+        let group = field.text(&mut self.report).unwrap_or_default().to_owned();
+        if !types::is_taint(&group) {
+            field.fault(&mut self.report, format!("must be a name of {}", types::TAINT_RULE));
+        }
+        group
+    }
+
+    /// `spread`: true means by worker.
+    pub(super) fn spread(&mut self, fields: &Fields<'_>) -> Option<PlaceLevel> {
+        let field = fields.get(&mut self.report, "spread")?;
+        let word = field.node.scalar().map(|scalar| scalar.text.to_ascii_lowercase()).unwrap_or_default();
+        if TRUTHS.contains(&word.as_str()) || !word.starts_with(char::is_alphabetic) {
+            return field.boolean(&mut self.report).unwrap_or(false).then_some(PlaceLevel::Worker);
+        }
+        field.choice(&mut self.report, &SPREADS).and_then(PlaceLevel::from_name)
     }
 
     fn level(&mut self, fields: &Fields<'_>, name: &str) -> Option<PlaceLevel> {
         let field = fields.get(&mut self.report, name)?;
-        field.choice(&mut self.report, &LEVELS).and_then(PlaceLevel::from_name)
+        field.choice(&mut self.report, &PlaceLevel::NAMES).and_then(PlaceLevel::from_name)
     }
 
     fn worker_labels(&mut self, fields: &Fields<'_>) -> std::collections::BTreeMap<String, String> {

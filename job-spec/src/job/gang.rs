@@ -8,7 +8,7 @@ use types::{Constraints, Distribution, GangSpec, Limits, Millis, RankResources, 
 const RESOURCES: [&str; 7] =
     ["instance_count", "instance_type", "shm_size", "docker_args", "locations", "max_instance_count", "properties"];
 
-const EXTRAS: [&str; 18] = [
+const EXTRAS: [&str; 20] = [
     "gpus_per_rank",
     "cpus_per_rank",
     "memory_per_rank",
@@ -27,6 +27,8 @@ const EXTRAS: [&str; 18] = [
     "estimate",
     "min_instances",
     "tolerations",
+    "group",
+    "away_from",
 ];
 
 /// GPUs one rank may ask for: the largest machines have 16, boards in one address space 72.
@@ -79,7 +81,7 @@ impl Reader<'_> {
             ranks_per_instance,
             per_rank: RankResources { cpus: 1, memory_bytes: 0, gpus: 0 },
             distribution,
-            spread: false,
+            spread: None,
         };
         if gang.world_size() > Limits::RANKS_MAX {
             let field = ["distribution", "resources"].iter().find_map(|name| root.get_nullable(name));
@@ -155,9 +157,7 @@ impl Reader<'_> {
         let Some(fields) = field.fields(&mut self.report) else { return extras };
         fields.only(&mut self.report, &EXTRAS);
         self.rank_resources(&fields, &mut gang.per_rank);
-        if let Some(spread) = fields.get(&mut self.report, "spread") {
-            gang.spread = spread.boolean(&mut self.report).unwrap_or(false);
-        }
+        gang.spread = self.spread(&fields);
         if let Some(priority) = self.small(&fields, "priority", -PRIORITY_MAX..=PRIORITY_MAX) {
             extras.priority = priority;
         }

@@ -61,8 +61,7 @@ fn head(page: &mut String, job: &v1::JobSummary, spec: &v1::JobSpec, output: &Ou
     line("description", &spec.description);
     line("reason", &job.reason);
     line("command", &spec.command);
-    let gang = spec.gang.unwrap_or_default();
-    line("gang", &shape(&gang, job.world_size));
+    line("gang", &shape(&spec.gang.clone().unwrap_or_default(), job.world_size));
     line("queue", &format!("{}, priority {}", job.queue, job.priority));
     line("submitted", &text::instant(job.submitted_ms));
     if job.started_ms > 0 {
@@ -105,6 +104,9 @@ fn shape(gang: &v1::Gang, world_size: u32) -> String {
     if gang.distribution() != v1::Distribution::None {
         let _ =
             write!(text, "; {}", gang.distribution().as_str_name().trim_start_matches("DISTRIBUTION_").to_lowercase());
+    }
+    if !gang.spread.is_empty() {
+        let _ = write!(text, "; no two in one {}", gang.spread);
     }
     text
 }

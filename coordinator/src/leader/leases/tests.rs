@@ -3,7 +3,7 @@
 
 use super::*;
 use crate::testing::Tables;
-use types::{JobId, JobPhase, MemberEnd, MemberKey, MemberState, MemberStatus, WorkerId};
+use types::{Availability, JobId, JobPhase, MemberEnd, MemberKey, MemberState, MemberStatus, WorkerId};
 
 /// Two workers with a slot each, and a gang of two that prepares.
 fn preparing(timeout: Option<Millis>) -> (Tables, JobId) {
@@ -55,6 +55,26 @@ fn a_gang_that_does_not_get_ready_is_given_up() {
     tables.end(job, &MemberEnd::Exited { ranks: Vec::new(), outputs: Vec::new() });
     let job = tables.state.job(job).unwrap();
     assert_eq!((job.phase, job.failures, job.last_cause()), (JobPhase::Queued, 0, Some(&late)));
+}
+
+#[test]
+fn what_still_runs_at_a_drains_deadline_is_stopped_then_and_not_before() {
+    let (mut tables, job) = preparing(None);
+    tables.start(job);
+    let (worker, deadline) = (WorkerId::new("b").unwrap(), Timestamp(9_000));
+    let availability = Availability::Draining { deadline };
+    tables.apply(&Command::SetAvailability { worker: worker.clone(), availability });
+    assert_eq!(undrained(&tables.state, Timestamp(8_999)).len(), 0);
+    let due = undrained(&tables.state, deadline);
+    let [(Fact::OverTime(found), stop @ Command::StopAttempt { cause: EndCause::Drained { worker: at }, .. })] =
+        &due[..]
+    else {
+        panic!("{due:?}")
+    };
+    assert_eq!((found, at), (&job, &worker));
+    tables.now = deadline;
+    tables.apply(stop);
+    assert_eq!(undrained(&tables.state, Timestamp(9_001)).len(), 0, "it is stopping");
 }
 
 #[test]

@@ -36,7 +36,12 @@ pub(super) fn worker(id: &WorkerId, worker: &Worker) -> WorkerSpec {
         memory_bytes: inventory.memory_bytes,
         labels: worker.registration.labels.clone(),
         taints: worker.all_taints(),
-        place: Place { zone: topology.zone.clone(), rack: topology.rack.clone(), ..Place::default() },
+        place: Place {
+            zone: topology.zone.clone(),
+            block: topology.block.clone(),
+            rack: topology.rack.clone(),
+            switch: topology.switch.clone(),
+        },
         state: state(worker),
     }
 }
@@ -47,7 +52,7 @@ pub(super) fn state(worker: &Worker) -> WorkerState {
         (true, _) => WorkerState::Lost,
         (false, Open) => WorkerState::Open,
         (false, Cordoned) => WorkerState::Cordoned,
-        (false, Draining) => WorkerState::Draining { deadline: Timestamp(0) },
+        (false, Draining { deadline }) => WorkerState::Draining { deadline },
     }
 }
 
@@ -84,7 +89,9 @@ fn shape(spec: &JobSpec) -> Shape {
     let ranks = gang.ranks_per_instance;
     let level = |level: PlaceLevel| match level {
         PlaceLevel::Worker => Level::Worker,
+        PlaceLevel::Switch => Level::Switch,
         PlaceLevel::Rack => Level::Rack,
+        PlaceLevel::Block => Level::Block,
         PlaceLevel::Zone => Level::Zone,
     };
     let class = |name: &String| ClassChoice { class: name.clone(), speed_permille: 1_000 };
@@ -97,10 +104,11 @@ fn shape(spec: &JobSpec) -> Shape {
         memory_bytes: u64::from(ranks).saturating_mul(gang.per_rank.memory_bytes),
         required: constraints.required.map(level),
         preferred: constraints.preferred.map(level),
-        spread: gang.spread.then_some(Spread { level: Level::Worker, members_max: 1 }),
+        spread: gang.spread.map(|apart| Spread { level: level(apart), members_max: 1 }),
         labels: constraints.labels.clone(),
         tolerations: constraints.tolerations.clone(),
-        ..Shape::default()
+        group: constraints.group.clone(),
+        away_from: constraints.away_from.clone(),
     }
 }
 

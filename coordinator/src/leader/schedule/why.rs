@@ -238,6 +238,12 @@ fn shape(job: &Job) -> String {
     if let Some(level) = job.spec.constraints.required {
         let _ = write!(text, "; all within one {}", level.name());
     }
+    if let Some(level) = gang.spread {
+        let _ = write!(text, "; no two within one {}", level.name());
+    }
+    if !job.spec.constraints.away_from.is_empty() {
+        let _ = write!(text, "; not where jobs of the group {} are", job.spec.constraints.away_from);
+    }
     text
 }
 

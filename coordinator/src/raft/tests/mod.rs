@@ -179,7 +179,7 @@ pub(crate) fn submit(number: u64) -> Command {
         ranks_per_instance: 1,
         per_rank: RankResources { cpus: 1, memory_bytes: 0, gpus: 0 },
         distribution: Distribution::None,
-        spread: false,
+        spread: None,
     };
     let spec = JobSpec {
         display_name: format!("job {number}"),
