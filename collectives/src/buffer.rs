@@ -200,6 +200,12 @@ impl<'a, T: Element> From<&'a mut Vec<T>> for BufMut<'a> {
     }
 }
 
+impl<'a> From<BufMut<'a>> for Buf<'a> {
+    fn from(view: BufMut<'a>) -> Self {
+        Buf { bytes: view.bytes, dtype: view.dtype }
+    }
+}
+
 /// Sees bytes as elements; `None` where they are misaligned or not a whole number of elements.
 pub(crate) fn elements<T: Element>(bytes: &[u8]) -> Option<&[T]> {
     // SAFETY: every bit pattern is a value of a sealed `Element`.

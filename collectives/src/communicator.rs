@@ -58,6 +58,11 @@ pub trait Communicator: Send + Sync {
     /// From now on tells of each operation in which nothing moves for as long as `after`, and when it goes on again. Only
     /// the first call counts; a backend that cannot tell who is behind ignores it.
     fn watch_stalls(&self, _after: Duration, _tell: Tell) {}
+    /// For a backend that this group watches over.
+    #[doc(hidden)]
+    fn guard(&self) -> Option<tcp::Guard<'_>> {
+        None
+    }
     /// Ends this communicator on all ranks, with this rank as culprit. From any thread; only the first call counts.
     fn abort(&self, cause: &str);
     /// As [`Communicator::abort`], where another rank is to blame, or with `None` no single one.

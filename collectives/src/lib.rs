@@ -33,8 +33,8 @@
 //! - **COLL-3** A frame or a connection of another fencing token, or of one who does not know the secret, is refused;
 //!   it never takes the place of the right one.
 //! - **COLL-4** A rank that dies ends the operation of all others within a second, and all name the same culprit.
-//! - **COLL-5** Ranks that call different operations get [`Error::Mismatch`], not a hang and not wrong sums. (NCCL does
-//!   not compare calls: there the time limit ends it.)
+//! - **COLL-5** Ranks that call different operations get [`Error::Mismatch`], not a hang and not wrong sums. (Over
+//!   NCCL, which does not compare calls, they are compared once one has waited for half a second.)
 //! - **COLL-6** After the first error a communicator answers every call with [`Error::Aborted`] at once.
 //!
 //! ```text
@@ -68,7 +68,7 @@ pub use bench::{BenchRow, Source, bench_all_reduce, bench_all_reduce_of};
 pub use buffer::{Buf, BufMut, DType, Element, Op};
 pub use communicator::{Algorithm, Communicator, Options, Peer, Rendezvous, Wire, connect, connect_with};
 pub use error::Error;
-pub use pipeline::{Handle, Pipeline};
+pub use pipeline::{Handle, Memory, Part, Pipeline};
 pub use plan::{Choice, Method, Transport, plan};
 pub use recorder::{Entry, State};
 pub use shared::CommBuf;

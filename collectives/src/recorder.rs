@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicU64, Ordering, fence};
 
 use crate::buffer::{DType, Op};
 use crate::plan::{Method, Transport};
-use crate::tcp::{Call, Operation};
+use crate::tcp::{Call, Operation, Position};
 use crate::ticks::Ticks;
 
 /// Operations that are kept.
@@ -213,8 +213,22 @@ impl Recorder {
 
     /// The operation begun last, where it is recorded.
     pub(crate) fn last(&self) -> Option<Entry> {
+        self.entry(self.sequence.load(Ordering::Acquire))
+    }
+
+    /// How far this rank is: number and call of the operation begun last, and whether it is under way.
+    pub(crate) fn position(&self) -> Position {
+        let sequence = self.sequence.load(Ordering::Acquire);
+        match self.read(sequence, &|ticks| ticks) {
+            Some((call, entry)) => Position { sequence, running: entry.ended_ns.is_none(), call: Some(call) },
+            None => Position { sequence, running: false, call: None },
+        }
+    }
+
+    /// One operation, where it is kept.
+    pub(crate) fn entry(&self, sequence: u64) -> Option<Entry> {
         let to_ns = self.ticks.to_ns();
-        self.read(self.sequence.load(Ordering::Acquire), &to_ns).map(|(_, entry)| entry)
+        self.read(sequence, &to_ns).map(|(_, entry)| entry)
     }
 
     /// What is kept, oldest first.
@@ -349,7 +363,7 @@ mod tests {
     proptest! {
         #[test]
         fn calls_survive_the_words(
-            o in 0..5usize, op in 0..4usize, t in 0..6usize, m in 0..7usize, count: u64, root: u32, ring: bool,
+            o in 0..5usize, op in 0..4usize, t in 0..6usize, m in 0..8usize, count: u64, root: u32, ring: bool,
         ) {
             let call = Call { operation: Operation::ALL[o], op: Op::ALL[op], dtype: DType::ALL[t], count, root, ring };
             prop_assert_eq!(unpack(pack(&call, Method::ALL[m]), count), Some((call, Method::ALL[m])));

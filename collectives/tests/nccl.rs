@@ -11,7 +11,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use collectives::nccl::{self, Limits, connect_over_with};
-use collectives::{BufMut, Communicator, Error, Op};
+use collectives::{BufMut, Communicator, Error, Op, State};
 use support::processes::{Child, Setting, join, read, say, start};
 use support::{PATIENCE, exact};
 
@@ -22,6 +22,8 @@ struct Libraries {
     driver_only: PathBuf,
     /// The driver, and a library of NCCL's name with other functions.
     broken: PathBuf,
+    /// The driver, and NCCL without one of its functions.
+    lacking: PathBuf,
 }
 
 /// Builds the stand-in once per process.
@@ -30,10 +32,15 @@ fn libraries() -> &'static Libraries {
     let build = || {
         let root = tempfile::tempdir().unwrap();
         let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/standin/lib.rs");
-        let library = root.path().join("libstandin.so");
-        let mut rustc = Command::new("rustc");
-        rustc.args(["--edition", "2024", "--crate-type", "cdylib", "--crate-name", "standin", "-o"]);
-        assert!(rustc.arg(&library).arg(&source).status().unwrap().success());
+        let built = |name: &str, more: &[&str]| {
+            let library = root.path().join(name);
+            let mut rustc = Command::new("rustc");
+            rustc.args(["--edition", "2024", "--crate-type", "cdylib", "--crate-name", "standin"]).args(more);
+            assert!(rustc.arg("-o").arg(&library).arg(&source).status().unwrap().success());
+            library
+        };
+        let library = built("libstandin.so", &[]);
+        let lacking = built("liblacking.so", &["--cfg", "lacks_finalize"]);
         let folder = |name: &str, links: &[(&Path, &str)]| {
             let folder = root.path().join(name);
             std::fs::create_dir(&folder).unwrap();
@@ -48,6 +55,7 @@ fn libraries() -> &'static Libraries {
         let libraries = Libraries {
             both: folder("both", &[(&library, cuda), (&library, nccl)]),
             driver_only: folder("driver", &[(&library, cuda)]),
+            lacking: folder("lacking", &[(&library, cuda), (&lacking, nccl)]),
             broken: folder("broken", &[(&library, cuda), (Path::new(libc), nccl)]),
         };
         (root, libraries)
@@ -77,6 +85,17 @@ fn rank_of_a_group() {
             guard.barrier().unwrap();
             say(&format!("unavailable {error}"));
         }
+        "join in time" => {
+            let limits = Limits { timeout: Duration::from_millis(800), ..LIMITS };
+            let error = connect_over_with(Arc::clone(&guard), guard.rank() as usize, limits).map(drop).unwrap_err();
+            assert!(matches!(guard.barrier(), Err(Error::Aborted { .. })));
+            say(&format!("ended {:?} {error}", error.culprit()));
+            read();
+        }
+        "history" => history(&guard),
+        "stall" => stall(&guard),
+        "mismatch" => mismatch(&guard),
+        "fail" => fail(&guard),
         "refused" => {
             let error = connect_over_with(Arc::clone(&guard), 0, LIMITS).map(drop).unwrap_err();
             // Nobody can go on with it: the ranks may have heard at different times.
@@ -138,6 +157,59 @@ fn results(guard: &Arc<dyn Communicator>) {
     say("done");
 }
 
+/// What the recorder has of each operation, without its times.
+fn history(guard: &Arc<dyn Communicator>) {
+    let comm = over(guard, LIMITS);
+    sum(&comm).unwrap();
+    comm.broadcast(BufMut::from(&mut [1f64; 3][..]), 1).unwrap();
+    comm.barrier().unwrap();
+    for entry in comm.history() {
+        assert!(entry.ended_ns.unwrap() >= entry.entered_ns);
+        let line = entry.to_string();
+        let (start, rest) = line.split_once(r#","entered_ns""#).unwrap();
+        say(&format!("{start} {}", rest.split_once(r#","state""#).unwrap().1));
+    }
+    assert!(guard.history().iter().all(|entry| entry.transport != collectives::Transport::Nccl));
+}
+
+/// As in `tests/stall.rs`: the last rank stops itself, or its process, or only does not come.
+fn stall(guard: &Arc<dyn Communicator>) {
+    let comm = over(guard, LIMITS);
+    comm.watch_stalls(
+        Duration::from_millis(600),
+        Box::new(|stall| {
+            let behind: Vec<_> = stall.behind.iter().map(|behind| (behind.rank, behind.sequence)).collect();
+            say(&format!("stall {} {} {behind:?}", stall.operation.kind, stall.operation.sequence));
+        }),
+    );
+    sum(&comm).unwrap();
+    say(&format!("together {}", std::process::id()));
+    read();
+    sum(&comm).unwrap();
+    say("done");
+    read();
+}
+
+fn mismatch(guard: &Arc<dyn Communicator>) {
+    let comm = over(guard, LIMITS);
+    sum(&comm).unwrap();
+    let mut buffer = vec![1f32; 10 + usize::from(comm.rank() == 2)];
+    let error = comm.all_reduce(BufMut::from(&mut buffer), Op::Sum).unwrap_err();
+    let kind = if matches!(error, Error::Mismatch { .. }) { "mismatch" } else { "aborted" };
+    say(&format!("ended {kind} {:?} {error}", error.culprit()));
+    assert!(matches!(comm.barrier(), Err(Error::Aborted { .. })));
+    read();
+}
+
+fn fail(guard: &Arc<dyn Communicator>) {
+    let comm = over(guard, LIMITS);
+    sum(&comm).unwrap();
+    let error = sum(&comm).unwrap_err();
+    assert_eq!(comm.history().last().unwrap().state, State::Failed);
+    say(&format!("ended {:?} {error}", error.culprit()));
+    read();
+}
+
 fn group(world: usize, role: &str) -> Vec<Child> {
     start(world, Setting { role, libraries: &[&libraries().both], ..Setting::default() })
 }
@@ -159,6 +231,16 @@ fn the_versioned_name_is_found_and_what_is_missing_is_named() {
     assert!(text.contains("libnccl.so.2") && text.contains("unavailable"), "{text}");
     let text = say(&libraries().broken, "available");
     assert!(text.contains("ncclGetVersion"), "{text}");
+    let text = say(&libraries().lacking, "available");
+    assert!(text.contains("ncclCommFinalize") && text.contains("unavailable"), "{text}");
+}
+
+#[test]
+fn a_library_without_one_function_sends_all_back_to_tcp() {
+    let folders: [&Path; 2] = [&libraries().both, &libraries().lacking];
+    let group = start(2, Setting { role: "fall back", libraries: &folders, ..Setting::default() });
+    assert!(group[0].hear("unavailable").contains("another rank"));
+    assert!(group[1].hear("unavailable").contains("ncclCommFinalize"));
 }
 
 #[test]
@@ -236,4 +318,92 @@ fn the_time_limit_ends_the_operation_on_all_ranks_and_blames_nobody() {
     // The first to run out of time tells the others; both may run out at once.
     assert!(ends[..2].iter().any(|end| end.starts_with("timeout")), "{ends:?}");
     assert!(ends[2].starts_with("aborted"), "{ends:?}");
+}
+
+#[test]
+fn every_operation_is_recorded() {
+    for child in group(2, "history") {
+        let entry = |at: u32, kind: &str, dtype: &str, op: &str, root: &str, elements: u32| {
+            let what = format!(r#""kind":"{kind}","dtype":{dtype},"op":{op},"root":{root},"elements":{elements}"#);
+            let start = format!(r#"{{"sequence":{at},{what},"transport":"nccl","method":"nccl""#);
+            assert_eq!(child.hear(""), format!(r#"{start} :"done","waiting_for":null}}"#));
+        };
+        entry(1, "all_reduce", r#""f32""#, r#""sum""#, "null", 10_000);
+        entry(2, "broadcast", r#""f64""#, "null", "1", 3);
+        entry(3, "barrier", "null", "null", "null", 0);
+    }
+}
+
+/// Three ranks of which the last is late for the second operation, until it is told to go on.
+fn late(stopped: bool) {
+    let mut group = group(3, "stall");
+    let process = |child: &Child| rustix::process::Pid::from_raw(child.hear("together").parse().unwrap()).unwrap();
+    let last = group.iter().map(process).last().unwrap();
+    let signal = |signal| rustix::process::kill_process(last, signal).unwrap();
+    if stopped {
+        signal(rustix::process::Signal::STOP);
+    }
+    group[..2].iter_mut().for_each(|child| child.tell("go"));
+    for child in &group[..2] {
+        assert_eq!(child.hear("stall"), "all_reduce 2 [(2, 1)]", "stopped {stopped}");
+    }
+    if stopped {
+        signal(rustix::process::Signal::CONT);
+    }
+    group[2].tell("go");
+    for child in &group[..2] {
+        let mut line = child.hear("");
+        // One that is awake again may first be seen to be there and behind.
+        while line.starts_with("stall all_reduce 2 [(2") {
+            line = child.hear("");
+        }
+        let mut lines = [line, child.hear("")];
+        // They come from two threads.
+        lines.sort();
+        assert_eq!(lines, ["done", "stall all_reduce 2 []"]);
+    }
+    group[2].hear("done");
+}
+
+#[test]
+fn a_rank_that_does_not_come_is_named_with_where_it_is() {
+    late(false);
+}
+
+#[test]
+fn a_rank_that_is_stopped_whole_is_named_too() {
+    late(true);
+}
+
+#[test]
+fn coll_5_calls_that_differ_are_found_where_nccl_waits_for_ever() {
+    let ends: Vec<_> = group(3, "mismatch").iter().map(|child| child.hear("ended")).collect();
+    for end in &ends {
+        assert!(end.contains("Some(2)"), "{ends:?}");
+        assert!(end.contains("all_reduce(sum, 10 f32)") && end.contains("all_reduce(sum, 11 f32)"), "{ends:?}");
+    }
+    assert!(ends[2].starts_with("mismatch") && ends[..2].iter().any(|end| end.starts_with("mismatch")), "{ends:?}");
+}
+
+#[test]
+fn an_asynchronous_error_in_the_middle_ends_all_and_blames_its_rank() {
+    let variables = [("STANDIN_FAILS", "1:2"), ("STANDIN_SILENT", "1")];
+    let setting = Setting { role: "fail", libraries: &[&libraries().both], variables: &variables };
+    let group = start(3, setting);
+    for (rank, child) in group.iter().enumerate() {
+        let end = child.hear("ended");
+        assert!(end.contains("code 3") && end.contains("all_reduce(sum, 10000 f32)"), "{end}");
+        assert!(end.starts_with(if rank == 1 { "None" } else { "Some(1)" }), "{end}");
+    }
+}
+
+#[test]
+fn a_join_that_hangs_ends_by_its_time_limit_on_all_ranks() {
+    for variable in ["STANDIN_JOIN_HANGS", "STANDIN_JOIN_BLOCKS"] {
+        let setting = Setting { role: "join in time", libraries: &[&libraries().both], variables: &[(variable, "1")] };
+        for child in start(3, setting) {
+            let end = child.hear("ended");
+            assert!(end.starts_with("None") && end.contains("joining the group"), "{variable}: {end}");
+        }
+    }
 }

@@ -36,7 +36,6 @@ mod error;
 mod evaluate;
 mod files;
 mod generate;
-mod lane;
 pub mod layers;
 mod metrics;
 mod model;

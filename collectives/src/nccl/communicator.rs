@@ -1,7 +1,7 @@
 //! Collectives on device buffers, and on host slices through a staging buffer on the device.
 //!
 //! The order of summation is NCCL's: equal on all ranks, but not that of the TCP backend. NCCL does not compare calls:
-//! ranks that call different operations end by the time limit, not by [`Error::Mismatch`].
+//! that is done where an operation does not end.
 
 use std::ffi::{c_int, c_void};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -11,13 +11,15 @@ use std::time::Duration;
 use cudarc::driver::{CudaContext, CudaSlice, CudaStream, DevicePtr, DevicePtrMut, DriverError};
 use cudarc::nccl::sys::ncclComm_t;
 
-use super::handle::Raw;
-use super::library::{Library, data_type, library, reduction};
-use super::watch::Watch;
-use super::{Start, sound};
+use super::library::{Library, data_type, reduction};
+use super::watch::{Doing, Watch};
+use super::{Start, join, sound};
 use crate::buffer::{Buf, BufMut, DType, Element, Op};
 use crate::communicator::{self as group, arguments};
 use crate::error::Error;
+use crate::recorder::Entry;
+use crate::stall::{self, Tell};
+use crate::tcp::{Call, Operation, call};
 
 /// For a group that ends in order.
 const FINALIZE_MAX: Duration = Duration::from_secs(5);
@@ -64,22 +66,14 @@ impl Device {
     }
 }
 
-fn cuda(operation: &str, error: DriverError) -> Error {
+pub(super) fn cuda(operation: &str, error: DriverError) -> Error {
     Error::Device { operation: operation.to_owned(), reason: error.to_string() }
 }
 
 impl Communicator {
     pub(super) fn new(start: Start, device: Device) -> Result<Self, Error> {
         let Device { context, stream } = device;
-        let begin = || {
-            context.bind_to_thread().map_err(|error| cuda("cuCtxSetCurrent", error))?;
-            Raw::begin(library()?, start.rank, start.world_size, &start.unique_id)
-        };
-        let raw = sound("joining the group", begin).flatten().inspect_err(|error| {
-            if let Some(guard) = &start.guard {
-                guard.abort(&error.to_string());
-            }
-        })?;
+        let raw = join::begin(&start, &context)?;
         let watch = Arc::new(Watch::new(start.rank, raw, start.guard));
         let mut comm = Communicator {
             rank: start.rank,
@@ -94,7 +88,7 @@ impl Communicator {
         let spawned = std::thread::Builder::new().name("nccl-watchdog".to_owned()).spawn(move || watch.run());
         comm.watchdog =
             Some(spawned.map_err(|error| Error::Invalid { reason: format!("no thread for the watchdog: {error}") })?);
-        comm.watch.enter("joining the group".to_owned(), start.limits.timeout);
+        comm.watch.enter(Doing::Joining, start.limits.timeout);
         let joined = comm.watch.wait(|| comm.watch.raw.settled());
         comm.watch.conclude(joined)?;
         Ok(comm)
@@ -108,7 +102,7 @@ impl Communicator {
     /// Combines `buf` of all ranks in place, on the device. Returns when done.
     pub fn all_reduce_device<T: Element>(&self, buf: &mut impl DevicePtrMut<T>, op: Op) -> Result<(), Error> {
         let (count, dtype) = (buf.len(), T::DTYPE);
-        self.operate(format!("all_reduce({op}, {count} {dtype})"), |_| {
+        self.operate(call(Operation::AllReduce, op, dtype, count), |_| {
             let (at, written) = buf.device_ptr_mut(&self.stream);
             let launched = self.all_reduce_at(at, count, dtype, op);
             drop(written);
@@ -116,9 +110,10 @@ impl Communicator {
         })
     }
 
-    /// Several buffers as one group launch, as a trainer's buckets.
+    /// Several buffers as one group launch, as a trainer's buckets; recorded as one operation with the elements of all.
     pub fn all_reduce_many_device<T: Element>(&self, bufs: &mut [CudaSlice<T>], op: Op) -> Result<(), Error> {
-        self.operate(format!("all_reduce({op}, {} buffers of {})", bufs.len(), T::DTYPE), |_| {
+        let count = bufs.iter().map(|buf| buf.len()).sum();
+        self.operate(call(Operation::AllReduce, op, T::DTYPE, count), |_| {
             // SAFETY: takes no pointers; the matching end follows on every path.
             self.launch("ncclGroupStart", |library, _| unsafe { (library.group_start)() })?;
             let mut launched = Ok(());
@@ -143,7 +138,7 @@ impl Communicator {
     ) -> Result<(), Error> {
         let count = dst.len();
         arguments::whole(self.world, src.len(), count)?;
-        self.operate(format!("reduce_scatter({op}, {count} {})", T::DTYPE), |_| {
+        self.operate(call(Operation::ReduceScatter, op, T::DTYPE, count), |_| {
             let (from, read) = src.device_ptr(&self.stream);
             let (to, written) = dst.device_ptr_mut(&self.stream);
             let launched = self.reduce_scatter_at([from, to], count, T::DTYPE, op);
@@ -160,7 +155,7 @@ impl Communicator {
     ) -> Result<(), Error> {
         let count = src.len();
         arguments::whole(self.world, dst.len(), count)?;
-        self.operate(format!("all_gather({count} {})", T::DTYPE), |_| {
+        self.operate(call(Operation::AllGather, Op::Sum, T::DTYPE, count), |_| {
             let (from, read) = src.device_ptr(&self.stream);
             let (to, written) = dst.device_ptr_mut(&self.stream);
             let launched = self.all_gather_at([from, to], count, T::DTYPE);
@@ -173,7 +168,8 @@ impl Communicator {
     pub fn broadcast_device<T: Element>(&self, buf: &mut impl DevicePtrMut<T>, root: u32) -> Result<(), Error> {
         arguments::root(self.world, root)?;
         let count = buf.len();
-        self.operate(format!("broadcast({count} {}, root {root})", T::DTYPE), |_| {
+        let call = Call { root, ..call(Operation::Broadcast, Op::Sum, T::DTYPE, count) };
+        self.operate(call, |_| {
             let (at, written) = buf.device_ptr_mut(&self.stream);
             let launched = self.broadcast_at(at, count, T::DTYPE, root);
             drop(written);
@@ -184,12 +180,12 @@ impl Communicator {
     /// Runs one operation: one at a time, none after the first error, no panic of a library gets through.
     fn operate(
         &self,
-        operation: String,
+        call: Call,
         run: impl FnOnce(&mut Option<CudaSlice<u8>>) -> Result<(), Error>,
     ) -> Result<(), Error> {
         let mut staging = self.staging.lock().unwrap_or_else(PoisonError::into_inner);
-        self.watch.begin(operation.clone(), self.op_timeout)?;
-        let result = sound(&operation, || {
+        self.watch.begin(call, self.op_timeout)?;
+        let result = sound(call.operation.name(), || {
             self.context.bind_to_thread().map_err(|error| cuda("cuCtxSetCurrent", error))?;
             run(&mut staging)
         });
@@ -256,16 +252,16 @@ impl Communicator {
     /// An operation on host memory: up, across, down. `launch` gets the device addresses of input and output.
     fn staged(
         &self,
-        operation: String,
+        call: Call,
         upload: Upload<'_>,
         destination: &mut [u8],
         launch: impl FnOnce([u64; 2]) -> Result<(), Error>,
     ) -> Result<(), Error> {
         if destination.is_empty() && !matches!(upload, Upload::Source(source) if !source.is_empty()) {
             // No byte to move, and device memory of no bytes does not exist; all ranks see the same lengths.
-            return self.watch.begin(operation, self.op_timeout).and_then(|()| self.watch.conclude(Ok(())));
+            return self.watch.begin(call, self.op_timeout).and_then(|()| self.watch.conclude(Ok(())));
         }
-        self.operate(operation, |staging| {
+        self.operate(call, |staging| {
             let source: &[u8] = match &upload {
                 Upload::Destination => destination,
                 Upload::Source(source) => source,
@@ -315,40 +311,51 @@ impl group::Communicator for Communicator {
 
     fn all_reduce(&self, buf: BufMut<'_>, op: Op) -> Result<(), Error> {
         let (dtype, count) = (buf.dtype(), buf.len());
-        let name = format!("all_reduce({op}, {count} {dtype})");
-        self.staged(name, Upload::Destination, buf.into_bytes(), |[at, _]| self.all_reduce_at(at, count, dtype, op))
+        let call = call(Operation::AllReduce, op, dtype, count);
+        self.staged(call, Upload::Destination, buf.into_bytes(), |[at, _]| self.all_reduce_at(at, count, dtype, op))
     }
 
     fn reduce_scatter(&self, src: Buf<'_>, dst: BufMut<'_>, op: Op) -> Result<(), Error> {
         arguments::reduce_scatter(self.world, &src, &dst)?;
         let (dtype, count) = (dst.dtype(), dst.len());
-        let name = format!("reduce_scatter({op}, {count} {dtype})");
+        let call = call(Operation::ReduceScatter, op, dtype, count);
         let launch = |at| self.reduce_scatter_at(at, count, dtype, op);
-        self.staged(name, Upload::Source(src.as_bytes()), dst.into_bytes(), launch)
+        self.staged(call, Upload::Source(src.as_bytes()), dst.into_bytes(), launch)
     }
 
     fn all_gather(&self, src: Buf<'_>, dst: BufMut<'_>) -> Result<(), Error> {
         arguments::all_gather(self.world, &src, &dst)?;
         let (dtype, count) = (src.dtype(), src.len());
         let launch = |at| self.all_gather_at(at, count, dtype);
-        self.staged(format!("all_gather({count} {dtype})"), Upload::Source(src.as_bytes()), dst.into_bytes(), launch)
+        let call = call(Operation::AllGather, Op::Sum, dtype, count);
+        self.staged(call, Upload::Source(src.as_bytes()), dst.into_bytes(), launch)
     }
 
     fn broadcast(&self, buf: BufMut<'_>, root: u32) -> Result<(), Error> {
         arguments::root(self.world, root)?;
         let (dtype, count) = (buf.dtype(), buf.len());
         let upload = if root == self.rank { Upload::Destination } else { Upload::Nothing };
-        let name = format!("broadcast({count} {dtype}, root {root})");
-        self.staged(name, upload, buf.into_bytes(), |[at, _]| self.broadcast_at(at, count, dtype, root))
+        let call = Call { root, ..call(Operation::Broadcast, Op::Sum, dtype, count) };
+        self.staged(call, upload, buf.into_bytes(), |[at, _]| self.broadcast_at(at, count, dtype, root))
     }
 
     fn barrier(&self) -> Result<(), Error> {
         let mut one = [0i32];
-        self.all_reduce(BufMut::from(&mut one[..]), Op::Sum)
+        let call = call(Operation::Barrier, Op::Sum, DType::I32, 0);
+        let bytes = BufMut::from(&mut one[..]).into_bytes();
+        self.staged(call, Upload::Destination, bytes, |[at, _]| self.all_reduce_at(at, 1, DType::I32, Op::Sum))
     }
 
     fn check(&self) -> Result<(), Error> {
         self.watch.look()
+    }
+
+    fn history(&self) -> Vec<Entry> {
+        self.watch.recorder.entries()
+    }
+
+    fn watch_stalls(&self, after: Duration, tell: Tell) {
+        let _ = self.watch.stalls.set(stall::Watch { after, tell });
     }
 
     fn abort(&self, cause: &str) {
@@ -363,7 +370,8 @@ impl group::Communicator for Communicator {
 impl Drop for Communicator {
     /// Ends in order where there is no cause: what is under way elsewhere is not disturbed.
     fn drop(&mut self) {
-        if self.watch.begin("leaving the group".to_owned(), FINALIZE_MAX).is_ok() {
+        if self.watch.alive().is_ok() {
+            self.watch.enter(Doing::Leaving, FINALIZE_MAX);
             let finalized = sound("leaving the group", || {
                 self.context.bind_to_thread().map_err(|error| cuda("cuCtxSetCurrent", error))?;
                 self.watch.raw.finalize()?;

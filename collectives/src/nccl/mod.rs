@@ -13,7 +13,9 @@
 
 mod communicator;
 mod handle;
+mod join;
 mod library;
+mod lookout;
 mod watch;
 
 use std::ffi::c_int;

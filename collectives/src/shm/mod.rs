@@ -269,6 +269,10 @@ impl communicator::Communicator for Communicator {
         self.tcp.check()
     }
 
+    fn guard(&self) -> Option<tcp::Guard<'_>> {
+        self.tcp.guard()
+    }
+
     fn watch_stalls(&self, after: Duration, tell: Tell) {
         self.tcp.watch_stalls(after, tell);
     }

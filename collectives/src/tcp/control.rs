@@ -11,7 +11,8 @@ use std::sync::OnceLock;
 
 use rustix::event::{EventfdFlags, eventfd};
 
-use super::frame::{Abort, Report};
+use super::frame::{Abort, Position, Report};
+use super::positions::Positions;
 use super::socket;
 use crate::error::Error;
 use crate::recorder::Recorder;
@@ -28,13 +29,16 @@ pub(super) struct Control {
     cause: OnceLock<Abort>,
     pub(super) recorder: Recorder,
     pub(super) stalls: OnceLock<stall::Watch>,
+    pub(super) positions: Positions,
 }
 
 impl Control {
     pub(super) fn new(rank: u32, peers: Vec<Option<TcpStream>>) -> Result<Self, Error> {
         let wake = eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC)
             .map_err(|error| Error::Invalid { reason: format!("no eventfd: {error}") })?;
-        Ok(Control { rank, peers, wake, cause: OnceLock::new(), recorder: Recorder::new(), stalls: OnceLock::new() })
+        let positions = Positions::new(peers.len());
+        let (cause, recorder, stalls) = (OnceLock::new(), Recorder::new(), OnceLock::new());
+        Ok(Control { rank, peers, wake, cause, recorder, stalls, positions })
     }
 
     /// Number and words of the operation begun last.
@@ -66,11 +70,30 @@ impl Control {
         cause
     }
 
-    /// Sends to all peers without waiting: a control socket holds far more than the one or two reports it ever carries.
+    /// Sends to all peers without waiting: a control socket holds far more than the few reports that it ever carries unread.
     pub(super) fn tell(&self, report: &Report) {
-        let bytes = report.encode();
-        for peer in self.peers.iter().flatten() {
-            let _ = socket::send(peer, &bytes, &[]);
+        (0..self.peers.len()).for_each(|rank| self.tell_one(rank, report));
+    }
+
+    fn tell_one(&self, rank: usize, report: &Report) {
+        if let Some(Some(peer)) = self.peers.get(rank) {
+            let _ = socket::send(peer, &report.encode(), &[]);
+        }
+    }
+
+    /// Asks all ranks how far they are, but those that owe an answer already: so no more than one question is ever unread.
+    pub(super) fn ask(&self) {
+        let Some(position) = self.positions.own() else { return };
+        for rank in self.positions.to_ask() {
+            self.tell_one(rank, &Report::Position { position, asks: true });
+        }
+    }
+
+    /// Notes where `rank` is, and answers.
+    pub(super) fn hear(&self, rank: usize, theirs: Position, asks: bool) {
+        self.positions.hear(rank, theirs, asks);
+        if let (true, Some(position)) = (asks, self.positions.own()) {
+            self.tell_one(rank, &Report::Position { position, asks: false });
         }
     }
 }

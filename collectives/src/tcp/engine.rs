@@ -209,6 +209,7 @@ impl Engine {
                     link.control.left_after = Some(after);
                     lost = lost.and(link.check_left(sequence));
                 }
+                Ok(Some(Report::Position { position, asks })) => control.hear(link.rank, position, asks),
                 Ok(None) => {}
                 Err(reason) => lost = lost.and(Err(Stop::Lost { rank: link.rank, reason })),
             }

@@ -151,10 +151,26 @@ pub(crate) struct Abort {
     pub(super) disagreement: Option<Disagreement>,
 }
 
+/// How far a rank is in what goes on beside this group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Position {
+    /// Of the operation begun last; 0 before the first one.
+    pub(crate) sequence: u64,
+    /// Whether that is under way.
+    pub(crate) running: bool,
+    /// What it is, where that is known.
+    pub(crate) call: Option<Call>,
+}
+
 /// What goes over the control socket.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Report {
     Abort(Abort),
+    Position {
+        position: Position,
+        /// Whether the sender wants to be told the same.
+        asks: bool,
+    },
     /// The sender leaves in order, having completed this many operations.
     Goodbye {
         sequence: u64,
@@ -169,6 +185,14 @@ impl Report {
             Report::Goodbye { sequence } => {
                 writer.bytes(&[1]);
                 writer.bytes(&sequence.to_le_bytes());
+            }
+            Report::Position { position: Position { sequence, running, call }, asks } => {
+                writer.bytes(&[3]);
+                writer.bytes(&sequence.to_le_bytes());
+                writer.bytes(&[u8::from(*asks), u8::from(*running), u8::from(call.is_some())]);
+                let mut bytes = [0; CALL];
+                call.inspect(|call| call.encode(&mut bytes));
+                writer.bytes(&bytes);
             }
             Report::Abort(abort) => {
                 writer.bytes(&[2]);
@@ -200,6 +224,13 @@ impl Report {
         let sequence = reader.u64()?;
         if kind == 1 {
             return Some(Report::Goodbye { sequence });
+        }
+        if kind == 3 {
+            let flags = reader.take(3)?;
+            let call = reader.take(CALL)?;
+            let call = if flags[2] == 1 { Some(Call::decode(call)?) } else { None };
+            let position = Position { sequence, running: flags[1] == 1, call };
+            return Some(Report::Position { position, asks: flags[0] == 1 });
         }
         let culprit = Some(reader.u32()?).filter(|rank| *rank != u32::MAX);
         let operation = reader.text()?;
@@ -314,6 +345,14 @@ mod tests {
                     reporter: 1, reporter_called: "a".into(), other: 2, other_called: "b".into(),
                 }),
             });
+            prop_assert_eq!(Report::decode(&report.encode()), Some(report));
+        }
+
+        #[test]
+        fn positions_survive_the_wire(
+            sequence: u64, running: bool, asks: bool, call in proptest::option::of(call()),
+        ) {
+            let report = Report::Position { position: Position { sequence, running, call }, asks };
             prop_assert_eq!(Report::decode(&report.encode()), Some(report));
         }
 

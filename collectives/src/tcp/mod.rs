@@ -7,6 +7,7 @@ mod frame;
 mod handshake;
 mod pairwise;
 mod patience;
+mod positions;
 mod rendezvous;
 pub(crate) mod ring;
 mod socket;
@@ -29,9 +30,11 @@ use half::bf16;
 use self::control::Control;
 use self::engine::Engine;
 use self::frame::{Abort, Report};
-pub(crate) use self::frame::{Call, Header, Operation};
+pub(crate) use self::frame::{Call, Header, Operation, Position};
 use self::pairwise::Storage;
 use self::patience::Patience;
+pub use self::positions::Guard;
+pub(crate) use self::positions::meets;
 use self::ring::Ring;
 pub(crate) use self::stop::{Stop, UNALIGNED};
 use self::streams::STREAMS_MAX;
@@ -301,6 +304,10 @@ impl communicator::Communicator for Communicator {
         let call = call(Operation::Barrier, Op::Sum, DType::I32, 0);
         let mine = Header { token: self.token, sequence, from: self.rank as u32, call };
         engine.look(&self.control, sequence).map_err(|stop| self.stop(&mine, operation, stop))
+    }
+
+    fn guard(&self) -> Option<Guard<'_>> {
+        Some(Guard::new(self))
     }
 
     fn watch_stalls(&self, after: Duration, tell: stall::Tell) {

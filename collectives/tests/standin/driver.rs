@@ -16,15 +16,27 @@ thread_local! {
     static CONTEXT: Cell<usize> = const { Cell::new(0) };
 }
 
-/// The device of this thread, as the number of its context.
+/// Which device of the machine this thread's is: what `CUDA_VISIBLE_DEVICES` calls it, as a number, or else its own number.
 pub(crate) fn current() -> usize {
-    CONTEXT.get()
+    let name = visible().and_then(|names| names.get(CONTEXT.get().wrapping_sub(1)).cloned());
+    name.map_or(CONTEXT.get(), |name| name.bytes().fold(7, |sum: usize, byte| sum.wrapping_mul(31) + usize::from(byte)))
+}
+
+/// The names in `CUDA_VISIBLE_DEVICES`, where it is set.
+fn visible() -> Option<Vec<String>> {
+    let names = std::env::var("CUDA_VISIBLE_DEVICES").ok()?;
+    Some(names.split(',').filter(|name| !name.is_empty()).map(str::to_owned).collect())
+}
+
+fn devices() -> c_int {
+    visible().map_or(DEVICES, |names| names.len() as c_int)
 }
 
 /// The exported functions: C's calling convention and name, and zero for success.
 macro_rules! export {
-    ($(fn $name:ident($($argument:ident: $type:ty),*) $body:block)*) => {
-        $(#[unsafe(no_mangle)]
+    ($($(#[$attribute:meta])* fn $name:ident($($argument:ident: $type:ty),*) $body:block)*) => {
+        $($(#[$attribute])*
+        #[unsafe(no_mangle)]
         #[allow(unused_unsafe)]
         pub unsafe extern "C" fn $name($($argument: $type),*) -> c_int {
             // SAFETY: the caller keeps to CUDA's contract: pointers to live places of the right type.
@@ -53,7 +65,7 @@ unsafe fn release(address: u64) {
 }
 
 fn known(device: c_int) -> c_int {
-    if (0..DEVICES).contains(&device) { OK } else { INVALID_DEVICE }
+    if (0..devices()).contains(&device) { OK } else { INVALID_DEVICE }
 }
 
 fn next_handle() -> usize {
@@ -64,7 +76,7 @@ fn next_handle() -> usize {
 export! {
     fn cuInit(_flags: c_uint) { OK }
     fn cuDriverGetVersion(version: *mut c_int) { *version = 12080; OK }
-    fn cuDeviceGetCount(count: *mut c_int) { *count = DEVICES; OK }
+    fn cuDeviceGetCount(count: *mut c_int) { *count = devices(); OK }
     fn cuDeviceGet(device: *mut c_int, ordinal: c_int) { *device = ordinal; known(ordinal) }
     fn cuDeviceGetName(name: *mut c_char, length: c_int, _device: c_int) {
         let text = c"stand-in".to_bytes_with_nul();

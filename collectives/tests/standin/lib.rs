@@ -6,7 +6,11 @@
 //! handle that was aborted or destroyed ends the process, so that no test can pass with one. As with NCCL, two ranks
 //! on one device are refused, unless `NCCL_HOSTID` says that they are on different machines. With `STANDIN_BLOCKS`
 //! set, all-reduce blocks in the call, as NCCL does when it misbehaves. Built by `tests/nccl.rs` with rustc alone.
-#![allow(non_snake_case, clippy::missing_safety_doc)]
+//!
+//! `STANDIN_JOIN_HANGS` and `STANDIN_JOIN_BLOCKS` name a rank that never joins: its handle stays in progress, or the call does not
+//! come back. `STANDIN_FAILS=RANK:N` lets the N-th operation of a rank end in an asynchronous error. With `--cfg lacks_finalize`
+//! one symbol is missing.
+#![allow(unexpected_cfgs, non_snake_case, clippy::missing_safety_doc)]
 
 mod arithmetic;
 mod driver;
@@ -25,6 +29,7 @@ use driver::export;
 
 const OK: c_int = 0;
 const SYSTEM: c_int = 2;
+const INTERNAL: c_int = 3;
 const INVALID_USAGE: c_int = 5;
 const REMOTE: c_int = 6;
 const IN_PROGRESS: c_int = 7;
@@ -127,7 +132,8 @@ fn answer(mut ranks: Vec<TcpStream>) -> Result<()> {
             let length = number(rank)?;
             inputs.push(exactly(rank, length)?);
         }
-        if calls.iter().any(|call| *call != calls[0]) {
+        let folds_unlike = calls[0][0] == 0 && inputs.iter().any(|input| input.len() != inputs[0].len());
+        if folds_unlike || calls.iter().any(|call| *call != calls[0]) {
             // NCCL does not compare calls: it hangs.
             std::thread::park();
         }
@@ -192,6 +198,9 @@ fn serve(state: &State, address: &str, greeting: [usize; 4], jobs: &std::sync::m
         }
         Ok(stream)
     };
+    if is_named("STANDIN_JOIN_HANGS", greeting[0]) {
+        std::thread::park();
+    }
     let mut stream: Result<TcpStream> = join();
     let done = |failed: bool| {
         if failed {
@@ -200,7 +209,12 @@ fn serve(state: &State, address: &str, greeting: [usize; 4], jobs: &std::sync::m
         state.pending.fetch_sub(1, SeqCst);
     };
     done(stream.is_err());
-    for job in jobs {
+    for (number, job) in (1..).zip(jobs) {
+        if std::env::var("STANDIN_FAILS") == Ok(format!("{}:{number}", greeting[0])) {
+            state.error.store(INTERNAL, SeqCst);
+            state.pending.fetch_sub(1, SeqCst);
+            continue;
+        }
         done(stream.as_mut().map_or(true, |stream| job(stream).is_err()));
     }
 }
@@ -230,6 +244,11 @@ fn exchange(
     })
 }
 
+/// Whether the variable has the number of this rank.
+fn is_named(variable: &str, rank: usize) -> bool {
+    std::env::var(variable) == Ok(rank.to_string())
+}
+
 unsafe fn init(handle: *mut *mut Comm, world: c_int, id: &Id, rank: c_int) -> c_int {
     let address = String::from_utf8_lossy(&id.0).trim_end_matches('\0').to_owned();
     let state = Arc::new(State {
@@ -241,6 +260,9 @@ unsafe fn init(handle: *mut *mut Comm, world: c_int, id: &Id, rank: c_int) -> c_
     let (jobs, queue) = channel();
     let (rank, world) = (rank as usize, world as usize);
     let comm = Comm { rank, world, state: Arc::clone(&state), jobs };
+    if is_named("STANDIN_JOIN_BLOCKS", rank) {
+        std::thread::park();
+    }
     let greeting = [rank, world, machine(), driver::current()];
     std::thread::spawn(move || serve(&state, &address, greeting, &queue));
     unsafe { *handle = Box::into_raw(Box::new(comm)) };
@@ -285,6 +307,7 @@ export! {
     }
     fn ncclCommAbort(handle: *mut Comm) { end(handle) }
     fn ncclCommDestroy(handle: *mut Comm) { end(handle) }
+    #[cfg(not(lacks_finalize))]
     fn ncclCommFinalize(handle: *mut Comm) { Comm::live(handle); OK }
     fn ncclGroupStart() { GROUP.with_borrow_mut(|group| group.0 += 1); OK }
     fn ncclGroupEnd() {

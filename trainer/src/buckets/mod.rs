@@ -17,14 +17,14 @@
 #[cfg(test)]
 mod tests;
 
+use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
-use collectives::{Buf, BufMut, CommBuf, Communicator, Op};
+use collectives::{Buf, BufMut, CommBuf, Communicator, Handle, Op, Part, Pipeline};
 
 use crate::error::Error;
-use crate::lane::{Lane, Parcel};
 use crate::layers::Gradients;
 use crate::optimizer::{self, BLOCK};
 
@@ -152,18 +152,25 @@ impl Shared {
 pub(crate) struct Reducer {
     layout: Arc<Layout>,
     communicator: Arc<dyn Communicator>,
-    lane: Option<Lane>,
+    pipeline: Option<Pipeline>,
     /// By bucket; absent while it is under way.
     buffers: Vec<Option<CommBuf>>,
     /// The sums of this rank's part of each bucket; empty without a sharded optimizer.
     own: Vec<Vec<f32>>,
     /// Units that are missing still, by bucket.
     missing: Vec<usize>,
-    under_way: usize,
+    /// By the order in which they left.
+    under_way: VecDeque<(usize, UnderWay)>,
     /// Bucket of each unit.
     of_unit: Vec<Option<usize>>,
     /// Whether complete gradients leave: not before the last part of a batch.
     leaving: bool,
+}
+
+/// A bucket that is being summed: whole, or to this rank's part of it.
+enum UnderWay {
+    Whole(Handle<Part<f32>>),
+    Own(Handle<(Part<f32>, Vec<f32>)>),
 }
 
 /// A step's sums.
@@ -192,11 +199,11 @@ impl Reducer {
             units.units.iter().for_each(|unit| of_unit[*unit] = Some(bucket));
         }
         // The last bucket needs no thread of its own.
-        let lane = (communicator.world_size() > 1 && layout.len() > 1)
-            .then(|| Lane::new(Arc::clone(&communicator), layout.len()))
+        let pipeline = (communicator.world_size() > 1 && layout.len() > 1)
+            .then(|| Pipeline::new(Arc::clone(&communicator)))
             .transpose()?;
-        let (missing, under_way) = (Vec::new(), 0);
-        Ok(Reducer { layout, communicator, lane, buffers, own, missing, under_way, of_unit, leaving: false })
+        let (missing, under_way) = (Vec::new(), VecDeque::with_capacity(layout.len()));
+        Ok(Reducer { layout, communicator, pipeline, buffers, own, missing, under_way, of_unit, leaving: false })
     }
 
     /// Sets all gradients to 0.
@@ -222,12 +229,7 @@ impl Reducer {
     /// Sums the last bucket and waits for all.
     pub(crate) fn finish(&mut self, shared: Shared) -> Result<Reduced, Error> {
         let started = daemon::clock::boot_time();
-        while self.under_way > 0 {
-            let Some(lane) = &self.lane else { break };
-            let Parcel { bucket, buffer, own, .. } = lane.receive()?;
-            (self.buffers[bucket], self.own[bucket]) = (Some(buffer), own);
-            self.under_way -= 1;
-        }
+        self.come_back()?;
         let last = self.layout.len().saturating_sub(1);
         let Some(Some(mut buffer)) = self.buffers.get_mut(last).map(Option::take) else {
             return Err(Error::Internal("a step without gradients".to_owned()));
@@ -250,6 +252,22 @@ impl Reducer {
         };
         let waited = daemon::clock::boot_time().saturating_sub(started);
         Ok(Reduced { shared, norm: f64::sqrt(square), waited })
+    }
+
+    /// Waits for all buckets that left. Nothing else may use the communicator before.
+    fn come_back(&mut self) -> Result<(), Error> {
+        while let Some((bucket, under_way)) = self.under_way.pop_front() {
+            let buffer = match under_way {
+                UnderWay::Whole(handle) => handle.wait()?,
+                UnderWay::Own(handle) => {
+                    let (buffer, own) = handle.wait()?;
+                    self.own[bucket] = own;
+                    buffer
+                }
+            };
+            self.buffers[bucket] = Some(buffer.into_buffer());
+        }
+        Ok(())
     }
 
     /// Goes round by itself, together with the squares of each rank's parts.
@@ -303,13 +321,18 @@ impl Reducer {
     }
 
     fn leave(&mut self, bucket: usize) -> Result<(), Error> {
-        let Some(lane) = &self.lane else { return Ok(()) };
+        let Some(pipeline) = &self.pipeline else { return Ok(()) };
         let Some(buffer) = self.buffers[bucket].take() else {
             return Err(Error::Internal(format!("bucket {bucket} left twice")));
         };
-        let own = std::mem::take(&mut self.own[bucket]);
-        lane.send(Parcel { bucket, length: self.layout.buckets[bucket].place.len(), buffer, own });
-        self.under_way += 1;
+        let buffer = Part::new(buffer, 0..self.layout.buckets[bucket].place.len());
+        let under_way = if self.layout.is_sharded() {
+            let own = std::mem::take(&mut self.own[bucket]);
+            UnderWay::Own(pipeline.reduce_scatter(buffer, own, Op::Sum))
+        } else {
+            UnderWay::Whole(pipeline.all_reduce(buffer, Op::Sum))
+        };
+        self.under_way.push_back((bucket, under_way));
         Ok(())
     }
 }

@@ -52,9 +52,9 @@ fn a_full_bucket_leaves_while_others_are_filled() {
     for reducer in &mut reducers {
         let pass = reducer.pass(true);
         pass.complete(3).unwrap();
-        assert_eq!(pass.under_way, 0);
+        assert_eq!(pass.under_way.len(), 0);
         pass.complete(2).unwrap();
-        assert_eq!(pass.under_way, 1, "the backward pass of unit 1 has not begun");
+        assert_eq!(pass.under_way.len(), 1, "the backward pass of unit 1 has not begun");
     }
     let end = |mut reducer: Reducer| std::thread::spawn(move || reducer.finish(Shared::default()).map(drop));
     let ends: Vec<_> = reducers.into_iter().map(end).collect();
