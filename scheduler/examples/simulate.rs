@@ -2,7 +2,8 @@
 //! simulate -- policies=srsf,fair-share cluster=8x8 trace=jobs.csv sigma=0.7 seed=1`, or `jobs=3000 load=0.95` for made-up gangs.
 //!
 //! Other words: `queues=N`, `philly` for that mix, `walltimes=exact|none`, `erring` tells oracles the estimates; `order`, `stops`,
-//! `run_min_s`, `promises`, `wait_min_s`, `reserved`, `age_factor` change parts of the policy.
+//! `run_min_s`, `promises`, `wait_min_s`, `reserved`, `age_factor` change parts of the policy;
+//! `predictions=N` asks for the expected starts of N gangs with a promise.
 
 #![allow(clippy::expect_used)]
 
@@ -35,6 +36,7 @@ fn main() {
         estimate_sigma: Some(number("sigma", 0.0)),
         oracles_err: has("erring"),
         walltimes,
+        predictions: number("predictions", 0.0) as usize,
         ..Settings::default()
     };
     let model = Standard::default();
@@ -49,7 +51,7 @@ fn main() {
         let days = |seconds: f64| seconds / 86_400.0;
         println!(
             "{name:<12} done {}/{} | completion mean {:.3} d | wait mean {:.3} max {:.2} d | use {:.2} busy {:.2} useful {:.2} % | stops {} lost {:.0} h | \
-             promised {} late {} broken {} error {:.0} % | p50 {:.0} p99 {:.0} p99.9 {:.0} max {:.0} us | cycles {} cpu {:.1} s",
+             promised {} late {} broken {} error {:.0} % expected {} error {:.0} % | p50 {:.0} p99 {:.0} p99.9 {:.0} max {:.0} us | cycles {} cpu {:.1} s",
             r.jobs_done,
             r.jobs,
             days(r.completion_mean_s),
@@ -64,6 +66,8 @@ fn main() {
             r.promised_late,
             r.promised_broken,
             r.promised_error_percent,
+            r.expected,
+            r.expected_error_percent,
             r.cycle_p50_us,
             r.cycle_p99_us,
             r.cycle_p999_us,

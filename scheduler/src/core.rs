@@ -20,6 +20,7 @@ mod check;
 mod choose;
 mod clear;
 mod elastic;
+mod expect;
 mod gang;
 mod givers;
 mod line;
@@ -248,6 +249,10 @@ impl Scheduler for Core {
 
     fn explain(&self, now: Timestamp, job: JobId) -> Option<Explanation> {
         self.why(now, job)
+    }
+
+    fn expect(&self, now: Timestamp, job: JobId) -> Option<Timestamp> {
+        self.expected_start(now, job)
     }
 
     fn worker_id(&self, worker: WorkerIndex) -> Option<&WorkerId> {

@@ -43,18 +43,21 @@ pub fn foresee(
     turns_max: u32,
 ) -> Result<Future, Refused> {
     let mut ahead = Ahead::new(now, gangs);
-    for _ in 0..turns_max {
-        ahead.decide(scheduler)?;
-        if ahead.waiting.is_empty() {
-            return Ok(ahead.future);
-        }
-        let end = ahead.ends.first().map(|(at, _)| *at);
-        let Some(next) = end.into_iter().chain(scheduler.next_wake(ahead.now)).min() else { return Ok(ahead.future) };
-        ahead.now = next.max(ahead.now);
-        ahead.end_due(scheduler)?;
-    }
-    ahead.future.is_cut = true;
+    ahead.future.is_cut = ahead.go(scheduler, turns_max, |ahead| ahead.waiting.is_empty())?;
     Ok(ahead.future)
+}
+
+/// As `foresee`, but no further than to the start of one gang: when that is, if it is within the bound.
+pub fn foresee_start(
+    scheduler: &mut impl Scheduler,
+    now: Timestamp,
+    gangs: &BTreeMap<JobId, Course>,
+    turns_max: u32,
+    job: JobId,
+) -> Result<Option<Timestamp>, Refused> {
+    let mut ahead = Ahead::new(now, gangs);
+    ahead.go(scheduler, turns_max, |ahead| ahead.future.starts.contains_key(&job))?;
+    Ok(ahead.future.starts.get(&job).copied())
 }
 
 struct Ahead<'a> {
@@ -77,6 +80,26 @@ impl<'a> Ahead<'a> {
             .collect();
         let ends = end_of.iter().map(|(job, at)| (*at, *job)).collect();
         Self { now, gangs, waiting, ends, end_of, left: BTreeMap::new(), future: Future::default() }
+    }
+
+    /// From instant to instant until all is seen that is asked for. True when it is cut short.
+    fn go(
+        &mut self,
+        scheduler: &mut impl Scheduler,
+        turns_max: u32,
+        is_seen: impl Fn(&Self) -> bool,
+    ) -> Result<bool, Refused> {
+        for _ in 0..turns_max {
+            self.decide(scheduler)?;
+            if is_seen(self) {
+                return Ok(false);
+            }
+            let end = self.ends.first().map(|(at, _)| *at);
+            let Some(next) = end.into_iter().chain(scheduler.next_wake(self.now)).min() else { return Ok(false) };
+            self.now = next.max(self.now);
+            self.end_due(scheduler)?;
+        }
+        Ok(true)
     }
 
     /// Decides until nothing more follows at this instant. Who is stopped is gone at once.

@@ -255,6 +255,12 @@ pub trait Scheduler {
     /// Why a gang waits; nothing for one that is not waiting.
     fn explain(&self, now: Timestamp, job: JobId) -> Option<Explanation>;
 
+    /// When a waiting gang is expected to start, which for one with a promise is not later than that; nothing where that is not
+    /// known. Dear beside `explain`: a look ahead on a copy, whose cost is all gangs and a cycle for each end until then.
+    fn expect(&self, _now: Timestamp, _job: JobId) -> Option<Timestamp> {
+        None
+    }
+
     /// The name of a worker.
     fn worker_id(&self, worker: WorkerIndex) -> Option<&WorkerId>;
 

@@ -100,6 +100,8 @@ pub(crate) struct Driver<'a> {
     pub(crate) largest: u32,
     /// By the trace's numbers.
     pub(crate) queue_names: Vec<String>,
+    /// Looks ahead so far.
+    pub(crate) predictions: usize,
     submitted: usize,
     wake: Option<u64>,
     /// Instants in a row at which nothing ran, nothing came and nothing started.
@@ -154,6 +156,7 @@ impl<'a> Driver<'a> {
             running: BTreeSet::new(),
             largest: inputs.cluster.machines.iter().map(|machine| machine.devices).max().unwrap_or(0),
             queue_names: gangs::queue_names(inputs.trace, inputs.queues),
+            predictions: 0,
             submitted: 0,
             wake: None,
             dead: 0,
@@ -237,6 +240,7 @@ impl<'a> Driver<'a> {
             let cost = clock().saturating_sub(before);
             let answers = self.carry_out(now, &decisions)?;
             self.measures.cycle(cost);
+            self.predict(now, &decisions, scheduler);
             started += answers.started;
             for event in &answers.events {
                 tell(scheduler, now, event)?;

@@ -34,6 +34,8 @@ pub struct Promise {
     pub made: u64,
     /// The start that was promised.
     pub start_by: u64,
+    /// The start that was expected then, if that was asked.
+    pub expected: Option<u64>,
     /// A worker was lost or a job ran past its estimate, and a later start was promised since.
     pub is_broken: bool,
     /// The first start after it.
@@ -209,9 +211,22 @@ impl Measures {
     /// The first promise to each job counts; a later one, made because the first could not be kept, marks it.
     pub(crate) fn promised(&mut self, now: u64, job: usize, start_by: u64, is_broken: bool) {
         if let Some(state) = self.jobs.get_mut(job) {
-            let promise = state.promise.get_or_insert(Promise { made: now, start_by, is_broken: false, start: None });
+            let first = Promise { made: now, start_by, expected: None, is_broken: false, start: None };
+            let promise = state.promise.get_or_insert(first);
             // What is promised for a later attempt is another matter.
             promise.is_broken |= is_broken && promise.start.is_none();
+        }
+    }
+
+    /// Was it promised a start just now, and never before, and waits for it?
+    pub(crate) fn may_expect(&self, now: u64, job: usize) -> bool {
+        let promise = self.jobs.get(job).and_then(|state| state.promise);
+        promise.is_some_and(|promise| promise.made == now && promise.expected.is_none() && promise.start.is_none())
+    }
+
+    pub(crate) fn expected(&mut self, job: usize, expected: Option<u64>) {
+        if let Some(promise) = self.jobs.get_mut(job).and_then(|state| state.promise.as_mut()) {
+            promise.expected = expected;
         }
     }
 

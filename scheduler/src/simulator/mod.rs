@@ -56,6 +56,8 @@ pub struct Settings {
     pub failures: Option<Failures>,
     /// True tells the scheduler of each checkpoint; who stops nobody need not know.
     pub tells_checkpoints: bool,
+    /// For so many gangs with a promise the scheduler is asked when they will really start: a look ahead each.
+    pub predictions: usize,
 }
 
 impl Default for Settings {
@@ -70,6 +72,7 @@ impl Default for Settings {
             grace: Millis(0),
             failures: None,
             tells_checkpoints: true,
+            predictions: 0,
         }
     }
 }

@@ -3,7 +3,7 @@
 use super::driver::{Driver, Fail, Happening, Phase, take};
 use super::gangs;
 use super::progress::{Attempt, Span};
-use crate::model::{Decision, EndedBy, Event, Placed, Stop};
+use crate::model::{Decision, EndedBy, Event, Placed, Scheduler, Stop};
 use std::cmp::Reverse;
 use std::collections::BTreeSet;
 use types::{JobId, Timestamp};
@@ -127,6 +127,19 @@ impl Driver<'_> {
 
     fn rack(&self, placed: Placed) -> Option<u32> {
         self.inputs.cluster.machines.get(placed.worker.0 as usize).map(|machine| machine.rack)
+    }
+
+    /// Asks for the start that is to be expected of those that have their first promise now.
+    pub(crate) fn predict(&mut self, now: u64, decisions: &[Decision], scheduler: &dyn Scheduler) {
+        for decision in decisions {
+            let Decision::Reserve { job, .. } = decision else { continue };
+            let Ok(index) = self.index(now, *job) else { continue };
+            if self.predictions < self.inputs.settings.predictions && self.measures.may_expect(now, index as usize) {
+                self.predictions += 1;
+                let expected = scheduler.expect(Timestamp(now), *job);
+                self.measures.expected(index as usize, expected.map(|at| at.0));
+            }
+        }
     }
 
     fn promise(&mut self, now: u64, job: JobId, start_by: Timestamp, is_broken: bool) {

@@ -77,6 +77,10 @@ pub struct Report {
     pub promised_broken: usize,
     /// Distance of the promised start from the true one, over the time until then: median, %.
     pub promised_error_percent: f64,
+    /// Promises beside which an expected start was asked for.
+    pub expected: usize,
+    /// Distance of the expected start from the true one, over the true time until then: median, %.
+    pub expected_error_percent: f64,
     /// Rounds of decisions.
     pub cycles: usize,
     /// CPU time of a round in microseconds: median.
@@ -202,8 +206,10 @@ impl Outcome {
 
     fn promises(&self, report: &mut Report) {
         let kept = self.jobs.iter().filter_map(|job| Some((job.promise?, job.promise?.start?)));
-        let mut errors = Vec::new();
+        let (mut errors, mut expected) = (Vec::new(), Vec::new());
         for (promise, start) in kept {
+            let wait = (start.saturating_sub(promise.made) as f64).max(1_000.0);
+            expected.extend(promise.expected.map(|at| percent(start.abs_diff(at) as f64, wait)));
             report.promised += 1;
             report.promised_broken += usize::from(promise.is_broken);
             report.promised_late += usize::from(!promise.is_broken && start > promise.start_by);
@@ -211,6 +217,8 @@ impl Outcome {
             errors.push(percent(distance as f64, (wait as f64).max(1.0)));
         }
         report.promised_error_percent = percentile(&sorted(errors.into_iter()), 0.5);
+        report.expected = expected.len();
+        report.expected_error_percent = percentile(&sorted(expected.into_iter()), 0.5);
     }
 
     fn decisions(&self, report: &mut Report) {

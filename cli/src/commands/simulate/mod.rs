@@ -125,6 +125,9 @@ pub struct SimulateArgs {
     /// Speed of a gang in several racks, over that in one
     #[arg(long, value_name = "PART", default_value_t = 1.0, value_parser = parse_part)]
     racks_speed: f64,
+    /// Of so many jobs with a promised start ask when they are expected to start: a look ahead of some milliseconds each
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    predictions: u32,
     /// Mean time until a machine fails; machines never fail when absent
     #[arg(long, value_name = "TIME", value_parser = parse_time)]
     machine_fails_after: Option<Millis>,
@@ -134,7 +137,7 @@ pub struct SimulateArgs {
 }
 
 /// Options that mean nothing on a live cluster: given there, they are refused and not ignored.
-const OF_A_TRACE: [&str; 24] = [
+const OF_A_TRACE: [&str; 25] = [
     "trace",
     "format",
     "generate",
@@ -157,6 +160,7 @@ const OF_A_TRACE: [&str; 24] = [
     "restart",
     "grace",
     "racks_speed",
+    "predictions",
     "machine_fails_after",
     "machine_repair",
 ];
@@ -232,6 +236,7 @@ fn settings(args: &SimulateArgs, policy: &Policy) -> Settings {
         checkpoint: args.checkpoint.0,
         restart: args.restart,
         grace: args.grace,
+        predictions: args.predictions as usize,
         failures: args.machine_fails_after.map(|mean| Failures { mean, repair: args.machine_repair }),
         // Who stops nobody need not know of checkpoints: a fact less for each half hour of each job.
         tells_checkpoints: policy.preempt.is_some() || policy.sorts_anew(),

@@ -24,7 +24,7 @@ pub fn json(header: &Header, reports: &[&Report]) -> Value {
 /// One measure: its title, and its value of a policy.
 type Line = (&'static str, fn(&Report) -> String);
 
-const LINES: [Line; 38] = [
+const LINES: [Line; 40] = [
     ("jobs done", |r| format!("{} of {}", r.jobs_done, r.jobs)),
     ("completion mean", |r| time(r.completion_mean_s)),
     ("completion p50", |r| time(r.completion_p50_s)),
@@ -57,6 +57,8 @@ const LINES: [Line; 38] = [
     ("promises late", |r| r.promised_late.to_string()),
     ("promises broken", |r| r.promised_broken.to_string()),
     ("promise error p50", |r| percent(r.promised_error_percent)),
+    ("starts predicted", |r| r.expected.to_string()),
+    ("prediction error p50", |r| percent(r.expected_error_percent)),
     ("decision p50", |r| micros(r.cycle_p50_us)),
     ("decision p99", |r| micros(r.cycle_p99_us)),
     ("decision p99.9", |r| micros(r.cycle_p999_us)),
