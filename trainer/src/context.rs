@@ -10,10 +10,10 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use collectives::{Communicator, Peer, Rendezvous, nccl};
+use collectives::{Communicator, Options, Peer, Rendezvous, nccl};
 use serde::Deserialize;
 
-use crate::config::Config;
+use crate::config::{self, Config};
 use crate::error::Error;
 use crate::files;
 use crate::metrics::Metrics;
@@ -86,7 +86,7 @@ impl Context {
         let metrics = Metrics::new(number("MUSTER_METRICS_FD")?.map(metrics_file).transpose()?);
         let stall_after =
             number("MUSTER_STALL_AFTER_S")?.map_or(STALL_AFTER, |seconds: u64| Duration::from_secs(seconds.max(1)));
-        let communicator = connect(rendezvous, backend, &mut progress)?;
+        let communicator = connect(rendezvous, options(config), backend, &mut progress)?;
         if let Some(tell) = metrics.stall_teller() {
             communicator.watch_stalls(stall_after, tell);
         }
@@ -160,10 +160,24 @@ fn alone() -> Rendezvous {
     }
 }
 
+/// How ranks talk, as the configuration says.
+pub(crate) fn options(config: &Config) -> Options {
+    let wire = match config.communication.wire {
+        config::Wire::Native => collectives::Wire::Native,
+        config::Wire::Bf16 => collectives::Wire::Bf16,
+    };
+    Options { streams: config.communication.streams, wire, ..Options::default() }
+}
+
 /// On the processors; then over NCCL, where the manifest wants it and every rank has it. The first stays as NCCL's guard.
-fn connect(rendezvous: Rendezvous, backend: Backend, progress: &mut Progress) -> Result<Arc<dyn Communicator>, Error> {
+fn connect(
+    rendezvous: Rendezvous,
+    options: Options,
+    backend: Backend,
+    progress: &mut Progress,
+) -> Result<Arc<dyn Communicator>, Error> {
     let limits = nccl::Limits { op_timeout: rendezvous.op_timeout, ..nccl::Limits::default() };
-    let cpu = collectives::connect(rendezvous)?;
+    let cpu = collectives::connect_with(rendezvous, options)?;
     if backend == Backend::Cpu || cpu.world_size() == 1 {
         return Ok(cpu);
     }

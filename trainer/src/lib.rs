@@ -40,6 +40,7 @@ pub mod layers;
 mod metrics;
 mod model;
 mod optimizer;
+mod power;
 mod progress;
 mod random;
 mod report;

@@ -25,7 +25,7 @@ pub(crate) struct Optimizer {
 /// One memory.
 #[derive(Clone, Debug)]
 pub(crate) struct Slot {
-    /// `momentum`, `mean` or `square`.
+    /// `momentum`, `mean`, `square`, or one that was added.
     pub(crate) name: &'static str,
     /// Of all owned ranges, one after another.
     pub(crate) values: Vec<f32>,
@@ -46,6 +46,13 @@ impl Optimizer {
     /// A fresh one of the same rule, for these of all values.
     pub(crate) fn for_all(&self, owned: &[Range<usize>]) -> Self {
         Self::new(self.rule, owned.to_vec())
+    }
+
+    /// With a memory more, of which [`Optimizer::update`] knows nothing.
+    pub(crate) fn and(mut self, name: &'static str) -> Self {
+        let length = self.owned.iter().map(ExactSizeIterator::len).sum();
+        self.slots.push(Slot { name, values: vec![0.0; length] });
+        self
     }
 
     /// Which of all values it holds.
@@ -69,9 +76,10 @@ impl Optimizer {
             let place = start..start + range.len();
             start = place.end;
             let values = &mut values[range.clone()];
+            let sgd = matches!(self.rule, config::Optimizer::Sgd { .. });
             match self.slots.as_mut_slice() {
-                [momentum] => rule.with_momentum(values, gradient, &mut momentum.values[place]),
-                [mean, square] => {
+                [momentum, ..] if sgd => rule.with_momentum(values, gradient, &mut momentum.values[place]),
+                [mean, square, ..] => {
                     rule.with_moments(values, gradient, &mut mean.values[place.clone()], &mut square.values[place]);
                 }
                 _ => debug_assert!(false, "an optimizer has the slots of its rule"),

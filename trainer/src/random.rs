@@ -18,6 +18,8 @@ pub(crate) enum Purpose {
     Shuffle(u64),
     /// Where the runs of a text begin in this epoch.
     Offset(u64),
+    /// First factors of the gradients that are sent as such, from this step on.
+    Factors(u64),
     /// Choice among likely tokens.
     Generate,
 }
@@ -33,6 +35,7 @@ pub(crate) fn stream(seed: u64, purpose: Purpose) -> ChaCha8Rng {
         Purpose::Shuffle(epoch) => 2 + epoch,
         // No training has as many epochs.
         Purpose::Offset(epoch) => (1 << 63) + epoch,
+        Purpose::Factors(step) => (1 << 62) + step,
         Purpose::Generate => u64::MAX,
     });
     rng

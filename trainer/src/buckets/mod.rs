@@ -27,6 +27,7 @@ use collectives::{Buf, BufMut, CommBuf, Communicator, Handle, Op, Part, Pipeline
 use crate::error::Error;
 use crate::layers::Gradients;
 use crate::optimizer::{self, BLOCK};
+use crate::power::{PowerSgd, Run};
 
 /// How parameters are packed.
 #[derive(Clone, Debug)]
@@ -136,14 +137,25 @@ pub(crate) struct Shared {
     pub(crate) failed: f32,
 }
 
-const SHARED: usize = 4;
+pub(crate) const SHARED: usize = 4;
+
+/// What a step sends of its gradients.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Sends {
+    /// All of them, bucket by bucket; also what earlier steps have left over.
+    Whole,
+    /// Thin factors; the rest is left over for later steps.
+    Factors,
+    /// Nothing: each rank goes on by its own.
+    Nothing,
+}
 
 impl Shared {
-    fn values(self) -> [f32; SHARED] {
+    pub(crate) fn values(self) -> [f32; SHARED] {
         [self.loss, self.rate, self.written, self.failed]
     }
 
-    fn of([loss, rate, written, failed]: [f32; SHARED]) -> Self {
+    pub(crate) fn of([loss, rate, written, failed]: [f32; SHARED]) -> Self {
         Shared { loss, rate, written, failed }
     }
 }
@@ -165,6 +177,8 @@ pub(crate) struct Reducer {
     of_unit: Vec<Option<usize>>,
     /// Whether complete gradients leave: not before the last part of a batch.
     leaving: bool,
+    sends: Sends,
+    power: Option<PowerSgd>,
 }
 
 /// A bucket that is being summed: whole, or to this rank's part of it.
@@ -184,7 +198,11 @@ pub(crate) struct Reduced {
 }
 
 impl Reducer {
-    pub(crate) fn new(layout: Arc<Layout>, communicator: Arc<dyn Communicator>) -> Result<Self, Error> {
+    pub(crate) fn new(
+        layout: Arc<Layout>,
+        communicator: Arc<dyn Communicator>,
+        power: Option<PowerSgd>,
+    ) -> Result<Self, Error> {
         let last = layout.len().saturating_sub(1);
         let bytes = |(at, bucket): (usize, &Bucket)| 4 * (bucket.place.len() + if at == last { SHARED } else { 0 });
         let buffers = layout.buckets.iter().enumerate().map(bytes).map(|bytes| communicator.alloc(bytes).map(Some));
@@ -203,31 +221,75 @@ impl Reducer {
             .then(|| Pipeline::new(Arc::clone(&communicator)))
             .transpose()?;
         let (missing, under_way) = (Vec::new(), VecDeque::with_capacity(layout.len()));
-        Ok(Reducer { layout, communicator, pipeline, buffers, own, missing, under_way, of_unit, leaving: false })
+        let (leaving, sends) = (false, Sends::Whole);
+        Ok(Reducer { layout, communicator, pipeline, buffers, own, missing, under_way, of_unit, leaving, sends, power })
     }
 
-    /// Sets all gradients to 0.
-    pub(crate) fn clear(&mut self) {
-        for buffer in self.buffers.iter_mut().flatten() {
-            buffer.elements_mut::<f32>().fill(0.0);
+    /// Begins a step: sets all gradients to 0, or to what earlier ones have left over.
+    pub(crate) fn clear(&mut self, sends: Sends) {
+        self.sends = sends;
+        for (buffer, bucket) in self.buffers.iter_mut().zip(&self.layout.buckets) {
+            let values = buffer.as_mut().map(CommBuf::elements_mut::<f32>).unwrap_or_default();
+            match (&self.power, values.get_mut(..bucket.place.len())) {
+                (Some(power), Some(values)) => values.copy_from_slice(power.error(bucket.place.clone())),
+                _ => values.fill(0.0),
+            }
+        }
+    }
+
+    /// Bytes of the sums of a step, as a rule.
+    pub(crate) fn bytes(&self) -> usize {
+        self.power.as_ref().map_or(4 * (self.layout.length() + SHARED), PowerSgd::bytes)
+    }
+
+    /// Step `next` begins with nothing left over.
+    pub(crate) fn begins_anew(&mut self, next: u64) {
+        if let Some(power) = &mut self.power {
+            power.sent_whole(next);
         }
     }
 
     /// Begins a backward pass; in the `last` one of a step full buckets leave.
     pub(crate) fn pass(&mut self, last: bool) -> &mut Self {
         self.missing = self.layout.buckets.iter().map(|bucket| bucket.units.len()).collect();
-        self.leaving = last;
+        self.leaving = last && self.sends == Sends::Whole;
         self
     }
 
     /// For a rank without samples in this batch: its gradients are 0.
     pub(crate) fn pass_without_samples(&mut self) -> Result<(), Error> {
-        self.pass(true);
+        if !self.pass(true).leaving {
+            return Ok(());
+        }
         (0..self.layout.len().saturating_sub(1)).try_for_each(|bucket| self.leave(bucket))
     }
 
-    /// Sums the last bucket and waits for all.
+    /// Sums what has not left yet and waits for all.
     pub(crate) fn finish(&mut self, shared: Shared) -> Result<Reduced, Error> {
+        match self.sends {
+            Sends::Whole => self.finish_whole(shared),
+            Sends::Factors => self.finish_factors(shared),
+            Sends::Nothing => {
+                let norm = f64::sqrt(self.squares(0..1).iter().sum());
+                Ok(Reduced { shared, norm, waited: Duration::ZERO })
+            }
+        }
+    }
+
+    fn finish_factors(&mut self, shared: Shared) -> Result<Reduced, Error> {
+        let started = daemon::clock::boot_time();
+        let mut along = shared.values();
+        let run = |(buffer, bucket)| run_of(buffer, bucket);
+        let mut runs: Vec<Run<'_>> = self.buffers.iter_mut().zip(&self.layout.buckets).map(run).collect();
+        if let Some(power) = &mut self.power {
+            power.sum(&*self.communicator, &mut runs, &mut along)?;
+        }
+        let waited = daemon::clock::boot_time().saturating_sub(started);
+        let norm = f64::sqrt(self.squares(0..1).iter().sum());
+        Ok(Reduced { shared: Shared::of(along), norm, waited })
+    }
+
+    fn finish_whole(&mut self, shared: Shared) -> Result<Reduced, Error> {
         let started = daemon::clock::boot_time();
         self.come_back()?;
         let last = self.layout.len().saturating_sub(1);
@@ -335,6 +397,12 @@ impl Reducer {
         self.under_way.push_back((bucket, under_way));
         Ok(())
     }
+}
+
+/// The gradients of a bucket that has not left.
+fn run_of<'a>(buffer: &'a mut Option<CommBuf>, bucket: &Bucket) -> Run<'a> {
+    let values = buffer.as_mut().map(CommBuf::elements_mut::<f32>).unwrap_or_default();
+    (bucket.place.start, values.get_mut(..bucket.place.len()).unwrap_or_default())
 }
 
 impl Gradients for Reducer {

@@ -15,7 +15,7 @@ fn units(layout: &Layout) -> Vec<Vec<usize>> {
 
 /// One step of a rank: unit `at` has the gradient `value + at`, in two passes of which each gives a half.
 fn step(reducer: &mut Reducer, lengths: &[usize], value: f32) -> Reduced {
-    reducer.clear();
+    reducer.clear(Sends::Whole);
     for last in [false, true] {
         let pass = reducer.pass(last);
         for at in (0..lengths.len()).rev() {
@@ -46,7 +46,9 @@ fn the_first_bucket_is_closed_early_and_none_splits_a_unit() {
 fn a_full_bucket_leaves_while_others_are_filled() {
     let mut reducers: Vec<Reducer> = group(2)
         .into_iter()
-        .map(|communicator| Reducer::new(Arc::new(Layout::new(&[100, 10, 100, 10], cut(400, 400, 1))), communicator))
+        .map(|communicator| {
+            Reducer::new(Arc::new(Layout::new(&[100, 10, 100, 10], cut(400, 400, 1))), communicator, None)
+        })
         .map(Result::unwrap)
         .collect();
     for reducer in &mut reducers {
@@ -77,7 +79,7 @@ proptest! {
                 let rank = communicator.rank() as usize;
                 let parts = if sharded { world } else { 1 };
                 let layout = Arc::new(Layout::new(&lengths, cut(bytes / 2, bytes, parts)));
-                let mut reducer = Reducer::new(Arc::clone(&layout), communicator).unwrap();
+                let mut reducer = Reducer::new(Arc::clone(&layout), communicator, None).unwrap();
                 let mut values = vec![0.0; layout.length()];
                 let mut reduced = Vec::new();
                 for _ in 0..2 {

@@ -219,7 +219,7 @@ pub enum Every {
 }
 
 /// How ranks talk.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Communication {
     /// Gradients are summed in portions of about this size, each as soon as it is whole. Default: 262144.
     pub bucket_bytes: usize,
@@ -230,6 +230,36 @@ pub struct Communication {
     /// Longest silence of all ranks in one operation, in seconds: for a stuck rank, as a dead one is seen at once. It
     /// must be longer than reading the data takes. Default: 300.
     pub operation_timeout_s: u64,
+    /// Data connections between two ranks over TCP, up to 8. Default: 1.
+    pub streams: u8,
+    /// What gradients are on their way over TCP, in portions of 64 KiB and more. Default: `native`.
+    pub wire: Wire,
+    /// Sends gradients as products of thin matrices of this rank, for slow links (PowerSGD). Default: as they are.
+    pub power_sgd: Option<PowerSgd>,
+    /// Each rank makes so many updates by itself; then all meet in the middle (DiLoCo), for slow links. Default: every update
+    /// is made together.
+    pub local_steps: Option<u64>,
+    /// How far a meeting goes towards the ranks' mean; with `local_steps`. Default: 0.7.
+    pub outer_learning_rate: f64,
+    /// Nesterov momentum from meeting to meeting; with `local_steps`. Default: 0.9.
+    pub outer_momentum: f64,
+}
+
+/// What gradients are on their way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Wire {
+    /// As they are.
+    Native,
+    /// Of 16 bits: half the bytes. Summed in 32 bits and rounded once.
+    Bf16,
+}
+
+/// Gradients as products of thin matrices.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct PowerSgd {
+    /// Columns of the thin matrices: 1 to 4 as a rule.
+    pub rank: usize,
 }
 
 impl Config {
@@ -279,7 +309,13 @@ impl Config {
             }
         }
         let patience = self.evaluate.patience.map(|_| self.evaluate);
-        let text = format!("{course}{}", serde_json::to_string(&patience).unwrap_or_default());
+        let mut text = format!("{course}{}", serde_json::to_string(&patience).unwrap_or_default());
+        // Only where it is so, as checkpoints of before do not know of it.
+        let Communication { power_sgd, local_steps, outer_learning_rate, outer_momentum, .. } = self.communication;
+        if power_sgd.is_some() || local_steps.is_some() {
+            let outer = local_steps.map(|steps| (steps, outer_learning_rate, outer_momentum));
+            text.push_str(&serde_json::to_string(&(power_sgd, outer)).unwrap_or_default());
+        }
         ContentHash(Sha256::digest(text.as_bytes()).into())
     }
 

@@ -7,7 +7,7 @@ use super::document::Value;
 use super::fields::Fields;
 use super::{
     Checkpoint, Column, Communication, Config, ConvNet, Data, Evaluate, Every, Generate, Gpt, Length, Metrics, Mlp,
-    Model, Optimizer, Schedule, ScheduleKind, Source, Tokens, Training,
+    Model, Optimizer, PowerSgd, Schedule, ScheduleKind, Source, Tokens, Training, Wire,
 };
 
 /// Layers and units beyond these are a slip of the hand on the CPUs that this trainer is for.
@@ -19,10 +19,12 @@ const CONTEXT_MAX: u64 = 4_096;
 pub(super) fn config(root: &mut Fields<'_>) -> Config {
     let data = group(root, "data", data);
     let is_text = matches!(data.source, Source::Text { .. });
+    let training = group(root, "training", training);
     Config {
         model: group(root, "model", |fields| model(fields, is_text)),
         data,
-        training: group(root, "training", training),
+        communication: group(root, "communication", |fields| communication(fields, training.shard_optimizer)),
+        training,
         optimizer: group(root, "optimizer", optimizer),
         schedule: group(root, "schedule", schedule),
         evaluate: group(root, "evaluate", evaluate),
@@ -31,7 +33,6 @@ pub(super) fn config(root: &mut Fields<'_>) -> Config {
             every_steps: fields.whole("every_steps", 1..=u64::MAX).unwrap_or(5),
         }),
         checkpoint: group(root, "checkpoint", checkpoint),
-        communication: group(root, "communication", communication),
         output: root.text("output").map(PathBuf::from),
     }
 }
@@ -307,12 +308,48 @@ fn checkpoint(fields: &mut Fields<'_>) -> Checkpoint {
     }
 }
 
-fn communication(fields: &mut Fields<'_>) -> Communication {
+fn communication(fields: &mut Fields<'_>, sharded: bool) -> Communication {
+    let wire = fields.choice("wire", &[("native", Wire::Native), ("bf16", Wire::Bf16)]).unwrap_or(Wire::Native);
+    let power_sgd = fields.has("power_sgd").then(|| {
+        let mut fields = fields.table("power_sgd");
+        let rank = fields.whole("rank", 1..=256).unwrap_or(1) as usize;
+        if !fields.has("rank") {
+            fields.fault("rank", "is missing: columns of the thin matrices, 1 to 4 as a rule");
+        }
+        fields.finish();
+        PowerSgd { rank }
+    });
+    if power_sgd.is_none() {
+        fields.take("power_sgd");
+    }
+    let local_steps = fields.whole("local_steps", 1..=1_000_000);
+    let outer_learning_rate = fields.number("outer_learning_rate", "a number above 0", |number| number > 0.0);
+    let outer_momentum =
+        fields.number("outer_momentum", "a number from 0 to below 1", |number| (0.0..1.0).contains(&number));
+    if sharded {
+        let refused = [
+            ("wire", wire == Wire::Bf16, "rounds whole sums only"),
+            ("power_sgd", power_sgd.is_some(), "needs all gradients on each rank"),
+            ("local_steps", local_steps.is_some(), "needs all of the optimizer's memory on each rank"),
+        ];
+        for (key, _, why) in refused.into_iter().filter(|(_, set, _)| *set) {
+            fields.fault(key, format!("{why}, and training.shard_optimizer is true"));
+        }
+    }
+    if power_sgd.is_some() && local_steps.is_some() {
+        fields.fault("local_steps", "stands beside power_sgd: between meetings no gradients are sent");
+    }
     Communication {
         bucket_bytes: fields.whole("bucket_bytes", 1024..=1 << 30).unwrap_or(256 * 1024) as usize,
         first_bucket_bytes: fields.whole("first_bucket_bytes", 1024..=1 << 30).unwrap_or(64 * 1024) as usize,
         rendezvous_timeout_s: fields.whole("rendezvous_timeout_s", 1..=86_400).unwrap_or(60),
         operation_timeout_s: fields.whole("operation_timeout_s", 1..=86_400).unwrap_or(300),
+        streams: fields.whole("streams", 1..=8).unwrap_or(1) as u8,
+        wire,
+        power_sgd,
+        local_steps,
+        outer_learning_rate: outer_learning_rate.unwrap_or(0.7),
+        outer_momentum: outer_momentum.unwrap_or(0.9),
     }
 }
 

@@ -97,6 +97,40 @@ fn a_model_that_does_not_fit_the_data_is_a_fault_of_its_own_line() {
 }
 
 #[test]
+fn what_is_for_slow_links_is_checked() {
+    let communication = parse("communication: {streams: 4, wire: bf16, power_sgd: {rank: 3}}").communication;
+    let expected = (4, Wire::Bf16, Some(PowerSgd { rank: 3 }), None);
+    let Communication { streams, wire, power_sgd, local_steps, .. } = communication;
+    assert_eq!((streams, wire, power_sgd, local_steps), expected);
+    assert_eq!(parse("communication: {power_sgd: null}"), parse(""));
+    let found = faults("communication:\n  streams: 9\n  wire: f16\n  power_sgd: {}\n  local_steps: 0\n", &[]);
+    let starts = [
+        "train.yml:2: communication.streams: expected a whole number from 1 to 8",
+        "train.yml:3: communication.wire: expected one of native, bf16",
+        "train.yml:4: communication.power_sgd.rank: is missing",
+        "train.yml:5: communication.local_steps: expected a whole number from 1 to 1000000",
+    ];
+    assert_eq!(found.len(), starts.len(), "{found:#?}");
+    assert!(found.iter().zip(starts).all(|(found, start)| found.starts_with(start)), "{found:#?}");
+    assert!(
+        faults("communication: {power_sgd: {rank: 1}, local_steps: 2}", &[])[0].contains("stands beside power_sgd")
+    );
+    for one in ["wire: bf16", "power_sgd: {rank: 1}", "local_steps: 2"] {
+        let text = format!("training: {{shard_optimizer: true}}\ncommunication: {{{one}}}");
+        assert!(faults(&text, &[])[0].contains("training.shard_optimizer is true"), "{one}");
+    }
+    let hash = |text: &str| (parse(text).course_hash(), parse(text).gang_hash());
+    let base = hash("");
+    for other in ["power_sgd: {rank: 1}", "local_steps: 2"] {
+        assert_ne!(hash(&format!("communication: {{{other}}}")).0, base.0, "{other}");
+    }
+    for way in ["streams: 2", "wire: bf16"] {
+        let (course, gang) = hash(&format!("communication: {{{way}}}"));
+        assert!(course == base.0 && gang != base.1, "{way}");
+    }
+}
+
+#[test]
 fn text_is_learned_by_a_gpt_unless_said_otherwise() {
     let config = parse("data: {source: text, path: a.txt}");
     assert_eq!(config.model, Model::Gpt(Gpt { layers: 4, heads: 4, width: 128 }));

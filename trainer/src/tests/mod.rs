@@ -5,6 +5,7 @@ mod faults;
 mod models;
 mod process;
 mod resume;
+mod slow;
 mod worlds;
 
 use std::io::Write;
@@ -13,10 +14,10 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use collectives::{Communicator, Peer, Rendezvous, connect};
+use collectives::{Communicator, Options, Peer, Rendezvous, connect_with};
 
 use crate::config::Config;
-use crate::context::Context;
+use crate::context::{self, Context};
 use crate::error::Error;
 use crate::metrics::Metrics;
 use crate::model;
@@ -68,7 +69,10 @@ impl Gang {
             resume_from: None,
             output: None,
         };
-        let contexts = group(world).into_iter().zip(&printed).map(context).collect();
+        let options = context::options(&config);
+        let tcp_only = options.streams > 1 || options.wire != collectives::Wire::Native;
+        let contexts =
+            group_with(world, Options { tcp_only, ..options }).into_iter().zip(&printed).map(context).collect();
         Gang { contexts, configs: vec![config; world], printed }
     }
 
@@ -104,6 +108,10 @@ impl Gang {
 
 /// Connected communicators in rank order.
 pub(crate) fn group(world: usize) -> Vec<Arc<dyn Communicator>> {
+    group_with(world, Options::default())
+}
+
+fn group_with(world: usize, options: Options) -> Vec<Arc<dyn Communicator>> {
     let listeners: Vec<_> = (0..world).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
     let peer = |(listener, rank): (&TcpListener, u32)| Peer { rank, address: listener.local_addr().unwrap() };
     let peers: Vec<Peer> = listeners.iter().zip(0..).map(peer).collect();
@@ -117,7 +125,7 @@ pub(crate) fn group(world: usize) -> Vec<Arc<dyn Communicator>> {
             timeout: PATIENCE,
             op_timeout: PATIENCE,
         };
-        std::thread::spawn(move || connect(rendezvous).unwrap())
+        std::thread::spawn(move || connect_with(rendezvous, options).unwrap())
     };
     let threads: Vec<_> = listeners.into_iter().zip(0..).map(one).collect();
     threads.into_iter().map(|thread| thread.join().unwrap()).collect()

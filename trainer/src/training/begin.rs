@@ -3,21 +3,22 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use collectives::BufMut;
+use collectives::{BufMut, Communicator};
 use sha2::{Digest, Sha256};
 use types::ContentHash;
 
-use super::{Plan, Saver, Training};
+use super::{Plan, Saver, Training, meeting};
 use crate::agreement;
-use crate::buckets::{Cut, Layout, Reducer};
+use crate::buckets::{Cut, Layout, Reducer, SHARED};
 use crate::checkpoint::{self, EpochSoFar, Improvement, Loaded, Position, RandomState, State, Wanted};
-use crate::config::Config;
+use crate::config::{self, Config};
 use crate::context::Context;
 use crate::data::{self, Dataset, Feed, FeedSource};
 use crate::error::Error;
 use crate::generate;
 use crate::model::{Architecture, Network};
 use crate::optimizer::Optimizer;
+use crate::power::PowerSgd;
 use crate::progress::{counted, grouped};
 use crate::report::Window;
 use crate::schedule::Rates;
@@ -45,6 +46,7 @@ impl<'a> Training<'a> {
         let plan = Plan::new(config, data.train.len());
         let folder = context.checkpoint_folder.as_deref().filter(|_| config.checkpoint.every.is_some());
         let saver = Saver::begin(folder, config.checkpoint.keep, context.token, &*communicator)?;
+        let power = power(config, &model, &layout, &*communicator)?;
         let state = State { token: context.token, ..fresh_state(config, course, data.hash, world) };
         let mut training = Training {
             state,
@@ -53,8 +55,9 @@ impl<'a> Training<'a> {
             progress: context.progress,
             output: context.output,
             rates: rates(config, &plan),
-            optimizer: Optimizer::new(config.optimizer, layout.owned(rank as usize)),
-            reducer: Reducer::new(Arc::clone(&layout), Arc::clone(&communicator))?,
+            optimizer: optimizer(config, &layout, rank),
+            reducer: Reducer::new(Arc::clone(&layout), Arc::clone(&communicator), power)?,
+            meeting: None,
             feed: feed(config, &data, Position::default(), (rank, world))?,
             parameters: model.parameters(),
             communicator,
@@ -75,6 +78,8 @@ impl<'a> Training<'a> {
             training.feed = feed(config, &training.data, training.state.position, (rank, world))?;
         }
         training.begin_equal()?;
+        training.begin_apart()?;
+        training.reducer.begins_anew(training.state.step + 1);
         Ok(training)
     }
 
@@ -95,15 +100,17 @@ impl<'a> Training<'a> {
                 data.classes.len()
             ),
             format!(
-                "model: {name} {detail}, {} parameters, gradients in {}{}",
+                "model: {name} {detail}, {} parameters, gradients in {} of {} bytes{}",
                 count(parameters),
                 counted(self.layout.len() as u64, "bucket"),
+                count(self.reducer.bytes()),
                 if self.layout.is_sharded() { ", optimizer sharded" } else { "" }
             ),
             format!(
-                "gang: {} over {}, global batch {}, {} of {}",
+                "gang: {} over {}{}, global batch {}, {} of {}",
                 counted(self.communicator.world_size().into(), "rank"),
                 self.communicator.backend(),
+                how(self.config),
                 plan.batch_size,
                 counted(plan.epochs_total, "epoch"),
                 counted(plan.steps_per_epoch, "step")
@@ -158,6 +165,34 @@ fn layout(config: &Config, model: &Network, world: u32) -> Layout {
         parts: if config.training.shard_optimizer { world as usize } else { 1 },
     };
     Layout::new(&model.unit_lengths(), cut)
+}
+
+/// What was chosen about how ranks talk.
+fn how(config: &Config) -> String {
+    let config::Communication { streams, wire, power_sgd, local_steps, .. } = config.communication;
+    let chosen = [
+        (streams > 1).then(|| format!("{streams} streams")),
+        (wire == config::Wire::Bf16).then(|| "bf16 on the wire of TCP".to_owned()),
+        power_sgd.map(|power| format!("gradients as factors of rank {}", power.rank)),
+        local_steps.map(|steps| format!("meeting every {}", counted(steps, "step"))),
+    ];
+    chosen.into_iter().flatten().map(|words| format!(", {words}")).collect()
+}
+
+fn optimizer(config: &Config, layout: &Layout, rank: u32) -> Optimizer {
+    let optimizer = Optimizer::new(config.optimizer, layout.owned(rank as usize));
+    if config.communication.local_steps.is_some() { optimizer.and(meeting::MOMENTUM) } else { optimizer }
+}
+
+fn power(
+    config: &Config,
+    model: &Network,
+    layout: &Layout,
+    communicator: &dyn Communicator,
+) -> Result<Option<PowerSgd>, Error> {
+    let Some(power) = config.communication.power_sgd else { return Ok(None) };
+    let (parameters, length) = (model.parameters(), layout.length());
+    PowerSgd::new(power.rank, config.training.seed, &parameters, length, SHARED, communicator).map(Some)
 }
 
 fn feed(config: &Config, data: &Dataset, position: Position, (rank, world): (u32, u32)) -> Result<Feed, Error> {

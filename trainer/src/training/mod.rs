@@ -2,6 +2,7 @@
 
 mod begin;
 mod finish;
+mod meeting;
 mod saving;
 
 use std::path::PathBuf;
@@ -10,9 +11,10 @@ use std::time::Duration;
 
 use collectives::Communicator;
 
+use self::meeting::Meeting;
 use self::saving::Saver;
 use crate::Summary;
-use crate::buckets::{Layout, Reduced, Reducer, Shared};
+use crate::buckets::{Layout, Reduced, Reducer, Sends, Shared};
 use crate::checkpoint::{Position, State};
 use crate::config::{Config, Every, Length};
 use crate::context::Context;
@@ -82,6 +84,8 @@ struct Training<'a> {
     optimizer: Optimizer,
     layout: Arc<Layout>,
     reducer: Reducer,
+    /// Where ranks make updates by themselves.
+    meeting: Option<Meeting>,
     saver: Saver,
     state: State,
     window: Window,
@@ -116,20 +120,30 @@ impl Training<'_> {
         if lot.position != self.state.position {
             return Err(Error::Internal(format!("samples of {:?} for {:?}", lot.position, self.state.position)));
         }
-        let reduced = self.gradients(&lot)?;
-        let Shared { loss, rate, .. } = reduced.shared;
         let step = self.state.step + 1;
-        if !loss.is_finite() || !reduced.norm.is_finite() {
-            // Before the update, so that no parameter is spoilt and none such is saved.
-            return Err(Error::NotFinite { step, loss });
+        let mut reduced = self.gradients(&lot, step)?;
+        if self.meeting.is_none() {
+            finite(step, &reduced)?;
         }
         let factor = optimizer::clip(reduced.norm, self.config.training.clip_norm.unwrap_or(f64::INFINITY));
         let gradients = (0..self.layout.len()).map(|bucket| self.reducer.gradients(bucket));
-        self.optimizer.update(&mut self.model.values, gradients, factor, rate);
+        self.optimizer.update(&mut self.model.values, gradients, factor, reduced.shared.rate);
         let spreading = daemon::clock::boot_time();
         self.reducer.spread(&mut self.model.values)?;
+        if self.meets_after(step) {
+            let (written, failed) = self.saver.flags()?;
+            let share = own_samples(&lot) as f32 / lot.samples as f32;
+            let own = Shared { loss: reduced.shared.loss * share, rate: 0.0, written, failed };
+            let (shared, norm) = self.meet(step, own)?;
+            // Together, as only here all ranks hear of one that has gone astray.
+            finite(step, &Reduced { shared, norm, ..reduced })?;
+            reduced.shared = Shared { rate: reduced.shared.rate, ..shared };
+        }
         let waited = reduced.waited + daemon::clock::boot_time().saturating_sub(spreading);
-        self.saver.heard(reduced.shared, &mut self.progress);
+        let Shared { loss, rate, .. } = reduced.shared;
+        if self.meeting.is_none() || self.meets_after(step) {
+            self.saver.heard(reduced.shared, &mut self.progress);
+        }
         self.advance(loss, lot.samples);
         let took = daemon::clock::boot_time().saturating_sub(started);
         pause(Duration::from_millis(self.config.training.step_delay_ms));
@@ -138,11 +152,26 @@ impl Training<'_> {
         Ok(StepDone { step, loss, rate, gradient_norm, samples: lot.samples, took, waited, elapsed })
     }
 
-    /// Of the mean loss over the global batch, from this rank's share of it and everybody else's.
-    fn gradients(&mut self, lot: &Lot) -> Result<Reduced, Error> {
-        self.reducer.clear();
+    /// What step `step` sends of its gradients.
+    fn sends(&self, step: u64) -> Sends {
+        if self.meeting.is_some() {
+            Sends::Nothing
+        } else if self.config.communication.power_sgd.is_none() || self.saves_after(step) {
+            Sends::Whole
+        } else {
+            Sends::Factors
+        }
+    }
+
+    /// Of the mean loss over the global batch, from this rank's share of it and everybody else's; where ranks make updates by
+    /// themselves, over this rank's share.
+    fn gradients(&mut self, lot: &Lot, step: u64) -> Result<Reduced, Error> {
+        let sends = self.sends(step);
+        self.reducer.clear(sends);
         // Shares of the mean over the whole batch, so that their sum over the ranks is the mean, however they are cut.
-        let share = 1.0 / (lot.samples * self.data.train.positions()) as f64;
+        let apart = sends == Sends::Nothing;
+        let counted = if apart { own_samples(lot) } else { lot.samples };
+        let share = 1.0 / (counted.max(1) * self.data.train.positions()) as f64;
         let mut sum = 0.0;
         for (at, batch) in lot.batches.iter().enumerate() {
             let pass = self.reducer.pass(at + 1 == lot.batches.len());
@@ -152,9 +181,23 @@ impl Training<'_> {
             self.reducer.pass_without_samples()?;
         }
         // The same on all ranks even if their mathematical libraries differ: rank 0's goes round with the gradients.
-        let rate = if self.rank() == 0 { self.rates.at(self.state.step) as f32 } else { 0.0 };
-        let (written, failed) = self.saver.flags()?;
-        self.reducer.finish(Shared { loss: (sum * share) as f32, rate, written, failed })
+        let rate = if self.rank() == 0 || apart { self.rates.at(self.state.step) as f32 } else { 0.0 };
+        let (written, failed) = if apart { (0.0, 0.0) } else { self.saver.flags()? };
+        let reduced = self.reducer.finish(Shared { loss: (sum * share) as f32, rate, written, failed })?;
+        if sends == Sends::Whole {
+            self.reducer.begins_anew(step + 1);
+        }
+        Ok(reduced)
+    }
+
+    /// Whether a checkpoint is made after this step, where there is a folder for it.
+    fn saves_after(&self, step: u64) -> bool {
+        let per_epoch = self.plan.steps_per_epoch;
+        match self.config.checkpoint.every {
+            None => false,
+            Some(Every::Steps(steps)) => step.is_multiple_of(steps),
+            Some(Every::Epochs(epochs)) => step.is_multiple_of(per_epoch) && (step / per_epoch).is_multiple_of(epochs),
+        }
     }
 
     fn advance(&mut self, loss: f32, samples: usize) {
@@ -183,12 +226,7 @@ impl Training<'_> {
         if let Some(epoch) = epochs_done {
             self.end_epoch(epoch)?;
         }
-        let due = match self.config.checkpoint.every {
-            None => false,
-            Some(Every::Steps(steps)) => done.step.is_multiple_of(steps),
-            Some(Every::Epochs(epochs)) => epochs_done.is_some_and(|done| done.is_multiple_of(epochs)),
-        };
-        if due {
+        if self.saves_after(done.step) {
             self.save()?;
         }
         self.saver.announce(&mut self.metrics, &mut self.progress)
@@ -228,6 +266,17 @@ impl Training<'_> {
         }
         Ok(evaluation)
     }
+}
+
+/// This rank's among those of the global batch.
+fn own_samples(lot: &Lot) -> usize {
+    lot.batches.iter().map(|batch| batch.count).sum()
+}
+
+/// Before the update, so that no parameter is spoilt and none such is saved.
+fn finite(step: u64, reduced: &Reduced) -> Result<(), Error> {
+    let loss = reduced.shared.loss;
+    if loss.is_finite() && reduced.norm.is_finite() { Ok(()) } else { Err(Error::NotFinite { step, loss }) }
 }
 
 /// Waits without work.
