@@ -69,7 +69,7 @@ pub use buffer::{Buf, BufMut, DType, Element, Op};
 pub use communicator::{Algorithm, Communicator, Options, Peer, Rendezvous, Wire, connect, connect_with};
 pub use error::Error;
 pub use pipeline::{Handle, Memory, Part, Pipeline};
-pub use plan::{Choice, Method, Transport, plan};
+pub use plan::{Choice, Method, Transport, plan, plan_on_hosts};
 pub use recorder::{Entry, State};
 pub use shared::CommBuf;
 pub use stall::{Behind, Stall, Tell};

@@ -4,8 +4,8 @@
 use std::fmt;
 use std::time::Duration;
 
-use crate::shm::SLOT_BYTES;
 use crate::shm::exchange::{LINE_BYTES, LINE_RANKS_MAX};
+use crate::shm::{HOSTS_BYTES_MIN, RANKS_MAX, SLOT_BYTES, WINDOW_BYTES};
 use crate::tcp::{DIRECT_RANKS_MAX, SMALL_BYTES_MAX};
 
 /// What carries the bytes.
@@ -92,7 +92,9 @@ pub struct Choice {
     pub estimate: Duration,
 }
 
-/// Costs of one way: estimates from one run of `examples/all_reduce`, not fitted.
+/// Costs of one way: after medians of three runs of `examples/all_reduce` with two ranks, a processor each, 250 to 270 ns apart. Up
+/// to 1 MiB the estimates are within a third of these; large sums take up to twice as long, and more ranks than processors far
+/// longer.
 struct Cost {
     step_ns: u64,
     /// Per message or slot of another rank.
@@ -101,19 +103,56 @@ struct Cost {
     kib_ns: u64,
 }
 
-const SHARED: Cost = Cost { step_ns: 700, message_ns: 60, kib_ns: 110 };
-const SOCKETS: Cost = Cost { step_ns: 7_000, message_ns: 3_000, kib_ns: 400 };
+const SHARED: Cost = Cost { step_ns: 900, message_ns: 60, kib_ns: 100 };
+const SOCKETS: Cost = Cost { step_ns: 10_000, message_ns: 3_000, kib_ns: 600 };
 
-/// The cheapest way to sum `bytes` over `world` ranks. Shared memory asks it; `tcp::Communicator` chooses by the same two
-/// bounds by itself, unless [`crate::Options`] names an algorithm.
+fn priced(cost: &Cost, method: Method, steps: u64, messages: u64, bytes: u64) -> Choice {
+    let nanoseconds = steps * cost.step_ns + messages * cost.message_ns + bytes * cost.kib_ns / 1024;
+    Choice { method, steps, bytes, estimate: Duration::from_nanos(nanoseconds) }
+}
+
+/// How sums go over TCP unless [`crate::Options`] names an algorithm.
+pub(crate) fn over_tcp(world: u64, bytes: u64) -> Method {
+    // Between two ranks both other ways send as many bytes, and this one in one step.
+    if world <= 2 || bytes <= SMALL_BYTES_MAX as u64 {
+        Method::Flat
+    } else if world <= DIRECT_RANKS_MAX as u64 {
+        Method::Pairwise
+    } else {
+        // So many senders at once would overflow the switch's queue to one receiver.
+        Method::Ring
+    }
+}
+
+/// Whether sums of 32-bit elements and more go on two levels where each of several hosts has `each` ranks.
+pub(crate) fn on_two_levels(each: u64, bytes: u64) -> bool {
+    (2..=u64::from(RANKS_MAX)).contains(&each) && bytes >= HOSTS_BYTES_MIN as u64
+}
+
+/// As [`plan`], for ranks that are spread evenly over hosts, neighbours in rank order on each; with what carries the bytes between
+/// the hosts, or within the only one.
+pub fn plan_on_hosts(world: u32, hosts: u32, bytes: u64) -> (Transport, Choice) {
+    if hosts <= 1 && world <= RANKS_MAX {
+        return (Transport::SharedMemory, plan(world, bytes, Transport::SharedMemory));
+    }
+    let each = if hosts > 1 && world.is_multiple_of(hosts) { u64::from(world / hosts) } else { 1 };
+    if !on_two_levels(each, bytes) {
+        return (Transport::Tcp, plan(world, bytes, Transport::Tcp));
+    }
+    // Down the chain and round for each window; of its host's 2 S a rank sends its part, over the same link as the others.
+    let windows = bytes.div_ceil(WINDOW_BYTES as u64);
+    let chain = priced(&SOCKETS, Method::Hosts, 2 * windows * (u64::from(hosts) - 1), 2 * windows, 2 * bytes);
+    let within = priced(&SHARED, Method::Hosts, 3 * windows, 3 * (each - 1), 4 * bytes);
+    let (steps, moved) = (chain.steps + within.steps, 2 * bytes / each + 2 * bytes);
+    let choice = Choice { method: Method::Hosts, steps, bytes: moved, estimate: chain.estimate + within.estimate };
+    (Transport::Tcp, choice)
+}
+
+/// The way to sum `bytes` over `world` ranks, and what it takes. The transports choose by it.
 pub fn plan(world: u32, bytes: u64, transport: Transport) -> Choice {
     let others = u64::from(world.max(1)) - 1;
     let world = u64::from(world.max(1));
     let parts = bytes * others / world;
-    let priced = |cost: &Cost, method, steps: u64, messages: u64, bytes: u64| {
-        let nanoseconds = steps * cost.step_ns + messages * cost.message_ns + bytes * cost.kib_ns / 1024;
-        Choice { method, steps, bytes, estimate: Duration::from_nanos(nanoseconds) }
-    };
     match transport {
         Transport::SharedMemory => {
             // One copy in and a read of all, against a copy in, a fold, a copy to the result and a copy out.
@@ -127,19 +166,11 @@ pub fn plan(world: u32, bytes: u64, transport: Transport) -> Choice {
                 staged
             }
         }
-        Transport::Tcp => {
-            let flat = priced(&SOCKETS, Method::Flat, 1, others, bytes * others);
-            let pairwise = priced(&SOCKETS, Method::Pairwise, 2, 2 * others, 2 * parts);
-            // Between two ranks both ways send as many bytes, and one of them in one step.
-            if world == 2 || (bytes <= SMALL_BYTES_MAX as u64 && flat.estimate <= pairwise.estimate) {
-                flat
-            } else if world <= DIRECT_RANKS_MAX as u64 {
-                pairwise
-            } else {
-                // So many senders at once would overflow the switch's queue to one receiver.
-                priced(&SOCKETS, Method::Ring, 2 * others, 2, 2 * bytes)
-            }
-        }
+        Transport::Tcp => match over_tcp(world, bytes) {
+            Method::Flat => priced(&SOCKETS, Method::Flat, 1, others, bytes * others),
+            Method::Ring => priced(&SOCKETS, Method::Ring, 2 * others, 2, 2 * bytes),
+            method => priced(&SOCKETS, method, 2, 2 * others, 2 * parts),
+        },
         // It does not tell how; these are the bytes that any way needs.
         Transport::Nccl => priced(&Cost { step_ns: 0, message_ns: 0, kib_ns: 0 }, Method::Nccl, 0, 0, 2 * parts),
     }
@@ -165,6 +196,23 @@ mod tests {
         assert_eq!(method(2, 1024, Transport::SharedMemory), Method::Slots);
         assert_eq!(method(17, 1 << 20, Transport::Tcp), Method::Ring);
         assert_eq!(method(17, 4, Transport::SharedMemory), Method::Slots);
+    }
+
+    #[test]
+    fn several_ranks_on_each_of_several_hosts_sum_on_two_levels() {
+        let way = |world, hosts, bytes| {
+            let (transport, choice) = plan_on_hosts(world, hosts, bytes);
+            (transport, choice.method)
+        };
+        assert_eq!(way(8, 1, 1 << 20), (Transport::SharedMemory, Method::Staged));
+        assert_eq!(way(65, 1, 1 << 20), (Transport::Tcp, Method::Ring));
+        assert_eq!(way(8, 2, 1 << 20), (Transport::Tcp, Method::Hosts));
+        assert_eq!(way(8, 2, 1 << 10), (Transport::Tcp, Method::Flat));
+        assert_eq!(way(8, 8, 1 << 20), (Transport::Tcp, Method::Pairwise));
+        assert_eq!(way(9, 2, 1 << 20), (Transport::Tcp, Method::Pairwise), "not as many on each");
+        let large = plan_on_hosts(32, 8, 64 << 20).1;
+        assert!(large.estimate > plan_on_hosts(32, 8, 1 << 20).1.estimate, "{large:?}");
+        assert_eq!(large.steps, 8 * (2 * 7 + 3));
     }
 
     #[test]

@@ -24,7 +24,7 @@ use super::group::{self, Group, Turn};
 use crate::buffer::{Buf, BufMut, DType, Op};
 use crate::communicator;
 use crate::error::Error;
-use crate::plan::Method;
+use crate::plan::{self, Method};
 use crate::recorder::{Entry, State};
 use crate::reduce::Fold;
 use crate::shared::CommBuf;
@@ -33,9 +33,9 @@ use crate::tcp::ring::{Link, Part};
 use crate::tcp::{self, Call, Operation, call};
 
 /// Of the vector, staged at a time.
-pub(super) const WINDOW_BYTES: usize = 8 << 20;
+pub(crate) const WINDOW_BYTES: usize = 8 << 20;
 /// Smaller sums take fewer steps over TCP alone.
-const BYTES_MIN: usize = 64 << 10;
+pub(crate) const BYTES_MIN: usize = 64 << 10;
 /// First-level cache.
 const TILE_BYTES: usize = 16 << 10;
 
@@ -216,7 +216,8 @@ impl communicator::Communicator for Communicator {
 
     fn all_reduce(&self, buf: BufMut<'_>, op: Op) -> Result<(), Error> {
         let dtype = buf.dtype();
-        if buf.len() * dtype.size() < BYTES_MIN || dtype.size() == 2 {
+        let bytes = (buf.len() * dtype.size()) as u64;
+        if !plan::on_two_levels(self.group.world() as u64, bytes) || dtype.size() == 2 {
             return self.tcp.all_reduce(buf, op);
         }
         self.sum(buf.into_bytes(), dtype, op)

@@ -32,10 +32,11 @@ use crate::shared::CommBuf;
 use crate::stall::Tell;
 use crate::tcp::{self, Call, Operation, call};
 
+pub(crate) use self::hosts::{BYTES_MIN as HOSTS_BYTES_MIN, WINDOW_BYTES};
 pub(crate) use self::segment::SLOT_BYTES;
 
 /// More ranks on one host than this go over TCP: each maps the memory of all.
-const RANKS_MAX: u32 = 64;
+pub(crate) const RANKS_MAX: u32 = 64;
 /// Addresses, not memory, that an arena takes at most.
 const ARENA_BYTES_MAX: usize = 64 << 30;
 
@@ -212,8 +213,11 @@ impl communicator::Communicator for Communicator {
         let result = self.run(call(Operation::AllReduce, op, dtype, count), method, |exchange| {
             exchange.all_reduce(method, bytes, &fold, offset)
         });
-        // Only when the group is over: in one that goes on the others would sum what this rank no longer sees.
-        if let (Err(_), Some(offset), Err(_)) = (&result, offset, self.tcp.check()) {
+        // Only when the group is over: in one that goes on the others would sum what this rank no longer sees. Asked only after an
+        // error: the answer costs a system call, more than all else of a small sum.
+        if let (Err(_), Some(offset)) = (&result, offset)
+            && self.tcp.check().is_err()
+        {
             self.arena.detach(offset);
         }
         result

@@ -7,11 +7,11 @@ use half::bf16;
 use super::pairwise::{self, Pairwise, Storage};
 use super::ring::{self, Link, Part, Ring};
 use super::swap::{self, Swap};
-use super::{Call, Communicator, DIRECT_RANKS_MAX, Operation, SMALL_BYTES_MAX, as_bytes, call};
+use super::{Call, Communicator, Operation, SMALL_BYTES_MAX, as_bytes, call};
 use crate::buffer::{BufMut, DType, Op, elements_mut};
 use crate::communicator::{Algorithm, Wire};
 use crate::error::Error;
-use crate::plan::Method;
+use crate::plan::{self, Method};
 use crate::reduce::Fold;
 
 /// Smaller buffers of 32-bit floats are not rounded on their way, whatever was asked for.
@@ -26,15 +26,29 @@ impl Communicator {
         }
         let count = bytes.len() / dtype.size();
         let call = call(Operation::AllReduce, op, dtype, count);
-        if bytes.len() <= SMALL_BYTES_MAX {
-            let whole = 0..bytes.len();
-            self.exchange_and_fold(call, None, bytes, |_| whole.clone())
-        } else if self.rings(dtype) {
-            self.ring(Call { ring: true, ..call }, bytes)
-        } else if self.world == 2 {
-            self.swap(call, bytes)
-        } else {
-            self.pairwise(call, Storage::Whole(bytes), pairwise::slices(count, dtype.size(), self.world))
+        match self.way(bytes.len(), dtype) {
+            Method::Ring => self.ring(Call { ring: true, ..call }, bytes),
+            Method::Pairwise => {
+                self.pairwise(call, Storage::Whole(bytes), pairwise::slices(count, dtype.size(), self.world))
+            }
+            _ if bytes.len() <= SMALL_BYTES_MAX => {
+                let whole = 0..bytes.len();
+                self.exchange_and_fold(call, None, bytes, |_| whole.clone())
+            }
+            _ => self.swap(call, bytes),
+        }
+    }
+
+    /// How a sum goes: as planned, unless an algorithm was named for large ones.
+    fn way(&self, bytes: usize, dtype: DType) -> Method {
+        let planned = plan::over_tcp(self.world as u64, bytes as u64);
+        // Partial sums of 16-bit floats would be rounded at every rank.
+        let chains = dtype.size() > 2;
+        match self.algorithm {
+            _ if bytes <= SMALL_BYTES_MAX => planned,
+            Algorithm::Ring if chains => Method::Ring,
+            _ if planned == Method::Ring && (self.algorithm == Algorithm::Direct || !chains) => Method::Pairwise,
+            _ => planned,
         }
     }
 
@@ -59,16 +73,6 @@ impl Communicator {
         let result = self.run(&mut engine, call, Method::Pairwise, &mut transfer.narrowing(wide));
         engine.scratch = scratch;
         result
-    }
-
-    fn rings(&self, dtype: DType) -> bool {
-        // Partial sums of 16-bit floats would be rounded at every rank.
-        dtype.size() > 2
-            && match self.algorithm {
-                Algorithm::Auto => self.world > DIRECT_RANKS_MAX,
-                Algorithm::Direct => false,
-                Algorithm::Ring => true,
-            }
     }
 
     pub(super) fn pairwise(
