@@ -4,64 +4,15 @@
 
 mod support;
 
-use std::os::unix::fs::symlink;
-use std::path::{Path, PathBuf};
-use std::process::Command;
-use std::sync::{Arc, OnceLock};
+use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use collectives::nccl::{self, Limits, connect_over_with};
 use collectives::{BufMut, Communicator, Error, Op, State};
 use support::processes::{Child, Setting, join, read, say, start};
+use support::standin::libraries;
 use support::{PATIENCE, exact};
-
-/// Folders to look for libraries in.
-struct Libraries {
-    /// Driver and NCCL.
-    both: PathBuf,
-    driver_only: PathBuf,
-    /// The driver, and a library of NCCL's name with other functions.
-    broken: PathBuf,
-    /// The driver, and NCCL without one of its functions.
-    lacking: PathBuf,
-}
-
-/// Builds the stand-in once per process.
-fn libraries() -> &'static Libraries {
-    static LIBRARIES: OnceLock<(tempfile::TempDir, Libraries)> = OnceLock::new();
-    let build = || {
-        let root = tempfile::tempdir().unwrap();
-        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/standin/lib.rs");
-        let built = |name: &str, more: &[&str]| {
-            let library = root.path().join(name);
-            let mut rustc = Command::new("rustc");
-            rustc.args(["--edition", "2024", "--crate-type", "cdylib", "--crate-name", "standin"]).args(more);
-            assert!(rustc.arg("-o").arg(&library).arg(&source).status().unwrap().success());
-            library
-        };
-        let library = built("libstandin.so", &[]);
-        let lacking = built("liblacking.so", &["--cfg", "lacks_finalize"]);
-        let folder = |name: &str, links: &[(&Path, &str)]| {
-            let folder = root.path().join(name);
-            std::fs::create_dir(&folder).unwrap();
-            for (target, link) in links {
-                symlink(target, folder.join(link)).unwrap();
-            }
-            folder
-        };
-        let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
-        let libc = maps.split_whitespace().find(|word| word.contains("/libc.so")).unwrap();
-        let (cuda, nccl) = ("libcuda.so.1", "libnccl.so.2");
-        let libraries = Libraries {
-            both: folder("both", &[(&library, cuda), (&library, nccl)]),
-            driver_only: folder("driver", &[(&library, cuda)]),
-            lacking: folder("lacking", &[(&library, cuda), (&lacking, nccl)]),
-            broken: folder("broken", &[(&library, cuda), (Path::new(libc), nccl)]),
-        };
-        (root, libraries)
-    };
-    &LIBRARIES.get_or_init(build).1
-}
 
 const LIMITS: Limits = Limits { timeout: PATIENCE, op_timeout: PATIENCE };
 
@@ -338,7 +289,8 @@ fn every_operation_is_recorded() {
 fn late(stopped: bool) {
     let mut group = group(3, "stall");
     let process = |child: &Child| rustix::process::Pid::from_raw(child.hear("together").parse().unwrap()).unwrap();
-    let last = group.iter().map(process).last().unwrap();
+    let processes: Vec<_> = group.iter().map(process).collect();
+    let last = processes[2];
     let signal = |signal| rustix::process::kill_process(last, signal).unwrap();
     if stopped {
         signal(rustix::process::Signal::STOP);

@@ -186,7 +186,9 @@ fn orthonormalise(factor: &mut [f32], length: usize) {
         }
         let left = dot(row, row);
         let scale = if left > 1e-10 * whole { (1.0 / left.sqrt()) as f32 } else { 0.0 };
-        row.iter_mut().for_each(|value| *value *= scale);
+        for value in row {
+            *value *= scale;
+        }
     }
 }
 
@@ -255,16 +257,17 @@ mod tests {
         };
         let threads: Vec<_> = group(3).into_iter().map(one).collect();
         let ranks: Vec<Vec<(Vec<f32>, Vec<f32>)>> = threads.into_iter().map(|thread| thread.join().unwrap()).collect();
-        for round in 0..rounds {
-            assert!(ranks.iter().all(|rank| rank[round].0 == ranks[0][round].0), "the same bits on all ranks");
+        for rank in &ranks {
+            let same = rank.iter().zip(&ranks[0]).all(|(rank, first)| rank.0 == first.0);
+            assert!(same, "the same bits on all ranks");
         }
         let mut given = vec![0.0; 113];
         let mut came = vec![0.0; 113];
-        for round in 0..rounds {
+        for (round, (values, _)) in ranks[0].iter().enumerate() {
             for rank in 0..3 {
                 given.iter_mut().zip(gradient(rank, round)).for_each(|(sum, value)| *sum += value);
             }
-            came.iter_mut().zip(&ranks[0][round].0).for_each(|(sum, value)| *sum += value);
+            came.iter_mut().zip(values).for_each(|(sum, value)| *sum += value);
         }
         let left = |round: usize, at: usize| ranks.iter().map(|rank| rank[round].1[at]).sum::<f32>();
         for (at, (given, came)) in given.iter().zip(&came).enumerate() {

@@ -112,7 +112,7 @@ impl Communicator {
 
     /// Several buffers as one group launch, as a trainer's buckets; recorded as one operation with the elements of all.
     pub fn all_reduce_many_device<T: Element>(&self, bufs: &mut [CudaSlice<T>], op: Op) -> Result<(), Error> {
-        let count = bufs.iter().map(|buf| buf.len()).sum();
+        let count = bufs.iter().map(CudaSlice::len).sum();
         self.operate(call(Operation::AllReduce, op, T::DTYPE, count), |_| {
             // SAFETY: takes no pointers; the matching end follows on every path.
             self.launch("ncclGroupStart", |library, _| unsafe { (library.group_start)() })?;

@@ -176,7 +176,7 @@ fn how(config: &Config) -> String {
         power_sgd.map(|power| format!("gradients as factors of rank {}", power.rank)),
         local_steps.map(|steps| format!("meeting every {}", counted(steps, "step"))),
     ];
-    chosen.into_iter().flatten().map(|words| format!(", {words}")).collect()
+    chosen.into_iter().flatten().flat_map(|words| [", ".to_owned(), words]).collect()
 }
 
 fn optimizer(config: &Config, layout: &Layout, rank: u32) -> Optimizer {
