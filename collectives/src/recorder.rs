@@ -4,8 +4,8 @@
 //! The thread inside an operation writes, without a lock or an allocation; any thread reads. A reader that comes while
 //! a slot is written leaves that slot out.
 //!
-//! Through shared memory an operation is recorded as it ends, or as its rank goes to sleep in it: some stores between telling
-//! the others and looking at what they told cost a fifth of a small sum, those after it nothing.
+//! Through shared memory an operation is recorded as it ends, or as its rank goes to sleep in it: so nothing stands between telling
+//! the others and looking at what they told.
 
 use std::fmt;
 use std::sync::OnceLock;
