@@ -22,11 +22,17 @@ impl State {
     /// What tells the wishes for `worker` from what they were, in key order; cheaper than the wishes.
     pub fn wish_marks(&self, worker: &WorkerId) -> impl Iterator<Item = (MemberKey, WishMark)> + '_ {
         let members = self.worker(worker).into_iter().flat_map(|worker| &worker.held.members);
-        members.filter_map(|key| {
-            let attempt = self.wished(*key)?;
-            let (token, goal, endpoints) = (attempt.token, goal(attempt), attempt.endpoints.len());
-            Some((*key, WishMark { token, goal, endpoints }))
-        })
+        members.filter_map(|key| Some((*key, self.mark(*key)?)))
+    }
+
+    /// The same for one member, if it is held there.
+    pub fn wish_mark(&self, worker: &WorkerId, key: MemberKey) -> Option<WishMark> {
+        self.worker(worker)?.held.members.contains(&key).then(|| self.mark(key))?
+    }
+
+    fn mark(&self, key: MemberKey) -> Option<WishMark> {
+        let attempt = self.wished(key)?;
+        Some(WishMark { token: attempt.token, goal: goal(attempt), endpoints: attempt.endpoints.len() })
     }
 
     fn wished(&self, key: MemberKey) -> Option<&Arc<Attempt>> {

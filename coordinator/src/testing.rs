@@ -135,11 +135,17 @@ pub(crate) fn registration(name: &str, cpus: u32, healthy: &[bool]) -> WorkerReg
         memory_bytes: 1,
         healthy: *healthy,
         island: 0,
+        ..Device::default()
     };
     WorkerRegistration {
         worker: WorkerId::new(name).unwrap(),
         instance: WorkerInstance(1),
-        inventory: Inventory { cpus, memory_bytes: 1 << 30, devices: healthy.iter().enumerate().map(device).collect() },
+        inventory: Inventory {
+            cpus,
+            memory_bytes: 1 << 30,
+            devices: healthy.iter().enumerate().map(device).collect(),
+            ..Inventory::default()
+        },
         labels: BTreeMap::new(),
         taints: Default::default(),
         topology: Topology::default(),

@@ -24,7 +24,9 @@ pub use job::{
 };
 pub use lifecycle::{AttemptPhase, EndCause, JobPhase};
 pub use limits::Limits;
-pub use machine::{Availability, Device, Inventory, TAINT_RULE, Topology, Window, WorkerRegistration, is_taint};
+pub use machine::{
+    Availability, Device, DeviceSoftware, Inventory, TAINT_RULE, Topology, Window, WorkerRegistration, is_taint,
+};
 pub use placement::{Member, MemberKey, Placement, RankPlacement};
 pub use queue::{DEFAULT_QUEUE, QUEUE_NAME_RULE, Queue, QueueQuota, is_queue_name};
 pub use time::{Millis, Timestamp};

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// One GPU as its driver reports it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Device {
     /// Index on its machine.
     pub index: u32,
@@ -19,6 +19,21 @@ pub struct Device {
     pub healthy: bool,
     /// Devices of one machine with the same number have a fast path between them: NVLink, else one NUMA node.
     pub island: u32,
+    /// The NUMA node that it is attached to, where the system tells.
+    pub numa_node: Option<u32>,
+    /// Active NVLinks, to other devices or to a switch.
+    pub nvlinks: u32,
+}
+
+/// What programs with GPUs find on a machine, as versions; empty text = not found.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeviceSoftware {
+    /// The GPU driver.
+    pub driver: String,
+    /// The newest CUDA that the driver knows.
+    pub cuda: String,
+    /// NCCL, as ranks without a library of their own would load it.
+    pub nccl: String,
 }
 
 /// What a machine can give to ranks.
@@ -30,6 +45,8 @@ pub struct Inventory {
     pub memory_bytes: u64,
     /// GPUs; empty on a CPU-only machine, which is normal.
     pub devices: Vec<Device>,
+    /// What drives them.
+    pub software: DeviceSoftware,
 }
 
 /// Where a machine stands, from wide to narrow; empty text = unknown.

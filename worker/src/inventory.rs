@@ -5,9 +5,14 @@ use crate::islands;
 use nvml_wrapper::Nvml;
 use nvml_wrapper::error::NvmlError;
 use std::collections::BTreeSet;
-use std::sync::{Mutex, PoisonError};
-use types::{Device, Inventory};
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::sync::{Mutex, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
+use types::{Device, DeviceSoftware, Inventory};
 
+/// For a library of hundreds of megabytes on a cold disk.
+const NCCL_TIMEOUT: Duration = Duration::from_secs(10);
 /// Left to the system, the daemon and the supervisors: the larger of this and a sixteenth.
 const MEMORY_RESERVE_BYTES: u64 = 256 << 20;
 
@@ -21,7 +26,11 @@ pub(crate) fn take(config: &Config) -> Inventory {
         let total = machine_memory().min(cgroup_memory());
         total.saturating_sub(MEMORY_RESERVE_BYTES.max(total / 16))
     });
-    Inventory { cpus, memory_bytes, devices: devices() }
+    let (devices, mut software) = devices();
+    if !devices.is_empty() {
+        software.nccl = nccl(&config.program);
+    }
+    Inventory { cpus, memory_bytes, devices, software }
 }
 
 fn machine_memory() -> u64 {
@@ -48,28 +57,55 @@ fn cgroup_memory() -> u64 {
 }
 
 /// The machine's GPUs; none where there is no driver, which is normal.
-fn devices() -> Vec<Device> {
+fn devices() -> (Vec<Device>, DeviceSoftware) {
     match offered(Nvml::init()) {
-        Ok(devices) => devices,
+        Ok(found) => found,
         Err(NvmlError::LibloadingError(error)) => {
             tracing::debug!(%error, "no NVIDIA driver: this worker offers no devices");
-            Vec::new()
+            Default::default()
         }
         Err(error) => {
             warn_once(format!("the NVIDIA driver does not answer and this worker offers no devices: {error}"));
-            Vec::new()
+            Default::default()
         }
     }
 }
 
-fn offered(nvml: Result<Nvml, NvmlError>) -> Result<Vec<Device>, NvmlError> {
+fn offered(nvml: Result<Nvml, NvmlError>) -> Result<(Vec<Device>, DeviceSoftware), NvmlError> {
     let nvml = nvml?;
     let count = nvml.device_count()?;
     let mut devices: Vec<Device> = (0..count).map(|index| device(&nvml, index)).collect();
     for (device, island) in devices.iter_mut().zip(islands::of(&nvml, count)) {
         device.island = island;
     }
-    Ok(devices)
+    // 13000 is CUDA 13.0.
+    let cuda = nvml.sys_cuda_driver_version().map(|code| format!("{}.{}", code / 1_000, code % 1_000 / 10));
+    let driver = nvml.sys_driver_version().unwrap_or_default();
+    Ok((devices, DeviceSoftware { driver, cuda: cuda.unwrap_or_default(), nccl: String::new() }))
+}
+
+/// The version of NCCL that ranks would find, asked once of a process of its own: the library starts threads, and one that is
+/// broken can end whoever loads it.
+fn nccl(program: &Path) -> String {
+    static FOUND: OnceLock<String> = OnceLock::new();
+    FOUND.get_or_init(|| asked_for_nccl(program).unwrap_or_default()).clone()
+}
+
+fn asked_for_nccl(program: &Path) -> Option<String> {
+    let mut command = Command::new(program);
+    command.args(["collective", "nccl", "--output", "json"]).stdin(Stdio::null()).stderr(Stdio::null());
+    let mut child = command.stdout(Stdio::piped()).spawn().ok()?;
+    let deadline = Instant::now() + NCCL_TIMEOUT;
+    // Its answer fits into the pipe.
+    while child.try_wait().ok()?.is_none() {
+        if Instant::now() > deadline {
+            warn_once(format!("NCCL did not load within {} s", NCCL_TIMEOUT.as_secs()));
+            let _ = child.kill();
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    let answer: serde_json::Value = serde_json::from_reader(child.stdout.take()?).ok()?;
+    Some(answer["version"].as_str()?.to_owned())
 }
 
 /// A device that does not answer is listed as unhealthy: its index stays taken.
@@ -77,11 +113,12 @@ fn device(nvml: &Nvml, index: u32) -> Device {
     let asked = || -> Result<Device, NvmlError> {
         let device = nvml.device_by_index(index)?;
         let (uuid, name, memory_bytes) = (device.uuid()?, device.name()?, device.memory_info()?.total);
-        Ok(Device { index, uuid, name, memory_bytes, healthy: true, island: 0 })
+        let (numa_node, nvlinks) = (islands::numa_node(&device), islands::nvlinks(&device).count() as u32);
+        Ok(Device { index, uuid, name, memory_bytes, healthy: true, island: 0, numa_node, nvlinks })
     };
     asked().unwrap_or_else(|error| {
         warn_once(format!("device {index} does not answer and is not offered: {error}"));
-        Device { index, uuid: String::new(), name: String::new(), memory_bytes: 0, healthy: false, island: 0 }
+        Device { index, ..Device::default() }
     })
 }
 
@@ -121,33 +158,37 @@ mod tests {
         library
     }
 
-    fn found(flags: &[&str]) -> Result<Vec<Device>, NvmlError> {
+    fn found(flags: &[&str]) -> Result<(Vec<Device>, DeviceSoftware), NvmlError> {
         let folder = tempfile::tempdir().unwrap();
         offered(Nvml::builder().lib_path(standin(folder.path(), flags).as_os_str()).init())
     }
 
     #[test]
     fn a_device_is_offered_as_the_driver_describes_it_and_a_lost_one_keeps_its_index() {
-        let [first, second] = <[Device; 2]>::try_from(found(&[]).unwrap()).unwrap();
+        let (devices, software) = found(&[]).unwrap();
+        let [first, second] = <[Device; 2]>::try_from(devices).unwrap();
         let expected = Device {
             index: 0,
-            uuid: "GPU-stand-in".into(),
+            uuid: "GPU-stand-in-0".into(),
             name: "stand-in".into(),
             memory_bytes: 80 << 30,
             healthy: true,
-            island: 0,
+            ..Device::default()
         };
+        assert_eq!((software.driver.as_str(), software.cuda.as_str()), ("580.159.04", "13.0"));
         assert_eq!(first, expected);
         assert_eq!((second.index, second.healthy), (1, false));
     }
 
     #[test]
     fn devices_of_one_numa_node_or_behind_one_nvlink_switch_are_an_island() {
-        let islands = |flags: &[&str]| found(flags).unwrap().iter().map(|device| device.island).collect::<Vec<_>>();
+        let islands = |flags: &[&str]| found(flags).unwrap().0.iter().map(|device| device.island).collect::<Vec<_>>();
+        let links = |flags: &[&str]| found(flags).unwrap().0.iter().map(|device| device.nvlinks).collect::<Vec<_>>();
         assert_eq!(islands(&["--cfg", "four"]), [0, 0, 1, 1], "pairs on two NUMA nodes");
         assert_eq!(islands(&["--cfg", "four", "--cfg", "switched"]), [0, 0, 0, 0], "all reach one switch");
         assert_eq!(islands(&["--cfg", "four", "--cfg", "bridged"]), [0, 1, 0, 1], "bridges between 0, 2 and 1, 3");
         assert_eq!(islands(&[]), [0, 0], "a driver that does not tell");
+        assert_eq!((links(&["--cfg", "four", "--cfg", "bridged"]), links(&[])), (vec![1; 4], vec![0; 2]));
     }
 
     #[test]

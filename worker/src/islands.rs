@@ -1,8 +1,9 @@
 //! Which GPUs of this machine have a fast path between them: NVLink where there is any, else a common NUMA node.
 
-use nvml_wrapper::Nvml;
 use nvml_wrapper::enum_wrappers::device::TopologyLevel;
 use nvml_wrapper::error::NvmlError;
+use nvml_wrapper::struct_wrappers::device::PciInfo;
+use nvml_wrapper::{Device, Nvml};
 use std::collections::BTreeSet;
 
 /// Links that a device can have: 18 on the newest.
@@ -24,20 +25,31 @@ pub(crate) fn of(nvml: &Nvml, count: u32) -> Vec<u32> {
 fn linked(nvml: &Nvml, count: u32) -> Vec<BTreeSet<String>> {
     let ends = |index: u32| -> Result<BTreeSet<String>, NvmlError> {
         let device = nvml.device_by_index(index)?;
-        let mut ends = BTreeSet::new();
-        for link in (0..LINKS_MAX).map(|link| device.link_wrapper_for(link)) {
-            // Past the last link comes an error.
-            let Ok(is_active) = link.is_active() else { break };
-            if let Some(remote) = link.remote_pci_info().ok().filter(|_| is_active) {
-                ends.insert(remote.bus_id);
-            }
-        }
+        let mut ends: BTreeSet<String> = nvlinks(&device).map(|remote| remote.bus_id).collect();
         if !ends.is_empty() {
             ends.insert(device.pci_info()?.bus_id);
         }
         Ok(ends)
     };
     (0..count).map(|index| ends(index).unwrap_or_default()).collect()
+}
+
+/// The other ends of a device's active NVLinks.
+pub(crate) fn nvlinks<'a>(device: &'a Device<'_>) -> impl Iterator<Item = PciInfo> + 'a {
+    let links = (0..LINKS_MAX).map(|link| device.link_wrapper_for(link));
+    // Past the last link comes an error.
+    let known = links.map_while(|link| link.is_active().ok().map(|is_active| (link, is_active)));
+    known.filter_map(|(link, is_active)| link.remote_pci_info().ok().filter(|_| is_active))
+}
+
+/// The NUMA node that a device is attached to; none where the system has but one, or does not tell.
+pub(crate) fn numa_node(device: &Device<'_>) -> Option<u32> {
+    let bus = device.pci_info().ok()?.bus_id.to_ascii_lowercase();
+    // The driver writes the domain with eight digits, the kernel with four.
+    let address = bus.strip_prefix("0000").filter(|rest| rest.len() == "0000:00:00.0".len()).unwrap_or(&bus);
+    let is_address = address.chars().all(|c| c.is_ascii_hexdigit() || c == ':' || c == '.');
+    let node = is_address.then(|| std::fs::read_to_string(format!("/sys/bus/pci/devices/{address}/numa_node")))?;
+    node.ok()?.trim().parse().ok()
 }
 
 fn is_far(nvml: &Nvml, a: u32, b: u32) -> bool {

@@ -41,17 +41,19 @@ mod tests {
         let mut registration = WorkerRegistration {
             worker: WorkerId::new("w").unwrap(),
             instance: WorkerInstance(1),
-            inventory: Inventory { cpus: 2, memory_bytes: 10, devices: vec![] },
+            inventory: Inventory { cpus: 2, memory_bytes: 10, ..Inventory::default() },
             labels: Default::default(),
             taints: Default::default(),
             topology: Topology::default(),
             data_address: "127.0.0.1".into(),
             version: "1".into(),
         };
-        assert!(!update(&mut registration, Inventory { cpus: 4, memory_bytes: 20, devices: vec![] }));
-        let device =
-            Device { index: 0, uuid: "u".into(), name: "n".into(), memory_bytes: 1, healthy: false, island: 0 };
-        assert!(update(&mut registration, Inventory { cpus: 4, memory_bytes: 20, devices: vec![device] }));
+        assert!(!update(&mut registration, Inventory { cpus: 4, memory_bytes: 20, ..Inventory::default() }));
+        let device = Device { uuid: "u".into(), name: "n".into(), memory_bytes: 1, ..Device::default() };
+        assert!(update(
+            &mut registration,
+            Inventory { cpus: 4, memory_bytes: 20, devices: vec![device], ..Inventory::default() }
+        ));
         assert_eq!((registration.inventory.cpus, registration.inventory.devices.len()), (2, 1));
     }
 }

@@ -1,7 +1,7 @@
-//! `muster collective plan`: which way sums would go, and what the model says they take; runs none.
+//! `muster collective`: which way sums would go and what the model says they take, and whether NCCL can be used; runs none.
 
 use super::Session;
-use crate::failure::{Exit, bad_input};
+use crate::failure::{Exit, bad_input, not_found};
 use crate::output::{Cell, Column, Output, Table};
 use clap::{Args, Subcommand};
 use collectives::{Choice, Transport, plan};
@@ -20,6 +20,8 @@ const BYTES_MAX: u64 = 1 << 40;
 pub enum CollectiveCommand {
     /// Show which way an all-reduce of each size would go, and the model's estimate of its time
     Plan(PlanArgs),
+    /// Show whether NCCL can be used here: its version, and the devices that a program would see
+    Nccl,
 }
 
 /// `muster collective plan`
@@ -45,7 +47,32 @@ pub struct PlanArgs {
 
 /// Prints it.
 pub fn run(command: &CollectiveCommand, session: &Session) -> anyhow::Result<Exit> {
-    let CollectiveCommand::Plan(args) = command;
+    match command {
+        CollectiveCommand::Plan(args) => show_plan(args, session),
+        CollectiveCommand::Nccl => show_nccl(session),
+    }
+}
+
+fn show_nccl(session: &Session) -> anyhow::Result<Exit> {
+    let found = collectives::nccl::available().map_err(|error| match error {
+        collectives::Error::Unavailable { .. } => not_found(error.to_string()),
+        other => other.into(),
+    })?;
+    let (major, minor, patch) = found.version;
+    let version = format!("{major}.{minor}.{patch}");
+    let devices = found.devices.iter().map(|device| json!({ "ordinal": device.ordinal, "name": device.name }));
+    let value = json!({ "version": version, "devices": devices.collect::<Vec<_>>() });
+    session.output.print(&value, |output| {
+        let mut table = Table::new(vec![Column::number("DEVICE"), Column::whole("NAME")]);
+        for device in &found.devices {
+            table.row(vec![device.ordinal.to_string().into(), device.name.as_str().into()]);
+        }
+        format!("NCCL {version}\n{}", table.render(output, "no devices"))
+    })?;
+    Ok(Exit::Success)
+}
+
+fn show_plan(args: &PlanArgs, session: &Session) -> anyhow::Result<Exit> {
     let (sizes, mut faults) = sizes(&args.bytes, &SIZES);
     if !(1..=WORLD_MAX).contains(&args.world) {
         faults.push(format!("--world {}: from 1 to {WORLD_MAX}", args.world));

@@ -255,6 +255,10 @@ fn page(worker: &v1::Worker, output: &Output) -> String {
     }
     let _ = writeln!(page, "  address    {}", worker.data_address);
     let _ = writeln!(page, "  version    {}", worker.version);
+    if !worker.devices.is_empty() {
+        let _ = writeln!(page, "  driver     {}, CUDA {}", or_dash(&worker.driver), or_dash(&worker.cuda));
+        let _ = writeln!(page, "  nccl       {}", or_dash(&worker.nccl));
+    }
     let _ = writeln!(page, "  registered {}", text::instant(worker.registered_ms));
     if worker.drained_by_ms > 0 {
         let _ = writeln!(page, "  empty by   {}", text::instant(worker.drained_by_ms));
@@ -289,6 +293,8 @@ fn devices(devices: &[v1::Device], output: &Output) -> String {
         Column::text("NAME"),
         Column::number("MEMORY"),
         Column::number("ISLAND"),
+        Column::number("NUMA"),
+        Column::number("NVLINKS"),
         Column::whole("STATE"),
         Column::text("UUID"),
     ]);
@@ -303,6 +309,8 @@ fn devices(devices: &[v1::Device], output: &Output) -> String {
             device.name.as_str().into(),
             text::bytes(device.memory_bytes).into(),
             device.island.to_string().into(),
+            device.numa_node.map_or("-".to_owned(), |node| node.to_string()).into(),
+            device.nvlinks.to_string().into(),
             state,
             device.uuid.as_str().into(),
         ]);

@@ -272,6 +272,9 @@ pub fn worker(worker: &v1::Worker) -> Value {
                 "name": device.name,
                 "memory_bytes": device.memory_bytes,
                 "healthy": device.healthy,
+                "island": device.island,
+                "numa_node": device.numa_node,
+                "nvlinks": device.nvlinks,
                 "job": device.job,
             })
         })
@@ -292,6 +295,9 @@ pub fn worker(worker: &v1::Worker) -> Value {
         "switch": worker.switch,
         "data_address": worker.data_address,
         "version": worker.version,
+        "driver": (!worker.driver.is_empty()).then_some(&worker.driver),
+        "cuda": (!worker.cuda.is_empty()).then_some(&worker.cuda),
+        "nccl": (!worker.nccl.is_empty()).then_some(&worker.nccl),
         "jobs": worker.jobs,
         "registered_ms": worker.registered_ms,
         "aside_until_ms": (worker.aside_until_ms > 0).then_some(worker.aside_until_ms),

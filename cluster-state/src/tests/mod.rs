@@ -59,11 +59,17 @@ fn registration(n: u8, instance: u64) -> WorkerRegistration {
         memory_bytes: 1,
         healthy: true,
         island: 0,
+        ..Device::default()
     };
     WorkerRegistration {
         worker: worker_id(n),
         instance: WorkerInstance(instance),
-        inventory: Inventory { cpus: 4, memory_bytes: 100, devices: vec![device(0), device(1)] },
+        inventory: Inventory {
+            cpus: 4,
+            memory_bytes: 100,
+            devices: vec![device(0), device(1)],
+            ..Inventory::default()
+        },
         labels: BTreeMap::new(),
         taints: Default::default(),
         topology: Topology::default(),

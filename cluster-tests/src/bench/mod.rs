@@ -6,6 +6,7 @@
 mod control_plane;
 mod etcd;
 mod failover;
+mod faults;
 mod footprint;
 mod gang_start;
 mod hyperqueue;
@@ -42,6 +43,8 @@ pub enum Name {
     ManyJobs,
     /// Gang starts a second with workers that start no processes
     Starts,
+    /// Gangs that lose a rank: who is blamed, how soon the others are gone, how soon it trains on
+    Faults,
 }
 
 /// How it is measured.
@@ -73,6 +76,7 @@ pub async fn run(name: Name, options: &Options) -> anyhow::Result<Report> {
         Name::Footprint => footprint::run(options, &mut report).await?,
         Name::ManyJobs => many_jobs::run(options, &mut report).await?,
         Name::Starts => starts::run(options, &mut report).await?,
+        Name::Faults => faults::run(options, &mut report).await?,
     }
     report.machine = machine::describe(&options.dir);
     Ok(report)

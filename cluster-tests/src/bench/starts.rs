@@ -121,7 +121,7 @@ fn registration(name: &str) -> anyhow::Result<WorkerRegistration> {
     Ok(WorkerRegistration {
         worker: WorkerId::new(name)?,
         instance: WorkerInstance(1),
-        inventory: Inventory { cpus: SLOTS, memory_bytes: 1 << 40, devices: Vec::new() },
+        inventory: Inventory { cpus: SLOTS, memory_bytes: 1 << 40, devices: Vec::new(), ..Inventory::default() },
         labels: Default::default(),
         taints: Default::default(),
         topology: Topology::default(),

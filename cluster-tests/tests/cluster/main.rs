@@ -12,6 +12,7 @@ mod elastic;
 mod environment;
 mod frameworks;
 mod full_disk;
+mod gpus;
 mod jobs;
 mod leaders;
 mod lineage;

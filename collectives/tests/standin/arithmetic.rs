@@ -1,4 +1,5 @@
-//! Folding of the types that the backend sends, in `f64`, which is exact for the small whole numbers of the tests.
+//! Folding of the types that the backend sends, in rank order: `f32` as such, so that sums are those of the CPU's collectives bit for
+//! bit; others in `f64`, which is exact for the small whole numbers of the tests.
 
 /// Bytes per element of an NCCL type code.
 pub fn size(dtype: i32) -> usize {
@@ -51,6 +52,9 @@ fn store(dtype: i32, value: f64, to: &mut [u8]) {
 
 /// Everybody's bytes into one, by NCCL's codes of type and operation: sum 0, max 2, min 3, average 4.
 pub fn fold(dtype: i32, operation: i32, inputs: &[Vec<u8>]) -> Vec<u8> {
+    if (dtype, operation) == (7, 0) {
+        return sum_of_floats(inputs);
+    }
     let mut result = inputs[0].clone();
     for (at, element) in result.chunks_exact_mut(size(dtype)).enumerate() {
         let values = inputs.iter().map(|input| load(dtype, &input[at * size(dtype)..][..size(dtype)]));
@@ -63,4 +67,13 @@ pub fn fold(dtype: i32, operation: i32, inputs: &[Vec<u8>]) -> Vec<u8> {
         store(dtype, value, element);
     }
     result
+}
+
+fn sum_of_floats(inputs: &[Vec<u8>]) -> Vec<u8> {
+    let float = |bytes: &[u8]| f32::from_le_bytes(bytes.try_into().unwrap());
+    let mut sums: Vec<f32> = inputs[0].chunks_exact(4).map(float).collect();
+    for input in &inputs[1..] {
+        sums.iter_mut().zip(input.chunks_exact(4)).for_each(|(sum, value)| *sum += float(value));
+    }
+    sums.into_iter().flat_map(f32::to_le_bytes).collect()
 }

@@ -177,6 +177,9 @@ pub(crate) fn worker(worker: &Worker) -> v1::Worker {
             .map(|window| v1::MaintenanceWindow { from_ms: window.from.0, to_ms: window.to.0 })
             .collect(),
         aside_until_ms: 0,
+        driver: registration.inventory.software.driver.clone(),
+        cuda: registration.inventory.software.cuda.clone(),
+        nccl: registration.inventory.software.nccl.clone(),
         drained_by_ms: worker.drained_by().map_or(0, |deadline| deadline.0),
     }
 }
@@ -189,6 +192,8 @@ fn device(worker: &Worker, device: &types::Device) -> v1::Device {
         memory_bytes: device.memory_bytes,
         healthy: device.healthy,
         island: device.island,
+        numa_node: device.numa_node,
+        nvlinks: device.nvlinks,
         job: worker.held.devices.get(&device.index).map_or(0, |key| key.job.0),
     }
 }

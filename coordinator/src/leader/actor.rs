@@ -21,6 +21,9 @@ use types::{LogIndex, MemberKey, WorkerId};
 /// Leases, time limits and back-offs are looked at this often.
 const TICK: Duration = Duration::from_millis(50);
 
+/// Attempts of a job that can have ended or begun between two turns, with room: each but the last was wished before it ended, or
+/// lost a worker.
+const ATTEMPTS_TOLD: usize = 4;
 /// Messages taken in one turn before the loop acts on them.
 const TURN_MAX: usize = 256;
 
@@ -48,6 +51,8 @@ pub(crate) struct Leader {
     in_flight: InFlight,
     pub(super) planning: Planning,
     dispatched: LogIndex,
+    /// Up to which entry reports were compared with the tables.
+    looked: LogIndex,
     checkpoints: BTreeMap<MemberKey, (WorkerId, u64)>,
 }
 
@@ -72,6 +77,7 @@ impl Leader {
             in_flight: InFlight::default(),
             planning: Planning::default(),
             dispatched: LogIndex(0),
+            looked: LogIndex(0),
             checkpoints: BTreeMap::new(),
         }
     }
@@ -161,11 +167,11 @@ impl Leader {
 
     fn take_statuses(&mut self, session: SessionId, statuses: Vec<types::MemberStatus>) {
         let Some(worker) = self.sessions.worker(session).cloned() else { return };
+        // A member that the tables no longer know stays at the worker until the wishes say so again.
+        self.sessions.has_spoken(&worker, statuses.iter().map(|status| status.key));
         for status in statuses {
             self.reports.take(&worker, status);
         }
-        // A member that the tables no longer know stays at the worker until the wishes say so again.
-        self.sessions.mark(&worker);
     }
 
     /// Leadership may have gone and come back between two turns: only its term tells. What was known of workers then is as old
@@ -185,6 +191,8 @@ impl Leader {
             self.leading_since = Some(Instant::now());
             self.term = now.term;
             self.dispatched = LogIndex(0);
+            // There are no reports yet.
+            self.looked = self.node.state().applied();
         }
     }
 
@@ -194,7 +202,10 @@ impl Leader {
             self.close_lost(state);
         }
         self.dispatch(state);
-        for (fact, command) in self.reports.due(state, &self.in_flight) {
+        // What came back without being in the log rests until the tick, and is then found by looking at all.
+        let changed = (!ticked).then(|| state.changed_after(self.looked).map(|(_, job)| job.id).collect());
+        self.looked = state.applied();
+        for (fact, command) in self.reports.due(state, &self.in_flight, changed) {
             self.propose(fact, command);
         }
         self.confirm_checkpoints(state);
@@ -218,10 +229,11 @@ impl Leader {
             return;
         }
         for (_, job) in state.changed_after(self.dispatched) {
-            // The attempt before the last may still have had members when the tables changed.
-            for attempt in job.attempts.iter().rev().take(2) {
+            // Attempts before the last may still have had members when the tables changed.
+            for attempt in job.attempts.iter().rev().take(ATTEMPTS_TOLD) {
                 for member in &attempt.placement.members {
-                    self.sessions.mark(&member.worker);
+                    let key = attempt.key(job.id, member.node_rank);
+                    self.sessions.mark(&member.worker, key);
                 }
             }
         }
@@ -231,11 +243,13 @@ impl Leader {
             return;
         }
         let coordinators = self.node.grpc_addresses();
-        for worker in dirty {
+        for (worker, dirty) in dirty {
             // A second life of the name waits until the tables know it.
             let known = state.worker(&worker).map(|known| known.registration.instance);
             if known.is_some() && known == self.sessions.instance(&worker) {
-                self.sessions.send_wishes(&worker, state, &coordinators);
+                self.sessions.send_wishes(&worker, &dirty, state, &coordinators);
+            } else {
+                self.sessions.put_back(worker, dirty);
             }
         }
     }

@@ -3,9 +3,10 @@
 use super::in_flight::InFlight;
 use super::trim::trim;
 use cluster_state::{Command, State};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use types::{
-    AttemptPhase, CheckpointRef, Endpoint, JobId, MemberEnd, MemberKey, MemberState, MemberStatus, Token, WorkerId,
+    AttemptNumber, AttemptPhase, CheckpointRef, Endpoint, JobId, MemberEnd, MemberKey, MemberState, MemberStatus,
+    Token, WorkerId,
 };
 
 /// Names a proposal that is on its way, so that it is made once at a time.
@@ -36,12 +37,15 @@ pub(crate) struct Reports {
     failing: BTreeMap<MemberKey, (Token, WorkerId, MemberEnd)>,
     prepared: BTreeMap<(JobId, Token), BTreeMap<u32, Vec<Endpoint>>>,
     checkpoints: BTreeMap<MemberKey, (Token, CheckpointRef)>,
+    /// Jobs with news that nobody has looked at.
+    touched: BTreeSet<JobId>,
 }
 
 impl Reports {
     /// Takes one status of `worker`.
     pub(crate) fn take(&mut self, worker: &WorkerId, status: MemberStatus) {
         let MemberStatus { key, token, state } = status;
+        self.touched.insert(key.job);
         match state {
             MemberState::Preparing | MemberState::Running => {}
             MemberState::Prepared(endpoints) => {
@@ -54,6 +58,7 @@ impl Reports {
 
     /// The newest checkpoint of a member is enough.
     pub(crate) fn take_checkpoint(&mut self, key: MemberKey, token: Token, checkpoint: CheckpointRef) {
+        self.touched.insert(key.job);
         self.checkpoints.insert(key, (token, checkpoint));
     }
 
@@ -63,11 +68,33 @@ impl Reports {
     }
 
     /// What is to be proposed on these tables and is not on its way; forgets what they know already or refuse for good
-    /// (`FENCE-2`).
-    pub(crate) fn due(&mut self, state: &State, in_flight: &InFlight) -> Vec<(Fact, Command)> {
+    /// (`FENCE-2`). Looks at jobs with news and at those that changed in the tables; at all reports where that is not told.
+    pub(crate) fn due(
+        &mut self,
+        state: &State,
+        in_flight: &InFlight,
+        changed: Option<BTreeSet<JobId>>,
+    ) -> Vec<(Fact, Command)> {
+        let mut jobs = std::mem::take(&mut self.touched);
+        match changed {
+            Some(changed) => jobs.extend(changed),
+            None => jobs.extend(self.jobs()),
+        }
         let mut due = Vec::new();
+        for job in jobs {
+            self.due_of(job, state, in_flight, &mut due);
+        }
+        due
+    }
+
+    fn jobs(&self) -> impl Iterator<Item = JobId> + '_ {
+        let of_members = self.ends.keys().chain(self.failing.keys()).chain(self.checkpoints.keys()).map(|key| key.job);
+        of_members.chain(self.prepared.keys().map(|(job, _)| *job))
+    }
+
+    fn due_of(&mut self, job: JobId, state: &State, in_flight: &InFlight, due: &mut Vec<(Fact, Command)>) {
         let is_idle = |fact: &Fact| !in_flight.contains(fact);
-        self.ends.retain(|key, (token, end)| {
+        retain(&mut self.ends, members_of(job), |key, (token, end)| {
             let wanted = live(state, key.job, *token)
                 .is_some_and(|attempt| attempt.ends.get(key.node_rank as usize).is_some_and(Option::is_none));
             if wanted && is_idle(&Fact::End(*key)) {
@@ -76,7 +103,7 @@ impl Reports {
             wanted
         });
         // The rest of the gang is stopped at once; the end itself may wait for what is still being saved.
-        self.failing.retain(|key, (token, worker, end)| {
+        retain(&mut self.failing, members_of(job), |key, (token, worker, end)| {
             let Some(attempt) = live(state, key.job, *token) else { return false };
             let stopping = !matches!(attempt.phase, AttemptPhase::Preparing | AttemptPhase::Running);
             let Some(cause) = cluster_state::cause_of(worker, end).filter(|_| !stopping) else { return false };
@@ -86,7 +113,8 @@ impl Reports {
             due.push((Fact::Failing(*key), Command::StopAttempt { job: key.job, token: *token, cause }));
             true
         });
-        self.prepared.retain(|(job, token), members| {
+        let attempts = (job, Token(0))..=(job, Token(u64::MAX));
+        retain(&mut self.prepared, attempts, |(job, token), members| {
             let Some(attempt) = live(state, *job, *token).filter(|attempt| attempt.phase == AttemptPhase::Preparing)
             else {
                 return false;
@@ -98,7 +126,7 @@ impl Reports {
             }
             true
         });
-        self.checkpoints.retain(|key, (token, checkpoint)| {
+        retain(&mut self.checkpoints, members_of(job), |key, (token, checkpoint)| {
             let wanted = live(state, key.job, *token).is_some()
                 && state
                     .job(key.job)
@@ -110,7 +138,24 @@ impl Reports {
             }
             wanted
         });
-        due
+    }
+}
+
+fn members_of(job: JobId) -> std::ops::RangeInclusive<MemberKey> {
+    let key = |attempt, node_rank| MemberKey { job, attempt: AttemptNumber(attempt), node_rank };
+    key(0, 0)..=key(u32::MAX, u32::MAX)
+}
+
+/// `BTreeMap::retain` for a part of the map.
+fn retain<K: Ord + Copy, V>(
+    map: &mut BTreeMap<K, V>,
+    part: std::ops::RangeInclusive<K>,
+    mut wanted: impl FnMut(&K, &mut V) -> bool,
+) {
+    let unwanted: Vec<K> =
+        map.range_mut(part).filter_map(|(key, value)| (!wanted(key, value)).then_some(*key)).collect();
+    for key in unwanted {
+        map.remove(&key);
     }
 }
 

@@ -20,6 +20,38 @@ struct Session {
     told: BTreeMap<MemberKey, WishMark>,
 }
 
+impl Session {
+    /// Members whose wishes are not what it was told, and those that are gone.
+    fn all_news(&mut self, worker: &WorkerId, state: &State) -> (Vec<MemberKey>, Vec<MemberKey>) {
+        let marks: BTreeMap<MemberKey, WishMark> = state.wish_marks(worker).collect();
+        let changed = marks.iter().filter(|(key, mark)| self.told.get(*key) != Some(*mark)).map(|(key, _)| *key);
+        let gone = self.told.keys().filter(|key| !marks.contains_key(*key)).copied();
+        let news = (changed.collect(), gone.collect());
+        self.told = marks;
+        news
+    }
+
+    /// The same for those that may have changed.
+    fn news(&mut self, worker: &WorkerId, dirty: &Dirty, state: &State) -> (Vec<MemberKey>, Vec<MemberKey>) {
+        let (mut changed, mut gone) = (Vec::new(), Vec::new());
+        for key in &dirty.keys {
+            match state.wish_mark(worker, *key) {
+                Some(mark) if self.told.get(key) == Some(&mark) => {}
+                Some(mark) => {
+                    self.told.insert(*key, mark);
+                    changed.push(*key);
+                }
+                // Also one that it never was told of, and tells of.
+                None => {
+                    self.told.remove(key);
+                    gone.push(*key);
+                }
+            }
+        }
+        (changed, gone)
+    }
+}
+
 /// All sessions of this coordinator.
 #[derive(Debug, Default)]
 pub(crate) struct Sessions {
@@ -29,9 +61,20 @@ pub(crate) struct Sessions {
     seen: BTreeMap<WorkerId, Instant>,
     /// The last registrations that count as seen.
     registered: BTreeMap<WorkerId, LogIndex>,
-    /// Workers whose wishes must be sent.
-    dirty: BTreeSet<WorkerId>,
+    /// Workers whose wishes may have to be sent.
+    dirty: BTreeMap<WorkerId, Dirty>,
     opened: SessionId,
+}
+
+/// What a worker may have to be told.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Dirty {
+    /// Its session is new: everything.
+    all: bool,
+    /// It said something, and hears what is wished though nothing changed.
+    has_spoken: bool,
+    /// Members whose wishes may have changed.
+    keys: BTreeSet<MemberKey>,
 }
 
 impl Sessions {
@@ -50,7 +93,7 @@ impl Sessions {
         }
         self.workers.insert(self.opened, worker.clone());
         self.seen.insert(worker.clone(), now);
-        self.dirty.insert(worker);
+        self.dirty.entry(worker).or_default().all = true;
         self.opened
     }
 
@@ -96,25 +139,46 @@ impl Sessions {
         self.seen.get(worker).copied()
     }
 
-    pub(crate) fn mark(&mut self, worker: &WorkerId) {
-        self.dirty.insert(worker.clone());
+    /// The wish for this member may have changed.
+    pub(crate) fn mark(&mut self, worker: &WorkerId, key: MemberKey) {
+        match self.dirty.get_mut(worker) {
+            Some(dirty) => drop(dirty.keys.insert(key)),
+            None if self.by_worker.contains_key(worker) => {
+                self.dirty.insert(worker.clone(), Dirty { keys: BTreeSet::from([key]), ..Dirty::default() });
+            }
+            None => {}
+        }
     }
 
-    /// Workers with a session whose wishes must be sent; each is named once.
-    pub(crate) fn take_dirty(&mut self) -> Vec<WorkerId> {
+    /// The worker told of these members.
+    pub(crate) fn has_spoken(&mut self, worker: &WorkerId, keys: impl Iterator<Item = MemberKey>) {
+        let dirty = self.dirty.entry(worker.clone()).or_default();
+        dirty.has_spoken = true;
+        dirty.keys.extend(keys);
+    }
+
+    /// Workers with a session whose wishes may have to be sent; each is named once.
+    pub(crate) fn take_dirty(&mut self) -> Vec<(WorkerId, Dirty)> {
         let dirty = std::mem::take(&mut self.dirty);
-        dirty.into_iter().filter(|worker| self.by_worker.contains_key(worker)).collect()
+        dirty.into_iter().filter(|(worker, _)| self.by_worker.contains_key(worker)).collect()
     }
 
-    /// Sends a worker what changed in its wishes since this session last told it; all of them the first time.
-    pub(crate) fn send_wishes(&mut self, worker: &WorkerId, state: &State, coordinators: &[String]) {
+    /// Cannot be told now.
+    pub(crate) fn put_back(&mut self, worker: WorkerId, dirty: Dirty) {
+        self.dirty.insert(worker, dirty);
+    }
+
+    /// Sends a worker what changed in its wishes since this session last told it; all of them the first time. The cost follows
+    /// what changed, not what the worker holds.
+    pub(crate) fn send_wishes(&mut self, worker: &WorkerId, dirty: &Dirty, state: &State, coordinators: &[String]) {
         let Some(session) = self.by_worker.get_mut(worker) else { return };
+        let (changed, gone) =
+            if dirty.all { session.all_news(worker, state) } else { session.news(worker, dirty, state) };
+        if changed.is_empty() && gone.is_empty() && !dirty.all && !dirty.has_spoken {
+            return;
+        }
         session.revision += 1;
-        let marks: BTreeMap<MemberKey, WishMark> = state.wish_marks(worker).collect();
-        let changed = marks.iter().filter(|(key, mark)| session.told.get(*key) != Some(*mark));
-        let changed: Vec<Wish> = changed.filter_map(|(key, _)| state.wish(*key)).collect();
-        let gone: Vec<MemberKey> = session.told.keys().filter(|key| !marks.contains_key(*key)).copied().collect();
-        session.told = marks;
+        let changed: Vec<Wish> = changed.into_iter().filter_map(|key| state.wish(key)).collect();
         let (revision, coordinators) = (session.revision, coordinators.to_vec());
         match (postcard::to_allocvec(&changed), postcard::to_allocvec(&gone)) {
             (Ok(wishes), Ok(gone)) => {
@@ -156,7 +220,7 @@ impl Sessions {
 mod tests {
     use super::*;
     use crate::testing::Tables;
-    use types::Goal;
+    use types::{AttemptNumber, Goal, JobId};
 
     #[tokio::test]
     async fn a_newer_session_takes_over_and_the_older_one_is_deaf() {
@@ -172,7 +236,7 @@ mod tests {
         sessions.heartbeat(second, 2, Instant::now());
         let ack = new_inbox.recv().await.unwrap();
         assert_eq!(ack.message, Some(to_worker::Message::Ack(HeartbeatAck { sequence: 2 })));
-        assert_eq!(sessions.take_dirty(), [worker]);
+        assert_eq!(sessions.take_dirty().into_iter().map(|(dirty, _)| dirty).collect::<Vec<_>>(), [worker]);
     }
 
     #[tokio::test]
@@ -186,7 +250,9 @@ mod tests {
         let (outbox, mut inbox) = mpsc::channel(8);
         sessions.open(worker.clone(), WorkerInstance(1), outbox, Instant::now());
         let mut told = |sessions: &mut Sessions, tables: &Tables| {
-            sessions.send_wishes(&worker, &tables.state, &[]);
+            for (worker, dirty) in sessions.take_dirty() {
+                sessions.send_wishes(&worker, &dirty, &tables.state, &[]);
+            }
             let Some(to_worker::Message::Wishes(wishes)) = inbox.try_recv().unwrap().message else { panic!() };
             let changed: Vec<Wish> = postcard::from_bytes(&wishes.wishes).unwrap();
             let gone: Vec<MemberKey> = postcard::from_bytes(&wishes.gone).unwrap();
@@ -196,14 +262,29 @@ mod tests {
         let prepare = |node_rank| (second, node_rank, Goal::Prepare);
         let all = vec![(first, 0, Goal::Run), prepare(0), prepare(1)];
         assert_eq!(told(&mut sessions, &tables), (1, all, vec![]));
-        assert_eq!(told(&mut sessions, &tables), (2, vec![], vec![]), "nothing changed");
+        let of = |job, node_rank| MemberKey { job, attempt: AttemptNumber(1), node_rank };
+        sessions.has_spoken(&worker, [of(first, 0)].into_iter());
+        assert_eq!(told(&mut sessions, &tables), (2, vec![], vec![]), "nothing changed, but it has spoken");
         tables.start(second);
         tables.end(first, &types::MemberEnd::Exited { ranks: vec![], outputs: vec![] });
         let run = vec![(second, 0, Goal::Run), (second, 1, Goal::Run)];
+        for key in [of(first, 0), of(second, 0), of(second, 1)] {
+            sessions.mark(&worker, key);
+        }
         assert_eq!(told(&mut sessions, &tables), (3, run, vec![first]));
+        let unknown = JobId(99);
+        sessions.has_spoken(&worker, [of(unknown, 0)].into_iter());
+        assert_eq!(told(&mut sessions, &tables), (4, vec![], vec![unknown]), "nobody wishes for it");
+        sessions.mark(&worker, of(second, 0));
+        for (worker, dirty) in sessions.take_dirty() {
+            sessions.send_wishes(&worker, &dirty, &tables.state, &[]);
+        }
+        assert!(inbox.try_recv().is_err(), "nothing changed and nothing was said");
         let (outbox, mut inbox) = mpsc::channel(8);
         sessions.open(worker.clone(), WorkerInstance(1), outbox, Instant::now());
-        sessions.send_wishes(&worker, &tables.state, &[]);
+        for (worker, dirty) in sessions.take_dirty() {
+            sessions.send_wishes(&worker, &dirty, &tables.state, &[]);
+        }
         let Some(to_worker::Message::Wishes(wishes)) = inbox.try_recv().unwrap().message else { panic!() };
         assert_eq!(postcard::from_bytes::<Vec<Wish>>(&wishes.wishes).unwrap().len(), 2, "a new session knows nothing");
     }

@@ -265,7 +265,7 @@ pub async fn greet(member: &Member, name: &str, cluster: &[u8]) -> Option<Greete
     let registration = WorkerRegistration {
         worker: WorkerId::new(name).unwrap(),
         instance: WorkerInstance(1),
-        inventory: Inventory { cpus: 8, memory_bytes: 1 << 30, devices: vec![] },
+        inventory: Inventory { cpus: 8, memory_bytes: 1 << 30, devices: vec![], ..Inventory::default() },
         labels: BTreeMap::new(),
         taints: Default::default(),
         topology: Topology::default(),

@@ -60,7 +60,13 @@ export! {
         *device = 1 + index as usize;
         if index == 0 || cfg!(four) { OK } else { GPU_IS_LOST }
     }
-    fn nvmlDeviceGetUUID(_device: usize, to: *mut c_char, length: c_uint) { put("GPU-stand-in", to, length) }
+    fn nvmlSystemGetDriverVersion(to: *mut c_char, length: c_uint) { put("580.159.04", to, length) }
+    fn nvmlSystemGetCudaDriverVersion_v2(version: *mut c_int) { *version = 13_000; OK }
+    // Several machines on one differ by what STANDIN_MACHINE says.
+    fn nvmlDeviceGetUUID(device: usize, to: *mut c_char, length: c_uint) {
+        let machine = std::env::var("STANDIN_MACHINE").map_or(String::new(), |name| format!("-{name}"));
+        put(&format!("GPU-stand-in{machine}-{}", device - 1), to, length)
+    }
     fn nvmlDeviceGetName(_device: usize, to: *mut c_char, length: c_uint) { put("stand-in", to, length) }
     // Version, total, reserved, free, used.
     fn nvmlDeviceGetMemoryInfo_v2(_device: usize, memory: *mut [u64; 5]) { (*memory)[1] = 80 << 30; OK }

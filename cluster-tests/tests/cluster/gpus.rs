@@ -1,0 +1,142 @@
+//! Gangs on GPUs, from the job file to `ncclAllReduce`: the released binary on stand-ins for the driver, NVML and NCCL, which are
+//! found where the real ones would be. No GPU is needed, and none is used where there is one.
+
+use crate::support::alone;
+use cluster_tests::{Cluster, Shape, WorkerShape};
+use std::ffi::OsString;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::OnceLock;
+use types::JobId;
+
+/// Folders of libraries, for `LD_LIBRARY_PATH`.
+struct Libraries {
+    whole: PathBuf,
+    /// With a library of NCCL's name that has none of its functions.
+    without_nccl: PathBuf,
+    _root: tempfile::TempDir,
+}
+
+fn build(source: &str, flags: &[&str], library: &Path) {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(source);
+    let mut rustc = Command::new("rustc");
+    rustc
+        .args(["--edition", "2024", "-C", "opt-level=2", "--crate-type", "cdylib", "--crate-name", "standin"])
+        .args(flags);
+    assert!(rustc.args(["--cap-lints", "allow", "-o"]).arg(library).arg(source).status().unwrap().success());
+}
+
+fn libraries() -> &'static Libraries {
+    static LIBRARIES: OnceLock<Libraries> = OnceLock::new();
+    LIBRARIES.get_or_init(|| {
+        let root = tempfile::tempdir().unwrap();
+        let (nccl, nvml) = (root.path().join("nccl.so"), root.path().join("nvml.so"));
+        build("collectives/tests/standin/lib.rs", &[], &nccl);
+        build("worker/tests/standin/nvml.rs", &["--cfg", "four"], &nvml);
+        let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
+        let libc = maps.split_whitespace().find(|word| word.contains("/libc.so")).unwrap();
+        let folder = |name: &str, nccl: &Path| {
+            let folder = root.path().join(name);
+            std::fs::create_dir(&folder).unwrap();
+            for (library, link) in [
+                (nvml.as_path(), "libnvidia-ml.so.1"),
+                (nvml.as_path(), "libnvidia-ml.so"),
+                (root.path().join("nccl.so").as_path(), "libcuda.so.1"),
+                (nccl, "libnccl.so.2"),
+            ] {
+                symlink(library, folder.join(link)).unwrap();
+            }
+            folder
+        };
+        let (whole, without_nccl) = (folder("whole", &nccl), folder("without-nccl", Path::new(libc)));
+        Libraries { whole, without_nccl, _root: root }
+    })
+}
+
+/// A worker that finds these libraries on a machine of this name: two workers of one name would offer the same devices.
+fn on_machine(name: &str, libraries: &Path) -> WorkerShape {
+    let mut path = OsString::from("LD_LIBRARY_PATH=");
+    path.push(libraries);
+    let wrapper = vec!["env".into(), path, format!("STANDIN_MACHINE={name}").into()];
+    WorkerShape { wrapper, ..WorkerShape::default() }
+}
+
+async fn two_machines(cluster: &mut Cluster) -> anyhow::Result<()> {
+    for name in ["one", "two"] {
+        cluster.add_worker(name, &on_machine(name, &libraries().whole))?;
+    }
+    cluster.until_ready(2).await
+}
+
+/// Ends in a moment.
+const SHORT: &str = "--training.epochs 3";
+
+/// Four ranks on two workers; with `extras` under `x-muster`.
+fn training(options: &str, extras: &str) -> String {
+    format!(
+        "command: exec muster train {options}
+resources: {{instance_count: 2}}
+distribution: {{type: pytorch, process_count_per_instance: 2}}
+x-muster: {{spread: true{extras}}}
+"
+    )
+}
+
+async fn output(cluster: &Cluster, job: JobId) -> anyhow::Result<String> {
+    Ok(cluster.muster(&["logs", &job.to_string()]).await?.good()?.stdout)
+}
+
+/// What all ranks ended with, by the last rank's line.
+fn parameters(output: &str) -> &str {
+    let line = output.lines().rfind(|line| line.contains("are equal on all 4 ranks")).unwrap_or_default();
+    line.split_once("parameters ").map_or("", |(_, rest)| rest.split(' ').next().unwrap_or_default())
+}
+
+#[tokio::test]
+async fn a_gang_sums_over_nccl_on_the_devices_that_it_was_given_to_the_bits_of_one_without() {
+    alone(Shape::new(1, 0), async |cluster| {
+        two_machines(cluster).await?;
+        let shown = cluster.muster(&["workers", "show", "one", "-o", "json"]).await?.good()?;
+        let shown: serde_json::Value = serde_json::from_str(&shown.stdout)?;
+        assert_eq!(
+            (&shown["driver"], &shown["cuda"], &shown["nccl"]),
+            (&"580.159.04".into(), &"13.0".into(), &"2.27.3".into())
+        );
+        assert_eq!(shown["devices"][3]["uuid"], "GPU-stand-in-one-3");
+
+        let with = cluster.submit("with.yml", &training(SHORT, ", gpus_per_rank: 1")).await?;
+        let (ended, said) = (cluster.ended(with).await?, output(cluster, with).await?);
+        assert_eq!(ended.summary.clone().unwrap_or_default().phase, "Completed", "{said}");
+        assert!(said.contains("gang: 4 ranks over nccl"), "{said}");
+        let members = &ended.attempts[0].members;
+        assert!(members.iter().all(|member| member.devices.len() == 2), "{members:?}");
+
+        let without = cluster.submit("without.yml", &training(SHORT, "")).await?;
+        assert_eq!(cluster.ended(without).await?.summary.unwrap_or_default().phase, "Completed");
+        let plain = output(cluster, without).await?;
+        assert!(!plain.contains("over nccl") && !parameters(&plain).is_empty(), "{plain}");
+        assert_eq!(parameters(&said), parameters(&plain));
+        Ok(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn where_nccl_is_not_to_be_had_gangs_with_gpus_sum_without_it_and_say_so() {
+    alone(Shape::new(1, 0), async |cluster| {
+        cluster.add_worker("whole", &on_machine("whole", &libraries().whole))?;
+        cluster.add_worker("poor", &on_machine("poor", &libraries().without_nccl))?;
+        cluster.until_ready(2).await?;
+        let shown = cluster.muster(&["workers", "show", "poor", "-o", "json"]).await?.json()?;
+        assert_eq!((&shown["driver"], &shown["nccl"]), (&"580.159.04".into(), &serde_json::Value::Null));
+
+        let job = cluster.submit("mixed.yml", &training(SHORT, ", gpus_per_rank: 1")).await?;
+        let (ended, said) = (cluster.ended(job).await?, output(cluster, job).await?);
+        assert_eq!(ended.summary.unwrap_or_default().phase, "Completed", "{said}");
+        assert!(said.contains("gradients go over") && said.contains("nccl"), "{said}");
+        assert!(!said.contains("ranks over nccl"), "{said}");
+        Ok(())
+    })
+    .await;
+}
