@@ -110,8 +110,8 @@ enum Way<'a> {
     Loss(btree_map::Iter<'a, (Reverse<Timestamp>, JobId, u32), Option<Timestamp>>),
 }
 
-/// Rank, what is lost, job, gang, and the number of the way.
-type Head<R> = (R, u64, JobId, u32, usize);
+/// Rank, the price of what is lost, job, gang, the number of the way, and what is lost.
+type Head<R> = (R, u64, JobId, u32, usize, Millis);
 
 /// From the cheapest to the dearest.
 pub(crate) struct Walk<'a, R> {
@@ -137,19 +137,20 @@ impl<R: Copy + Ord> Walk<'_, R> {
             }
         };
         if let Some((lost, job, gang)) = next {
-            self.heads.push(Reverse((*rank, lost.saturating_mul(*price), job, gang, at)));
+            self.heads.push(Reverse((*rank, lost.saturating_mul(*price), job, gang, at, Millis(lost))));
         }
     }
 }
 
 impl<R: Copy + Ord> Iterator for Walk<'_, R> {
-    type Item = (Kind, R, u32);
+    /// Kind, rank, gang, and what of its time is lost.
+    type Item = (Kind, R, u32, Millis);
 
     fn next(&mut self) -> Option<Self::Item> {
-        let Reverse((.., gang, at)) = self.heads.pop()?;
+        let Reverse((_, _, _, gang, at, lost)) = self.heads.pop()?;
         self.advance(at);
         let (kind, rank, ..) = self.ways.get(at)?;
-        Some((*kind, *rank, gang))
+        Some((*kind, *rank, gang, lost))
     }
 }
 
@@ -205,7 +206,7 @@ mod tests {
                 }
             }
             let kinds = (0..2_u32).map(|queue| (kind(queue), 0, prices[queue as usize]));
-            let mut walked: Vec<u32> = givers.walk(kinds, now, soon).map(|(.., gang)| gang).collect();
+            let mut walked: Vec<u32> = givers.walk(kinds, now, soon).map(|(_, _, gang, _)| gang).collect();
             prop_assert!(walked.is_sorted_by_key(|gang| expected.get(gang)));
             walked.sort_unstable();
             prop_assert_eq!(walked, expected.into_keys().collect::<Vec<_>>());

@@ -2,7 +2,7 @@
 //! in its own queue those that matter less, the cheapest first.
 
 use crate::core::Core;
-use crate::core::gang::Gang;
+use crate::core::gang::{Gang, Running};
 use crate::core::givers::Kind;
 use crate::core::preempt::Victim;
 use crate::core::running::is_tired;
@@ -11,7 +11,7 @@ use crate::model::Placed;
 use crate::place::{Ask, Seats};
 use crate::policy::PreemptRules;
 use std::collections::BTreeMap;
-use types::Timestamp;
+use types::{Millis, Timestamp};
 
 /// A victim that frees so many times what a gang needs is one of last resort.
 const WIDE: u64 = 8;
@@ -88,36 +88,34 @@ impl Core {
         });
         let soon = self.now.plus(rules.checkpoint_wait_max);
         let walk = self.givers.walk(kinds, self.now, soon);
-        walk.filter_map(move |(kind, (rank, debtor), index)| {
-            let candidate = self.candidate(&kind, index, (rank, debtor), rules, info.shape.members.min)?;
-            let ripe = self.gangs.get(index).and_then(Gang::running).map(|running| rules.ripe_at(running.since))?;
+        walk.filter_map(move |(kind, (rank, debtor), index, lost)| {
+            let gang = self.gangs.get(index)?;
+            let running = gang.running()?;
+            if is_tired((gang.stops, gang.stops_since), self.now, rules) {
+                return None;
+            }
+            let ripe = rules.ripe_at(running.since);
             if ripe > self.now {
                 *ripe_at = Some(ripe_at.map_or(ripe, |other| other.min(ripe)));
                 return None;
             }
-            Some(candidate)
+            self.candidate(&kind, (index, gang, running), (rank, debtor), lost, info.shape.members.min)
         })
     }
 
-    fn candidate(
+    fn candidate<'a>(
         &self,
         kind: &Kind,
-        index: u32,
+        (index, gang, running): (u32, &Gang, &'a Running),
         (rank, debtor): (Rank, Option<u32>),
-        rules: PreemptRules,
+        lost: Millis,
         members: u32,
-    ) -> Option<Candidate<'_>> {
-        let gang = self.gangs.get(index)?;
-        let running = gang.running()?;
-        if is_tired((gang.stops, gang.stops_since), self.now, rules) {
-            return None;
-        }
+    ) -> Option<Candidate<'a>> {
         let kept = if rank.0 { 0 } else { kind.members_min as usize };
         let leavers = running.members.get(kept..)?;
         let info = self.gangs.info(gang);
         let (_, need) = info.choice(running.choice)?;
         let usage = info.usage(need);
-        let (_, lost) = self.soft_of(gang, running).loss(self.now, rules);
         let width = u64::from(kind.members) * u64::from(kind.devices);
         let useful = (leavers.len() as u64).min(members.into()).max(1);
         Some(Candidate {
