@@ -40,7 +40,7 @@ pub fn cause_of(worker: &WorkerId, end: &MemberEnd) -> Option<EndCause> {
         MemberEnd::Exited { ranks, .. } => ranks,
     };
     if let Some(rank) = first_failed(ranks) {
-        return Some(fault_of(worker, rank));
+        return Some(unless_out_of_lease(fault_of(worker, rank), [(worker, end)].into_iter()));
     }
     // Stopped though nobody here asked: the worker's own lease ended, or it was told to by an operator.
     ranks.iter().any(|rank| rank.exit != RankExit::Code(0)).then(|| EndCause::WorkerLost { worker: worker.clone() })
@@ -53,7 +53,7 @@ fn fault_of(worker: &WorkerId, rank: &RankEnd) -> EndCause {
     let (code, signal) = match rank.exit {
         RankExit::Code(code) => (Some(code), None),
         RankExit::Signal(signal) => (None, Some(signal)),
-        RankExit::NotStarted | RankExit::Stopped => (None, None),
+        RankExit::NotStarted | RankExit::Stopped | RankExit::LeaseOver => (None, None),
     };
     EndCause::UserCode { rank: rank.rank, worker: worker.clone(), code, signal, stderr_tail: rank.stderr_tail.clone() }
 }
@@ -64,7 +64,21 @@ pub fn first_failed(ranks: &[RankEnd]) -> Option<&RankEnd> {
 }
 
 fn has_failed(rank: &RankEnd) -> bool {
-    !matches!(rank.exit, RankExit::Code(0) | RankExit::Stopped | RankExit::NotStarted)
+    !matches!(rank.exit, RankExit::Code(0) | RankExit::Stopped | RankExit::LeaseOver | RankExit::NotStarted)
+}
+
+/// Where a worker's lease ended, as in [`lose`]: a rank that failed meanwhile missed those that were killed with the lease. The
+/// worker may have come back before anybody called it lost, and the ranks elsewhere are heard of first.
+fn unless_out_of_lease<'a>(fault: EndCause, mut ends: impl Iterator<Item = (&'a WorkerId, &'a MemberEnd)>) -> EndCause {
+    let is_out = |end: &MemberEnd| match end {
+        MemberEnd::Exited { ranks, .. } => ranks.iter().any(|rank| rank.exit == RankExit::LeaseOver),
+        _ => false,
+    };
+    if !matches!(fault, EndCause::UserCode { .. }) {
+        return fault;
+    }
+    let out = ends.find(|(_, end)| is_out(end));
+    out.map_or(fault, |(worker, _)| EndCause::WorkerLost { worker: worker.clone() })
 }
 
 /// Of two that ended in the same millisecond, the one that was killed: who falls with another mostly exits by itself.
@@ -93,7 +107,9 @@ pub(crate) fn settle(state: &mut State, at: LogIndex, time: Timestamp, id: JobId
         let attempt = std::sync::Arc::make_mut(attempt);
         let cause = match std::mem::replace(&mut attempt.phase, AttemptPhase::Preparing) {
             AttemptPhase::Stopping(cause @ (EndCause::UserCode { .. } | EndCause::OutOfMemory { .. })) => {
-                first_fault(attempt).unwrap_or(cause)
+                let members = attempt.placement.members.iter().map(|member| &member.worker);
+                let ends = members.zip(&attempt.ends).filter_map(|(worker, end)| Some((worker, end.as_ref()?)));
+                unless_out_of_lease(first_fault(attempt).unwrap_or(cause), ends)
             }
             AttemptPhase::Stopping(cause) | AttemptPhase::Ended(cause) => cause,
             AttemptPhase::Preparing | AttemptPhase::Running => EndCause::Success,

@@ -151,8 +151,10 @@ pub enum RankExit {
     Signal(i32),
     /// Was never started.
     NotStarted,
-    /// Stopped because of the leader's wish or the lease's end.
+    /// Stopped because of the leader's wish.
     Stopped,
+    /// Killed because its worker's lease was over.
+    LeaseOver,
 }
 
 /// The streams of a rank that are kept byte for byte.

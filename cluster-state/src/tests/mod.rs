@@ -291,6 +291,37 @@ fn a_rank_that_fell_with_a_lost_worker_is_not_to_blame() {
 }
 
 #[test]
+fn ranks_that_missed_one_killed_with_its_workers_lease_are_not_to_blame() {
+    let killed = |others: RankExit| {
+        let (mut end, other) = (ended(RankExit::LeaseOver), ended(others));
+        let (MemberEnd::Exited { ranks, .. }, MemberEnd::Exited { ranks: others, .. }) = (&mut end, other) else {
+            unreachable!()
+        };
+        ranks.extend(others);
+        end
+    };
+    // The worker is back before it is called lost; beside the killed rank one has exited because that was gone, or none has.
+    for others in [RankExit::Code(1), RankExit::LeaseOver] {
+        for killed_first in [false, true] {
+            let mut log = Log::with_workers(2);
+            let job = log.submit(&spec(2, 2, 0, 0));
+            log.place(job, &[0, 1], 0);
+            log.start(job);
+            let mut ends = [(0, ended(RankExit::Code(1))), (1, killed(others))];
+            if killed_first {
+                ends.reverse();
+            }
+            for (node_rank, end) in ends {
+                log.end(job, node_rank, end);
+            }
+            assert_eq!(log.phase(job), JobPhase::Queued, "no restart of the job's own is spent");
+            let cause = log.state.job(job).unwrap().last_cause().unwrap().clone();
+            assert_eq!(cause, EndCause::WorkerLost { worker: worker_id(1) });
+        }
+    }
+}
+
+#[test]
 fn a_failing_job_restarts_as_often_as_allowed_with_growing_waits() {
     let mut log = Log::with_workers(1);
     let job = log.submit(&spec(1, 1, 0, 2));

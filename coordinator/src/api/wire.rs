@@ -135,7 +135,7 @@ fn rank_result(worker: &WorkerId, rank: &types::RankEnd) -> v1::RankResult {
     let (exit_code, signal, stopped) = match rank.exit {
         RankExit::Code(code) => (Some(code), None, false),
         RankExit::Signal(signal) => (None, Some(signal), false),
-        RankExit::NotStarted | RankExit::Stopped => (None, None, true),
+        RankExit::NotStarted | RankExit::Stopped | RankExit::LeaseOver => (None, None, true),
     };
     v1::RankResult {
         rank: rank.rank.0,

@@ -156,7 +156,7 @@ fn key(wish: &Wish, rank: RankIndex) -> RankKey {
 }
 
 fn is_bad(record: Option<&ExitRecord>) -> bool {
-    record.is_none_or(|record| !matches!(record.end.exit, RankExit::Code(0) | RankExit::Stopped))
+    record.is_none_or(|record| !matches!(record.end.exit, RankExit::Code(0) | RankExit::Stopped | RankExit::LeaseOver))
 }
 
 /// Waits for a supervisor's end (at once, when there is none) and reads what it recorded. Without a record nothing watches

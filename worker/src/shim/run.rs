@@ -244,11 +244,12 @@ impl Shim<'_> {
         // A folder with anything but files in it is not used again.
         let _ = std::fs::remove_file(self.spec.rank_folder.join(rank::METRICS));
         let exit = match (self.stopped_by, self.exit) {
-            (Some(_), _) => RankExit::Stopped,
+            (Some(StoppedBy::Lease), _) => RankExit::LeaseOver,
+            (Some(StoppedBy::Daemon), _) => RankExit::Stopped,
             (None, Some((exit, _))) => exit,
             (None, None) => RankExit::NotStarted,
         };
-        let ended_well = exit == RankExit::Code(0) || exit == RankExit::Stopped;
+        let ended_well = matches!(exit, RankExit::Code(0) | RankExit::Stopped | RankExit::LeaseOver);
         let lengths = StreamKind::ALL.map(|kind| StreamLength { kind, bytes: self.spool.length(kind) });
         let end = RankEnd {
             rank: self.spec.rank,
