@@ -43,6 +43,7 @@ fn rank_of_a_group() {
             say(&format!("ended {:?} {error}", error.culprit()));
             read();
         }
+        "leave first" => leave_first(&guard),
         "history" => history(&guard),
         "stall" => stall(&guard),
         "mismatch" => mismatch(&guard),
@@ -106,6 +107,16 @@ fn results(guard: &Arc<dyn Communicator>) {
     drop(comm);
     guard.barrier().unwrap();
     say("done");
+}
+
+/// Rank 0, which the stand-in's hub lives with, ends as soon as it can.
+fn leave_first(guard: &Arc<dyn Communicator>) {
+    let comm = over(guard, LIMITS);
+    let mut buffer = vec![1f32; 4_000_000];
+    let summed = comm.all_reduce(BufMut::from(&mut buffer), Op::Sum);
+    if comm.rank() > 0 {
+        say(&format!("done {summed:?}"));
+    }
 }
 
 /// What the recorder has of each operation, without its times.
@@ -172,6 +183,16 @@ fn all_operations_and_types_over_two_and_three_ranks() {
     for world in [2, 3] {
         for child in group(world, "results") {
             child.hear("done");
+        }
+    }
+}
+
+#[test]
+fn a_rank_that_ends_with_its_last_operation_takes_it_from_no_other() {
+    // Who is taken from comes late only now and then.
+    for _ in 0..4 {
+        for child in &group(3, "leave first")[1..] {
+            assert_eq!(child.hear("done"), "Ok(())");
         }
     }
 }

@@ -2,7 +2,7 @@
 //! device.
 //!
 //! Device memory is host memory. Communicators keep to NCCL's non-blocking protocol: a call returns "in progress" and a
-//! thread carries it out over a socket to a hub, which lives in the process that made the unique id. A call on a
+//! thread carries it out over a socket to a hub, which lives in the process that made the unique id, that of rank 0. A call on a
 //! handle that was aborted or destroyed ends the process, so that no test can pass with one. As with NCCL, two ranks
 //! on one device are refused, unless `NCCL_HOSTID` says that they are on different machines. With `STANDIN_BLOCKS`
 //! set, all-reduce blocks in the call, as NCCL does when it misbehaves. Built by `tests/nccl.rs` with rustc alone.
@@ -143,7 +143,8 @@ fn answer(mut ranks: Vec<TcpStream>) -> Result<()> {
             1 => inputs.swap_remove(detail),
             _ => inputs.concat(),
         };
-        for rank in &mut ranks {
+        // Last the rank that this thread lives with, which may end as soon as it has its own.
+        for rank in ranks.iter_mut().rev() {
             rank.write_all(&output)?;
         }
     }
