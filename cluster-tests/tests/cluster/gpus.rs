@@ -2,7 +2,7 @@
 //! found where the real ones would be. No GPU is needed, and none is used where there is one.
 
 use crate::support::alone;
-use cluster_tests::{Cluster, Shape, WorkerShape};
+use cluster_tests::{Cluster, PATIENCE, Shape, WorkerShape, until};
 use std::ffi::OsString;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
@@ -74,8 +74,13 @@ const SHORT: &str = "--training.epochs 3";
 
 /// Four ranks on two workers; with `extras` under `x-muster`.
 fn training(options: &str, extras: &str) -> String {
+    gang_of_four(&format!("exec muster train {options}"), extras)
+}
+
+fn gang_of_four(command: &str, extras: &str) -> String {
     format!(
-        "command: exec muster train {options}
+        "command: >-
+  {command}
 resources: {{instance_count: 2}}
 distribution: {{type: pytorch, process_count_per_instance: 2}}
 x-muster: {{spread: true{extras}}}
@@ -136,6 +141,66 @@ async fn where_nccl_is_not_to_be_had_gangs_with_gpus_sum_without_it_and_say_so()
         assert_eq!(ended.summary.unwrap_or_default().phase, "Completed", "{said}");
         assert!(said.contains("gradients go over") && said.contains("nccl"), "{said}");
         assert!(!said.contains("ranks over nccl"), "{said}");
+        Ok(())
+    })
+    .await;
+}
+
+/// Rank 2 is killed once there is `signal`; until then a step takes so long that this comes in the middle.
+fn shaken(options: &str, signal: &Path) -> String {
+    let signal = signal.display();
+    let command = format!(
+        "if [ -e {signal} ]; then delay=0; else delay=20; fi;
+  if [ $RANK = 2 ] && [ $delay = 20 ]; then (while [ ! -e {signal} ]; do sleep 0.02; done; kill -9 $$) & fi;
+  exec muster train {options} --training.step_delay_ms $delay"
+    );
+    gang_of_four(&command, ", gpus_per_rank: 1, max_restarts: 1, restart_backoff: 0.01")
+}
+
+#[tokio::test]
+async fn a_gang_on_gpus_goes_on_from_its_checkpoint_after_a_rank_was_killed() {
+    alone(Shape::new(1, 0), async |cluster| {
+        two_machines(cluster).await?;
+        let options = "--training.epochs 30 --checkpoint.every_steps 20";
+        let calm = cluster.submit("calm.yml", &training(options, ", gpus_per_rank: 1")).await?;
+        let ended = cluster.ended(calm).await?.summary.unwrap_or_default();
+        assert_eq!(ended.phase, "Completed", "{}", ended.reason);
+
+        let signal = cluster.folder().join("signal");
+        let job = cluster.submit("shaken.yml", &shaken(options, &signal)).await?;
+        until("a checkpoint", PATIENCE, async || {
+            let job = cluster.client().get(job).await.ok()?;
+            (!job.checkpoints.is_empty()).then_some(())
+        })
+        .await?;
+        std::fs::write(&signal, "")?;
+        let ended = cluster.ended(job).await?;
+        let said = output(cluster, job).await?;
+        assert_eq!(ended.summary.unwrap_or_default().phase, "Completed", "{said}");
+        // On a machine with more to do than it can, a worker's lease may end besides.
+        let causes = ended.attempts.iter().filter(|attempt| attempt.cause_kind == "user_code");
+        let causes: Vec<&str> = causes.map(|attempt| attempt.cause.as_str()).collect();
+        assert!(causes.len() == 1 && causes[0].contains("rank 2"), "{causes:?}");
+        assert!(ended.attempts.last().is_some_and(|last| last.resumed_from_step >= 20), "{said}");
+        let calm = output(cluster, calm).await?;
+        assert!(!parameters(&calm).is_empty(), "{calm}");
+        assert_eq!(parameters(&said), parameters(&calm));
+        Ok(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_gang_whose_communicator_fails_ends_with_the_rank_at_fault() {
+    alone(Shape::new(1, 0), async |cluster| {
+        two_machines(cluster).await?;
+        let text = training(SHORT, ", gpus_per_rank: 1") + "environment_variables: {STANDIN_FAILS: '1:40'}\n";
+        let job = cluster.submit("faulty.yml", &text).await?;
+        let ended = cluster.ended(job).await?.summary.unwrap_or_default();
+        let said = output(cluster, job).await?;
+        assert_eq!(ended.phase, "Failed", "{said}");
+        assert!(ended.reason.contains("rank 1"), "{}", ended.reason);
+        assert!(!said.contains("are equal on all"), "{said}");
         Ok(())
     })
     .await;
