@@ -127,12 +127,16 @@ fn the_plan_of_a_sum_is_shown_for_each_size() {
         serde_json::from_slice::<serde_json::Value>(&output.stdout).unwrap()
     };
     let here = plan(&["--world", "4", "--bytes", "4,16MiB"]);
-    assert_eq!((&here["transport"], &here["world"]), (&"shm".into(), &4.into()));
     let sizes = here["sizes"].as_array().unwrap();
+    assert_eq!((&sizes[0]["transport"], &here["world"]), (&"shm".into(), &4.into()));
     assert_eq!((&sizes[0]["method"], &sizes[1]["method"]), (&"line".into(), &"staged".into()));
     assert!(sizes[0]["estimate_us"].as_f64() < sizes[1]["estimate_us"].as_f64());
-    let apart = plan(&["--world", "32", "--hosts", "8", "--bytes", "1M"]);
-    assert_eq!((&apart["transport"], &apart["sizes"][0]["method"]), (&"tcp".into(), &"ring".into()));
+    let way = |hosts| {
+        let apart = plan(&["--world", "32", "--hosts", hosts, "--bytes", "1M"]);
+        (apart["sizes"][0]["transport"].clone(), apart["sizes"][0]["method"].clone())
+    };
+    assert_eq!(way("8"), ("tcp".into(), "hosts".into()), "four on each: on two levels");
+    assert_eq!(way("32"), ("tcp".into(), "ring".into()), "one on each");
     let table = muster(home.path(), &["collective", "plan"]);
     assert!(stdout(&table).contains("ESTIMATE US") && stdout(&table).contains("134217728"), "{}", stdout(&table));
 }

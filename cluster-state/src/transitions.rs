@@ -55,7 +55,14 @@ fn fault_of(worker: &WorkerId, rank: &RankEnd) -> EndCause {
         RankExit::Signal(signal) => (None, Some(signal)),
         RankExit::NotStarted | RankExit::Stopped | RankExit::LeaseOver => (None, None),
     };
-    EndCause::UserCode { rank: rank.rank, worker: worker.clone(), code, signal, stderr_tail: rank.stderr_tail.clone() }
+    EndCause::UserCode {
+        rank: rank.rank,
+        worker: worker.clone(),
+        code,
+        signal,
+        stderr_tail: rank.stderr_tail.clone(),
+        blames: rank.blames,
+    }
 }
 
 /// The rank at fault among a member's: the first to fail, for those after it mostly fell with it.
@@ -81,9 +88,10 @@ fn unless_out_of_lease<'a>(fault: EndCause, mut ends: impl Iterator<Item = (&'a 
     out.map_or(fault, |(worker, _)| EndCause::WorkerLost { worker: worker.clone() })
 }
 
-/// Of two that ended in the same millisecond, the one that was killed: who falls with another mostly exits by itself.
-fn order_of_fault(rank: &RankEnd) -> (Timestamp, bool, RankIndex) {
-    (rank.ended, matches!(rank.exit, RankExit::Code(_)), rank.rank)
+/// Who blames another ended because of it, however early. Of two that ended in the same millisecond, the one that was killed: who
+/// falls with another mostly exits by itself.
+fn order_of_fault(rank: &RankEnd) -> (bool, Timestamp, bool, RankIndex) {
+    (rank.blames.is_some(), rank.ended, matches!(rank.exit, RankExit::Code(_)), rank.rank)
 }
 
 /// The rank at fault among the whole gang's, once all have ended: the worker that reported first need not be the one whose rank

@@ -103,6 +103,14 @@ impl Error {
         }
     }
 
+    /// The one rank to blame, where there is one.
+    pub fn culprit(&self) -> Option<u32> {
+        match self {
+            Error::Collective(error) => error.culprit(),
+            _ => None,
+        }
+    }
+
     /// Whether all ranks come to this error at the same place by themselves, so that none has to be told.
     pub(crate) fn is_shared(&self) -> bool {
         matches!(self, Error::Unequal { .. } | Error::NotFinite { .. })

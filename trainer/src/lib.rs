@@ -91,8 +91,7 @@ pub struct Summary {
 pub fn run(args: TrainArgs) -> Result<Summary, Error> {
     let config = Config::load(&args)?;
     let architecture = model::built_in(&config.model);
-    let context = context::Context::from_environment(&config)?;
-    training::train(&config, &*architecture, context)
+    train(&config, &*architecture)
 }
 
 /// As [`run`], with a model of one's own in place of the one that the configuration names; all else is as configured.
@@ -101,7 +100,15 @@ pub fn run(args: TrainArgs) -> Result<Summary, Error> {
 /// # Errors
 /// As [`run`]; [`Error::Config`] where the model does not fit the data.
 pub fn run_with(args: TrainArgs, architecture: &dyn Architecture) -> Result<Summary, Error> {
-    let config = Config::load(&args)?;
-    let context = context::Context::from_environment(&config)?;
-    training::train(&config, architecture, context)
+    train(&Config::load(&args)?, architecture)
+}
+
+fn train(config: &Config, architecture: &dyn Architecture) -> Result<Summary, Error> {
+    let context = context::Context::from_environment(config)?;
+    let (rank, mut teller) = (context.communicator.rank(), context.metrics.twin());
+    training::train(config, architecture, context).inspect_err(|error| {
+        if let Some(culprit) = error.culprit().filter(|culprit| *culprit != rank) {
+            teller.blame(culprit);
+        }
+    })
 }

@@ -31,6 +31,12 @@ struct StallLine<'a> {
 }
 
 #[derive(Serialize)]
+struct BlameLine {
+    kind: &'static str,
+    rank: u32,
+}
+
+#[derive(Serialize)]
 struct BehindLine {
     rank: u32,
     sequence: u64,
@@ -105,6 +111,17 @@ impl Metrics {
             // Lost where nobody reads: the time limit still comes.
             let _ = teller.lock().unwrap_or_else(PoisonError::into_inner).write(&line, PATIENCE);
         }))
+    }
+
+    /// Another writer to the same reader.
+    pub(crate) fn twin(&self) -> Metrics {
+        Metrics::new(self.file.as_ref().and_then(|file| file.try_clone().ok()))
+    }
+
+    /// Says that this rank ends because of `rank`.
+    pub(crate) fn blame(&mut self, rank: u32) {
+        // Lost where nobody reads: the words on stderr name the rank too.
+        let _ = self.file.is_none() || self.write(&BlameLine { kind: "blame", rank }, PATIENCE);
     }
 
     /// Points that found the pipe full.

@@ -102,6 +102,8 @@ pub enum EndCause {
         signal: Option<i32>,
         /// Last lines of its stderr.
         stderr_tail: String,
+        /// The other rank because of which it ended, by its own word.
+        blames: Option<RankIndex>,
     },
     /// A rank went over its memory limit.
     OutOfMemory {
@@ -183,7 +185,10 @@ impl fmt::Display for EndCause {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             EndCause::Success => f.write_str("all ranks exited 0"),
-            EndCause::UserCode { rank, worker, code, signal, stderr_tail } => {
+            EndCause::UserCode { rank, worker, code, signal, stderr_tail, blames } => {
+                if let Some(culprit) = blames {
+                    write!(f, "rank {culprit} is at fault, by the word of another: ")?;
+                }
                 write!(f, "rank {rank} on {worker} ")?;
                 match (code, signal) {
                     (Some(code), _) => write!(f, "exited with code {code}")?,

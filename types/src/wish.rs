@@ -140,6 +140,8 @@ pub struct RankEnd {
     pub streams: Vec<StreamLength>,
     /// Last value of each metric by name, as decimal text (the state holds no floats).
     pub final_metrics: Vec<(String, String)>,
+    /// The other rank because of which it ended, by its own word.
+    pub blames: Option<RankIndex>,
 }
 
 /// How a process ended.

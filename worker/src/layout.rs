@@ -145,6 +145,11 @@ impl MemberLayout {
         self.root.join("checkpoints")
     }
 
+    /// The checkpoint that is being uploaded, as it was when that began.
+    pub(crate) fn saving(&self) -> PathBuf {
+        self.root.join("saving")
+    }
+
     pub(crate) fn resume(&self) -> PathBuf {
         self.root.join("resume")
     }

@@ -4,13 +4,11 @@ use super::Session;
 use crate::failure::{Exit, bad_input, not_found};
 use crate::output::{Cell, Column, Output, Table};
 use clap::{Args, Subcommand};
-use collectives::{Choice, Transport, plan};
+use collectives::{Choice, Transport, plan_on_hosts};
 use serde_json::json;
 
 /// Ranks of a world, at most.
 const WORLD_MAX: u32 = 65_536;
-/// More ranks on one host than this go over TCP.
-const SHARING_MAX: u32 = 64;
 /// Bytes of the sizes that are shown when none are named.
 const SIZES: [u64; 8] = [4, 1 << 10, 16 << 10, 64 << 10, 1 << 20, 16 << 20, 128 << 20, 1 << 30];
 const BYTES_MAX: u64 = 1 << 40;
@@ -37,7 +35,7 @@ pub struct PlanArgs {
     /// Ranks that sum
     #[arg(long, value_name = "N", default_value_t = 2)]
     world: u32,
-    /// Hosts that they are on: on one they share memory, on several everything goes over TCP
+    /// Hosts that they are on, as many ranks on each
     #[arg(long, value_name = "N", default_value_t = 1)]
     hosts: u32,
     /// Bytes of the buffer, as 4,64KiB,16MiB [default: 4 to 1GiB]
@@ -83,36 +81,42 @@ fn show_plan(args: &PlanArgs, session: &Session) -> anyhow::Result<Exit> {
     if !faults.is_empty() {
         return Err(bad_input(faults.join("\n")));
     }
-    let shares = args.hosts == 1 && args.world <= SHARING_MAX;
-    let transport = if shares { Transport::SharedMemory } else { Transport::Tcp };
-    let rows: Vec<(u64, Choice)> = sizes.iter().map(|bytes| (*bytes, plan(args.world, *bytes, transport))).collect();
+    let rows: Vec<(u64, Transport, Choice)> = sizes
+        .iter()
+        .map(|bytes| {
+            let (transport, choice) = plan_on_hosts(args.world, args.hosts, *bytes);
+            (*bytes, transport, choice)
+        })
+        .collect();
     let value = json!({
         "world": args.world,
         "hosts": args.hosts,
-        "transport": transport.to_string(),
-        "sizes": rows.iter().map(|(bytes, choice)| json!({
+        "sizes": rows.iter().map(|(bytes, transport, choice)| json!({
             "bytes": bytes,
+            "transport": transport.to_string(),
             "method": choice.method.to_string(),
             "steps": choice.steps,
             "bytes_moved": choice.bytes,
             "estimate_us": choice.estimate.as_secs_f64() * 1e6,
         })).collect::<Vec<_>>(),
     });
-    session.output.print(&value, |output| table(args, transport, &rows, output))?;
+    session.output.print(&value, |output| table(args, &rows, output))?;
     Ok(Exit::Success)
 }
 
-fn table(args: &PlanArgs, transport: Transport, rows: &[(u64, Choice)], output: &Output) -> String {
-    let columns = ["BYTES", "METHOD", "STEPS", "BYTES MOVED", "ESTIMATE US"];
-    let columns = columns.map(|title| if title == "METHOD" { Column::whole(title) } else { Column::number(title) });
+fn table(args: &PlanArgs, rows: &[(u64, Transport, Choice)], output: &Output) -> String {
+    let columns = ["BYTES", "OVER", "METHOD", "STEPS", "BYTES MOVED", "ESTIMATE US"];
+    let is_text = |title| ["OVER", "METHOD"].contains(&title);
+    let columns = columns.map(|title| if is_text(title) { Column::whole(title) } else { Column::number(title) });
     let mut table = Table::new(columns.to_vec());
-    for (bytes, choice) in rows {
+    for (bytes, transport, choice) in rows {
         let estimate = format!("{:.1}", choice.estimate.as_secs_f64() * 1e6);
-        let cells = [bytes.to_string(), choice.method.to_string(), choice.steps.to_string(), choice.bytes.to_string()];
-        table.row(cells.into_iter().chain([estimate]).map(Cell::from).collect());
+        let (method, steps) = (choice.method.to_string(), choice.steps.to_string());
+        let cells = [bytes.to_string(), transport.to_string(), method, steps, choice.bytes.to_string(), estimate];
+        table.row(cells.into_iter().map(Cell::from).collect());
     }
     let (world, hosts) = (args.world, args.hosts);
-    format!("{world} ranks on {hosts} host(s) over {transport}\n{}", table.render(output, "no sizes"))
+    format!("{world} ranks on {hosts} host(s)\n{}", table.render(output, "no sizes"))
 }
 
 /// The sizes that were named, or else those of `usual`, and what is wrong with any of them.

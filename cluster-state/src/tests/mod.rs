@@ -112,6 +112,7 @@ fn ended(exit: RankExit) -> MemberEnd {
         stderr_tail: "boom".into(),
         streams: vec![],
         final_metrics: vec![],
+        blames: None,
     };
     MemberEnd::Exited { ranks: vec![rank], outputs: vec![] }
 }

@@ -217,6 +217,7 @@ fn obey(wishes: &Vec<types::Wish>, ended: &mut BTreeSet<MemberKey>) -> Vec<Membe
                     stderr_tail: String::new(),
                     streams: Vec::new(),
                     final_metrics: Vec::new(),
+                    blames: None,
                 };
                 MemberState::Ended(MemberEnd::Exited { ranks: ranks.iter().map(end).collect(), outputs: Vec::new() })
             }

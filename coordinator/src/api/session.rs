@@ -227,6 +227,7 @@ mod tests {
                 stderr_tail: String::new(),
                 streams: vec![],
                 final_metrics: vec![],
+                blames: None,
             };
             let end = MemberEnd::Exited { ranks: vec![rank], outputs: vec![] };
             let key = MemberKey { job: JobId(1), attempt: AttemptNumber(1), node_rank: 0 };

@@ -59,6 +59,7 @@ mod tests {
             stderr_tail: "x".repeat(Limits::STDERR_TAIL_BYTES),
             streams: vec![],
             final_metrics: vec![("m".into(), "9".repeat(metrics_bytes))],
+            blames: None,
         }
     }
 

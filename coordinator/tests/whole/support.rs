@@ -226,6 +226,7 @@ impl Worker {
             stderr_tail: String::new(),
             streams: StreamKind::ALL.map(|kind| StreamLength { kind, bytes }).to_vec(),
             final_metrics: metrics.to_vec(),
+            blames: None,
         });
         let end = MemberEnd::Exited { ranks: ranks.collect(), outputs: vec![] };
         self.say(wish, MemberState::Ended(end)).await;

@@ -12,6 +12,7 @@
 
 mod adopt;
 mod launch;
+mod links;
 mod prepare;
 mod ranks;
 mod save;
@@ -235,6 +236,7 @@ impl Member {
             stderr_tail: String::new(),
             streams: Vec::new(),
             final_metrics: Vec::new(),
+            blames: None,
         });
         MemberEnd::Exited { ranks: ranks.collect(), outputs: Vec::new() }
     }

@@ -1,7 +1,7 @@
 //! What ranks leave: checkpoints while they run, outputs when all have ended well; on a majority before it is reported.
 
 use super::ranks::Ranks;
-use super::{Context, Fault, supervised};
+use super::{Context, Fault, links, supervised};
 use crate::blobs::TransferError;
 use crate::layout::{MemberLayout, rank};
 use crate::shim::spec::{CheckpointNotice, read_record};
@@ -26,6 +26,8 @@ pub(super) struct Saver {
     blobs: crate::blobs::Blobs,
     watcher: watch::Handle,
     checkpoints: PathBuf,
+    /// Where the one that is uploaded is held fast.
+    saving: PathBuf,
     folders: Vec<PathBuf>,
     changes: Option<Vec<channel::Receiver<u64>>>,
     /// The step of the last one that was saved or given up.
@@ -43,6 +45,7 @@ impl Saver {
             blobs: context.blobs.clone(),
             watcher: context.watcher.clone(),
             checkpoints: layout.checkpoints(),
+            saving: layout.saving(),
             folders,
             changes: None,
             done: None,
@@ -111,9 +114,11 @@ impl Saver {
         }
         let Some(notice) = self.newest() else { return };
         let (blobs, folder) = (self.blobs.clone(), self.checkpoints.join(&notice.checkpoint));
+        let saving = self.saving.clone();
         self.upload = Some(Box::pin(async move {
-            let uploaded = blobs.upload(&folder).await;
+            let uploaded = blobs.upload(&held_fast(folder, &saving).await).await;
             let saved = uploaded.map(|uploaded| CheckpointRef { step: notice.step, tree: uploaded.tree });
+            let _ = tokio::task::spawn_blocking(move || links::remove(&saving)).await;
             (notice, saved)
         }));
     }
@@ -133,6 +138,8 @@ impl Saver {
                 // A rank may have removed it for a newer one; what is gone, or is no folder to be kept, is given up.
                 if error.is_the_folders_fault() || !self.checkpoints.join(&notice.checkpoint).is_dir() {
                     self.done = Some(notice.step);
+                    // There may be a newer one.
+                    return None;
                 }
                 sleep(RETRY).await;
                 None
@@ -160,6 +167,14 @@ impl Saver {
             std::future::pending::<()>().await;
         }
     }
+}
+
+/// The folder to upload: links to what is announced, so that a rank which saves faster than this can remove it; the folder itself
+/// where the file system has no links.
+async fn held_fast(folder: PathBuf, saving: &Path) -> PathBuf {
+    let (from, to) = (folder.clone(), saving.to_owned());
+    let linked = tokio::task::spawn_blocking(move || links::link(&from, &to)).await;
+    if matches!(linked, Ok(Ok(()))) { saving.to_owned() } else { folder }
 }
 
 /// Saves every output folder. Goes on trying while no coordinator answers: the work of the whole job hangs on it.

@@ -1,10 +1,11 @@
 //! What a rank reports on its metrics pipe, as far as its supervisor must know it: the last value of each metric, for the
-//! record of its end, and the last checkpoint, for the daemon. The bytes themselves go to the spool untouched.
+//! record of its end with the rank that it blames for it, and the last checkpoint, for the daemon. The bytes themselves go to the spool untouched.
 
 use super::spec::{CheckpointNotice, write_record};
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use types::RankIndex;
 
 /// Longest line that is read; a longer one is kept in the stream only.
 const LINE_BYTES_MAX: usize = 64 * 1024;
@@ -16,7 +17,14 @@ const NAME_BYTES_MAX: usize = 250;
 #[serde(untagged)]
 enum Line {
     Checkpoint(CheckpointNotice),
+    Blame { kind: Blame, rank: u32 },
     Point { name: String, value: serde_json::Number },
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Blame {
+    Blame,
 }
 
 /// Reads lines as they come.
@@ -26,12 +34,13 @@ pub(super) struct Metrics {
     skipping: bool,
     last: BTreeMap<String, String>,
     notice: PathBuf,
+    blamed: Option<RankIndex>,
 }
 
 impl Metrics {
     /// `notice` is where a checkpoint is announced to the daemon.
     pub(super) fn new(notice: PathBuf) -> Self {
-        Self { line: Vec::new(), skipping: false, last: BTreeMap::new(), notice }
+        Self { line: Vec::new(), skipping: false, last: BTreeMap::new(), notice, blamed: None }
     }
 
     pub(super) fn push(&mut self, mut bytes: &[u8]) {
@@ -65,6 +74,8 @@ impl Metrics {
             Ok(Line::Point { name, value }) if self.keeps(&name) => {
                 self.last.insert(name, value.to_string());
             }
+            // The first word counts: what comes after it is mostly a consequence.
+            Ok(Line::Blame { kind: Blame::Blame, rank }) => drop(self.blamed.get_or_insert(RankIndex(rank))),
             // Lines of another kind are the reader's business.
             _ => {}
         }
@@ -72,6 +83,11 @@ impl Metrics {
 
     fn keeps(&self, name: &str) -> bool {
         name.len() <= NAME_BYTES_MAX && (self.last.len() < NAMES_MAX || self.last.contains_key(name))
+    }
+
+    /// The rank that it said it ends because of.
+    pub(super) fn blamed(&self) -> Option<RankIndex> {
+        self.blamed
     }
 
     /// The last value of each metric, by name.
@@ -100,11 +116,18 @@ mod tests {
             "\n",
             r#"{"checkpoint":"../../etc","step":9}"#,
             "\n",
+            r#"{"kind":"stall","rank":1}"#,
+            "\n",
+            r#"{"kind":"blame","rank":2}"#,
+            "\n",
+            r#"{"kind":"blame","rank":3}"#,
+            "\n",
         );
         for byte in text.as_bytes() {
             metrics.push(&[*byte]);
         }
         assert_eq!(metrics.last(), [("loss".to_owned(), "0.25".to_owned())]);
+        assert_eq!(metrics.blamed(), Some(RankIndex(2)));
         let notice: CheckpointNotice = read_record(&path).unwrap();
         assert_eq!((notice.checkpoint.as_str(), notice.step), ("step-1", 1));
     }

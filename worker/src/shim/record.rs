@@ -154,6 +154,7 @@ mod tests {
             stderr_tail: "a\nb".into(),
             streams: vec![],
             final_metrics: vec![],
+            blames: None,
         };
         ExitRecord { end, launch_fault: None, stopped_by: None, bytes_lost: 0 }
     }

@@ -259,6 +259,7 @@ impl Shim<'_> {
             stderr_tail: self.tail.text(),
             streams: lengths.to_vec(),
             final_metrics: self.metrics.last(),
+            blames: self.metrics.blamed().filter(|blamed| *blamed != self.spec.rank),
         };
         let launch_fault = fault.map(|error| LaunchFault {
             reason: error.to_string(),

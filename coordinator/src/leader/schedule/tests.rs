@@ -389,6 +389,7 @@ fn a_stopped_rank_of_a_preempted_job_is_no_fault_of_the_job() {
         stderr_tail: String::new(),
         streams: vec![],
         final_metrics: vec![],
+        blames: None,
     };
     tables.end(stopped, &MemberEnd::Exited { ranks: vec![rank], outputs: vec![] });
     let job = tables.state.job(stopped).unwrap();

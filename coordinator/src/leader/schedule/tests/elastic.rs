@@ -114,6 +114,7 @@ fn a_gang_that_fails_while_it_is_to_change_its_size_has_failed() {
         stderr_tail: String::new(),
         streams: vec![],
         final_metrics: vec![],
+        blames: None,
     };
     tables.end(job, &MemberEnd::Exited { ranks: vec![rank], outputs: vec![] });
     assert_eq!(tables.state.job(job).unwrap().failures, 1);
