@@ -70,7 +70,6 @@ impl Daemon {
         let mut command = Command::new(line.next().unwrap_or_default());
         command.args(line).args(&self.arguments).arg("--leash").env_clear().envs(self.environment.iter().cloned());
         command.stdin(Stdio::piped()).stdout(log.try_clone()?).stderr(log);
-        std::os::unix::process::CommandExt::process_group(&mut command, 0);
         self.child = Some(command.spawn().with_context(|| format!("cannot start {}", self.name))?);
         Ok(())
     }

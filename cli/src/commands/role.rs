@@ -63,6 +63,11 @@ impl RoleArgs {
             anyhow::ensure!(now == Some(parent), "the process that started this one is gone");
         }
         if self.leash {
+            // Where Linux shares the processor out by session (`autogroup`), each rank has a share of its own: daemons that
+            // lived in their starter's session would have one among them and it, and could not answer within a lease on a
+            // machine with more ranks than cores. Its own group besides, so that Ctrl-C reaches the starter alone. Refused only
+            // to the leader of a group, who has that already.
+            let _ = rustix::process::setsid();
             std::thread::Builder::new().name("leash".into()).spawn(hold_leash).context("cannot hold the leash")?;
         }
         Ok(())

@@ -1,8 +1,8 @@
-//! Workers that die: their daemon alone, or for good.
+//! Workers that die: their daemon alone, or for good; and what keeps them alive beside their ranks.
 
-use crate::support::{alone, is_alive, line_in};
+use crate::support::{alone, is_alive, line_in, shared};
 use cluster_tests::{PATIENCE, Shape, spec, until};
-use rustix::process::Signal;
+use rustix::process::{Pid, Signal};
 use types::JobPhase;
 
 #[tokio::test]
@@ -116,6 +116,20 @@ async fn a_machine_that_failed_three_jobs_is_told_to_be_set_aside_and_taken_back
         }
         assert_eq!(cluster.ended(waits).await?.summary.unwrap_or_default().phase, "Completed");
         assert_eq!(cluster.client().workers().await?[0].state, "ready");
+        Ok(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn each_daemon_has_a_session_of_its_own_and_so_a_share_of_the_processor() {
+    shared(async |cluster| {
+        let (coordinators, workers) = cluster.pids();
+        assert_eq!((coordinators.len(), workers.len()), (3, 4));
+        for pid in coordinators.into_iter().chain(workers) {
+            let session = rustix::process::getsid(Pid::from_raw(pid))?;
+            assert_eq!(session.as_raw_pid(), pid);
+        }
         Ok(())
     })
     .await;

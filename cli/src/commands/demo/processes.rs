@@ -151,8 +151,7 @@ impl Owner {
         }
         command.env("PATH", path_with(&self.program)).env_remove("MUSTER_COORDINATORS").env_remove("MUSTER_CONTEXT");
         command.stdin(Stdio::piped()).stdout(log.try_clone()?).stderr(log);
-        // In groups of their own: Ctrl-C reaches the demo alone, which then ends them in order.
-        std::os::unix::process::CommandExt::process_group(&mut command, 0);
+        // On its leash it goes into a session of its own: Ctrl-C reaches the demo alone, which then ends them in order.
         let child = command.spawn().with_context(|| format!("cannot start {}", daemon.name))?;
         self.children.insert(daemon.name.clone(), child);
         Ok(())
