@@ -31,7 +31,7 @@ pub enum Command {
     /// A worker opened a session.
     RegisterWorker {
         /// What it says of itself.
-        registration: WorkerRegistration,
+        registration: Box<WorkerRegistration>,
     },
     /// Cordon, uncordon or drain.
     SetAvailability {

@@ -31,14 +31,14 @@ impl Tables {
     /// Registers a worker (again); a device for each of `healthy`.
     pub(crate) fn worker(&mut self, name: &str, cpus: u32, healthy: &[bool]) {
         let registration = registration(name, cpus, healthy);
-        assert_eq!(self.apply(&Command::RegisterWorker { registration }), Outcome::Done);
+        assert_eq!(self.apply(&Command::RegisterWorker { registration: Box::new(registration) }), Outcome::Done);
     }
 
     /// Registers a worker that stands in a rack.
     pub(crate) fn worker_in(&mut self, name: &str, cpus: u32, rack: &str) {
         let mut registration = registration(name, cpus, &[]);
         registration.topology = Topology { zone: "z".into(), rack: rack.into(), ..Topology::default() };
-        assert_eq!(self.apply(&Command::RegisterWorker { registration }), Outcome::Done);
+        assert_eq!(self.apply(&Command::RegisterWorker { registration: Box::new(registration) }), Outcome::Done);
     }
 
     /// As another coordinator that begins to lead.

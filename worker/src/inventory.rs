@@ -4,15 +4,16 @@ use crate::config::Config;
 use crate::islands;
 use nvml_wrapper::Nvml;
 use nvml_wrapper::error::NvmlError;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{Pid, PidfdFlags};
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::{Mutex, OnceLock, PoisonError};
-use std::time::{Duration, Instant};
 use types::{Device, DeviceSoftware, Inventory};
 
 /// For a library of hundreds of megabytes on a cold disk.
-const NCCL_TIMEOUT: Duration = Duration::from_secs(10);
+const NCCL_TIMEOUT: Timespec = Timespec { tv_sec: 10, tv_nsec: 0 };
 /// Left to the system, the daemon and the supervisors: the larger of this and a sixteenth.
 const MEMORY_RESERVE_BYTES: u64 = 256 << 20;
 
@@ -95,15 +96,14 @@ fn asked_for_nccl(program: &Path) -> Option<String> {
     let mut command = Command::new(program);
     command.args(["collective", "nccl", "--output", "json"]).stdin(Stdio::null()).stderr(Stdio::null());
     let mut child = command.stdout(Stdio::piped()).spawn().ok()?;
-    let deadline = Instant::now() + NCCL_TIMEOUT;
+    let pidfd = rustix::process::pidfd_open(Pid::from_child(&child), PidfdFlags::empty()).ok()?;
     // Its answer fits into the pipe.
-    while child.try_wait().ok()?.is_none() {
-        if Instant::now() > deadline {
-            warn_once(format!("NCCL did not load within {} s", NCCL_TIMEOUT.as_secs()));
-            let _ = child.kill();
-        }
-        std::thread::sleep(Duration::from_millis(10));
+    let ended = poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], Some(&NCCL_TIMEOUT));
+    if !matches!(ended, Ok(1)) {
+        warn_once(format!("NCCL did not load within {} s", NCCL_TIMEOUT.tv_sec));
+        let _ = child.kill();
     }
+    child.wait().ok()?;
     let answer: serde_json::Value = serde_json::from_reader(child.stdout.take()?).ok()?;
     Some(answer["version"].as_str()?.to_owned())
 }

@@ -64,7 +64,7 @@ fn taints_come_and_go_but_not_those_that_the_worker_was_started_with() {
     let mut log = Log::with_workers(1);
     let mut own = registration(0, 1);
     own.taints = ["own".to_owned()].into();
-    log.apply(Command::RegisterWorker { registration: own });
+    log.apply(Command::RegisterWorker { registration: Box::new(own) });
     let set = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect::<std::collections::BTreeSet<_>>();
     let mut taint = |add: &[&str], remove: &[&str]| {
         let outcome = log.apply(Command::Taint { worker: worker_id(0), add: set(add), remove: set(remove) });
@@ -108,7 +108,7 @@ fn a_machine_that_failed_jobs_has_strikes_until_it_registers_anew_or_is_opened()
     assert_eq!((set(Availability::Open), set(Availability::Cordoned)), (1, 1), "it was open, or is closed");
     assert_eq!(set(Availability::Open), 0);
     fail(&mut log, true);
-    log.apply(Command::RegisterWorker { registration: registration(0, 1) });
+    log.apply(Command::RegisterWorker { registration: Box::new(registration(0, 1)) });
     assert_eq!(strikes(&log), []);
     for _ in 0..20 {
         fail(&mut log, true);

@@ -135,7 +135,10 @@ impl Log {
     fn with_workers(count: u8) -> Self {
         let mut log = Self::default();
         for n in 0..count {
-            assert_eq!(log.apply(Command::RegisterWorker { registration: registration(n, 1) }), Outcome::Done);
+            assert_eq!(
+                log.apply(Command::RegisterWorker { registration: Box::new(registration(n, 1)) }),
+                Outcome::Done
+            );
         }
         log
     }
@@ -368,7 +371,7 @@ fn a_repeated_submit_is_the_same_job() {
 #[test]
 fn a_name_belongs_to_one_live_worker() {
     let mut log = Log::with_workers(1);
-    let second = Command::RegisterWorker { registration: registration(0, 2) };
+    let second = Command::RegisterWorker { registration: Box::new(registration(0, 2)) };
     assert!(matches!(log.apply(second.clone()), Outcome::Refused(Refusal::NameInUse(_))));
     let lose = log.lose(0);
     assert_eq!(log.apply(second), Outcome::Done);
@@ -379,7 +382,7 @@ fn a_name_belongs_to_one_live_worker() {
 #[test]
 fn a_worker_that_registered_again_is_not_lost_by_what_was_meant_before() {
     let mut log = Log::with_workers(1);
-    let again = Command::RegisterWorker { registration: registration(0, 1) };
+    let again = Command::RegisterWorker { registration: Box::new(registration(0, 1)) };
     let job = log.submit(&spec(1, 1, 0, 0));
     log.place(job, &[0], 0);
     // It came back before its loss was in the log: the same life, and nothing new to say of itself.

@@ -42,7 +42,7 @@ fn command(log: &Log, step: Step) -> Option<Command> {
     let job = |id: u64| log.state.job(JobId(id));
     let token = |id: u64| Some(job(id)?.attempts.last()?.token);
     Some(match step {
-        Step::Register(w, instance) => Command::RegisterWorker { registration: registration(w, instance) },
+        Step::Register(w, instance) => Command::RegisterWorker { registration: Box::new(registration(w, instance)) },
         Step::Submit(instances, ranks, gpus, restarts, is_elastic) => {
             let mut request = [1; 16];
             request[..8].copy_from_slice(&log.index.to_le_bytes());

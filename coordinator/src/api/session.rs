@@ -163,7 +163,7 @@ async fn register(context: &Context, registration: &WorkerRegistration) -> Resul
     if known.is_some_and(|known| !known.lost && known.registration == *registration) {
         return Ok(());
     }
-    let command = Command::RegisterWorker { registration: registration.clone() };
+    let command = Command::RegisterWorker { registration: Box::new(registration.clone()) };
     match context.node.propose(vec![command]).await {
         Ok(committed) => match committed.outcomes.into_iter().next() {
             Some(Outcome::Refused(refusal)) => Err(Some(refusal.to_string())),

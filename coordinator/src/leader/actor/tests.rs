@@ -42,7 +42,7 @@ impl Turns {
     }
 
     async fn register(&self) -> State {
-        self.log(Command::RegisterWorker { registration: registration("w", 1, &[]) }).await
+        self.log(Command::RegisterWorker { registration: Box::new(registration("w", 1, &[])) }).await
     }
 
     async fn lose(&self) -> State {
@@ -163,7 +163,7 @@ async fn a_loss_is_carried_through_by_the_leader_and_by_nobody_else() {
     let mut group = Group::formed(3, 3, quick).await;
     let leader = group.leader().await;
     let node = group.members[leader].node().clone();
-    let register = Command::RegisterWorker { registration: registration("w", 1, &[]) };
+    let register = Command::RegisterWorker { registration: Box::new(registration("w", 1, &[])) };
     let registered_by = within(async {
         loop {
             // Its time is short here, and two cores may be busy.

@@ -124,7 +124,9 @@ pub(super) fn promises(core: &Core, state: &State, known: &BTreeSet<JobId>) -> V
         made.insert(job);
         let noted = state.job(job).and_then(|job| job.promise.as_ref());
         if noted.is_none_or(|noted| noted.start_by != start_by) {
-            let workers = workers.iter().filter_map(|worker| core.worker_id(WorkerIndex(*worker)).cloned()).collect();
+            let names = workers.iter().filter_map(|worker| core.worker_id(WorkerIndex(*worker)).cloned());
+            let mut workers: Vec<_> = names.collect();
+            workers.sort();
             changes.push((job, Some(Promise { start_by, workers })));
         }
     }

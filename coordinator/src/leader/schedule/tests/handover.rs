@@ -113,7 +113,7 @@ fn ranks_get_devices_of_one_island_where_they_can() {
     for device in &mut registration.inventory.devices {
         device.island = device.index % 2;
     }
-    assert_eq!(tables.apply(&Command::RegisterWorker { registration }), Outcome::Done);
+    assert_eq!(tables.apply(&Command::RegisterWorker { registration: Box::new(registration) }), Outcome::Done);
     let devices = |placement: &Placement| -> Vec<u32> {
         placement.members.iter().flat_map(|member| &member.ranks).flat_map(|rank| rank.devices.clone()).collect()
     };
