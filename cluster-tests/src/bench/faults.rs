@@ -111,24 +111,23 @@ async fn one(cluster: &mut Cluster, name: &str, fault: Fault, ranks: u32, culpri
     let at_fault = pids.iter().find(|(rank, _)| *rank == culprit).map_or(0, |(_, pid)| *pid);
     let others: Vec<i32> = pids.iter().filter(|(rank, _)| *rank != culprit).map(|(_, pid)| *pid).collect();
     let begun = Instant::now();
-    let outcome = match fault {
-        Fault::DaemonKilled => without_daemon(cluster, job, culprit, &pids, begun).await?,
-        _ => {
-            match fault {
-                Fault::Killed => kill_process(Pid::from_raw(at_fault).context("a process")?, Signal::KILL)?,
-                Fault::Stopped => kill_process(Pid::from_raw(at_fault).context("a process")?, Signal::STOP)?,
-                _ => std::fs::write(folder.join("go"), "")?,
-            }
-            let others_gone = until_gone(&others, begun).await?;
-            until_saved(cluster, job, 2).await?;
-            let trains_on = begun.elapsed();
-            let told = cluster.client().get(job).await?.attempts.first().cloned().unwrap_or_default();
-            let waited = if fault == Fault::Stopped { OPERATION_TIMEOUT } else { Duration::ZERO };
-            Outcome {
-                is_culprit_right: names(&told, culprit, fault),
-                others_gone: others_gone.saturating_sub(waited),
-                trains_on: trains_on.saturating_sub(waited),
-            }
+    let outcome = if fault == Fault::DaemonKilled {
+        without_daemon(cluster, job, culprit, &pids, begun).await?
+    } else {
+        match fault {
+            Fault::Killed => kill_process(Pid::from_raw(at_fault).context("a process")?, Signal::KILL)?,
+            Fault::Stopped => kill_process(Pid::from_raw(at_fault).context("a process")?, Signal::STOP)?,
+            _ => std::fs::write(folder.join("go"), "")?,
+        }
+        let others_gone = until_gone(&others, begun).await?;
+        until_saved(cluster, job, 2).await?;
+        let trains_on = begun.elapsed();
+        let told = cluster.client().get(job).await?.attempts.first().cloned().unwrap_or_default();
+        let waited = if fault == Fault::Stopped { OPERATION_TIMEOUT } else { Duration::ZERO };
+        Outcome {
+            is_culprit_right: names(&told, culprit, fault),
+            others_gone: others_gone.saturating_sub(waited),
+            trains_on: trains_on.saturating_sub(waited),
         }
     };
     cluster.client().cancel(job).await?;
@@ -175,11 +174,7 @@ async fn without_daemon(
 /// Does the end of the attempt name this rank, and no other as the one at fault?
 fn names(attempt: &v1::Attempt, culprit: u32, fault: Fault) -> bool {
     let cause = &attempt.cause;
-    match fault {
-        Fault::Stopped => cause.contains(&format!("waiting for rank {culprit}")),
-        Fault::Exception => cause.starts_with(&format!("rank {culprit} ")) && cause.contains("boom"),
-        _ => cause.starts_with(&format!("rank {culprit} ")),
-    }
+    cause.starts_with(&format!("rank {culprit} ")) && (fault != Fault::Exception || cause.contains("boom"))
 }
 
 async fn until_saved(cluster: &Cluster, job: JobId, attempt: u32) -> anyhow::Result<()> {
