@@ -10,7 +10,7 @@ use std::path::Path;
 use std::process::{Command, ExitCode};
 
 /// Every benchmark, as `cluster-tests` names it, and that of the scheduler.
-const NAMES: [&str; 10] = [
+const NAMES: [&str; 11] = [
     "control-plane",
     "failover",
     "gang-start",
@@ -19,6 +19,7 @@ const NAMES: [&str; 10] = [
     "footprint",
     "many-jobs",
     "starts",
+    "faults",
     SCHEDULER,
     COLLECTIVES,
 ];
