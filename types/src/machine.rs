@@ -63,21 +63,22 @@ pub struct Topology {
 }
 
 impl Topology {
-    /// The place of that width that the machine `worker` stands in, by its names from the zone down; none where it has no name.
-    pub fn place<'a>(&'a self, level: PlaceLevel, worker: &'a str) -> Option<[&'a str; 5]> {
-        let names = [&self.zone, &self.block, &self.rack, &self.switch].map(String::as_str);
-        let (mut place, known) = (
-            [""; 5],
-            match level {
-                PlaceLevel::Zone => 1,
-                PlaceLevel::Block => 2,
-                PlaceLevel::Rack => 3,
-                PlaceLevel::Switch => 4,
-                PlaceLevel::Worker => return Some(["", "", "", "", worker]),
-            },
-        );
-        place[..known].copy_from_slice(&names[..known]);
-        (!place[known - 1].is_empty()).then_some(place)
+    /// The place of that width that the machine `worker` stands in, by the names from the zone down to it. Where
+    /// the last of them is empty the place has no name.
+    pub fn place<'a>(&'a self, level: PlaceLevel, worker: &'a str) -> Vec<&'a str> {
+        let known = match level {
+            PlaceLevel::Zone => 1,
+            PlaceLevel::Block => 2,
+            PlaceLevel::Rack => 3,
+            PlaceLevel::Switch => 4,
+            PlaceLevel::Worker => 5,
+        };
+        [&self.zone, &self.block, &self.rack, &self.switch]
+            .map(String::as_str)
+            .into_iter()
+            .chain([worker])
+            .take(known)
+            .collect()
     }
 }
 

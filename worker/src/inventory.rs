@@ -96,9 +96,9 @@ fn asked_for_nccl(program: &Path) -> Option<String> {
     let mut command = Command::new(program);
     command.args(["collective", "nccl", "--output", "json"]).stdin(Stdio::null()).stderr(Stdio::null());
     let mut child = command.stdout(Stdio::piped()).spawn().ok()?;
-    let pidfd = rustix::process::pidfd_open(Pid::from_child(&child), PidfdFlags::empty()).ok()?;
     // Its answer fits into the pipe.
-    let ended = poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], Some(&NCCL_TIMEOUT));
+    let ended = rustix::process::pidfd_open(Pid::from_child(&child), PidfdFlags::empty())
+        .and_then(|pidfd| poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], Some(&NCCL_TIMEOUT)));
     if !matches!(ended, Ok(1)) {
         warn_once(format!("NCCL did not load within {} s", NCCL_TIMEOUT.tv_sec));
         let _ = child.kill();

@@ -2,7 +2,7 @@
 
 use super::Session;
 use super::watching::{Shown, show};
-use crate::failure::{Exit, not_found};
+use crate::failure::{Exit, bad_input, not_found};
 use crate::output::{Cell, Column, Output, Table, json, style, text};
 use anyhow::Context as _;
 use clap::{Args, Subcommand};
@@ -180,7 +180,12 @@ async fn one(client: &Client, name: &str) -> anyhow::Result<v1::Worker> {
 
 async fn drain(args: &DrainArgs, client: &Client, session: &Session) -> anyhow::Result<Exit> {
     let mut changed = Vec::new();
-    let within = args.within.map(|span| daemon::clock::now().0 + span);
+    let now = daemon::clock::now().0;
+    if let Some(past) = args.by.filter(|by| *by <= now) {
+        let past = text::instant(past);
+        return Err(bad_input(format!("--by {past} is past; to stop at once what runs there leave --by out")));
+    }
+    let within = args.within.map(|span| now.saturating_add(span));
     let deadline_ms = args.by.or(within).unwrap_or(0);
     for name in &args.workers {
         changed.push(client.drain(name, deadline_ms).await?);

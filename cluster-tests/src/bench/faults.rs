@@ -88,7 +88,7 @@ pub(super) async fn run(options: &Options, report: &mut Report) -> anyhow::Resul
     }
     report.table(table);
     report.note("a killed daemon ends nobody: its rank trains on and the daemon, started again, adopts it; its two times are those of the next checkpoint");
-    report.note("trains on: the first checkpoint of the next attempt, 50 steps after its start, is safe on a majority");
+    report.note("trains on: the first checkpoint of the next attempt, after the usual back-off of 1 s and 50 steps, is safe on a majority");
     Ok(())
 }
 
@@ -144,8 +144,8 @@ fn spec(fault: Fault, folder: &Path, ranks: u32, culprit: u32) -> JobSpec {
         Fault::Killed.script(folder)
     );
     let mut spec = gang(ranks, &script);
-    spec.restart = RestartPolicy { max_restarts: 1, backoff: Millis(1) };
-    spec.grace = Millis(1);
+    // With the usual back-off of a second.
+    spec.restart = RestartPolicy { max_restarts: 1, backoff: Millis(1_000) };
     spec
 }
 

@@ -1,4 +1,4 @@
-//! Gangs on GPUs, from the job file to `ncclAllReduce`: the released binary on stand-ins for the driver, NVML and NCCL, which are
+//! Gangs on GPUs, from the job file to `ncclAllReduce`: the program itself on stand-ins for the driver, NVML and NCCL, which are
 //! found where the real ones would be. No GPU is needed, and none is used where there is one.
 
 use crate::support::alone;

@@ -80,9 +80,18 @@ async fn a_cordoned_worker_gets_nothing_new_and_keeps_what_it_runs() {
     .await;
 }
 
+async fn until_empty(cluster: &Cluster, name: &str) -> anyhow::Result<()> {
+    let client = cluster.client();
+    until("the drained worker to be empty", PATIENCE, async || {
+        let workers = client.workers().await.ok()?;
+        workers.iter().any(|worker| worker.name == name && worker.jobs.is_empty()).then_some(())
+    })
+    .await
+}
+
 #[tokio::test]
-async fn a_drain_with_a_deadline_lets_short_jobs_come_and_stops_at_the_deadline_what_still_runs() {
-    alone(Shape::new(1, 2).cpus(2), async |cluster| {
+async fn a_drain_with_a_deadline_lets_short_jobs_come_and_a_later_leader_stops_at_it_what_still_runs() {
+    alone(Shape::new(3, 2).cpus(2), async |cluster| {
         let client = cluster.client();
         let long = "trap 'exit 143' TERM; test $MUSTER_ATTEMPT = 2 && exit 0; while :; do sleep 0.05; done";
         let moved = client.submit(&spec(long)).await?;
@@ -104,11 +113,11 @@ async fn a_drain_with_a_deadline_lets_short_jobs_come_and_stops_at_the_deadline_
         let shown = cluster.muster(&["workers", "show", &at, "-o", "json"]).await?.json()?;
         let deadline = shown["drained_by_ms"].as_u64().unwrap_or_default();
         assert_eq!(shown["state"], "draining");
-        until("the drained worker to be empty", PATIENCE, async || {
-            let workers = client.workers().await.ok()?;
-            workers.iter().any(|worker| worker.name == at && worker.jobs.is_empty()).then_some(())
-        })
-        .await?;
+        let past = cluster.muster(&["workers", "drain", other, "--by", "2026-01-01T00:00:00Z"]).await?;
+        assert!(past.code == 2 && past.stderr.contains("is past"), "{past:?}");
+        let leader = cluster.leader().await?;
+        cluster.coordinator(leader)?.kill()?;
+        until_empty(cluster, &at).await?;
         let job = client.get(moved).await?;
         let first = job.attempts.first().cloned().unwrap_or_default();
         assert_eq!(first.cause_kind, "drained");
@@ -173,12 +182,7 @@ async fn a_drained_worker_is_empty_and_its_job_goes_on_elsewhere() {
         assert_ne!(line_in(&cluster.folder().join("at-2")).await?, at);
         let logs = cluster.muster(&["logs", &job.to_string(), "--attempt", "1"]).await?.good()?;
         assert_eq!(logs.stdout, "asked to stop\n");
-        let client = cluster.client();
-        until("the drained worker to be empty", PATIENCE, async || {
-            let workers = client.workers().await.ok()?;
-            workers.iter().any(|worker| worker.name == at && worker.jobs.is_empty()).then_some(())
-        })
-        .await
+        until_empty(cluster, &at).await
     })
     .await;
 }

@@ -65,7 +65,7 @@ async fn a_gang_that_waited_in_vain_says_for_whom() {
         let (job, _) = hung(cluster, "in-vain", "--communication.operation_timeout_s 4").await?;
         let ended = cluster.ended(job).await?;
         let reason = ended.summary.unwrap_or_default().reason;
-        assert!(reason.contains("waiting for rank 2"), "{reason}");
+        assert!(reason.starts_with("rank 2 is at fault") && reason.contains("waiting for rank 2"), "{reason}");
         let worker = worker_of_rank_2(cluster, job).await?;
         let details = cluster.client().explain(job).await?.details.join("\n");
         let expected = format!("seen last in attempt 1: rank 2 on worker {worker} is behind: ");

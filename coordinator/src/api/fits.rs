@@ -29,15 +29,18 @@ fn too_large(state: &State, spec: &JobSpec) -> Option<String> {
         gpus: ranks * u64::from(gang.per_rank.gpus),
     };
     let wanted = u64::from(gang.fewest());
-    let mut rooms: BTreeMap<[&str; 5], u64> = BTreeMap::new();
+    let mut rooms: BTreeMap<Vec<&str>, u64> = BTreeMap::new();
     let mut taken = BTreeSet::new();
     for (id, worker) in state.workers().filter(|(_, worker)| will_do(worker, spec)) {
         let mut room = room(worker, &need);
         let place = |level| worker.registration.topology.place(level, id.as_str());
+        let within = spec.constraints.required.map(place).unwrap_or_default();
         // Nothing can be required of a place without a name.
-        let Some(within) = spec.constraints.required.map_or(Some([""; 5]), place) else { continue };
+        if within.last().is_some_and(|name| name.is_empty()) {
+            continue;
+        }
         if let Some(apart) = gang.spread.filter(|_| room > 0) {
-            // Those without a name count as one place.
+            // Those without a name count as one, in each place that is next wider.
             room = u64::from(taken.insert(place(apart)));
         }
         let sum = rooms.entry(within).or_default();
@@ -178,6 +181,21 @@ mod tests {
         for (change, text) in cases {
             assert_eq!(told(&mut tables, change), text);
         }
+    }
+
+    #[test]
+    fn racks_without_a_name_are_one_in_each_zone_here_and_to_the_scheduler() {
+        let mut tables = Tables::default();
+        tables.worker("a", 4, &[]);
+        tables.worker("b", 4, &[]);
+        tables.worker_in("c", 4, "");
+        let apart = |instances| {
+            move |spec: &mut JobSpec| (spec.gang.instances, spec.gang.spread) = (instances, Some(PlaceLevel::Rack))
+        };
+        assert_eq!(told(&mut tables, apart(3)), "needs 3 instances in different racks; when empty there is room for 2");
+        assert_eq!(told(&mut tables, apart(2)), "");
+        let placed = tables.submit(apart(2));
+        assert!(tables.plan().contains(&placed));
     }
 
     #[test]

@@ -139,7 +139,12 @@ impl Leader {
                 }
             }
             Message::Closed { session } => self.sessions.close(session),
-            Message::Proposed { fact, recorded } => self.in_flight.settle(fact, recorded),
+            Message::Proposed { fact, recorded } => {
+                if let Some(job) = fact.job() {
+                    self.reports.look_again(job);
+                }
+                self.in_flight.settle(fact, recorded);
+            }
             Message::Planned { refused } => self.planned(&refused),
             Message::Explain { job, reply } => self.explain(job, reply),
             Message::SetAside { reply } => self.set_aside(reply),

@@ -30,6 +30,17 @@ pub(crate) enum Fact {
     Promises,
 }
 
+impl Fact {
+    /// The job that it is of, if it is of one.
+    pub(crate) fn job(&self) -> Option<JobId> {
+        match self {
+            Fact::End(key) | Fact::Failing(key) | Fact::Checkpoint(key) => Some(key.job),
+            Fact::Start(job) | Fact::OverTime(job) | Fact::Preempted(job) => Some(*job),
+            Fact::Lost(_) | Fact::Promises => None,
+        }
+    }
+}
+
 /// What workers said and the log does not yet say.
 #[derive(Debug, Default)]
 pub(crate) struct Reports {
@@ -54,6 +65,11 @@ impl Reports {
             MemberState::Failing(end) => drop(self.failing.insert(key, (token, worker.clone(), trim(end)))),
             MemberState::Ended(end) => drop(self.ends.insert(key, (token, trim(end)))),
         }
+    }
+
+    /// What is on its way of this job has come back: what was said meanwhile may be due.
+    pub(crate) fn look_again(&mut self, job: JobId) {
+        self.touched.insert(job);
     }
 
     /// The newest checkpoint of a member is enough.
@@ -162,3 +178,6 @@ fn retain<K: Ord + Copy, V>(
 fn live(state: &State, job: JobId, token: Token) -> Option<&cluster_state::Attempt> {
     state.job(job)?.live_attempt().filter(|attempt| attempt.token == token).map(std::convert::AsRef::as_ref)
 }
+
+#[cfg(test)]
+mod tests;
