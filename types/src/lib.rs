@@ -2,6 +2,7 @@
 //!
 //! A constructor holds each rule (what a name may contain, how large a gang may be), so that nobody checks it again.
 
+mod access;
 mod hash;
 mod ids;
 mod job;
@@ -13,6 +14,7 @@ mod queue;
 mod time;
 mod wish;
 
+pub use access::{Caller, Permission, Principal, Role, USER_NAME_BYTES_MAX, UnknownWord, is_user_name};
 pub use hash::{ContentHash, FileKind, Tree, TreeEntry, TreeError};
 pub use ids::{
     AttemptNumber, AttemptSecret, ClusterId, CoordinatorId, InvalidName, JobId, LogIndex, RankIndex, RequestId, Token,

@@ -1,0 +1,207 @@
+//! Who calls, what a call needs, and which role gives it: one table, evaluated in one place on the coordinators.
+//!
+//! The roles are Azure ML's, with its limits or stricter ones: what is not given here is denied.
+
+use crate::{CoordinatorId, WorkerId};
+use serde::{Deserialize, Serialize};
+use std::fmt;
+use std::str::FromStr;
+
+macro_rules! named {
+    ($(#[$doc:meta])* $name:ident, $what:literal, { $($(#[$word_doc:meta])* $word:ident = $text:literal,)* }) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        pub enum $name {
+            $($(#[$word_doc])* $word,)*
+        }
+
+        impl $name {
+            /// All of them.
+            pub const ALL: &'static [Self] = &[$(Self::$word,)*];
+
+            /// As it is written in files, on the command line and in answers.
+            pub const fn name(self) -> &'static str {
+                match self {
+                    $(Self::$word => $text,)*
+                }
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(self.name())
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = UnknownWord;
+            fn from_str(text: &str) -> Result<Self, UnknownWord> {
+                Self::ALL.iter().copied().find(|word| word.name() == text).ok_or_else(|| UnknownWord {
+                    what: $what,
+                    given: text.to_owned(),
+                    known: Self::ALL.iter().map(|word| word.name()).collect(),
+                })
+            }
+        }
+    };
+}
+
+/// A word that is not in its list.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("there is no {what} {given:?}: use {}", .known.join(", "))]
+pub struct UnknownWord {
+    /// What it should have been.
+    pub what: &'static str,
+    /// The word.
+    pub given: String,
+    /// The list.
+    pub known: Vec<&'static str>,
+}
+
+named!(
+    /// What a call may need: a kind of thing, and what is done with it.
+    Permission, "permission", {
+        /// Look at the cluster, its coordinators and the metrics of its daemons.
+        ClusterRead = "cluster/read",
+        /// Add and remove coordinators, hand leadership over.
+        ClusterWrite = "cluster/write",
+        /// Look at workers.
+        ComputeRead = "compute/read",
+        /// Admit, cordon, drain, taint and revoke workers.
+        ComputeWrite = "compute/write",
+        /// Look at queues.
+        QueuesRead = "queues/read",
+        /// Make, change and delete queues.
+        QueuesWrite = "queues/write",
+        /// Look at jobs: what they are, their logs, metrics, lineage and files.
+        JobsRead = "jobs/read",
+        /// Submit jobs, with their code; that is: run programs on the workers.
+        JobsSubmit = "jobs/submit",
+        /// Cancel jobs and move them in their queue.
+        JobsWrite = "jobs/write",
+        /// Look at users, their roles and their tokens (never at the secrets of these).
+        AccessRead = "access/read",
+        /// Make and change users, roles and other people's tokens; renew the authority.
+        AccessWrite = "access/write",
+        /// Read the audit trail.
+        AuditRead = "audit/read",
+    }
+);
+
+named!(
+    /// What a person or program is to the cluster.
+    Role, "role", {
+        /// Everything, who may do what included.
+        Owner = "owner",
+        /// Everything but who may do what.
+        Contributor = "contributor",
+        /// Runs jobs; changes neither workers nor queues.
+        DataScientist = "data-scientist",
+        /// Runs the machines; sees no job's data.
+        ComputeOperator = "compute-operator",
+        /// Looks at everything but the audit trail and access; changes nothing.
+        Reader = "reader",
+        /// Reads the audit trail and who may do what; sees no job.
+        Auditor = "auditor",
+    }
+);
+
+impl Role {
+    /// What it gives. Default deny.
+    pub fn gives(self, permission: Permission) -> bool {
+        use Permission as P;
+        let reads = matches!(permission, P::ClusterRead | P::ComputeRead | P::QueuesRead);
+        match self {
+            Role::Owner => true,
+            Role::Contributor => !matches!(permission, P::AccessRead | P::AccessWrite | P::AuditRead),
+            Role::DataScientist => reads || matches!(permission, P::JobsRead | P::JobsSubmit | P::JobsWrite),
+            Role::ComputeOperator => reads || permission == P::ComputeWrite,
+            Role::Reader => reads || permission == P::JobsRead,
+            Role::Auditor => matches!(permission, P::ClusterRead | P::AccessRead | P::AuditRead),
+        }
+    }
+}
+
+/// Who makes a call, once that is proven.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Principal {
+    /// Nobody known.
+    Stranger,
+    /// A coordinator, by its certificate.
+    Coordinator(CoordinatorId),
+    /// A worker daemon, by its certificate.
+    Worker(WorkerId),
+    /// A user, by a token.
+    User {
+        /// Of the user.
+        name: String,
+        /// Of the token: the part that is no secret.
+        token: String,
+    },
+}
+
+impl fmt::Display for Principal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Principal::Stranger => f.write_str("stranger"),
+            Principal::Coordinator(id) => write!(f, "coordinator/{id}"),
+            Principal::Worker(id) => write!(f, "worker/{id}"),
+            Principal::User { name, .. } => write!(f, "user/{name}"),
+        }
+    }
+}
+
+/// Who calls, and from where.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Caller {
+    /// Who.
+    pub principal: Principal,
+    /// IP address of the other end; empty where there is none.
+    pub from: String,
+}
+
+/// Longest name of a user in bytes.
+pub const USER_NAME_BYTES_MAX: usize = 64;
+
+/// True for a name that a user may have: 1 to 64 of a-z, A-Z, 0-9 and `._@-`, beginning with a letter or digit.
+pub fn is_user_name(name: &str) -> bool {
+    let inner = |byte: u8| byte.is_ascii_alphanumeric() || b"._@-".contains(&byte);
+    name.len() <= USER_NAME_BYTES_MAX
+        && name.bytes().next().is_some_and(|byte| byte.is_ascii_alphanumeric())
+        && name.bytes().all(inner)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_are_read_as_they_are_written() {
+        for role in Role::ALL {
+            assert_eq!(role.name().parse::<Role>().unwrap(), *role);
+        }
+        for permission in Permission::ALL {
+            assert_eq!(permission.name().parse::<Permission>().unwrap(), *permission);
+        }
+        let error = "root".parse::<Role>().unwrap_err().to_string();
+        assert!(error.contains("\"root\"") && error.contains("owner"), "{error}");
+    }
+
+    #[test]
+    fn only_owners_decide_who_may_do_what_and_readers_change_nothing() {
+        for role in Role::ALL {
+            assert_eq!(role.gives(Permission::AccessWrite), *role == Role::Owner, "{role}");
+        }
+        let changing = Permission::ALL.iter().filter(|permission| !permission.name().ends_with("/read"));
+        for permission in changing {
+            assert!(!Role::Reader.gives(*permission) && !Role::Auditor.gives(*permission), "{permission}");
+        }
+    }
+
+    #[test]
+    fn names_of_users_are_plain() {
+        assert!(is_user_name("ana@lab.example") && is_user_name("7"));
+        assert!(!is_user_name("") && !is_user_name("-a") && !is_user_name("a b") && !is_user_name(&"a".repeat(65)));
+    }
+}
