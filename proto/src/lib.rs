@@ -1,6 +1,7 @@
 //! The wire: generated messages and services, and conversions to `types`. Wire types stop here.
 
 pub mod convert;
+pub mod needs;
 
 /// `muster.v1`: what clients of any language may use. See `docs/grpc.md`.
 #[allow(missing_docs, clippy::pedantic, clippy::all)]

@@ -168,6 +168,21 @@ macro_rules! hex_display {
 hex_display!(RequestId);
 hex_display!(ClusterId);
 
+/// Not 32 hexadecimal digits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a cluster's identity is 32 hexadecimal digits")]
+pub struct InvalidClusterId;
+
+impl FromStr for ClusterId {
+    type Err = InvalidClusterId;
+    fn from_str(text: &str) -> Result<Self, InvalidClusterId> {
+        if text.len() != 32 || !text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+            return Err(InvalidClusterId);
+        }
+        u128::from_str_radix(text, 16).map(|number| Self(number.to_be_bytes())).map_err(|_| InvalidClusterId)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,0 +1,114 @@
+//! The authority of a cluster: makes itself, and signs who its nodes are.
+
+use crate::subject::Subject;
+use crate::tls::{COORDINATOR_NAME, TlsError};
+use rcgen::{
+    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
+    PublicKeyData as _, SanType, SerialNumber, SubjectPublicKeyInfo,
+};
+use rustls_pki_types::CertificateDer;
+use std::net::IpAddr;
+use std::time::{Duration, SystemTime};
+use types::{ClusterId, Timestamp};
+
+/// A node's certificate counts for so long; it is renewed after two thirds of that.
+pub const CERTIFICATE_LIFE: Duration = Duration::from_hours(24);
+/// An authority lives for ten years, or until it is replaced.
+const AUTHORITY_LIFE: Duration = Duration::from_hours(24 * 3_652);
+/// Machines' clocks may be apart by so much.
+const CLOCKS_APART: Duration = Duration::from_mins(5);
+
+/// A certificate authority with its private key. No `Debug`: the key must not reach a log.
+pub struct Authority {
+    certificate: CertificateDer<'static>,
+    key: KeyPair,
+}
+
+/// What is to be signed.
+pub struct Request<'a> {
+    /// Whose certificate it will be.
+    pub subject: &'a Subject,
+    /// Its public key: DER of a SubjectPublicKeyInfo.
+    pub public_key: &'a [u8],
+    /// Host names and addresses at which clients that know nothing of Muster may reach it.
+    pub hosts: &'a [String],
+    /// Now.
+    pub now: Timestamp,
+    /// How long it counts.
+    pub life: Duration,
+}
+
+impl Authority {
+    /// A new one, with a new key.
+    pub fn create(cluster: ClusterId, now: Timestamp) -> Result<Self, TlsError> {
+        let key = KeyPair::generate()?;
+        let mut params = CertificateParams::default();
+        params.distinguished_name.push(DnType::CommonName, format!("Muster authority of {cluster}"));
+        params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+        lives(&mut params, now, AUTHORITY_LIFE);
+        let certificate = params.self_signed(&key)?.der().clone();
+        Ok(Self { certificate, key })
+    }
+
+    /// One that was stored: PEM of the key, DER of the certificate.
+    pub fn load(certificate: CertificateDer<'static>, key_pem: &str) -> Result<Self, TlsError> {
+        let authority = Self { certificate, key: KeyPair::from_pem(key_pem)? };
+        let (_, parsed) = x509_parser::parse_x509_certificate(&authority.certificate)
+            .map_err(|error| TlsError::Certificate(error.to_string()))?;
+        if parsed.public_key().raw != authority.key.subject_public_key_info() {
+            return Err(TlsError::Certificate("the authority's key is not that of its certificate".into()));
+        }
+        Ok(authority)
+    }
+
+    /// Its certificate.
+    pub fn certificate(&self) -> &CertificateDer<'static> {
+        &self.certificate
+    }
+
+    /// Its private key in PEM, for the disk of a coordinator only.
+    pub fn key_pem(&self) -> String {
+        self.key.serialize_pem()
+    }
+
+    /// Signs a node's certificate. When it was issued stands in its serial number, so that a revocation can tell what came before
+    /// it from what came after.
+    pub fn sign(&self, request: &Request<'_>) -> Result<CertificateDer<'static>, TlsError> {
+        let public_key = SubjectPublicKeyInfo::from_der(request.public_key)?;
+        let mut params = CertificateParams::default();
+        params.distinguished_name.push(DnType::CommonName, request.subject.to_string());
+        params.serial_number = Some(SerialNumber::from_slice(&serial(request.now)?));
+        params.use_authority_key_identifier_extension = true;
+        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+        params.subject_alt_names = vec![SanType::URI(request.subject.uri().try_into()?)];
+        if matches!(request.subject, Subject::Coordinator { .. }) {
+            params.extended_key_usages.push(ExtendedKeyUsagePurpose::ServerAuth);
+            params.subject_alt_names.push(SanType::DnsName(COORDINATOR_NAME.try_into()?));
+            for host in request.hosts {
+                params.subject_alt_names.push(match host.parse::<IpAddr>() {
+                    Ok(address) => SanType::IpAddress(address),
+                    Err(_) => SanType::DnsName(host.as_str().try_into()?),
+                });
+            }
+        }
+        lives(&mut params, request.now, request.life);
+        let issuer = Issuer::from_ca_cert_der(&self.certificate, &self.key)?;
+        Ok(params.signed_by(&public_key, &issuer)?.der().clone())
+    }
+}
+
+fn lives(params: &mut CertificateParams, now: Timestamp, life: Duration) {
+    let now = SystemTime::UNIX_EPOCH + Duration::from_millis(now.0);
+    params.not_before = (now - CLOCKS_APART).into();
+    params.not_after = (now + life).into();
+}
+
+/// A number that is no other certificate's: 1, the time of issue in milliseconds, chance.
+fn serial(now: Timestamp) -> Result<[u8; 17], TlsError> {
+    let mut serial = [1_u8; 17];
+    serial[1..9].copy_from_slice(&now.0.to_be_bytes());
+    serial[9..].copy_from_slice(&daemon::random::bytes::<8>().map_err(TlsError::Random)?);
+    Ok(serial)
+}

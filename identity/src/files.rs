@@ -1,0 +1,134 @@
+//! A node's certificate, key and authorities on disk: one file of its own, replaced whole, that only its user may read.
+//!
+//! ```text
+//!  identity/node.pem            certificate, key           0600
+//!  identity/authorities.pem     whom it believes, the one that signs now last
+//!  identity/authority-HASH.pem  certificate, key           0600, coordinators only
+//! ```
+
+use crate::authority::Authority;
+use crate::node::{Material, certificates, to_pem};
+use crate::secret::{Fingerprint, fingerprint};
+use crate::tls::TlsError;
+use daemon::files::{create_private_folder, read_secret, write_atomically, write_secret};
+use rustls_pki_types::CertificateDer;
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// Below the data folder of a daemon.
+const FOLDER: &str = "identity";
+
+/// Why the files could not be used.
+#[derive(Debug, thiserror::Error)]
+pub enum FilesError {
+    /// Reading or writing.
+    #[error("cannot use {}", .path.display())]
+    Io {
+        /// Which file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// What is in them.
+    #[error("{} is damaged", .path.display())]
+    Damaged {
+        /// Which file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: TlsError,
+    },
+}
+
+/// The folder.
+#[derive(Clone, Debug)]
+pub struct NodeFolder {
+    path: PathBuf,
+}
+
+impl NodeFolder {
+    /// Below this data folder; made if need be.
+    pub fn open(data: &Path) -> Result<Self, FilesError> {
+        let path = data.join(FOLDER);
+        create_private_folder(&path).map_err(|source| FilesError::Io { path: path.clone(), source })?;
+        Ok(Self { path })
+    }
+
+    /// What was stored; none before the first time.
+    pub fn load(&self) -> Result<Option<Material>, FilesError> {
+        let path = self.path.join("node.pem");
+        let Some(node) = absent(read_secret(&path)).map_err(|source| FilesError::Io { path: path.clone(), source })?
+        else {
+            return Ok(None);
+        };
+        let trusted = self.authorities()?;
+        let read = || {
+            let certificate = certificates(&node)?.into_iter().next();
+            let certificate = certificate.ok_or_else(|| TlsError::Certificate("there is none in it".into()))?;
+            Material::new(certificate, key_of(&node)?, trusted)
+        };
+        read().map(Some).map_err(|source| FilesError::Damaged { path, source })
+    }
+
+    /// Stores it, whom it believes first: a certificate is never there without them.
+    pub fn store(&self, material: &Material) -> Result<(), FilesError> {
+        let path = self.path.join("authorities.pem");
+        let trusted = to_pem(material.trusted());
+        write_atomically(&path, trusted.as_bytes()).map_err(|source| FilesError::Io { path, source })?;
+        let path = self.path.join("node.pem");
+        let text = format!("{}{}", to_pem([material.certificate()]), material.key_pem());
+        write_secret(&path, text.as_bytes()).map_err(|source| FilesError::Io { path, source })
+    }
+
+    /// Whom the node believes.
+    pub fn authorities(&self) -> Result<Vec<CertificateDer<'static>>, FilesError> {
+        let path = self.path.join("authorities.pem");
+        let read = absent(std::fs::read(&path)).map_err(|source| FilesError::Io { path: path.clone(), source })?;
+        certificates(&read.unwrap_or_default()).map_err(|source| FilesError::Damaged { path, source })
+    }
+
+    /// An authority by its fingerprint, where its key is here.
+    pub fn authority(&self, which: Fingerprint) -> Result<Option<Authority>, FilesError> {
+        let path = self.authority_path(which);
+        let Some(bytes) = absent(read_secret(&path)).map_err(|source| FilesError::Io { path: path.clone(), source })?
+        else {
+            return Ok(None);
+        };
+        let read = || {
+            let certificate = certificates(&bytes)?.into_iter().next();
+            let certificate = certificate.ok_or_else(|| TlsError::Certificate("there is none in it".into()))?;
+            if fingerprint(&certificate) != which {
+                return Err(TlsError::Certificate("it is another authority's".into()));
+            }
+            Authority::load(certificate, &key_of(&bytes)?)
+        };
+        read().map(Some).map_err(|source| FilesError::Damaged { path, source })
+    }
+
+    /// Stores an authority with its key.
+    pub fn store_authority(&self, authority: &Authority) -> Result<(), FilesError> {
+        let path = self.authority_path(fingerprint(authority.certificate()));
+        let text = format!("{}{}", to_pem([authority.certificate()]), authority.key_pem());
+        write_secret(&path, text.as_bytes()).map_err(|source| FilesError::Io { path, source })
+    }
+
+    fn authority_path(&self, which: Fingerprint) -> PathBuf {
+        self.path.join(format!("authority-{}.pem", &which.to_string()[..16]))
+    }
+}
+
+fn absent<T>(read: io::Result<T>) -> io::Result<Option<T>> {
+    match read {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        other => other.map(Some),
+    }
+}
+
+/// The private key's part of a PEM file.
+fn key_of(bytes: &[u8]) -> Result<String, TlsError> {
+    let bad = || TlsError::Certificate("there is no private key in it".into());
+    let blocks = pem::parse_many(bytes).map_err(|_| bad())?;
+    let key = blocks.iter().find(|block| block.tag() == "PRIVATE KEY").ok_or_else(bad)?;
+    Ok(pem::encode(key))
+}

@@ -1,0 +1,36 @@
+//! Who is who between processes: the cluster's authority, certificates with a role in them, tokens, and TLS 1.3 round every
+//! socket.
+//!
+//! ```text
+//!  authority ── signs ──> node certificate   spiffe://CLUSTER/coordinator/ID | spiffe://CLUSTER/worker/NAME
+//!      │ fingerprint
+//!      └── in every token and stored credential, so that a client knows the cluster before it sends its secret
+//!
+//!  listen: TCP ─> TLS handshake (bounded in number and time) ─> stream with the peer's role     dial: the same from the other end
+//! ```
+//!
+//! Coordinators prove themselves to everybody, workers to coordinators, both by certificates that live a day. People and
+//! programs prove themselves by tokens inside TLS. A private key or secret has no `Debug` form.
+
+mod authority;
+mod credentials;
+mod dial;
+mod files;
+mod listen;
+mod node;
+mod secret;
+mod subject;
+mod tls;
+
+#[cfg(test)]
+mod tests;
+
+pub use authority::{Authority, CERTIFICATE_LIFE, Request};
+pub use credentials::{Credentials, CredentialsError};
+pub use dial::{Dialer, chain_of};
+pub use files::{FilesError, NodeFolder};
+pub use listen::{Accepted, Incoming, Protocol, accept};
+pub use node::{Material, Node, NodeKey, NodeRequest};
+pub use secret::{Fingerprint, InvalidSecret, Secret, SecretKind, digest, fingerprint};
+pub use subject::{Peer, Subject};
+pub use tls::{COORDINATOR_NAME, TlsError};

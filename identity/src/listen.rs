@@ -1,0 +1,175 @@
+//! Accepting: TCP, then the handshake beside the others' with a deadline, then a stream that knows who is at its other end.
+
+use crate::node::Node;
+use crate::subject::{Peer, Subject};
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
+use tokio_stream::Stream;
+
+/// Who has not proven anything within this is sent away.
+const HANDSHAKE_MAX: Duration = Duration::from_secs(5);
+/// Connections at once, handshakes included; more wait in the kernel's queue.
+const CONNECTIONS_MAX: usize = 16_384;
+/// Handshakes at once: more wait, and each is cheap.
+const HANDSHAKES_MAX: usize = 256;
+/// After the system refused a connection (no descriptors left), before the next try.
+const REFUSED_PAUSE: Duration = Duration::from_millis(50);
+/// Connections that stand ready for the server to take.
+const READY_MAX: usize = 64;
+
+/// What is spoken inside.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Protocol {
+    /// HTTP/2.
+    Grpc,
+    /// HTTP/1.1.
+    Http,
+}
+
+/// Accepted connections; ends with the task that accepts, and ends that when it is dropped.
+#[derive(Debug)]
+pub struct Incoming {
+    ready: mpsc::Receiver<Accepted>,
+    local: SocketAddr,
+}
+
+/// Accepts on this listener until the result is dropped.
+pub fn accept(listener: TcpListener, node: Node, protocol: Protocol) -> io::Result<Incoming> {
+    let local = listener.local_addr()?;
+    let (sender, ready) = mpsc::channel(READY_MAX);
+    tokio::spawn(accept_all(listener, node, protocol, sender));
+    Ok(Incoming { ready, local })
+}
+
+impl Incoming {
+    /// Where it listens.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.local
+    }
+
+    /// The next connection; none when the task has ended.
+    pub async fn next(&mut self) -> Option<Accepted> {
+        self.ready.recv().await
+    }
+}
+
+impl Stream for Incoming {
+    type Item = io::Result<Accepted>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        self.ready.poll_recv(cx).map(|accepted| accepted.map(Ok))
+    }
+}
+
+async fn accept_all(listener: TcpListener, node: Node, protocol: Protocol, ready: mpsc::Sender<Accepted>) {
+    let connections = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let handshakes = Arc::new(Semaphore::new(HANDSHAKES_MAX));
+    loop {
+        let Ok(permit) = connections.clone().acquire_owned().await else { return };
+        let accepted = tokio::select! {
+            () = ready.closed() => return,
+            accepted = listener.accept() => accepted,
+        };
+        let (stream, from) = match accepted {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                tracing::warn!(%error, "a connection was not accepted");
+                tokio::time::sleep(REFUSED_PAUSE).await;
+                continue;
+            }
+        };
+        let Ok(shaking) = handshakes.clone().acquire_owned().await else { return };
+        let (node, ready) = (node.clone(), ready.clone());
+        tokio::spawn(async move {
+            let shaken = tokio::time::timeout(HANDSHAKE_MAX, shake(stream, from.ip(), &node, protocol, permit)).await;
+            drop(shaking);
+            match shaken {
+                Ok(Ok(accepted)) => drop(ready.send(accepted).await),
+                Ok(Err(error)) => tracing::debug!(%error, %from, "a connection did not prove itself"),
+                Err(_) => tracing::debug!(%from, "a connection proved nothing within {HANDSHAKE_MAX:?}"),
+            }
+        });
+    }
+}
+
+async fn shake(
+    stream: TcpStream,
+    from: IpAddr,
+    node: &Node,
+    protocol: Protocol,
+    permit: OwnedSemaphorePermit,
+) -> io::Result<Accepted> {
+    stream.set_nodelay(true)?;
+    let config = node.material().server(protocol == Protocol::Grpc);
+    let stream = TlsAcceptor::from(config).accept(stream).await?;
+    let shown = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
+    let node = match shown.map(Subject::of).transpose() {
+        Ok(read) => read.map(|(subject, issued, _)| (subject, issued)),
+        Err(error) => return Err(io::Error::new(io::ErrorKind::InvalidData, error)),
+    };
+    Ok(Accepted { stream, peer: Arc::new(Peer { from: Some(from), node }), _permit: permit })
+}
+
+/// A connection whose other end has proven itself, or come without a certificate.
+#[derive(Debug)]
+pub struct Accepted {
+    stream: TlsStream<TcpStream>,
+    peer: Arc<Peer>,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Accepted {
+    /// Its other end.
+    pub fn peer(&self) -> &Arc<Peer> {
+        &self.peer
+    }
+}
+
+impl tonic::transport::server::Connected for Accepted {
+    type ConnectInfo = Arc<Peer>;
+
+    fn connect_info(&self) -> Arc<Peer> {
+        self.peer.clone()
+    }
+}
+
+impl AsyncRead for Accepted {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for Accepted {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+}
