@@ -1,11 +1,13 @@
 //! Everything that can change the tables, and every answer; the entry's payload, so names and order here are a wire format.
 
+use crate::{ApiToken, JoinToken};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use types::{
-    AttemptSecret, Availability, CheckpointRef, ClusterId, EndCause, Endpoint, JobId, JobPhase, JobSpec, LogIndex,
-    MemberEnd, MemberKey, Placement, Queue, RequestId, Timestamp, Token, Window, WorkerId, WorkerRegistration,
+    AttemptSecret, Availability, Caller, CheckpointRef, ClusterId, EndCause, Endpoint, JobId, JobPhase, JobSpec,
+    LogIndex, MemberEnd, MemberKey, Placement, Principal, Queue, RequestId, Role, Timestamp, Token, Window, WorkerId,
+    WorkerRegistration,
 };
 
 /// One change. Effects of none happen here: leaders' loops look at the tables and act.
@@ -130,6 +132,93 @@ pub enum Command {
         /// The new promise of each; nothing = the old one is given up.
         promises: Vec<(JobId, Option<Promise>)>,
     },
+    /// Applies a command in somebody's name, and writes that into the audit trail.
+    As {
+        /// In whose.
+        caller: Arc<Caller>,
+        /// Any but another of these.
+        command: Box<Command>,
+    },
+    /// Writes calls that were denied into the audit trail.
+    NoteDenials {
+        /// At most `DENIALS_MAX`; long texts are cut.
+        denials: Vec<Denial>,
+    },
+    /// Makes nodes trust one more certificate authority, which signs from now on.
+    AddAuthority {
+        /// Of the authority itself, in DER.
+        certificate: Vec<u8>,
+    },
+    /// Takes the trust in an authority back; the last one stays.
+    RetireAuthority {
+        /// SHA-256 of its certificate.
+        fingerprint: [u8; 32],
+    },
+    /// Makes a user or changes one's roles.
+    SetUser {
+        /// Who.
+        name: String,
+        /// From now on; at least one.
+        roles: BTreeSet<Role>,
+        /// Whether the user must be new.
+        how: SetUser,
+    },
+    /// Removes a user with all tokens.
+    RemoveUser {
+        /// Who.
+        name: String,
+    },
+    /// Lets a user in by one more token.
+    CreateToken {
+        /// With the digest of its secret; the secret itself never comes here.
+        token: ApiToken,
+    },
+    /// Lets nobody in by this token any more.
+    RevokeToken {
+        /// Which.
+        id: String,
+    },
+    /// Lets one node in.
+    CreateJoinToken {
+        /// Not used yet.
+        token: JoinToken,
+    },
+    /// A node comes in by its token.
+    UseJoinToken {
+        /// SHA-256 of the secret that it showed.
+        digest: [u8; 32],
+        /// The node that it asks to be.
+        as_whom: Principal,
+    },
+    /// Certificates of a node count no more, if they were issued up to now.
+    RevokeNode {
+        /// A coordinator or worker.
+        node: Principal,
+    },
+}
+
+/// A call that was denied, or several alike.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Denial {
+    /// Whose.
+    pub caller: Caller,
+    /// What was called.
+    pub action: String,
+    /// On what.
+    pub object: String,
+    /// Why it was denied.
+    pub why: String,
+    /// How often.
+    pub times: u32,
+}
+
+/// What a user that is set must be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum SetUser {
+    /// New; the very same user again changes nothing.
+    Create,
+    /// Known.
+    Update,
 }
 
 /// A waiting job will start by this time.
@@ -237,4 +326,22 @@ pub enum Refusal {
     /// What is asked cannot be, whatever the tables hold of jobs; the text says why.
     #[error("{0}")]
     Invalid(String),
+    /// No such user.
+    #[error("there is no user {0:?}")]
+    UnknownUser(String),
+    /// A user of this name is there, with other roles.
+    #[error("user {0:?} exists already; `update` changes it")]
+    UserExists(String),
+    /// Nobody would be left who can give roles.
+    #[error("{0:?} is the last owner: make another user an owner first")]
+    LastOwner(String),
+    /// No such token of a user.
+    #[error("there is no token {0:?}")]
+    UnknownToken(String),
+    /// No such certificate authority.
+    #[error("the cluster trusts no such authority")]
+    UnknownAuthority,
+    /// A join token that lets this node in, now, is not there; the text says why.
+    #[error("the join token {0}")]
+    JoinToken(String),
 }

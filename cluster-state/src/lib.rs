@@ -5,6 +5,8 @@
 //!                │
 //!                ├── jobs, attempts, checkpoints        transitions.rs: what the end of an attempt does to its job
 //!                ├── workers and what they hold
+//!                ├── users, tokens, authorities         access.rs: who may do what, and by which proof
+//!                ├── the audit trail                    audit.rs: who did what, each record bound to the one before
 //!                └── queries: waiting jobs, wishes of a worker, changes since an index
 //! ```
 //!
@@ -14,6 +16,9 @@
 //! Kept here: `GANG-1`, `GANG-2`, `SLOT-1`, `FENCE-1`, `FENCE-2`, `JOB-1`, `JOB-2`; `LEASE-1` together with the leader, who
 //! proposes `LoseWorker` only when the lease is over.
 
+mod access;
+mod action;
+mod audit;
 mod command;
 mod commands;
 mod job;
@@ -25,7 +30,11 @@ mod worker;
 #[cfg(test)]
 mod tests;
 
-pub use command::{Command, Outcome, PlannedGang, Promise, Refusal, SetQueue};
+pub use access::{
+    ApiToken, Authority, JoinToken, Revocation, TOKEN_DAYS_MAX, TOKENS_OF_USER_MAX, USERS_MAX, User, is_token_id,
+};
+pub use audit::{AUDIT_KEPT, AuditRecord, DENIALS_MAX, verify_chain};
+pub use command::{Command, Denial, Outcome, PlannedGang, Promise, Refusal, SetQueue, SetUser};
 pub use job::{Attempt, Job, JobOutput, SavedCheckpoint};
 pub use state::State;
 pub use transitions::{cause_of, first_failed};

@@ -1,5 +1,7 @@
 //! The tables, their indexes and their queries; changed by `apply` only.
 
+use crate::access::Access;
+use crate::audit::Trail;
 use crate::{Command, Job, Outcome, Refusal, Worker, commands};
 use imbl::ordmap::DiffItem;
 use imbl::{OrdMap, OrdSet};
@@ -34,6 +36,8 @@ pub struct State {
     pub(crate) requests_forgotten_to: JobId,
     /// By full name; `default` is always there.
     pub(crate) queues: OrdMap<String, Arc<Queue>>,
+    pub(crate) access: Access,
+    pub(crate) audit: Trail,
 }
 
 impl Default for State {
@@ -52,6 +56,8 @@ impl Default for State {
             jobs_ever: 0,
             requests_forgotten_to: JobId(0),
             queues: OrdMap::unit(default.name.clone(), Arc::new(default)),
+            access: Access::default(),
+            audit: Trail::default(),
         }
     }
 }
@@ -66,7 +72,7 @@ impl State {
     /// makes no sense is refused and changes nothing.
     pub fn apply(&mut self, index: LogIndex, time: Timestamp, command: &Command) -> Outcome {
         self.applied = self.applied.max(index);
-        match commands::apply(self, commands::At { index, time }, command) {
+        match commands::apply(self, commands::At { index, time }, None, command) {
             Ok(outcome) => outcome,
             Err(refusal) => Outcome::Refused(refusal),
         }

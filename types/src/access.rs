@@ -160,6 +160,36 @@ pub struct Caller {
     pub from: String,
 }
 
+/// What a join token lets in.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Admits {
+    /// A coordinator.
+    Coordinator,
+    /// A worker: under any name, or only under this one.
+    Worker(Option<WorkerId>),
+}
+
+impl Admits {
+    /// True when this node is one of those.
+    pub fn admits(&self, node: &Principal) -> bool {
+        match (self, node) {
+            (Admits::Coordinator, Principal::Coordinator(_)) => true,
+            (Admits::Worker(only), Principal::Worker(name)) => only.as_ref().is_none_or(|only| only == name),
+            _ => false,
+        }
+    }
+}
+
+impl fmt::Display for Admits {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Admits::Coordinator => f.write_str("a coordinator"),
+            Admits::Worker(None) => f.write_str("a worker"),
+            Admits::Worker(Some(name)) => write!(f, "worker {name}"),
+        }
+    }
+}
+
 /// Longest name of a user in bytes.
 pub const USER_NAME_BYTES_MAX: usize = 64;
 
@@ -197,6 +227,22 @@ mod tests {
         for permission in changing {
             assert!(!Role::Reader.gives(*permission) && !Role::Auditor.gives(*permission), "{permission}");
         }
+    }
+
+    #[test]
+    fn a_node_is_admitted_in_its_role_and_under_its_name() {
+        let worker = |name: &str| WorkerId::new(name).unwrap();
+        let nodes = [
+            Principal::Stranger,
+            Principal::User { name: "ana".into(), token: "t".into() },
+            Principal::Coordinator(CoordinatorId(1)),
+            Principal::Worker(worker("w1")),
+            Principal::Worker(worker("w2")),
+        ];
+        let admitted = |admits: Admits| nodes.iter().map(|node| admits.admits(node)).collect::<Vec<_>>();
+        assert_eq!(admitted(Admits::Coordinator), [false, false, true, false, false]);
+        assert_eq!(admitted(Admits::Worker(None)), [false, false, false, true, true]);
+        assert_eq!(admitted(Admits::Worker(Some(worker("w2")))), [false, false, false, false, true]);
     }
 
     #[test]

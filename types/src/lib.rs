@@ -14,7 +14,7 @@ mod queue;
 mod time;
 mod wish;
 
-pub use access::{Caller, Permission, Principal, Role, USER_NAME_BYTES_MAX, UnknownWord, is_user_name};
+pub use access::{Admits, Caller, Permission, Principal, Role, USER_NAME_BYTES_MAX, UnknownWord, is_user_name};
 pub use hash::{ContentHash, FileKind, Tree, TreeEntry, TreeError};
 pub use ids::{
     AttemptNumber, AttemptSecret, ClusterId, CoordinatorId, InvalidClusterId, InvalidName, JobId, LogIndex, RankIndex, RequestId, Token,

@@ -1,25 +1,36 @@
 //! One command a file; here only the switch over them.
 
+mod add_authority;
+mod as_caller;
 mod cancel_job;
 mod commit_plan;
+mod create_join_token;
+mod create_token;
 mod delete_queue;
 mod end_member;
 mod form_cluster;
 mod lose_worker;
+mod note_denials;
 mod note_promises;
 mod plan_window;
 mod record_checkpoint;
 mod register_worker;
+mod remove_user;
+mod retire_authority;
+mod revoke_node;
+mod revoke_token;
 mod set_availability;
 mod set_priority;
 mod set_queue;
+mod set_user;
 mod start_attempt;
 mod stop_attempt;
 mod submit_job;
 mod taint;
+mod use_join_token;
 
 use crate::{Command, Outcome, Refusal, State};
-use types::{LogIndex, Timestamp};
+use types::{Caller, LogIndex, Timestamp};
 
 /// Where and when a command stands in the log.
 #[derive(Clone, Copy, Debug)]
@@ -28,7 +39,8 @@ pub(crate) struct At {
     pub(crate) time: Timestamp,
 }
 
-pub(crate) fn apply(state: &mut State, at: At, command: &Command) -> Result<Outcome, Refusal> {
+/// `caller` is who asked; nobody when the cluster does it of itself.
+pub(crate) fn apply(state: &mut State, at: At, caller: Option<&Caller>, command: &Command) -> Result<Outcome, Refusal> {
     match command {
         Command::FormCluster { cluster } => form_cluster::apply(state, *cluster),
         Command::SubmitJob { request, spec } => submit_job::apply(state, at, *request, spec),
@@ -49,5 +61,16 @@ pub(crate) fn apply(state: &mut State, at: At, command: &Command) -> Result<Outc
         Command::Taint { worker, add, remove } => taint::apply(state, worker, add, remove),
         Command::NotePromises { promises } => Ok(note_promises::apply(state, at, promises)),
         Command::PlanWindow { worker, window } => plan_window::apply(state, at, worker, *window),
+        Command::As { caller, command } => as_caller::apply(state, at, caller, command),
+        Command::NoteDenials { denials } => note_denials::apply(state, at, denials),
+        Command::AddAuthority { certificate } => add_authority::apply(state, at, certificate),
+        Command::RetireAuthority { fingerprint } => retire_authority::apply(state, fingerprint),
+        Command::SetUser { name, roles, how } => set_user::apply(state, at, name, roles, *how),
+        Command::RemoveUser { name } => remove_user::apply(state, name),
+        Command::CreateToken { token } => create_token::apply(state, at, token),
+        Command::RevokeToken { id } => revoke_token::apply(state, id),
+        Command::CreateJoinToken { token } => create_join_token::apply(state, at, token),
+        Command::UseJoinToken { digest, as_whom } => use_join_token::apply(state, at, digest, as_whom),
+        Command::RevokeNode { node } => revoke_node::apply(state, at, caller, node),
     }
 }

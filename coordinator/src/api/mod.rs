@@ -115,13 +115,22 @@ fn unchanged(error: &MemberError) -> Status {
 
 fn refused(refusal: &Refusal) -> Status {
     let code = match refusal {
-        Refusal::UnknownJob(_) | Refusal::UnknownWorker(_) | Refusal::UnknownQueue { .. } => Code::NotFound,
-        Refusal::RequestReused(..) | Refusal::NameInUse(_) | Refusal::QueueExists(_) => Code::AlreadyExists,
+        Refusal::UnknownJob(_)
+        | Refusal::UnknownWorker(_)
+        | Refusal::UnknownQueue { .. }
+        | Refusal::UnknownUser(_)
+        | Refusal::UnknownToken(_)
+        | Refusal::UnknownAuthority => Code::NotFound,
+        Refusal::RequestReused(..) | Refusal::NameInUse(_) | Refusal::QueueExists(_) | Refusal::UserExists(_) => {
+            Code::AlreadyExists
+        }
         Refusal::Invalid(_) => Code::InvalidArgument,
+        Refusal::JoinToken(_) => Code::PermissionDenied,
         Refusal::FormedAlready(_)
         | Refusal::StaleToken { .. }
         | Refusal::PlanOutOfDate(_)
         | Refusal::QueueInUse { .. }
+        | Refusal::LastOwner(_)
         | Refusal::JobEnded(_) => Code::FailedPrecondition,
     };
     Status::new(code, refusal.to_string())

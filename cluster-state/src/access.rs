@@ -1,0 +1,303 @@
+//! Who may do what and by which proof: users, tokens, join tokens, certificate authorities and nodes that were revoked.
+//!
+//! Secrets never come here, only their digests. What holds at every entry: once there was an owner there is one; tokens
+//! belong to users that are there; no two tokens have one id or one digest.
+
+use crate::State;
+use imbl::{OrdMap, OrdSet};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
+use std::fmt;
+use std::sync::Arc;
+use types::{Admits, Millis, Permission, Principal, Role, Timestamp};
+
+/// Users of a cluster.
+pub const USERS_MAX: usize = 10_000;
+/// Tokens of one user that have not expired.
+pub const TOKENS_OF_USER_MAX: usize = 64;
+/// Longest life of a token: a year, and a day to renew it.
+pub const TOKEN_DAYS_MAX: u64 = 366;
+
+pub(crate) const DAY: Millis = Millis(24 * 3_600_000);
+/// Bytes of the note of a token and of its maker's name.
+pub(crate) const NOTE_BYTES_MAX: usize = 200;
+pub(crate) const TOKEN_ID_RULE: &str = "the id of a token is 1 to 32 of a-z and 0-9";
+/// Longest name of a token.
+const TOKEN_ID_BYTES_MAX: usize = 32;
+
+static NO_ROLES: BTreeSet<Role> = BTreeSet::new();
+
+/// A person or program that calls.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct User {
+    /// Unique.
+    pub name: String,
+    /// At least one.
+    pub roles: BTreeSet<Role>,
+    /// When it was made.
+    pub created: Timestamp,
+}
+
+/// By which a user is let in.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ApiToken {
+    /// The part that is no secret, unique: 1 to 32 of a-z and 0-9.
+    pub id: String,
+    /// Whose.
+    pub user: String,
+    /// SHA-256 of the secret text. The secret has 256 random bits, so a slow hash would add nothing.
+    pub digest: [u8; 32],
+    /// What it is for, in its user's words.
+    pub note: String,
+    /// When it was made.
+    pub created: Timestamp,
+    /// From then on it lets nobody in.
+    pub expires: Timestamp,
+}
+
+/// By which one node is let in, once.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JoinToken {
+    /// The part that is no secret, unique: 1 to 32 of a-z and 0-9.
+    pub id: String,
+    /// SHA-256 of the secret text.
+    pub digest: [u8; 32],
+    /// Which node.
+    pub admits: Admits,
+    /// Who made it.
+    pub created_by: String,
+    /// When it was made.
+    pub created: Timestamp,
+    /// From then on it lets nobody in.
+    pub expires: Timestamp,
+    /// When it let somebody in.
+    pub used: Option<Timestamp>,
+    /// Whom.
+    pub used_by: Option<String>,
+}
+
+/// A certificate authority that nodes trust.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Authority {
+    /// SHA-256 of the certificate.
+    pub fingerprint: [u8; 32],
+    /// In DER.
+    pub certificate: Vec<u8>,
+    /// When it came to be trusted.
+    pub created: Timestamp,
+}
+
+/// Certificates of a node that count no more.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Revocation {
+    /// All that were issued up to then and including it; the name may join again later.
+    pub at: Timestamp,
+    /// Who revoked them; empty when the cluster did of itself.
+    pub by: String,
+}
+
+impl ApiToken {
+    /// False from its end on.
+    pub fn is_live(&self, now: Timestamp) -> bool {
+        now < self.expires
+    }
+}
+
+impl JoinToken {
+    /// True while it can let somebody in.
+    pub fn is_open(&self, now: Timestamp) -> bool {
+        self.used.is_none() && now < self.expires
+    }
+}
+
+impl fmt::Debug for ApiToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { id, user, note, created, expires, digest: _ } = self;
+        f.debug_struct("ApiToken")
+            .field("id", id)
+            .field("user", user)
+            .field("note", note)
+            .field("created", created)
+            .field("expires", expires)
+            .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for JoinToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { id, admits, created_by, created, expires, used, used_by, digest: _ } = self;
+        f.debug_struct("JoinToken")
+            .field("id", id)
+            .field("admits", admits)
+            .field("created_by", created_by)
+            .field("created", created)
+            .field("expires", expires)
+            .field("used", used)
+            .field("used_by", used_by)
+            .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Authority {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Authority(")?;
+        self.fingerprint.iter().try_for_each(|byte| write!(f, "{byte:02x}"))?;
+        f.write_str(")")
+    }
+}
+
+/// True for what the id of a token may be: 1 to 32 of a-z and 0-9, so that no secret passes for one.
+pub fn is_token_id(text: &str) -> bool {
+    let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
+    (1..=TOKEN_ID_BYTES_MAX).contains(&text.len()) && text.bytes().all(plain)
+}
+
+/// The tables.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Access {
+    /// Rises with each change of what follows, join tokens aside.
+    pub(crate) version: u64,
+    pub(crate) users: OrdMap<String, Arc<User>>,
+    /// By id.
+    tokens: OrdMap<String, Arc<ApiToken>>,
+    token_digests: OrdMap<[u8; 32], String>,
+    /// User and id.
+    tokens_of: OrdSet<(String, String)>,
+    /// The newest is the last.
+    pub(crate) authorities: Vec<Arc<Authority>>,
+    pub(crate) revocations: OrdMap<Principal, Revocation>,
+    /// By id.
+    joins: OrdMap<String, Arc<JoinToken>>,
+    join_digests: OrdMap<[u8; 32], String>,
+    /// In the order in which they expire.
+    join_expiries: OrdSet<(Timestamp, String)>,
+}
+
+impl Access {
+    pub(crate) fn insert_token(&mut self, token: ApiToken) {
+        self.token_digests.insert(token.digest, token.id.clone());
+        self.tokens_of.insert((token.user.clone(), token.id.clone()));
+        self.tokens.insert(token.id.clone(), Arc::new(token));
+        self.version += 1;
+    }
+
+    pub(crate) fn remove_token(&mut self, id: &str) -> Option<Arc<ApiToken>> {
+        let token = self.tokens.remove(id)?;
+        self.token_digests.remove(&token.digest);
+        self.tokens_of.remove(&(token.user.clone(), token.id.clone()));
+        self.version += 1;
+        Some(token)
+    }
+
+    pub(crate) fn insert_join_token(&mut self, token: JoinToken) {
+        self.join_digests.insert(token.digest, token.id.clone());
+        self.join_expiries.insert((token.expires, token.id.clone()));
+        self.joins.insert(token.id.clone(), Arc::new(token));
+    }
+
+    /// Changes neither id, digest nor expiry.
+    pub(crate) fn use_join_token(&mut self, id: &str, used: Timestamp, by: &Principal) {
+        if let Some(slot) = self.joins.get_mut(id) {
+            let token = Arc::make_mut(slot);
+            (token.used, token.used_by) = (Some(used), Some(by.to_string()));
+        }
+    }
+
+    /// Forgets join tokens, used or not, that expired more than a day ago.
+    pub(crate) fn forget_join_tokens(&mut self, now: Timestamp) {
+        while let Some((expires, id)) = self.join_expiries.get_min().cloned() {
+            if now.since(expires) <= DAY {
+                return;
+            }
+            self.join_expiries.remove(&(expires, id.clone()));
+            if let Some(token) = self.joins.remove(&id) {
+                self.join_digests.remove(&token.digest);
+            }
+        }
+    }
+
+    pub(crate) fn joins_len(&self) -> usize {
+        self.joins.len()
+    }
+}
+
+impl State {
+    /// One user.
+    pub fn user(&self, name: &str) -> Option<&Arc<User>> {
+        self.access.users.get(name)
+    }
+
+    /// All users by name.
+    pub fn users(&self) -> impl Iterator<Item = &Arc<User>> {
+        self.access.users.values()
+    }
+
+    /// What a user is; none for one who is not known.
+    pub fn roles_of(&self, name: &str) -> &BTreeSet<Role> {
+        self.user(name).map_or(&NO_ROLES, |user| &user.roles)
+    }
+
+    /// One token by its id.
+    pub fn token(&self, id: &str) -> Option<&Arc<ApiToken>> {
+        self.access.tokens.get(id)
+    }
+
+    /// One token by the digest of its secret. It may have expired: ask `is_live`.
+    pub fn token_by_digest(&self, digest: &[u8; 32]) -> Option<&Arc<ApiToken>> {
+        self.access.token_digests.get(digest).and_then(|id| self.token(id))
+    }
+
+    /// All tokens, by user and id.
+    pub fn tokens(&self) -> impl Iterator<Item = &Arc<ApiToken>> {
+        self.access.tokens_of.iter().filter_map(|(_, id)| self.token(id))
+    }
+
+    /// Tokens of one user by id.
+    pub fn tokens_of(&self, user: &str) -> impl Iterator<Item = &Arc<ApiToken>> {
+        let (from, name) = ((user.to_owned(), String::new()), user.to_owned());
+        let ids = self.access.tokens_of.range(from..).take_while(move |(owner, _)| *owner == name);
+        ids.filter_map(|(_, id)| self.token(id))
+    }
+
+    /// Join tokens that are not forgotten, by id.
+    pub fn join_tokens(&self) -> impl Iterator<Item = &Arc<JoinToken>> {
+        self.access.joins.values()
+    }
+
+    /// One join token by the digest of its secret.
+    pub fn join_token_by_digest(&self, digest: &[u8; 32]) -> Option<&Arc<JoinToken>> {
+        self.access.join_digests.get(digest).and_then(|id| self.join_token(id))
+    }
+
+    /// One join token by its id.
+    pub fn join_token(&self, id: &str) -> Option<&Arc<JoinToken>> {
+        self.access.joins.get(id)
+    }
+
+    /// Certificate authorities that nodes trust, the oldest first; the last one signs.
+    pub fn authorities(&self) -> &[Arc<Authority>] {
+        &self.access.authorities
+    }
+
+    /// Up to when certificates of a coordinator or worker count no more.
+    pub fn revocation(&self, node: &Principal) -> Option<&Revocation> {
+        self.access.revocations.get(node)
+    }
+
+    /// Rises whenever anything of users, roles, tokens, authorities or revocations changed.
+    pub fn access_version(&self) -> u64 {
+        self.access.version
+    }
+
+    /// True when somebody with the roles `granting` may give `roles`: nobody gives what they lack.
+    pub fn may_grant(granting: &BTreeSet<Role>, roles: &BTreeSet<Role>) -> bool {
+        let gives = |roles: &BTreeSet<Role>, permission| roles.iter().any(|role| role.gives(permission));
+        Permission::ALL.iter().all(|permission| !gives(roles, *permission) || gives(granting, *permission))
+    }
+
+    /// True when without this one nobody could give roles any more.
+    pub(crate) fn is_last_owner(&self, name: &str) -> bool {
+        let mut owners = self.users().filter(|user| user.roles.contains(&Role::Owner));
+        owners.next().is_some_and(|owner| owner.name == name) && owners.next().is_none()
+    }
+}

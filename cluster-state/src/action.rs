@@ -1,0 +1,86 @@
+//! What the audit trail calls a command, and what it says that it was done to; never a secret nor the digest of one.
+
+use crate::{Command, State, is_token_id};
+
+impl Command {
+    /// Kind of thing and what is done with it; of a command in somebody's name, what that one does.
+    pub fn action(&self) -> &'static str {
+        match self {
+            Command::FormCluster { .. } => "cluster/form",
+            Command::SubmitJob { .. } => "jobs/submit",
+            Command::CancelJob { .. } => "jobs/cancel",
+            Command::SetPriority { .. } => "jobs/priority",
+            Command::RegisterWorker { .. } => "workers/register",
+            Command::SetAvailability { .. } => "workers/availability",
+            Command::LoseWorker { .. } => "workers/lose",
+            Command::PlanWindow { .. } => "workers/window",
+            Command::Taint { .. } => "workers/taint",
+            Command::CommitPlan { .. } => "plans/commit",
+            Command::NotePromises { .. } => "plans/promise",
+            Command::StartAttempt { .. } => "attempts/start",
+            Command::EndMember { .. } => "attempts/end-member",
+            Command::StopAttempt { .. } => "attempts/stop",
+            Command::RecordCheckpoint { .. } => "attempts/checkpoint",
+            Command::SetQueue { .. } => "queues/set",
+            Command::DeleteQueue { .. } => "queues/delete",
+            Command::As { command, .. } => command.action(),
+            Command::NoteDenials { .. } => "audit/denials",
+            Command::AddAuthority { .. } => "authorities/add",
+            Command::RetireAuthority { .. } => "authorities/retire",
+            Command::SetUser { .. } => "users/set",
+            Command::RemoveUser { .. } => "users/remove",
+            Command::CreateToken { .. } => "tokens/create",
+            Command::RevokeToken { .. } => "tokens/revoke",
+            Command::CreateJoinToken { .. } => "join-tokens/create",
+            Command::UseJoinToken { .. } => "join-tokens/use",
+            Command::RevokeNode { .. } => "nodes/revoke",
+        }
+    }
+
+    /// What it is done to, as the tables know it before it is done.
+    pub(crate) fn object(&self, state: &State) -> String {
+        match self {
+            Command::FormCluster { cluster } => cluster.to_string(),
+            Command::SubmitJob { request, .. } => format!("request {request}"),
+            Command::CancelJob { job }
+            | Command::SetPriority { job, .. }
+            | Command::StartAttempt { job, .. }
+            | Command::StopAttempt { job, .. } => job.to_string(),
+            Command::EndMember { key, .. } | Command::RecordCheckpoint { key, .. } => key.job.to_string(),
+            Command::RegisterWorker { registration } => registration.worker.to_string(),
+            Command::SetAvailability { worker, .. }
+            | Command::LoseWorker { worker, .. }
+            | Command::PlanWindow { worker, .. }
+            | Command::Taint { worker, .. } => worker.to_string(),
+            Command::CommitPlan { gangs, .. } => format!("{} gangs", gangs.len()),
+            Command::NotePromises { promises } => format!("{} jobs", promises.len()),
+            Command::SetQueue { queue, .. } => queue.name.clone(),
+            Command::DeleteQueue { name } | Command::SetUser { name, .. } | Command::RemoveUser { name } => {
+                name.clone()
+            }
+            Command::As { command, .. } => command.object(state),
+            Command::NoteDenials { denials } => format!("{} denials", denials.len()),
+            Command::AddAuthority { .. } => "authority".to_owned(),
+            Command::RetireAuthority { fingerprint } => hex(fingerprint),
+            Command::CreateToken { token } => format!("{}/{}", token.user, token_id(&token.id)),
+            Command::RevokeToken { id } => {
+                state.token(id).map_or_else(|| token_id(id).to_owned(), |token| format!("{}/{id}", token.user))
+            }
+            Command::CreateJoinToken { token } => format!("{} for {}", token_id(&token.id), token.admits),
+            Command::UseJoinToken { digest, as_whom } => match state.join_token_by_digest(digest) {
+                Some(token) => format!("{} as {as_whom}", token.id),
+                None => format!("unknown token as {as_whom}"),
+            },
+            Command::RevokeNode { node } => node.to_string(),
+        }
+    }
+}
+
+/// Somebody may have taken a secret for an id.
+fn token_id(text: &str) -> &str {
+    if is_token_id(text) { text } else { "(no id of a token)" }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}

@@ -1,0 +1,162 @@
+//! The audit trail: who did what and with what result, each record bound by its hash to all before it (`AUDIT-1`).
+//!
+//! ```text
+//!  base (number, hash) ── record ── record ── … ── head (number, hash)
+//!                           hash = SHA-256(hash of the one before · postcard of all other fields)
+//! ```
+//!
+//! The oldest records are forgotten; the hash of the last forgotten one is the base, so what is kept can still be verified,
+//! and continues what was exported before.
+
+use crate::State;
+use imbl::OrdMap;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use std::ops::Bound;
+use std::sync::Arc;
+use types::{Caller, Principal, Timestamp};
+
+/// Records that the tables keep.
+pub const AUDIT_KEPT: usize = 16_384;
+/// Denials in one command.
+pub const DENIALS_MAX: usize = 256;
+/// Bytes of each text of a record.
+const TEXT_BYTES_MAX: usize = 200;
+
+/// One thing that was done, or tried.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AuditRecord {
+    /// From 1, without gaps.
+    pub number: u64,
+    /// Of the entry.
+    pub time: Timestamp,
+    /// Who, and from where.
+    pub caller: Caller,
+    /// What was asked for, such as `jobs/submit`.
+    pub action: String,
+    /// The job, worker, queue, user or whatever it was asked of.
+    pub object: String,
+    /// `ok`, `refused: …` or `denied: …`.
+    pub result: String,
+    /// How often: denials that are alike are one record.
+    pub times: u32,
+    /// SHA-256 over the hash of the record before and the postcard bytes of all other fields.
+    pub hash: [u8; 32],
+}
+
+impl AsRef<AuditRecord> for AuditRecord {
+    fn as_ref(&self) -> &AuditRecord {
+        self
+    }
+}
+
+impl AuditRecord {
+    fn hash_after(&self, previous: &[u8; 32]) -> [u8; 32] {
+        let Self { number, time, caller, action, object, result, times, hash: _ } = self;
+        let bytes = postcard::to_allocvec(&(number, time, caller, action, object, result, times));
+        debug_assert!(bytes.is_ok(), "plain fields always have a binary form");
+        Sha256::new().chain_update(previous).chain_update(bytes.unwrap_or_default()).finalize().into()
+    }
+}
+
+/// Checks that the records follow each other and what hashed to `base_hash`; if not, says the number of the first that does
+/// not, as it should be. That the end was cut off shows only when the last is compared with a head kept elsewhere.
+pub fn verify_chain<R: AsRef<AuditRecord>>(
+    base_hash: [u8; 32],
+    records: impl IntoIterator<Item = R>,
+) -> Result<(), u64> {
+    let (mut previous, mut expected) = (base_hash, None);
+    for record in records {
+        let record = record.as_ref();
+        let number = *expected.get_or_insert(record.number);
+        if record.number != number || record.hash_after(&previous) != record.hash {
+            return Err(number);
+        }
+        (previous, expected) = (record.hash, Some(number.saturating_add(1)));
+    }
+    Ok(())
+}
+
+/// What a new record says.
+pub(crate) struct Deed<'a> {
+    pub(crate) caller: &'a Caller,
+    pub(crate) action: &'a str,
+    pub(crate) object: &'a str,
+    pub(crate) result: &'a str,
+    pub(crate) times: u32,
+}
+
+/// What of the trail is in the tables.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Trail {
+    /// Number and hash of the last record that is forgotten; zeros before there is one.
+    base: (u64, [u8; 32]),
+    records: OrdMap<u64, Arc<AuditRecord>>,
+}
+
+impl Trail {
+    fn head(&self) -> (u64, [u8; 32]) {
+        self.records.get_max().map_or(self.base, |(number, last)| (*number, last.hash))
+    }
+
+    /// Adds one record; its texts are cut and made one line each.
+    pub(crate) fn append(&mut self, time: Timestamp, deed: &Deed) {
+        let Deed { caller, action, object, result, times } = *deed;
+        let (number, previous) = self.head();
+        let mut record = AuditRecord {
+            number: number + 1,
+            time,
+            caller: cut_caller(caller),
+            action: one_line(action),
+            object: one_line(object),
+            result: one_line(result),
+            times,
+            hash: [0; 32],
+        };
+        record.hash = record.hash_after(&previous);
+        self.records.insert(record.number, Arc::new(record));
+        while self.records.len() > AUDIT_KEPT {
+            let Some((number, oldest)) = self.records.get_min().map(|(number, oldest)| (*number, oldest.hash)) else {
+                return;
+            };
+            self.base = (number, oldest);
+            self.records.remove(&number);
+        }
+    }
+}
+
+fn cut_caller(caller: &Caller) -> Caller {
+    let principal = match &caller.principal {
+        Principal::User { name, token } => Principal::User { name: one_line(name), token: one_line(token) },
+        node => node.clone(),
+    };
+    Caller { principal, from: one_line(&caller.from) }
+}
+
+/// At most so many bytes, and no line break or other control character: a name cannot look like a second record.
+fn one_line(text: &str) -> String {
+    let end = text.floor_char_boundary(TEXT_BYTES_MAX);
+    text[..end].chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
+}
+
+impl State {
+    /// The records that are kept, the oldest first.
+    pub fn audit(&self) -> impl Iterator<Item = &Arc<AuditRecord>> {
+        self.audit.records.values()
+    }
+
+    /// Kept records past this number, the oldest first.
+    pub fn audit_after(&self, number: u64) -> impl Iterator<Item = &Arc<AuditRecord>> {
+        self.audit.records.range((Bound::Excluded(number), Bound::Unbounded)).map(|(_, record)| record)
+    }
+
+    /// Number and hash of the newest record; zeros before there is one.
+    pub fn audit_head(&self) -> (u64, [u8; 32]) {
+        self.audit.head()
+    }
+
+    /// Number and hash of the record before the oldest that is kept; zeros when that is the first.
+    pub fn audit_base(&self) -> (u64, [u8; 32]) {
+        self.audit.base
+    }
+}

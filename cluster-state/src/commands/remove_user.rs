@@ -1,0 +1,19 @@
+//! Removes a user with all tokens, so that none of them lets anybody in who has the name later.
+
+use crate::{Outcome, Refusal, State};
+
+pub(super) fn apply(state: &mut State, name: &str) -> Result<Outcome, Refusal> {
+    if state.user(name).is_none() {
+        return Err(Refusal::UnknownUser(name.to_owned()));
+    }
+    if state.is_last_owner(name) {
+        return Err(Refusal::LastOwner(name.to_owned()));
+    }
+    let tokens: Vec<String> = state.tokens_of(name).map(|token| token.id.clone()).collect();
+    for id in tokens {
+        state.access.remove_token(&id);
+    }
+    state.access.users.remove(name);
+    state.access.version += 1;
+    Ok(Outcome::Done)
+}

@@ -1,0 +1,44 @@
+//! Makes a user or changes one's roles; somebody who can give roles stays (`ACCESS-1`).
+
+use super::At;
+use crate::{Outcome, Refusal, SetUser, State, USERS_MAX, User};
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use types::{Role, Timestamp, USER_NAME_BYTES_MAX, is_user_name};
+
+pub(super) fn apply(
+    state: &mut State,
+    at: At,
+    name: &str,
+    roles: &BTreeSet<Role>,
+    how: SetUser,
+) -> Result<Outcome, Refusal> {
+    if !is_user_name(name) {
+        let rule = format!("a user's name is 1 to {USER_NAME_BYTES_MAX} of a-z, A-Z, 0-9, '.', '_', '@' and '-'");
+        return Err(Refusal::Invalid(format!("{rule}, beginning with a letter or digit")));
+    }
+    if roles.is_empty() {
+        return Err(Refusal::Invalid(format!("user {name:?} needs at least one role")));
+    }
+    let created = match (state.user(name), how) {
+        (Some(known), _) if known.roles == *roles => return Ok(Outcome::Done),
+        (Some(_), SetUser::Create) => return Err(Refusal::UserExists(name.to_owned())),
+        (None, SetUser::Update) => return Err(Refusal::UnknownUser(name.to_owned())),
+        (None, SetUser::Create) => place_for_one(state, at)?,
+        (Some(_), SetUser::Update) if !roles.contains(&Role::Owner) && state.is_last_owner(name) => {
+            return Err(Refusal::LastOwner(name.to_owned()));
+        }
+        (Some(known), SetUser::Update) => known.created,
+    };
+    let user = User { name: name.to_owned(), roles: roles.clone(), created };
+    state.access.users.insert(name.to_owned(), Arc::new(user));
+    state.access.version += 1;
+    Ok(Outcome::Done)
+}
+
+fn place_for_one(state: &State, at: At) -> Result<Timestamp, Refusal> {
+    if state.access.users.len() >= USERS_MAX {
+        return Err(Refusal::Invalid(format!("there are {USERS_MAX} users already, which is the most")));
+    }
+    Ok(at.time)
+}
