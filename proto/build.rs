@@ -42,7 +42,8 @@ fn needs(pool: &DescriptorPool) -> Result<String, Box<dyn std::error::Error>> {
     let option = pool.get_extension_by_name("muster.v1.needs").ok_or("options.proto has no `needs`")?;
     let mut table = String::from("&[\n");
     for service in pool.services() {
-        for method in service.methods() {
+        for descriptor in service.methods() {
+            let method = &descriptor;
             let options = method.options();
             let text = match options.get_extension(&option).as_ref() {
                 Value::String(text) if !text.is_empty() => text.clone(),
@@ -51,7 +52,8 @@ fn needs(pool: &DescriptorPool) -> Result<String, Box<dyn std::error::Error>> {
             let (service, method) = (service.full_name(), method.name());
             let any = text.split_whitespace().map(|word| need(word).map_err(|why| format!("{service}/{method}: {why}")));
             let any = any.collect::<Result<Vec<_>, _>>()?.join(", ");
-            writeln!(table, "    Method {{ path: \"/{service}/{method}\", needs: &[{any}] }},")?;
+            let streams = descriptor.is_server_streaming();
+            writeln!(table, "    Method {{ path: \"/{service}/{method}\", needs: &[{any}], streams: {streams} }},")?;
         }
     }
     table.push(']');

@@ -88,6 +88,19 @@ pub enum Command {
     /// The coordinators: status, members, leadership
     #[command(subcommand)]
     Cluster(commands::cluster::ClusterCommand),
+    /// Store a token for a cluster, under a name
+    Login(commands::login::LoginArgs),
+    /// As whom commands call, and what that may do
+    Whoami,
+    /// People and programs, and their roles
+    #[command(subcommand)]
+    Users(commands::access::UsersCommand),
+    /// Tokens: shown once, kept as hashes
+    #[command(subcommand)]
+    Tokens(commands::access::TokensCommand),
+    /// What was done and what was denied, and by whom
+    #[command(subcommand)]
+    Audit(commands::audit::AuditCommand),
     /// Names for clusters, and which one is meant when nothing is said
     #[command(subcommand)]
     Contexts(commands::contexts::ContextsCommand),

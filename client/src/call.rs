@@ -4,12 +4,11 @@
 //! sets a state. So a try whose answer was lost is simply made again.
 
 use crate::error::{Error, Failure, Tried, judge};
-use crate::pool::Client;
+use crate::pool::{Channel, Client};
 use std::future::Future;
 use std::time::Duration;
 use tokio::time::Instant;
 use tonic::metadata::MetadataValue;
-use tonic::transport::Channel;
 use tonic::{Request, Response, Status};
 
 /// How long a client goes on trying.
@@ -189,7 +188,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn nobody_there_ends_soon_and_names_every_address() {
-        let client = Client::connect(vec!["bad".into(), "worse".into()]);
+        let client = Client::connect(vec!["bad".into(), "worse".into()], &crate::testing::token());
         let begun = Instant::now();
         let error = client.get(types::JobId(1)).await.err();
         assert!(matches!(&error, Some(Error::NoCoordinator { tried }) if tried.len() == 2), "{error:?}");
@@ -198,7 +197,7 @@ mod tests {
 
     #[tokio::test]
     async fn no_address_at_all_is_an_error_not_a_hang() {
-        let client = Client::connect(Vec::new())
+        let client = Client::connect(Vec::new(), &crate::testing::token())
             .with_patience(Patience { unreachable: Duration::from_millis(10), ..Patience::default() });
         assert!(matches!(client.get(types::JobId(1)).await, Err(Error::NoCoordinator { .. })));
     }

@@ -2,11 +2,10 @@
 
 use crate::call::{Patience, timed};
 use crate::error::Error;
-use crate::pool::Client;
+use crate::pool::{Channel, Client};
 use crate::v1;
 use proto::v1::cluster_client::ClusterClient;
 use std::time::Duration;
-use tonic::transport::Channel;
 use tonic::{Request, Response, Status};
 use types::CoordinatorId;
 

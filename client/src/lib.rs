@@ -2,13 +2,14 @@
 //!
 //! ```text
 //! Client ── pool (addresses, the one that answered last) ── call (deadline, back-off, next coordinator)
-//!    ├─ jobs, cluster      one request, one answer
+//!    ├─ jobs, cluster, access   one request, one answer
 //!    ├─ watch, logs, metrics   streams that are taken up again after the last thing received
 //!    └─ upload, download   blobs by content hash, checked on both sides
 //! ```
 //!
 //! Messages are those of `muster.v1` (`client::v1`); ids and hashes are `types`.
 
+mod access;
 mod call;
 mod cluster;
 mod download;
@@ -18,11 +19,15 @@ mod logs;
 mod metrics;
 mod pool;
 mod queues;
+#[cfg(test)]
+mod testing;
 mod upload;
 mod watch;
 
+pub use access::Audit;
 pub use call::Patience;
 pub use download::Downloaded;
+pub use identity::{Credentials, CredentialsError, InvalidSecret, Secret};
 pub use error::{Error, Retry, Tried};
 pub use logs::{LogQuery, Logs};
 pub use metrics::{MetricQuery, Metrics};

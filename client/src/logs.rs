@@ -194,7 +194,7 @@ mod tests {
     }
 
     fn logs(tail_bytes: Option<u64>) -> Logs {
-        Client::connect(vec![]).logs(JobId(1), LogQuery { tail_bytes, ..Default::default() })
+        Client::connect(vec![], &crate::testing::token()).logs(JobId(1), LogQuery { tail_bytes, ..Default::default() })
     }
 
     #[test]

@@ -160,7 +160,7 @@ mod tests {
     #[test]
     fn points_that_come_again_after_a_reconnect_are_dropped() {
         let point = |rank, step| v1::MetricPoint { attempt: 1, rank, step, ..Default::default() };
-        let mut metrics = Client::connect(vec![]).metrics(JobId(1), MetricQuery::default());
+        let mut metrics = Client::connect(vec![], &crate::testing::token()).metrics(JobId(1), MetricQuery::default());
         assert_eq!(metrics.take(vec![point(0, 1), point(1, 1), point(0, 2)]).len(), 3);
         metrics.skip = metrics.delivered.clone();
         // The other coordinator mixes the ranks differently.

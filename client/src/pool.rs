@@ -3,7 +3,11 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
-use tonic::transport::{Channel, Endpoint};
+use identity::{Authorized, Bearer, Dialer, Secret};
+use tonic::transport::Endpoint;
+
+/// A connection on which every call brings the client's token.
+pub(crate) type Channel = Authorized;
 
 /// A handle on one cluster; cheap to clone, all clones share their connections.
 ///
@@ -16,8 +20,24 @@ pub struct Client {
 
 #[derive(Debug)]
 struct Pool {
+    access: Result<Access, String>,
     coordinators: Vec<Coordinator>,
     preferred: AtomicUsize,
+}
+
+/// How the cluster is known, and what proves the user.
+#[derive(Debug)]
+struct Access {
+    dialer: Dialer,
+    bearer: Bearer,
+}
+
+impl Access {
+    fn new(token: &Secret) -> Result<Self, String> {
+        let dialer = Dialer::pinned(&[token.authority()]).map_err(|error| error.to_string())?;
+        let bearer = Bearer::new(token).map_err(|status| status.message().to_owned())?;
+        Ok(Self { dialer, bearer })
+    }
 }
 
 #[derive(Debug)]
@@ -27,13 +47,15 @@ struct Coordinator {
 }
 
 impl Client {
-    /// A client of the cluster behind these `host:port` addresses. A wrong address shows in the first call's error.
-    pub fn connect(addresses: Vec<String>) -> Client {
+    /// A client of the cluster behind these `host:port` addresses, in the name of the user whose token this is. The token is
+    /// sent only to coordinators of its own cluster. A wrong address shows in the first call's error.
+    pub fn connect(addresses: Vec<String>, token: &Secret) -> Client {
+        let access = Access::new(token);
         let coordinators = addresses
             .into_iter()
             .map(|address| Coordinator { address: plain(&address), channel: OnceLock::new() })
             .collect();
-        let pool = Pool { coordinators, preferred: AtomicUsize::new(0) };
+        let pool = Pool { access, coordinators, preferred: AtomicUsize::new(0) };
         Client { pool: Arc::new(pool), patience: crate::Patience::default() }
     }
 
@@ -76,7 +98,8 @@ impl Client {
         let Some(coordinator) = self.pool.coordinators.get(index) else {
             return Err("no address is known".into());
         };
-        coordinator.channel.get_or_init(|| open(&coordinator.address)).clone()
+        let access = self.pool.access.as_ref().map_err(Clone::clone)?;
+        coordinator.channel.get_or_init(|| open(&coordinator.address, access)).clone()
     }
 }
 
@@ -87,21 +110,20 @@ fn plain(address: &str) -> String {
 
 /// Connects in the background when the first call needs it, and again after a loss. Pings find a silent peer, so a stream
 /// that follows a quiet job cannot hang on a dead coordinator.
-fn open(address: &str) -> Result<Channel, String> {
+fn open(address: &str, access: &Access) -> Result<Channel, String> {
     let bad = || format!("{address:?} is not an address: write host:port");
     if address.rsplit_once(':').is_none_or(|(host, port)| host.is_empty() || port.parse::<u16>().is_err()) {
         return Err(bad());
     }
     let endpoint = Endpoint::from_shared(format!("http://{address}")).map_err(|_| bad())?;
-    Ok(endpoint
+    let endpoint = endpoint
         .connect_timeout(Duration::from_secs(2))
-        .tcp_nodelay(true)
         .http2_keep_alive_interval(Duration::from_secs(5))
         .keep_alive_timeout(Duration::from_secs(5))
         .keep_alive_while_idle(true)
         .initial_stream_window_size(1 << 20)
-        .initial_connection_window_size(4 << 20)
-        .connect_lazy())
+        .initial_connection_window_size(4 << 20);
+    Ok(Authorized::new(access.dialer.lazy(&endpoint), access.bearer.clone()))
 }
 
 #[cfg(test)]
@@ -111,7 +133,7 @@ mod tests {
 
     #[tokio::test]
     async fn wrong_addresses_are_named() {
-        let client = Client::connect(vec!["nowhere".into(), "http://127.0.0.1:1/".into(), ":7".into()]);
+        let client = Client::connect(vec!["nowhere".into(), "http://127.0.0.1:1/".into(), ":7".into()], &crate::testing::token());
         assert!(client.channel(0).unwrap_err().contains("\"nowhere\""));
         assert!(client.channel(1).is_ok());
         assert!(client.channel(2).is_err());
@@ -120,7 +142,7 @@ mod tests {
 
     #[test]
     fn leaving_a_coordinator_twice_moves_once() {
-        let client = Client::connect(vec!["a:1".into(), "b:1".into(), "c:1".into()]);
+        let client = Client::connect(vec!["a:1".into(), "b:1".into(), "c:1".into()], &crate::testing::token());
         client.move_on(0);
         client.move_on(0);
         assert_eq!(client.preferred(), 1);

@@ -145,7 +145,7 @@ mod tests {
 
     #[test]
     fn a_repeated_change_is_dropped_and_the_end_is_seen() {
-        let mut watch = Client::connect(vec![]).watch(Some(JobId(7)), 0);
+        let mut watch = Client::connect(vec![], &crate::testing::token()).watch(Some(JobId(7)), 0);
         assert!(watch.take(event(3, 7, "Running")).is_some());
         assert!(watch.take(event(3, 7, "Running")).is_none());
         assert!(!watch.ended);
@@ -155,7 +155,7 @@ mod tests {
 
     #[test]
     fn jobs_changed_by_one_entry_are_all_delivered_once() {
-        let mut watch = Client::connect(vec![]).watch(None, 0);
+        let mut watch = Client::connect(vec![], &crate::testing::token()).watch(None, 0);
         assert!(watch.take(event(9, 1, "Running")).is_some());
         // The connection breaks here and the same entry comes again.
         assert!(watch.take(event(9, 1, "Running")).is_none());

@@ -15,7 +15,7 @@ fn spec() -> JobSpec {
 }
 
 fn hasty(addresses: Vec<String>) -> Client {
-    Client::connect(addresses).with_patience(Patience {
+    Client::connect(addresses, &support::token()).with_patience(Patience {
         one_try: Duration::from_millis(400),
         in_all: Duration::from_secs(5),
         unreachable: Duration::from_millis(300),
@@ -52,7 +52,7 @@ async fn a_submit_is_retried_under_one_request_id() {
 #[tokio::test]
 async fn without_a_leader_the_error_says_so_and_names_all() {
     let one = Scripted::start(Script { unavailable_first: usize::MAX, ..Script::default() }).await;
-    let client = Client::connect(vec![one.address.clone(), dead_address()]).with_patience(Patience {
+    let client = Client::connect(vec![one.address.clone(), dead_address()], &support::token()).with_patience(Patience {
         one_try: Duration::from_millis(200),
         in_all: Duration::from_millis(300),
         unreachable: Duration::from_millis(100),

@@ -51,11 +51,16 @@ impl AsRef<AuditRecord> for AuditRecord {
 }
 
 impl AuditRecord {
-    fn hash_after(&self, previous: &[u8; 32]) -> [u8; 32] {
+    /// What is hashed of it, in postcard form: all fields but the hash, in their order.
+    pub fn body(&self) -> Vec<u8> {
         let Self { number, time, caller, action, object, result, times, hash: _ } = self;
         let bytes = postcard::to_allocvec(&(number, time, caller, action, object, result, times));
         debug_assert!(bytes.is_ok(), "plain fields always have a binary form");
-        Sha256::new().chain_update(previous).chain_update(bytes.unwrap_or_default()).finalize().into()
+        bytes.unwrap_or_default()
+    }
+
+    fn hash_after(&self, previous: &[u8; 32]) -> [u8; 32] {
+        Sha256::new().chain_update(previous).chain_update(self.body()).finalize().into()
     }
 }
 
@@ -143,6 +148,14 @@ impl State {
     /// The records that are kept, the oldest first.
     pub fn audit(&self) -> impl Iterator<Item = &Arc<AuditRecord>> {
         self.audit.records.values()
+    }
+
+    /// The hash that the record of this number was bound to; zeros when that is forgotten.
+    pub fn audit_before(&self, number: u64) -> [u8; 32] {
+        match number.saturating_sub(1) {
+            before if before == self.audit.base.0 => self.audit.base.1,
+            before => self.audit.records.get(&before).map_or([0; 32], |record| record.hash),
+        }
     }
 
     /// Kept records past this number, the oldest first.

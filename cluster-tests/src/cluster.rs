@@ -1,17 +1,20 @@
 //! One cluster: brought up, looked at, broken and mended; nothing of it is left when it is dropped.
 
 use crate::command::{Answer, Following};
-use crate::daemon_process::{Daemon, environment};
+use crate::daemon_process::{Daemon, credentials, environment};
+use crate::https;
 use crate::janitor::Janitor;
 use crate::shape::{Shape, WorkerShape};
 use crate::wait::{PATIENCE, until};
 use anyhow::Context as _;
 use client::{Client, v1};
+use identity::{Authorized, Credentials, Fingerprint, Secret, SecretKind};
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::process::Command;
+use tonic::transport::Endpoint;
 use types::{CoordinatorId, JobId, JobPhase};
 
 /// Coordinators and workers as processes on loopback, with a folder of their own.
@@ -79,9 +82,11 @@ impl Cluster {
         all.extend(["coordinator", "--id", &id.to_string(), "--data"].map(OsString::from));
         all.push(data);
         all.extend_from_slice(arguments);
-        match self.addresses.first() {
-            None => all.push("--bootstrap".into()),
-            Some((first, _)) => all.extend(["--join".into(), OsString::from(first)]),
+        // Any of them may be dead.
+        let known: Vec<&str> = self.addresses.iter().map(|(grpc, _)| grpc.as_str()).collect();
+        match known.as_slice() {
+            [] => all.push("--bootstrap".into()),
+            known => all.extend(["--join".into(), OsString::from(known.join(","))]),
         }
         all.extend(["--listen", "127.0.0.1:0", "--http", "127.0.0.1:0"].map(OsString::from));
         daemon.start(&self.program)?;
@@ -182,14 +187,50 @@ impl Cluster {
         self.addresses.iter().map(|(grpc, _)| grpc.clone()).collect()
     }
 
+    /// What the owner of the cluster proves themselves with.
+    pub fn credentials(&self) -> anyhow::Result<Credentials> {
+        Ok(Credentials::load(&credentials(&self.folder))?)
+    }
+
+    fn token(&self) -> Secret {
+        // Before the first coordinator has begun nobody is there to refuse this one.
+        let nobody = || Secret::generate(SecretKind::Access, Fingerprint([0; 32])).unwrap_or_else(|_| unreachable!());
+        self.credentials().map_or_else(|_| nobody(), |credentials| credentials.token)
+    }
+
     /// A client of the whole cluster, for the runtime that calls.
     pub fn client(&self) -> Client {
-        Client::connect(self.addresses())
+        Client::connect(self.addresses(), &self.token())
+    }
+
+    /// A connection to one coordinator, in the name of the owner.
+    pub fn channel(&self, id: u64) -> anyhow::Result<Authorized> {
+        let endpoint = Endpoint::from_shared(format!("http://{}", self.addresses_of(id)?.0))?;
+        Ok(self.credentials()?.lazy(&endpoint)?)
+    }
+
+    /// The certificate of a worker of this name, admitted by the owner.
+    pub async fn worker_node(&self, name: &str) -> anyhow::Result<identity::Node> {
+        let joiner = identity::Joiner::Worker(types::WorkerId::new(name)?);
+        let admission = identity::Admission::User(self.credentials()?);
+        let joined = identity::join(&self.addresses(), &admission, &joiner).await?;
+        Ok(identity::Node::new(joined.material))
+    }
+
+    /// The certificates of the authorities that signed for the cluster's nodes.
+    pub fn authorities(&self) -> PathBuf {
+        self.folder.join("coordinator-1/identity/authorities.pem")
+    }
+
+    /// What a coordinator answers to `GET path`, in the name of the owner.
+    pub async fn get(&self, id: u64, path: &str) -> anyhow::Result<String> {
+        let credentials = self.credentials()?;
+        https::get(&self.addresses_of(id)?.1, &self.authorities(), path, Some(credentials.token.bearer())).await
     }
 
     /// A client of one coordinator alone.
     pub fn client_of(&self, id: u64) -> anyhow::Result<Client> {
-        Ok(Client::connect(vec![self.addresses_of(id)?.0.clone()]))
+        Ok(Client::connect(vec![self.addresses_of(id)?.0.clone()], &self.token()))
     }
 
     /// Runs `muster` to its end.

@@ -128,6 +128,11 @@ impl Drop for Daemon {
     }
 }
 
+/// The owner's credentials, which the first coordinator writes.
+pub(crate) fn credentials(folder: &Path) -> PathBuf {
+    folder.join("coordinator-1/admin.json")
+}
+
 /// The environment of every process of a cluster: nothing of ours but where programs and libraries are.
 pub(crate) fn environment(folder: &Path, program: &Path) -> Vec<(OsString, OsString)> {
     let mut path = program.parent().map(|home| home.as_os_str().to_owned()).unwrap_or_default();
@@ -138,6 +143,7 @@ pub(crate) fn environment(folder: &Path, program: &Path) -> Vec<(OsString, OsStr
         ("PATH".into(), path),
         ("HOME".into(), folder.as_os_str().to_owned()),
         ("RUST_BACKTRACE".into(), "1".into()),
+        ("MUSTER_CREDENTIALS".into(), credentials(folder).into_os_string()),
     ];
     if let Some(filter) = daemon::environment::text("MUSTER_LOG") {
         all.push(("MUSTER_LOG".into(), filter.into()));

@@ -12,6 +12,7 @@
 mod cluster;
 mod command;
 mod daemon_process;
+pub mod https;
 mod janitor;
 mod jobs;
 mod shape;

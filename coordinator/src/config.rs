@@ -1,6 +1,7 @@
 //! How one coordinator runs: every value with its unit and default, checked once, all faults at once.
 
 use crate::raft::Timers;
+use identity::Admission;
 use scheduler::policy::{Passing, Policy};
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -18,8 +19,11 @@ pub enum Start {
     Wait,
 }
 
-/// How one coordinator runs.
-#[derive(Clone, Debug)]
+/// Shorter ones would end while they are renewed.
+const CERTIFICATE_LIFE_MIN: Duration = Duration::from_secs(10);
+
+/// How one coordinator runs. No `Debug`: it may hold a token.
+#[derive(Clone)]
 pub struct Config {
     /// Its number, at least 1, unique in the cluster for good.
     pub id: CoordinatorId,
@@ -48,8 +52,10 @@ pub struct Config {
     pub reserve_after: Duration,
     /// Under `fair-share` an elastic gang grows at most so often: it is stopped and started again each time. Default 10 minutes.
     pub resize_after: Duration,
-    /// Listeners may bind to other addresses than loopback, although nothing is encrypted or authenticated yet.
-    pub insecure_listen_anywhere: bool,
+    /// By what it is admitted to a cluster that it joins for the first time.
+    pub admission: Option<Admission>,
+    /// How long the certificates count that it signs. Default 24 hours.
+    pub certificate_life: Duration,
 }
 
 impl Config {
@@ -69,7 +75,8 @@ impl Config {
             preempt_in_queue: false,
             reserve_after: Duration::from_mins(10),
             resize_after: Duration::from_mins(10),
-            insecure_listen_anywhere: false,
+            admission: None,
+            certificate_life: identity::CERTIFICATE_LIFE,
         }
     }
 
@@ -98,15 +105,6 @@ impl Config {
         if self.id.0 == 0 {
             faults.push("the id must be at least 1".to_owned());
         }
-        for (what, address) in [("gRPC", self.listen), ("HTTP", self.http_listen)] {
-            if !address.ip().is_loopback() && !self.insecure_listen_anywhere {
-                faults.push(format!(
-                    "{what} would listen on {address}, where anybody on the network could run commands: nothing is \
-                     encrypted or authenticated yet. Use a loopback address, or accept the risk with \
-                     --insecure-listen-anywhere"
-                ));
-            }
-        }
         if self.advertise.is_none() && self.listen.ip().is_unspecified() {
             faults.push(format!(
                 "nobody can dial {}: say with --advertise how others reach this coordinator",
@@ -128,6 +126,13 @@ impl Config {
         if self.lease < Duration::from_millis(500) {
             faults
                 .push(format!("a lease of {:?} is shorter than 500 ms: workers would lose it by accident", self.lease));
+        }
+        if self.certificate_life < CERTIFICATE_LIFE_MIN || self.certificate_life > identity::CERTIFICATE_LIFE {
+            faults.push(format!(
+                "certificates of {:?}: they count for {CERTIFICATE_LIFE_MIN:?} to {:?}",
+                self.certificate_life,
+                identity::CERTIFICATE_LIFE
+            ));
         }
         if !crate::POLICIES.contains(&self.policy.as_str()) {
             faults.push(format!("there is no policy {:?}: use {}", self.policy, crate::POLICIES.join(", ")));
@@ -154,6 +159,7 @@ mod tests {
         let mut config = Config::new(CoordinatorId(0), "/nowhere");
         config.listen = SocketAddr::from(([0, 0, 0, 0], 7070));
         config.lease = Duration::ZERO;
+        config.certificate_life = Duration::from_hours(48);
         config.timers.heartbeat_ms = 100;
         config.policy = "srtf".into();
         assert_eq!(config.validate().unwrap_err().0.len(), 6);

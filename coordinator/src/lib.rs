@@ -7,6 +7,7 @@
 //!  store   what it keeps on disk
 //! ```
 
+mod gate;
 mod api;
 mod config;
 mod http;

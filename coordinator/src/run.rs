@@ -7,11 +7,13 @@
 //!
 //! What may be wrong with the machine (folder in use, port taken, damaged store) is told before anything is served.
 
+mod identify;
 mod join;
 mod serve;
 
 use crate::config::{Config, ConfigError, Start};
 use crate::raft::{Addresses, BootstrapError, Node, OpenError, Role};
+use crate::gate::Gate;
 use crate::{api, leader, observe};
 use daemon::Shutdown;
 use daemon::files::{LockError, lock_folder, write_atomically};
@@ -74,6 +76,18 @@ pub enum Error {
     /// Raft and its store.
     #[error(transparent)]
     Raft(#[from] OpenError),
+    /// Its certificate or keys.
+    #[error(transparent)]
+    Identity(#[from] identity::FilesError),
+    /// Its certificate or keys could not be made.
+    #[error(transparent)]
+    Tls(#[from] identity::TlsError),
+    /// It was not admitted to the cluster that it is to join.
+    #[error(transparent)]
+    Join(#[from] identity::JoinError),
+    /// It belongs to no cluster, and is told of none.
+    #[error("this coordinator belongs to no cluster: start it with --bootstrap, or with --join and a join token")]
+    Nowhere,
     /// A new cluster was not begun.
     #[error(transparent)]
     Bootstrap(#[from] BootstrapError),
@@ -93,7 +107,11 @@ pub async fn run(config: Config, shutdown: Shutdown) -> Result<(), Error> {
         _ => {}
     }
     let ports = Ports::bind(&config).await?;
-    let running = Running::start(&config, ports).await?;
+    let identified = tokio::select! {
+        identified = identify::identify(&config, &ports.advertised) => identified?,
+        () = shutdown.requested() => return Ok(()),
+    };
+    let running = Running::start(&config, ports, identified).await?;
     let result = running.until(&config, &shutdown).await;
     running.stop().await;
     // Only a hint for scripts; a failure to remove it is no failure of the stop.
@@ -136,6 +154,7 @@ async fn bind(what: &'static str, address: SocketAddr) -> Result<(TcpListener, S
 /// Everything that runs.
 struct Running {
     node: Node,
+    identified: identify::Identified,
     advertised: Addresses,
     /// Ends streams, ports and loops; apart from the caller's, for leadership is handed over before it.
     ending: Shutdown,
@@ -145,12 +164,15 @@ struct Running {
 }
 
 impl Running {
-    async fn start(config: &Config, ports: Ports) -> Result<Self, Error> {
+    async fn start(config: &Config, ports: Ports, identified: identify::Identified) -> Result<Self, Error> {
         let Stores { blobs, streams } = Stores::open(&config.data_dir).await?;
         let started = Flusher::start(streams.clone(), FlusherOptions::default());
         let (flusher, thread) = started.map_err(|source| Error::Io { what: "start a thread".into(), source })?;
-        let raft =
-            crate::raft::Config { timers: config.timers, ..crate::raft::Config::new(config.id, &config.data_dir) };
+        let dialer = identity::Dialer::node(identified.node.clone());
+        let raft = crate::raft::Config {
+            timers: config.timers,
+            ..crate::raft::Config::new(config.id, &config.data_dir, dialer.clone())
+        };
         let node = Node::open(raft).await?;
         let ending = Shutdown::new();
         let (fatal, failures) = mpsc::channel(1);
@@ -164,16 +186,19 @@ impl Running {
             flusher,
             lease: config.lease,
             shutdown: ending.clone(),
-            peers: api::replicate::Peers::default(),
+            peers: api::replicate::Peers::new(dialer),
             gathers: api::gather::Gathers::default(),
+            gate: Gate::new(node.clone()),
+            signer: api::Signer::new(identified.folder.clone(), config.certificate_life),
             fatal,
         };
         let loop_config = leader::LeaderConfig { lease: config.lease, policy: config.scheduling() };
         let acts = leader::Leader::new(node.clone(), loop_config, context.observed.clone(), handle, mailbox);
         tokio::spawn(acts.run(ending.clone()));
         let Ports { grpc, http, advertised } = ports;
-        let served = serve::serve(context, grpc, http, &ending)?;
-        Ok(Self { node, advertised, ending, served, fatal: tokio::sync::Mutex::new(failures), flusher: thread })
+        let served = serve::serve(context, &identified.node, grpc, http, &ending)?;
+        tokio::spawn(identify::keep(identified.clone(), config.certificate_life, ending.clone()));
+        Ok(Self { node, identified, advertised, ending, served, fatal: tokio::sync::Mutex::new(failures), flusher: thread })
     }
 
     /// Returns when this coordinator is to end.
@@ -208,16 +233,20 @@ impl Running {
     /// Begins or joins a cluster where there is none yet; never returns otherwise.
     async fn find_cluster(&self, config: &Config) -> Result<(), Error> {
         match &config.start {
-            Start::Bootstrap if self.node.is_pristine() => {
-                let random = daemon::random::cluster_id();
-                let random = random.map_err(|source| Error::Io { what: "draw a cluster id".into(), source })?;
-                // A start that was cut short has chosen it already.
-                let cluster = self.node.cluster().unwrap_or(random);
-                self.node.bootstrap([(config.id, self.advertised.clone())].into(), cluster).await?;
-                tracing::info!(cluster_id = %cluster, "a new cluster");
+            Start::Bootstrap => {
+                if self.node.is_pristine() {
+                    let cluster = self.identified.node.material().subject.cluster();
+                    self.node.bootstrap([(config.id, self.advertised.clone())].into(), cluster).await?;
+                    tracing::info!(cluster_id = %cluster, "a new cluster");
+                }
+                // Also after a start that was cut short in between.
+                identify::found(&self.identified, &self.node).await;
             }
-            Start::Join(addresses) => join::join(&self.node, &self.advertised, addresses).await,
-            Start::Bootstrap | Start::Wait => {}
+            Start::Join(addresses) => {
+                let dialer = identity::Dialer::node(self.identified.node.clone());
+                join::join(&self.node, &self.advertised, &dialer, addresses).await;
+            }
+            Start::Wait => {}
         }
         std::future::pending().await
     }

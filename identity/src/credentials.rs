@@ -1,10 +1,12 @@
 //! What a person or program has to call a cluster: addresses, a token, and the fingerprint of its authority, as one file.
 
-use crate::dial::Dialer;
+use crate::dial::{Authorized, Bearer, Dialer};
 use crate::secret::{Fingerprint, Secret};
 use crate::tls::TlsError;
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
+use tonic::metadata::AsciiMetadataValue;
+use tonic::transport::Endpoint;
 
 /// Of one cluster. Cloning shares nothing; there is no `Debug`, for it holds a token.
 #[derive(Clone)]
@@ -45,6 +47,14 @@ pub enum CredentialsError {
     },
 }
 
+/// `Bearer TOKEN`, marked so that it is not shown by accident.
+pub(crate) fn bearer_value(token: &Secret) -> Result<AsciiMetadataValue, tonic::Status> {
+    let mut value: AsciiMetadataValue =
+        format!("Bearer {}", token.bearer()).parse().map_err(|_| tonic::Status::internal("a token is plain text"))?;
+    value.set_sensitive(true);
+    Ok(value)
+}
+
 impl Credentials {
     /// Reads a file that `store` wrote; refuses one that others may read.
     pub fn load(path: &Path) -> Result<Self, CredentialsError> {
@@ -66,9 +76,21 @@ impl Credentials {
         daemon::files::write_secret(path, &text).map_err(failed)
     }
 
+    /// Puts the token on a call.
+    pub fn authorize(&self, metadata: &mut tonic::metadata::MetadataMap) -> Result<(), tonic::Status> {
+        metadata.insert("authorization", bearer_value(&self.token)?);
+        Ok(())
+    }
+
     /// The authority that the cluster must have.
     pub fn authority(&self) -> Fingerprint {
         self.token.authority()
+    }
+
+    /// A channel to one of its coordinators, with the token on every call.
+    pub fn lazy(&self, endpoint: &Endpoint) -> Result<Authorized, tonic::Status> {
+        let dialer = self.dialer().map_err(|error| tonic::Status::internal(error.to_string()))?;
+        Ok(Authorized::new(dialer.lazy(endpoint), Bearer::new(&self.token)?))
     }
 
     /// To its coordinators.

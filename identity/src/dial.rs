@@ -1,7 +1,8 @@
 //! Dialing a coordinator: TCP, then TLS with this node's certificate, or with the cluster's fingerprint alone.
 
+use crate::credentials::bearer_value;
 use crate::node::Node;
-use crate::secret::Fingerprint;
+use crate::secret::{Fingerprint, Secret};
 use crate::tls::{self, COORDINATOR_NAME, TlsError};
 use http::Uri;
 use hyper_util::rt::TokioIo;
@@ -16,7 +17,11 @@ use std::time::Duration;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
+use tonic::metadata::AsciiMetadataValue;
+use tonic::service::Interceptor;
+use tonic::service::interceptor::InterceptedService;
 use tonic::transport::{Channel, Endpoint};
+use tonic::{Request, Status};
 
 /// TCP and handshake together; an endpoint's own connect timeout may be shorter.
 const CONNECT_MAX: Duration = Duration::from_secs(10);
@@ -93,6 +98,40 @@ async fn open(uri: Uri, config: Arc<ClientConfig>) -> io::Result<Io> {
     let name = ServerName::try_from(COORDINATOR_NAME).map_err(io::Error::other)?;
     Ok(TokioIo::new(TlsConnector::from(config).connect(name, stream).await?))
 }
+
+/// Puts a token on every call, where there is one.
+#[derive(Clone)]
+pub struct Bearer(Option<AsciiMetadataValue>);
+
+impl fmt::Debug for Bearer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Bearer(..)")
+    }
+}
+
+impl Bearer {
+    /// Of this token.
+    pub fn new(token: &Secret) -> Result<Self, Status> {
+        bearer_value(token).map(|value| Self(Some(value)))
+    }
+
+    /// None: a certificate proves enough.
+    pub fn none() -> Self {
+        Self(None)
+    }
+}
+
+impl Interceptor for Bearer {
+    fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
+        if let Some(value) = &self.0 {
+            request.metadata_mut().insert("authorization", value.clone());
+        }
+        Ok(request)
+    }
+}
+
+/// A channel whose calls bring a token.
+pub type Authorized = InterceptedService<Channel, Bearer>;
 
 /// A transport error with its causes: tonic alone says "transport error".
 pub fn chain_of(error: &dyn std::error::Error) -> String {

@@ -16,6 +16,7 @@ mod authority;
 mod credentials;
 mod dial;
 mod files;
+mod join;
 mod listen;
 mod node;
 mod secret;
@@ -27,8 +28,9 @@ mod tests;
 
 pub use authority::{Authority, CERTIFICATE_LIFE, Request};
 pub use credentials::{Credentials, CredentialsError};
-pub use dial::{Dialer, chain_of};
+pub use dial::{Authorized, Bearer, Dialer, chain_of};
 pub use files::{FilesError, NodeFolder};
+pub use join::{Admission, JoinError, Joined, Joiner, join, renew, signing};
 pub use listen::{Accepted, Incoming, Protocol, accept};
 pub use node::{Material, Node, NodeKey, NodeRequest};
 pub use secret::{Fingerprint, InvalidSecret, Secret, SecretKind, digest, fingerprint};

@@ -24,6 +24,8 @@ pub struct Method {
     pub path: &'static str,
     /// Any of these suffices.
     pub needs: &'static [Need],
+    /// Its answer is a stream.
+    pub streams: bool,
 }
 
 /// All methods, the internal ones too.

@@ -1,6 +1,7 @@
 //! Code, data and checkpoints in, outputs and checkpoints out: trees between this machine and any coordinator.
 
 use futures::{StreamExt, TryStreamExt};
+use identity::Dialer;
 use proto::v1::blobs_client::BlobsClient;
 use proto::v1::{BlobChunk, GetBlobRequest, MissingRequest};
 use std::collections::BTreeMap;
@@ -84,6 +85,7 @@ impl TransferError {
 pub(crate) struct Blobs {
     cache: BlobStore,
     coordinators: watch::Receiver<Vec<String>>,
+    dialer: Dialer,
 }
 
 /// A folder that is in the cluster now.
@@ -103,8 +105,8 @@ impl Drop for GivenUp {
 }
 
 impl Blobs {
-    pub(crate) fn new(cache: BlobStore, coordinators: watch::Receiver<Vec<String>>) -> Self {
-        Self { cache, coordinators }
+    pub(crate) fn new(cache: BlobStore, coordinators: watch::Receiver<Vec<String>>, dialer: Dialer) -> Self {
+        Self { cache, coordinators, dialer }
     }
 
     /// Makes the folder `destination`, which is not there yet, from the tree of that hash.
@@ -205,7 +207,7 @@ impl Blobs {
     }
 
     async fn fetch_from(&self, address: &str, hashes: &[ContentHash]) -> Result<(), TransferError> {
-        let client = client(address).await?;
+        let client = client(&self.dialer, address).await?;
         let missing = self.cache.missing(hashes);
         let fetches = missing.into_iter().map(|hash| self.fetch_one(client.clone(), hash));
         futures::stream::iter(fetches).buffer_unordered(FETCHES).try_collect::<Vec<()>>().await?;
@@ -244,7 +246,7 @@ impl Blobs {
         let mut error = TransferError::Unreachable("none is known".into());
         let coordinators = self.coordinators.borrow().clone();
         for address in coordinators {
-            match upload_to(&address, &sources).await {
+            match upload_to(&self.dialer, &address, &sources).await {
                 Ok(()) => {
                     let bytes = scan.tree.bytes_total();
                     return Ok(Uploaded { tree: scan.hash, bytes });
@@ -274,8 +276,12 @@ impl Source {
     }
 }
 
-async fn upload_to(address: &str, sources: &BTreeMap<ContentHash, Source>) -> Result<(), TransferError> {
-    let mut client = client(address).await?;
+async fn upload_to(
+    dialer: &Dialer,
+    address: &str,
+    sources: &BTreeMap<ContentHash, Source>,
+) -> Result<(), TransferError> {
+    let mut client = client(dialer, address).await?;
     let hashes: Vec<ContentHash> = sources.keys().copied().collect();
     let mut missing = Vec::new();
     for part in hashes.chunks(HASHES_AT_ONCE) {
@@ -333,8 +339,9 @@ fn send_all(wanted: &[(ContentHash, Source)], sender: &mpsc::Sender<BlobChunk>) 
     Ok(())
 }
 
-async fn client(address: &str) -> Result<BlobsClient<Channel>, TransferError> {
-    let channel = crate::dial::connect(address).await.map_err(|error| TransferError::Unreachable(error.to_string()))?;
+async fn client(dialer: &Dialer, address: &str) -> Result<BlobsClient<Channel>, TransferError> {
+    let connected = crate::dial::connect(dialer, address).await;
+    let channel = connected.map_err(|error| TransferError::Unreachable(identity::chain_of(&error)))?;
     Ok(BlobsClient::new(channel).max_decoding_message_size(Limits::MESSAGE_BYTES_MAX))
 }
 

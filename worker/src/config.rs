@@ -5,8 +5,8 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use types::{Limits, Topology, WorkerId};
 
-/// How the daemon runs. Made by [`Config::new`]; the cli overwrites what the operator set.
-#[derive(Clone, Debug)]
+/// How the daemon runs. Made by [`Config::new`]; the cli overwrites what the operator set. No `Debug`: it may hold a token.
+#[derive(Clone)]
 pub struct Config {
     /// Name of this worker, unique in its cluster.
     pub name: String,
@@ -14,6 +14,8 @@ pub struct Config {
     pub data_dir: PathBuf,
     /// `host:port` of coordinators to try first; the cluster names the others.
     pub coordinators: Vec<String>,
+    /// By what it is admitted to the cluster at its first start.
+    pub admission: Option<identity::Admission>,
     /// IP address at which ranks listen for their gang. Default `127.0.0.1`: the data plane has no TLS yet.
     pub data_address: String,
     /// Admits that ranks listen on an address that is not loopback, unencrypted. Default false.
@@ -76,7 +78,7 @@ pub enum OnStop {
 pub struct ConfigError(pub Vec<String>);
 
 /// A configuration that holds.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(crate) struct Checked {
     pub(crate) worker: WorkerId,
     pub(crate) data_address: IpAddr,
@@ -96,6 +98,7 @@ impl Config {
             name: name.into(),
             data_dir: data_dir.to_owned(),
             coordinators,
+            admission: None,
             data_address: "127.0.0.1".into(),
             insecure_listen: false,
             labels: BTreeMap::new(),

@@ -1,6 +1,7 @@
 //! How this daemon reaches a coordinator: one way for session, telemetry and blobs.
 
 use std::time::Duration;
+use identity::Dialer;
 use tonic::transport::{Channel, Endpoint};
 
 const CONNECT_MAX: Duration = Duration::from_secs(3);
@@ -12,14 +13,12 @@ const STREAM_WINDOW: u32 = 1 << 20;
 const CONNECTION_WINDOW: u32 = 4 << 20;
 
 /// Connects to `host:port`.
-pub(crate) async fn connect(address: &str) -> Result<Channel, tonic::transport::Error> {
-    Endpoint::from_shared(format!("http://{address}"))?
+pub(crate) async fn connect(dialer: &Dialer, address: &str) -> Result<Channel, tonic::transport::Error> {
+    let endpoint = Endpoint::from_shared(format!("http://{address}"))?
         .connect_timeout(CONNECT_MAX)
-        .tcp_nodelay(true)
         .http2_keep_alive_interval(KEEP_ALIVE_EVERY)
         .keep_alive_timeout(KEEP_ALIVE_MAX)
         .initial_stream_window_size(STREAM_WINDOW)
-        .initial_connection_window_size(CONNECTION_WINDOW)
-        .connect()
-        .await
+        .initial_connection_window_size(CONNECTION_WINDOW);
+    dialer.connect(&endpoint).await
 }

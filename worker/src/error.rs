@@ -33,6 +33,26 @@ pub enum Error {
     /// The cluster does not take this worker: duplicate name, other cluster, other protocol.
     #[error("the cluster refused this worker: {0}")]
     Refused(String),
+    /// Its certificate or key.
+    #[error(transparent)]
+    Identity(#[from] identity::FilesError),
+    /// It was not admitted to the cluster.
+    #[error(transparent)]
+    Join(#[from] identity::JoinError),
+    /// It has no certificate, or one that has ended, and nothing by which to get one.
+    #[error(
+        "this worker was not admitted to the cluster yet: give it a join token (`muster workers admit`) by --join-token-file or \
+         MUSTER_JOIN_TOKEN, or start it as a user who may admit workers"
+    )]
+    Nowhere,
+    /// The data directory is that of a worker of another name.
+    #[error("the data directory is that of {named}, not of {own}: keep the --name, or give a new --data directory")]
+    OtherName {
+        /// Whose certificate it holds.
+        named: String,
+        /// Who this is to be.
+        own: String,
+    },
     /// The data directory belongs to another cluster.
     #[error("the data directory belongs to cluster {ours}, but cluster {theirs} answered")]
     OtherCluster {

@@ -15,6 +15,7 @@
 //! Promises: `LEASE-1`, `FENCE-2`, `GANG-2` and `SLOT-1` on this machine; output bytes are kept until a majority of
 //! coordinators has them (`LOG-1`).
 
+mod admit;
 mod blobs;
 mod cgroup;
 mod config;
@@ -24,11 +25,11 @@ mod environment;
 mod error;
 mod expand;
 mod held;
-mod identity;
 mod inventory;
 mod islands;
 mod layout;
 mod lease;
+mod life;
 mod member;
 mod monitor;
 pub mod mpi;
@@ -66,9 +67,14 @@ pub async fn run(config: Config, shutdown: daemon::Shutdown) -> Result<(), Error
     let checked = config.checked()?;
     let layout = Layout::new(&checked.config.data_dir);
     let _lock = daemon::files::lock_folder(layout.root())?;
+    let (node, folder) = tokio::select! {
+        identified = admit::identify(&checked) => identified?,
+        () = shutdown.requested() => return Ok(()),
+    };
+    let dialer = identity::Dialer::node(node.clone());
     let registration = register(&checked, &layout)?;
-    let cluster = identity::cluster(&layout)?;
-    let restarted = identity::machine_restarted(&layout)?;
+    let cluster = life::cluster(&layout)?;
+    let restarted = life::machine_restarted(&layout)?;
     let lease = Lease::open(&layout.lease()).map_err(Error::io("open the lease file"))?;
     link_program(&checked, &layout).map_err(Error::io("link the program for the ranks"))?;
     let cache = BlobStore::open(&layout.cache());
@@ -78,9 +84,10 @@ pub async fn run(config: Config, shutdown: daemon::Shutdown) -> Result<(), Error
     let (watcher, watching) = watch::start();
     let watching = tokio::spawn(watching);
     let (shipper, shipping) =
-        ship::start(known.clone(), watcher.clone()).map_err(Error::io("start the shipper's thread"))?;
+        ship::start(known.clone(), watcher.clone(), dialer.clone()).map_err(Error::io("start the shipper's thread"))?;
     let spares = spares::Spares::open(layout.spares()).map_err(Error::io("open the folder of spare folders"))?;
-    let blobs = blobs::Blobs::new(cache, known);
+    let blobs = blobs::Blobs::new(cache, known.clone(), dialer.clone());
+    let renewing = tokio::spawn(admit::keep(node, folder, known));
     let context = context(&checked, &layout, &registration, blobs, shipper, watcher, spares);
     let found = member::find(&layout).map_err(Error::io("look for members of a former life"))?;
     let context = Arc::new(context);
@@ -94,6 +101,7 @@ pub async fn run(config: Config, shutdown: daemon::Shutdown) -> Result<(), Error
         seeds: checked.config.coordinators.clone(),
         coordinators,
         cluster,
+        dialer,
         lease,
         reconciler: handle.clone(),
     };
@@ -103,6 +111,7 @@ pub async fn run(config: Config, shutdown: daemon::Shutdown) -> Result<(), Error
         _ = reconciling => return Err(Error::ActorDied("reconciler")),
         _ = watching => return Err(Error::ActorDied("watcher")),
         _ = shipping => return Err(Error::ActorDied("shipper")),
+        _ = renewing => return Err(Error::ActorDied("renewal of the certificate")),
         _ = monitoring => return Err(Error::ActorDied("device monitor")),
         () = shutdown.requested() => {}
     }
@@ -148,7 +157,7 @@ fn link_program(checked: &Checked, layout: &Layout) -> std::io::Result<()> {
 fn register(checked: &Checked, layout: &Layout) -> Result<WorkerRegistration, Error> {
     Ok(WorkerRegistration {
         worker: checked.worker.clone(),
-        instance: identity::instance(layout)?,
+        instance: life::instance(layout)?,
         inventory: inventory::take(&checked.config),
         labels: checked.config.labels.clone(),
         taints: checked.config.taints.clone(),

@@ -11,9 +11,9 @@
 use crate::dial;
 use crate::error::Error;
 use crate::held::Held;
-use crate::identity;
 use crate::layout::Layout;
 use crate::lease::Lease;
+use crate::life;
 use crate::reconciler::{self, News, Subscription};
 use daemon::clock::{self, boot_time};
 use proto::internal::worker_session_client::WorkerSessionClient;
@@ -49,6 +49,7 @@ pub(crate) struct Session {
     /// All coordinators as the cluster names them; written here, read by whoever dials.
     pub(crate) coordinators: watch::Sender<Vec<String>>,
     pub(crate) cluster: Option<ClusterId>,
+    pub(crate) dialer: identity::Dialer,
     pub(crate) lease: Lease,
     pub(crate) reconciler: reconciler::Handle,
 }
@@ -151,7 +152,8 @@ impl Session {
             statuses: encode(&subscription.statuses)?,
             now_ms: clock::now().0,
         };
-        let channel = dial::connect(address).await.map_err(|error| lost(format!("cannot connect: {error}")))?;
+        let channel = dial::connect(&self.dialer, address).await;
+        let channel = channel.map_err(|error| lost(format!("cannot connect: {}", identity::chain_of(&error))))?;
         let mut client = WorkerSessionClient::new(channel).max_decoding_message_size(Limits::SESSION_MESSAGE_BYTES_MAX);
         let (outbox, outgoing) = mpsc::channel(OUTBOX);
         let first = FromWorker { message: Some(from_worker::Message::Hello(hello)) };
@@ -176,7 +178,7 @@ impl Session {
             Some(_) => {}
             None => {
                 let layout = self.layout.clone();
-                let joined = tokio::task::spawn_blocking(move || identity::join(&layout, theirs)).await;
+                let joined = tokio::task::spawn_blocking(move || life::join(&layout, theirs)).await;
                 joined.map_err(|_| Error::ActorDied("writer of the cluster's name"))??;
                 self.cluster = Some(theirs);
             }

@@ -1,13 +1,36 @@
 //! Values for this crate's own unit tests.
+#![allow(clippy::unwrap_used)]
 
-use std::sync::Arc;
+use identity::{Authority, CERTIFICATE_LIFE, Material, Node, NodeRequest, Subject};
+use std::sync::{Arc, OnceLock};
 use types::{
     AttemptSecret, Distribution, GangSpec, Goal, JobSpec, Member, MemberKey, Millis, Placement, RankIndex,
     RankPlacement, RankResources, RestartPolicy, Token, Wish, WorkerId,
 };
 
+/// A coordinator of the tests' cluster.
+pub(crate) fn coordinator() -> Node {
+    certified(&Subject::Coordinator { cluster: CLUSTER, id: types::CoordinatorId(1) })
+}
+
+/// Dials as a worker of the tests' cluster.
+pub(crate) fn dialer() -> identity::Dialer {
+    let name = WorkerId::new("w").unwrap();
+    identity::Dialer::node(certified(&Subject::Worker { cluster: CLUSTER, name }))
+}
+
+const CLUSTER: types::ClusterId = types::ClusterId([7; 16]);
+
+fn certified(subject: &Subject) -> Node {
+    static AUTHORITY: OnceLock<Authority> = OnceLock::new();
+    let now = daemon::clock::now();
+    let authority = AUTHORITY.get_or_init(|| Authority::create(CLUSTER, now).unwrap());
+    let trusted = [authority.certificate().clone()];
+    let request = NodeRequest { subject, hosts: &[], trusted: &trusted, now, life: CERTIFICATE_LIFE };
+    Node::new(Material::issue(authority, &request).unwrap())
+}
+
 /// A job of `instances` members with one rank each.
-#[allow(clippy::unwrap_used)]
 pub(crate) fn spec(command: &str, instances: u32) -> JobSpec {
     JobSpec {
         display_name: "test".into(),

@@ -16,9 +16,11 @@ pub enum ClusterCommand {
     Status(StatusArgs),
     /// List the coordinators
     Members,
-    /// Add a coordinator that runs and belongs to no cluster yet: it copies the state, then votes
+    /// Add a coordinator that runs and is no member yet: it copies the state, then votes
     Add(AddArgs),
-    /// Remove a coordinator, running or dead
+    /// Make a join token for a coordinator
+    Admit(super::admit::AdmitCoordinatorArgs),
+    /// Remove a coordinator, running or dead: its certificate ends with its membership
     Remove(RemoveArgs),
     /// Hand leadership to another coordinator
     Transfer(TransferArgs),
@@ -37,10 +39,10 @@ pub struct StatusArgs {
 
 /// `muster cluster add`
 #[derive(Args, Debug)]
-#[command(after_help = "Example:
-  muster coordinator --id 4 --data /var/lib/muster --listen 10.0.0.4:7070 --insecure-listen-anywhere   on its machine
-  muster cluster add 4 10.0.0.4:7070                                                                   anywhere
-One that is started with --join 10.0.0.1:7070 asks for this by itself.")]
+#[command(after_help = "One that is started with --join asks for this by itself; this is for one that was admitted to the cluster and is no member.
+
+Example:
+  muster cluster add 4 10.0.0.4:7070")]
 pub struct AddArgs {
     /// The id it was started with
     id: u64,
@@ -80,6 +82,7 @@ pub async fn run(command: ClusterCommand, client: &Client, session: &Session) ->
             let member = v1::AddMemberRequest { id: args.id, address: args.address, http_address: args.http };
             print_members(&client.add_member(member).await?, session)?;
         }
+        ClusterCommand::Admit(args) => return super::admit::coordinator(args, client, session).await,
         ClusterCommand::Remove(args) => {
             print_members(&client.remove_member(CoordinatorId(args.id)).await?, session)?;
         }

@@ -41,7 +41,8 @@ pub fn run(command: &ContextsCommand, session: &Session) -> anyhow::Result<Exit>
                 return Err(bad_input("say which cluster: muster contexts set NAME --coordinators HOST:PORT,.."));
             }
             update(&path, |contexts| {
-                contexts.contexts.insert(args.name.clone(), Cluster { coordinators });
+                let token = contexts.contexts.get(&args.name).and_then(|known| known.token.clone());
+                contexts.contexts.insert(args.name.clone(), Cluster { coordinators, token });
             })?;
         }
         ContextsCommand::Remove(args) => {
@@ -67,11 +68,18 @@ fn known(contexts: &Contexts, name: &str) -> anyhow::Result<()> {
 }
 
 fn list(contexts: &Contexts, session: &Session) -> anyhow::Result<()> {
-    session.output.print(&serde_json::to_value(contexts)?, |output| {
-        let mut table = Table::new(vec![Column::whole(""), Column::whole("NAME"), Column::text("COORDINATORS")]);
+    // Without the tokens.
+    let shown = contexts.contexts.iter().map(|(name, cluster)| {
+        let cluster = serde_json::json!({ "coordinators": cluster.coordinators, "token": cluster.token.is_some() });
+        (name.clone(), cluster)
+    });
+    let shown: serde_json::Map<String, serde_json::Value> = shown.collect();
+    let value = serde_json::json!({ "current": contexts.current, "contexts": shown });
+    session.output.print(&value, |output| {
+        let mut table = Table::new(vec![Column::whole(""), Column::whole("NAME"), Column::text("COORDINATORS"), Column::whole("TOKEN")]);
         for (name, cluster) in &contexts.contexts {
             let star = if contexts.current.as_ref() == Some(name) { "*" } else { "" };
-            table.row(vec![star.into(), name.as_str().into(), cluster.coordinators.join(",").into()]);
+            table.row(vec![star.into(), name.as_str().into(), cluster.coordinators.join(",").into(), if cluster.token.is_some() { "yes" } else { "" }.into()]);
         }
         table.render(output, "no contexts")
     })

@@ -1,6 +1,8 @@
 //! `muster coordinator`: a member of the Raft group.
 
-use super::role::RoleArgs;
+use super::Session;
+use super::role::{JoinTokenArgs, RoleArgs};
+use crate::context;
 use crate::failure::{Exit, bad_input};
 use crate::output::text::parse_span;
 use anyhow::Context as _;
@@ -11,6 +13,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 use types::CoordinatorId;
 
+/// Between two looks whether the founder listens already.
+const OWNER_LOOK: Duration = Duration::from_millis(20);
+
 /// `muster coordinator`
 #[derive(Args, Debug)]
 #[command(
@@ -20,7 +25,7 @@ folder says who it is. SIGTERM hands leadership over first. With port 0 the syst
 Examples:
   muster coordinator --id 1 --data /var/lib/muster --bootstrap
   muster coordinator --id 2 --data /var/lib/muster --listen 10.0.0.2:7070 --http 10.0.0.2:7071 \\
-    --join 10.0.0.1:7070 --insecure-listen-anywhere"
+    --join 10.0.0.1:7070 --join-token-file token"
 )]
 pub struct CoordinatorArgs {
     /// Its number in the group, from 1; never used again for another machine
@@ -41,7 +46,7 @@ pub struct CoordinatorArgs {
     /// Begin a new cluster, with this coordinator alone; once
     #[arg(long, conflicts_with = "join")]
     bootstrap: bool,
-    /// Ask these coordinators to be added to their cluster; without this and --bootstrap it waits for muster cluster add
+    /// Ask these coordinators to be added to their cluster
     #[arg(long, value_name = "HOST:PORT,..", value_delimiter = ',')]
     join: Vec<String>,
     /// Between the leader's heartbeats, in milliseconds [default: 50]
@@ -66,19 +71,54 @@ pub struct CoordinatorArgs {
     /// Under fair-share an elastic job (x-muster.min_instances) grows at most so often: it is stopped and started again each time
     #[arg(long, value_name = "SPAN", default_value = "10m", value_parser = parse_span)]
     resize_after: u64,
-    /// Admit that it listens on an address that is not loopback: anyone who reaches it can run programs on the workers
-    #[arg(long)]
-    insecure_listen_anywhere: bool,
+    /// How long the certificates count that it signs
+    #[arg(long, value_name = "SPAN", default_value = "24h", value_parser = parse_span)]
+    certificate_life: u64,
+    /// How it is admitted to the cluster that it joins.
+    #[command(flatten)]
+    join_token: JoinTokenArgs,
     /// Options of every daemon.
     #[command(flatten)]
     role: RoleArgs,
 }
 
 /// Runs until it is stopped.
-pub fn run(args: CoordinatorArgs) -> anyhow::Result<Exit> {
-    let config = config(&args)?;
-    args.role.run(|shutdown| async { coordinator::run(config, shutdown).await.context("the coordinator ended") })?;
+pub fn run(args: CoordinatorArgs, session: &Session) -> anyhow::Result<Exit> {
+    let mut config = config(&args)?;
+    if let Start::Join(_) = config.start {
+        config.admission = args.join_token.admission(session)?;
+    }
+    let (founds, data) = (config.start == Start::Bootstrap, config.data_dir.clone());
+    args.role.run(|shutdown| async {
+        if founds {
+            tokio::spawn(remember_owner(data));
+        }
+        coordinator::run(config, shutdown).await.context("the coordinator ended")
+    })?;
     Ok(Exit::Success)
+}
+
+/// Whoever founds a cluster can use it at once: its owner's token becomes a context of theirs.
+async fn remember_owner(data: PathBuf) {
+    let (admin, addresses) = (data.join("admin.json"), data.join("addresses"));
+    while !addresses.exists() {
+        tokio::time::sleep(OWNER_LOOK).await;
+    }
+    let remembered = identity::Credentials::load(&admin).map_err(anyhow::Error::from).and_then(|credentials| {
+        let port = credentials.coordinators.first().and_then(|address| address.rsplit_once(':')).map(|(_, port)| port);
+        let name = match port {
+            None | Some("7070") => "local".to_owned(),
+            Some(port) => format!("local-{port}"),
+        };
+        let path = context::config_path()?;
+        context::remember(&path, &name, credentials.coordinators.clone(), Some(&credentials.token))?;
+        Ok(name)
+    });
+    match remembered {
+        Ok(context) => tracing::info!(context, "its owner's token is kept as this context"),
+        // A service has no home; the file is there all the same.
+        Err(error) => tracing::info!(error = %format!("{error:#}"), file = %admin.display(), "the owner's token is in this file"),
+    }
 }
 
 fn config(args: &CoordinatorArgs) -> anyhow::Result<Config> {
@@ -103,7 +143,7 @@ fn config(args: &CoordinatorArgs) -> anyhow::Result<Config> {
     config.preempt_in_queue = args.preempt_in_queue;
     config.reserve_after = Duration::from_millis(args.reserve_after);
     config.resize_after = Duration::from_millis(args.resize_after);
-    config.insecure_listen_anywhere = args.insecure_listen_anywhere;
+    config.certificate_life = Duration::from_millis(args.certificate_life);
     config.validate().map_err(|faults| bad_input(faults.to_string()))?;
     Ok(config)
 }
@@ -144,7 +184,7 @@ mod tests {
     #[test]
     fn what_makes_no_sense_is_refused_before_anything_runs() {
         assert!(read(&["--listen", "127.0.0.1"]).is_err());
-        let open = read(&["--listen", "0.0.0.0:7070"]).unwrap_err().to_string();
-        assert!(open.contains("--insecure-listen-anywhere") && open.contains("--advertise"), "{open}");
+        let open = read(&["--listen", "0.0.0.0:7070"]).err().unwrap().to_string();
+        assert!(open.contains("--advertise"), "{open}");
     }
 }

@@ -1,5 +1,8 @@
 //! One command a file. Each takes its own options and a `Session`, prints, and says how the process ends.
 
+pub mod access;
+pub mod admit;
+pub mod audit;
 pub mod bench;
 pub mod cluster;
 pub mod collective;
@@ -11,6 +14,7 @@ pub mod download;
 pub mod follow;
 pub mod jobs;
 pub mod lineage;
+pub mod login;
 pub mod logs;
 pub mod metrics;
 pub mod queues;
@@ -23,11 +27,12 @@ pub mod worker;
 pub mod workers;
 
 use crate::args::{Cli, Command, Global};
-use crate::context;
-use crate::failure::Exit;
+use crate::context::{self, Target};
+use crate::failure::{Exit, Failure};
 use crate::output::Output;
 use anyhow::Context as _;
 use client::Client;
+use identity::{Admission, Credentials};
 use std::process::ExitCode;
 
 /// What a command works with.
@@ -40,23 +45,37 @@ pub struct Session {
 impl Session {
     /// A client of the cluster that is meant.
     pub fn client(&self) -> anyhow::Result<Client> {
-        Ok(Client::connect(self.coordinators()?))
+        let Target { coordinators, token } = self.target()?;
+        let token = token.ok_or_else(|| no_token(&coordinators))?;
+        Ok(Client::connect(coordinators, &token))
     }
 
-    /// Addresses of the cluster that is meant.
-    pub fn coordinators(&self) -> anyhow::Result<Vec<String>> {
+    /// How the user of this command may admit a node that it starts; none without a token.
+    pub fn admission(&self) -> anyhow::Result<Option<Admission>> {
+        let Target { coordinators, token } = self.target()?;
+        Ok(token.map(|token| Admission::User(Credentials { coordinators, token })))
+    }
+
+    /// The cluster that is meant, and the token for it.
+    pub fn target(&self) -> anyhow::Result<Target> {
         let wanted = self.global.wanted();
         let environment = context::Environment::read();
         // With addresses given, a damaged file must not stand in the way.
-        let file = if wanted.coordinators.is_empty() {
-            context::config_path().and_then(|path| context::load(&path)).or_else(|error| {
-                if environment.coordinators.is_some() { Ok(context::Contexts::default()) } else { Err(error) }
-            })?
-        } else {
-            context::Contexts::default()
-        };
-        context::choose(&wanted, &environment, &file)
+        let said = !wanted.coordinators.is_empty() || environment.coordinators.is_some();
+        let proven = environment.token.is_some() || environment.credentials.is_some();
+        let file = context::config_path().and_then(|path| context::load(&path));
+        let file = file.or_else(|error| if said && proven { Ok(context::Contexts::default()) } else { Err(error) })?;
+        context::target(&wanted, &environment, &file)
     }
+}
+
+fn no_token(coordinators: &[String]) -> anyhow::Error {
+    let text = format!(
+        "there is no token for the cluster at {}: `muster login` stores one, MUSTER_TOKEN or MUSTER_CREDENTIALS names one; \
+         `muster demo --keep` starts a cluster here",
+        coordinators.join(",")
+    );
+    Failure { exit: Exit::NoCluster, text }.into()
 }
 
 /// Runs the command and says how the process ends.
@@ -66,7 +85,9 @@ pub fn run(cli: Cli) -> anyhow::Result<Exit> {
         Command::Completions(args) => completions::run(&args),
         Command::Train(args) => train::run(args),
         Command::Contexts(command) => contexts::run(&command, &session),
-        Command::Coordinator(args) => coordinator::run(args),
+        Command::Login(args) => login::run(&args, &session),
+        Command::Audit(audit::AuditCommand::Verify(args)) if args.is_local() => audit::verify_file(&args, &session),
+        Command::Coordinator(args) => coordinator::run(args, &session),
         Command::Worker(args) => worker::run(args, &session),
         Command::Demo(args) => demo::run(args, &session),
         Command::Collective(command) => collective::run(&command, &session),
@@ -86,6 +107,10 @@ async fn with_client(command: Command, session: &Session) -> anyhow::Result<Exit
         Command::Lineage(args) => lineage::run(&args, &client, session).await,
         Command::Download(args) => download::run(&args, &client, session).await,
         Command::Workers(command) => workers::run(command, &client, session).await,
+        Command::Whoami => access::who_am_i(&client, session).await,
+        Command::Users(command) => access::users(command, &client, session).await,
+        Command::Tokens(command) => access::tokens(command, &client, session).await,
+        Command::Audit(command) => audit::run(command, &client, session).await,
         Command::Queues(command) => queues::run(command, &client, session).await,
         Command::Cluster(command) => cluster::run(command, &client, session).await,
         Command::Simulate(args) => simulate::run_live(&args, &client, session).await,

@@ -1,11 +1,15 @@
 //! What the daemons' commands share: their log, their runtime, and the leash that ends them with the demo.
 
+use super::Session;
+use crate::failure::bad_input;
 use anyhow::Context as _;
 use clap::{Args, ValueEnum};
 use daemon::Shutdown;
 use daemon::logging::LogFormat;
 use rustix::process::{Pid, Signal};
+use identity::{Admission, Secret, SecretKind};
 use std::io::Read as _;
+use std::path::PathBuf;
 
 /// Options of every daemon.
 #[derive(Args, Clone, Debug)]
@@ -19,6 +23,34 @@ pub struct RoleArgs {
     /// Dies when stdin ends, unless it said `keep` before (set by `muster demo`)
     #[arg(long, hide = true)]
     leash: bool,
+}
+
+/// How a daemon is admitted to a cluster that it belongs to for the first time.
+#[derive(Args, Clone, Debug)]
+pub struct JoinTokenArgs {
+    /// File with a join token (`muster workers admit`, `muster cluster admit`), for the first start only; MUSTER_JOIN_TOKEN may
+    /// hold the token itself [default: the token of who starts it]
+    #[arg(long, value_name = "FILE")]
+    join_token_file: Option<PathBuf>,
+}
+
+impl JoinTokenArgs {
+    /// The token that was given, or the user's own right.
+    pub fn admission(&self, session: &Session) -> anyhow::Result<Option<Admission>> {
+        let given = match &self.join_token_file {
+            Some(path) => {
+                let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+                Some((path.display().to_string(), text))
+            }
+            None => daemon::environment::text("MUSTER_JOIN_TOKEN").map(|text| ("MUSTER_JOIN_TOKEN".to_owned(), text)),
+        };
+        let Some((place, text)) = given else { return session.admission() };
+        let token = Secret::parse(&text).map_err(|error| bad_input(format!("{place}: {error}")))?;
+        if token.kind() != SecretKind::Join {
+            return Err(bad_input(format!("{place} holds a user's token: a join token begins with muster_join_")));
+        }
+        Ok(Some(Admission::Token(token)))
+    }
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]

@@ -2,7 +2,7 @@
 
 use super::Session;
 use super::logs::parse_bytes;
-use super::role::RoleArgs;
+use super::role::{JoinTokenArgs, RoleArgs};
 use crate::failure::{Exit, bad_input};
 use anyhow::Context as _;
 use clap::{Args, ValueEnum};
@@ -75,6 +75,9 @@ pub struct WorkerArgs {
     /// What an orderly stop does to running ranks
     #[arg(long, value_enum, default_value_t, value_name = "WHAT")]
     on_stop: OnStop,
+    /// How it is admitted to the cluster at its first start.
+    #[command(flatten)]
+    join_token: JoinTokenArgs,
     /// Options of every daemon.
     #[command(flatten)]
     role: RoleArgs,
@@ -107,7 +110,8 @@ fn parse_label(text: &str) -> Result<(String, String), String> {
 
 /// Runs until it is stopped.
 pub fn run(args: WorkerArgs, session: &Session) -> anyhow::Result<Exit> {
-    let config = config(&args, session.coordinators()?)?;
+    let mut config = config(&args, session.target()?.coordinators)?;
+    config.admission = args.join_token.admission(session)?;
     args.role.run(|shutdown| async { worker::run(config, shutdown).await.context("the worker ended") })?;
     Ok(Exit::Success)
 }

@@ -25,6 +25,10 @@ pub enum WorkersCommand {
     Drain(DrainArgs),
     /// Plan a time in which a worker will be away: nothing is placed there that would still run then
     Window(WindowArgs),
+    /// Make a join token for a worker
+    Admit(super::admit::AdmitWorkerArgs),
+    /// A worker's certificates count no more: its session ends at once, and it joins again only by a new token
+    Revoke(NameArgs),
     /// Keep gangs away that do not tolerate a taint (x-muster.tolerations); what runs goes on
     Taint(TaintArgs),
 }
@@ -149,6 +153,11 @@ pub async fn run(command: WorkersCommand, client: &Client, session: &Session) ->
             let window = v1::MaintenanceWindow { from_ms, to_ms: from_ms + args.lasts.unwrap_or(0) };
             let worker = client.plan_window(&args.worker, window).await?;
             session.output.print(&json::worker(&worker), |output| page(&worker, output))?;
+            Ok(Exit::Success)
+        }
+        WorkersCommand::Admit(args) => super::admit::worker(args, client, session).await,
+        WorkersCommand::Revoke(args) => {
+            client.revoke_node(v1::revoke_node_request::Node::Worker(args.worker)).await?;
             Ok(Exit::Success)
         }
         WorkersCommand::Taint(TaintArgs { worker, taints, remove }) => {

@@ -110,6 +110,20 @@ pub fn bytes(count: u64) -> String {
 }
 
 /// A hash from the wire, short; `-` when it is none.
+/// Bytes as hexadecimal digits.
+pub fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Reads `hex`.
+pub fn unhex(text: &str) -> Option<Vec<u8>> {
+    let digit = |digit: u8| char::from(digit).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
+    if !text.len().is_multiple_of(2) {
+        return None;
+    }
+    text.as_bytes().chunks_exact(2).map(|pair| Some(digit(pair[0])? * 16 + digit(pair[1])?)).collect()
+}
+
 pub fn hash(bytes: &[u8]) -> String {
     ContentHash::from_slice(bytes).map_or_else(|| "-".into(), |hash| hash.short())
 }

@@ -1,14 +1,14 @@
 //! A coordinator of a few lines on a real socket, which fails where its script says.
 
 use client::v1;
+use identity::{Authority, Material, Node, NodeRequest, Secret, SecretKind, Subject};
 use proto::v1::blobs_server::{Blobs, BlobsServer};
 use proto::v1::jobs_server::{Jobs, JobsServer};
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use tokio_stream::Stream;
-use tonic::transport::server::TcpIncoming;
 use tonic::{Request, Response, Status, Streaming};
 
 /// What goes wrong, and what there is to read.
@@ -47,6 +47,29 @@ pub fn dead_address() -> String {
     listener.local_addr().unwrap().to_string()
 }
 
+const CLUSTER: types::ClusterId = types::ClusterId([7; 16]);
+
+fn authority() -> &'static Authority {
+    static AUTHORITY: OnceLock<Authority> = OnceLock::new();
+    AUTHORITY.get_or_init(|| Authority::create(CLUSTER, daemon::clock::now()).unwrap())
+}
+
+/// A token of the cluster that the scripted coordinators belong to.
+pub fn token() -> Secret {
+    Secret::generate(SecretKind::Access, identity::fingerprint(authority().certificate())).unwrap()
+}
+
+fn coordinator() -> Node {
+    let request = NodeRequest {
+        subject: &Subject::Coordinator { cluster: CLUSTER, id: types::CoordinatorId(1) },
+        hosts: &[],
+        trusted: &[authority().certificate().clone()],
+        now: daemon::clock::now(),
+        life: identity::CERTIFICATE_LIFE,
+    };
+    Node::new(Material::issue(authority(), &request).unwrap())
+}
+
 impl Scripted {
     pub async fn start(script: Script) -> Scripted {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -55,7 +78,7 @@ impl Scripted {
         let server = tonic::transport::Server::builder()
             .add_service(JobsServer::new(one.clone()))
             .add_service(BlobsServer::new(one.clone()))
-            .serve_with_incoming(TcpIncoming::from(listener).with_nodelay(Some(true)));
+            .serve_with_incoming(identity::accept(listener, coordinator(), identity::Protocol::Grpc).unwrap());
         tokio::spawn(server);
         one
     }

@@ -5,7 +5,8 @@ use crate::wait::{PATIENCE, until};
 use std::path::Path;
 use tonic::Status;
 use tonic::codegen::http::uri::PathAndQuery;
-use tonic::transport::{Channel, Endpoint};
+use identity::{Authorized, Bearer};
+use tonic::transport::Endpoint;
 
 /// `etcdserverpb.PutRequest`, as far as it is used.
 #[derive(Clone, prost::Message)]
@@ -116,16 +117,16 @@ impl Etcd {
 async fn status(address: &str) -> anyhow::Result<StatusResponse> {
     let channel = Endpoint::from_shared(format!("http://{address}"))?.connect().await?;
     let path = PathAndQuery::from_static("/etcdserverpb.Maintenance/Status");
-    Ok(call(channel, path, StatusRequest {}).await?)
+    Ok(call(Authorized::new(channel, Bearer::none()), path, StatusRequest {}).await?)
 }
 
 /// Puts one value; on disk at a majority when it is answered.
-pub(crate) async fn put(channel: Channel, key: Vec<u8>, value: Vec<u8>) -> Result<(), Status> {
+pub(crate) async fn put(channel: Authorized, key: Vec<u8>, value: Vec<u8>) -> Result<(), Status> {
     let path = PathAndQuery::from_static("/etcdserverpb.KV/Put");
     call::<_, PutResponse>(channel, path, PutRequest { key, value }).await.map(drop)
 }
 
-async fn call<Q, A>(channel: Channel, path: PathAndQuery, message: Q) -> Result<A, Status>
+async fn call<Q, A>(channel: Authorized, path: PathAndQuery, message: Q) -> Result<A, Status>
 where
     Q: prost::Message + 'static,
     A: prost::Message + Default + 'static,

@@ -17,7 +17,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
-use tonic::transport::{Channel, Endpoint};
+use identity::{Authorized, Bearer};
+use tonic::transport::Endpoint;
 use types::RequestId;
 
 const KILLS: usize = 20;
@@ -135,8 +136,11 @@ impl Load {
         for client in 0..CLIENTS {
             let (stop, answers) = (load.stop.clone(), load.answers.clone());
             let connect =
-                |address: &String| anyhow::Ok(Endpoint::from_shared(format!("http://{address}"))?.connect_lazy());
-            let channels: Vec<Channel> = addresses.iter().map(connect).collect::<Result<_, _>>()?;
+                |address: &String| {
+                let channel = Endpoint::from_shared(format!("http://{address}"))?.connect_lazy();
+                anyhow::Ok(Authorized::new(channel, Bearer::none()))
+            };
+            let channels: Vec<Authorized> = addresses.iter().map(connect).collect::<Result<_, _>>()?;
             load.tasks.spawn(async move {
                 let mut pace = tokio::time::interval(PACE);
                 let mut at = usize::try_from(client)?;
@@ -203,7 +207,7 @@ async fn submit(client: &Client, number: u64) -> anyhow::Result<u64> {
     Ok(client.submit_as(request, &spec).await?.0)
 }
 
-async fn put(channel: &Channel, number: u64) -> bool {
+async fn put(channel: &Authorized, number: u64) -> bool {
     let write = etcd::put(channel.clone(), format!("job/{number}").into_bytes(), vec![b'x'; 100]);
     // A member without a leader holds a write for seconds: this client tries the next one before.
     tokio::time::timeout(Duration::from_secs(1), write).await.is_ok_and(|answer| answer.is_ok())

@@ -1,9 +1,7 @@
 //! What the figures were measured on, and what processes cost there, as the kernel tells.
 
-use anyhow::Context as _;
 use std::path::Path;
 use std::time::Duration;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 /// Cores, kind of processor, memory, file system of the data.
 pub(crate) fn describe(folder: &Path) -> String {
@@ -25,18 +23,6 @@ fn mount_of(mounts: &str, folder: &Path) -> Option<String> {
     let fields = mounts.lines().map(|line| line.split(' ').collect::<Vec<_>>());
     let above = fields.filter(|fields| fields.len() > 2 && folder.starts_with(fields[1]));
     above.max_by_key(|fields| fields[1].len()).map(|fields| format!("{} ({})", fields[2], fields[0]))
-}
-
-/// What a coordinator counts: its answer to `GET /metrics`.
-pub(crate) async fn scrape(address: &str) -> anyhow::Result<String> {
-    let asked = async {
-        let mut stream = tokio::net::TcpStream::connect(address).await?;
-        stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await?;
-        let mut text = String::new();
-        stream.read_to_string(&mut text).await?;
-        anyhow::Ok(text)
-    };
-    tokio::time::timeout(Duration::from_secs(5), asked).await.context("no metrics in time")?
 }
 
 /// Processor time of a process and of those of its children that it has waited for.

@@ -9,6 +9,7 @@ use super::{Options, Report, Table};
 use crate::{Cluster, Shape, spec, until};
 use anyhow::Context as _;
 use client::{Client, v1};
+use identity::Dialer;
 use proto::internal::worker_session_client::WorkerSessionClient;
 use proto::internal::{FromWorker, Heartbeat, Hello, Statuses, ToWorker, from_worker, to_worker};
 use std::collections::BTreeSet;
@@ -19,6 +20,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tonic::Request;
+use tonic::transport::Endpoint as At;
 use types::{
     Endpoint, Goal, Inventory, JobSpec, MemberEnd, MemberKey, MemberState, MemberStatus, RankEnd, RankExit, Topology,
     WorkerId, WorkerInstance, WorkerRegistration,
@@ -47,7 +49,9 @@ pub(super) async fn run(options: &Options, report: &mut Report) -> anyhow::Resul
         let mut workers = JoinSet::new();
         let addresses = cluster.addresses();
         for number in 0..WORKERS {
-            workers.spawn(hollow(format!("hollow-{number}"), addresses.clone()));
+            let name = format!("hollow-{number}");
+            let dialer = Dialer::node(cluster.worker_node(&name).await?);
+            workers.spawn(hollow(name, dialer, addresses.clone()));
         }
         let client = cluster.client();
         let all_ended = until("all gangs to end", PATIENCE, async || {
@@ -106,7 +110,7 @@ async fn span(client: &Client, jobs: usize) -> anyhow::Result<Duration> {
 async fn cycles(cluster: &Cluster) -> anyhow::Result<(u64, f64)> {
     let (mut count, mut seconds) = (0, 0.0);
     for id in 1..=3 {
-        let text = super::machine::scrape(&cluster.addresses_of(id)?.1).await?;
+        let text = cluster.get(id, "/metrics").await?;
         let value = |name: &str| {
             let line = text.lines().find(|line| line.starts_with(name));
             line.and_then(|line| line.rsplit_once(' ')).and_then(|(_, value)| value.parse::<f64>().ok()).unwrap_or(0.0)
@@ -131,13 +135,13 @@ fn registration(name: &str) -> anyhow::Result<WorkerRegistration> {
 }
 
 /// A worker without processes: says of each member what its wish asks for, at once.
-async fn hollow(name: String, mut addresses: Vec<String>) -> anyhow::Result<()> {
+async fn hollow(name: String, dialer: Dialer, mut addresses: Vec<String>) -> anyhow::Result<()> {
     let registration = postcard::to_allocvec(&registration(&name)?)?;
     let begun = Instant::now();
     loop {
         let address = addresses.remove(0);
         addresses.push(address.clone());
-        let redirected = session(&address, registration.clone()).await;
+        let redirected = session(&dialer, &address, registration.clone()).await;
         anyhow::ensure!(begun.elapsed() < PATIENCE, "{name} finds no leader: {redirected:?}");
         if let Ok(Some(leader)) = redirected {
             addresses.insert(0, leader);
@@ -146,9 +150,9 @@ async fn hollow(name: String, mut addresses: Vec<String>) -> anyhow::Result<()> 
 }
 
 /// One session; answers with the leader where this coordinator does not lead.
-async fn session(address: &str, registration: Vec<u8>) -> anyhow::Result<Option<String>> {
-    let mut client = WorkerSessionClient::connect(format!("http://{address}"))
-        .await?
+async fn session(dialer: &Dialer, address: &str, registration: Vec<u8>) -> anyhow::Result<Option<String>> {
+    let channel = dialer.connect(&At::from_shared(format!("http://{address}"))?).await?;
+    let mut client = WorkerSessionClient::new(channel)
         .max_decoding_message_size(types::Limits::SESSION_MESSAGE_BYTES_MAX);
     let (outbox, messages) = mpsc::channel(64);
     let hello = Hello {

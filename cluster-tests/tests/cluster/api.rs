@@ -11,7 +11,9 @@ async fn stock_python_clients_find_and_use_everything_by_reflection() {
     shared(async |cluster| {
         for id in 1..=3 {
             let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/cluster/stock.py");
-            let output = Command::new(&python).arg(script).arg(&cluster.addresses_of(id)?.0).output().await?;
+            let mut command = Command::new(&python);
+            command.arg(script).arg(&cluster.addresses_of(id)?.0).arg(cluster.authorities());
+            let output = command.env("MUSTER_TOKEN", cluster.credentials()?.token.expose()).output().await?;
             let said = String::from_utf8_lossy(&output.stderr);
             assert!(output.status.success(), "{said}");
             assert_eq!(String::from_utf8_lossy(&output.stdout), "all good\n");

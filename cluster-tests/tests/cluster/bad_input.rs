@@ -149,7 +149,7 @@ async fn a_port_or_a_folder_that_is_taken_is_named() {
         let open = ["coordinator", "--id", "9", "--data", &data, "--bootstrap", "--listen", "0.0.0.0:0"];
         let answer = cluster.muster(&open).await?;
         assert_eq!(answer.code, 2, "{}", answer.stderr);
-        assert!(answer.stderr.contains("--insecure-listen-anywhere"), "{}", answer.stderr);
+        assert!(answer.stderr.contains("--advertise"), "{}", answer.stderr);
         Ok(())
     })
     .await;

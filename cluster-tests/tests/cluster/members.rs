@@ -1,6 +1,6 @@
 //! Coordinators that come and go while the cluster serves, and what an operator sees of it.
 
-use crate::support::{alone, http, shared};
+use crate::support::{alone, shared};
 use cluster_tests::{PATIENCE, Shape, spec, until};
 
 #[tokio::test]
@@ -45,14 +45,16 @@ async fn health_readiness_and_metrics_are_served_by_each_coordinator() {
         let job = cluster.client().submit(&spec("true")).await?;
         cluster.ended(job).await?;
         for id in 1..=3 {
-            let address = &cluster.addresses_of(id)?.1;
             for path in ["/healthz", "/readyz"] {
-                let answer = http(address, path).await?;
+                let answer = cluster.get(id, path).await?;
                 assert!(answer.starts_with("HTTP/1.1 200"), "{path}: {answer}");
             }
-            let metrics = http(address, "/metrics").await?;
+            let metrics = cluster.get(id, "/metrics").await?;
             assert!(metrics.starts_with("HTTP/1.1 200"), "{metrics}");
             assert!(metrics.ends_with("# EOF\n"), "{metrics}");
+            let address = &cluster.addresses_of(id)?.1;
+            let stranger = cluster_tests::https::get(address, &cluster.authorities(), "/metrics", None).await?;
+            assert!(stranger.starts_with("HTTP/1.1 403") || stranger.starts_with("HTTP/1.1 401"), "{stranger}");
         }
         let status = cluster.muster(&["cluster", "status", "-o", "json"]).await?.json()?;
         assert_eq!(status["members"].as_array().map(Vec::len), Some(3));
@@ -69,12 +71,11 @@ async fn a_coordinator_without_a_majority_is_healthy_but_not_ready() {
         for id in (1..=3).filter(|id| *id != leader) {
             cluster.coordinator(id)?.kill()?;
         }
-        let address = cluster.addresses_of(leader)?.1.clone();
         until("the lonely coordinator to say that it is not ready", PATIENCE, async || {
-            http(&address, "/readyz").await.ok()?.starts_with("HTTP/1.1 503").then_some(())
+            cluster.get(leader, "/readyz").await.ok()?.starts_with("HTTP/1.1 503").then_some(())
         })
         .await?;
-        assert!(http(&address, "/healthz").await?.starts_with("HTTP/1.1 200"));
+        assert!(cluster.get(leader, "/healthz").await?.starts_with("HTTP/1.1 200"));
         Ok(())
     })
     .await;

@@ -1,13 +1,13 @@
 //! What Prometheus reads off the coordinators: every metric that `docs/observability.md` names, and that counters count.
 
-use crate::support::{http, shared};
+use crate::support::{shared};
 use cluster_tests::{Cluster, PATIENCE, spec, until};
 
 /// The text of each of the three coordinators.
 async fn scrape(cluster: &Cluster) -> anyhow::Result<Vec<String>> {
     let mut all = Vec::new();
     for id in 1..=3 {
-        all.push(http(&cluster.addresses_of(id)?.1, "/metrics").await?);
+        all.push(cluster.get(id, "/metrics").await?);
     }
     Ok(all)
 }

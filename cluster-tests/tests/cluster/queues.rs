@@ -87,7 +87,7 @@ async fn a_borrowed_slot_is_given_back_and_the_borrower_goes_on_from_its_checkpo
         assert_eq!(ended.attempts[1].resumed_from_step, 7);
         let logs = cluster.muster(&["logs", &guest.to_string(), "--attempt", "2"]).await?.good()?;
         assert_eq!(logs.stdout, "saved by 1\n");
-        let metrics = crate::support::http(&cluster.addresses_of(cluster.leader().await?)?.1, "/metrics").await?;
+        let metrics = cluster.get(cluster.leader().await?, "/metrics").await?;
         assert!(metrics.contains("muster_scheduling_decisions_total{kind=\"preempt\"} 1"), "{metrics}");
         Ok(())
     })

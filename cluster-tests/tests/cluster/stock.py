@@ -7,12 +7,21 @@ from google.protobuf import descriptor_pool, message_factory
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
 
-channel = grpc.insecure_channel(sys.argv[1])
+with open(sys.argv[2], "rb") as authorities:
+    secure = grpc.ssl_channel_credentials(root_certificates=authorities.read())
+try:
+    health_pb2_grpc.HealthStub(grpc.secure_channel(sys.argv[1], secure)).Check(health_pb2.HealthCheckRequest(), timeout=5)
+    ProtoReflectionDescriptorDatabase(grpc.secure_channel(sys.argv[1], secure)).get_services()
+    raise AssertionError("a stranger was served")
+except grpc.RpcError as error:
+    assert error.code() == grpc.StatusCode.UNAUTHENTICATED, error
+token = grpc.access_token_call_credentials(os.environ["MUSTER_TOKEN"])
+channel = grpc.secure_channel(sys.argv[1], grpc.composite_channel_credentials(secure, token))
 database = ProtoReflectionDescriptorDatabase(channel)
 pool = descriptor_pool.DescriptorPool(database)
 
 services = set(database.get_services())
-for name in ["Jobs", "Cluster", "Lineage", "Blobs", "Telemetry"]:
+for name in ["Jobs", "Cluster", "Access", "Lineage", "Blobs", "Telemetry"]:
     assert f"muster.v1.{name}" in services, services
 assert not any("internal" in name for name in services), services
 

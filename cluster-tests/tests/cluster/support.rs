@@ -1,12 +1,10 @@
 //! Clusters for tests: one that all harmless tests share, and one of its own for each that breaks something.
 
-use cluster_tests::{Cluster, PATIENCE, Shape, WorkerShape, spec};
+use cluster_tests::{Cluster, Shape, WorkerShape, spec};
 use sha2::{Digest, Sha256};
 use std::fs::OpenOptions;
 use std::io::Write as _;
 use std::path::Path;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpStream;
 use tokio::sync::OnceCell;
 use types::{ContentHash, FileKind, JobSpec, Tree, TreeEntry};
 
@@ -58,15 +56,6 @@ pub fn held_by(cluster: &Cluster, gate: &str) -> JobSpec {
 /// Lets those end that are held by this name.
 pub fn open(cluster: &Cluster, gate: &str) -> anyhow::Result<()> {
     Ok(std::fs::write(cluster.folder().join(gate), "")?)
-}
-
-/// One HTTP answer, read to the end of the connection.
-pub async fn http(address: &str, path: &str) -> anyhow::Result<String> {
-    let mut stream = TcpStream::connect(address).await?;
-    stream.write_all(format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").as_bytes()).await?;
-    let mut text = String::new();
-    tokio::time::timeout(PATIENCE, stream.read_to_string(&mut text)).await??;
-    Ok(text)
 }
 
 /// Is this process somebody's that still runs? A zombie is not.

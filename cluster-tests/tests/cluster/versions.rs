@@ -6,20 +6,18 @@ use client::v1;
 use cluster_tests::{Cluster, PATIENCE};
 use proto::internal::{FromWorker, Hello, from_worker, to_worker, worker_session_client::WorkerSessionClient};
 use proto::v1::{cluster_client::ClusterClient, jobs_client::JobsClient};
-use tonic::transport::{Channel, Endpoint};
+use identity::Dialer;
+use tonic::transport::Endpoint;
 use tonic::{Code, Request};
-
-async fn channel(cluster: &Cluster, id: u64) -> anyhow::Result<Channel> {
-    Ok(Endpoint::from_shared(format!("http://{}", cluster.addresses_of(id)?.0))?.connect().await?)
-}
 
 #[tokio::test]
 async fn a_worker_of_another_protocol_is_refused_in_words() {
     shared(async |cluster| {
         let leader = cluster.leader().await?;
         let hello = Hello { protocol: 999, ..Hello::default() };
+        let endpoint = Endpoint::from_shared(format!("http://{}", cluster.addresses_of(leader)?.0))?;
         let message = FromWorker { message: Some(from_worker::Message::Hello(hello)) };
-        let mut session = WorkerSessionClient::new(channel(cluster, leader).await?);
+        let mut session = WorkerSessionClient::new(Dialer::node(cluster.worker_node("newer").await?).lazy(&endpoint));
         let mut answers = session.open(tokio_stream::iter([message])).await?.into_inner();
         let answer = tokio::time::timeout(PATIENCE, answers.message()).await??;
         let Some(to_worker::Message::Refused(refused)) = answer.and_then(|answer| answer.message) else {
@@ -37,7 +35,7 @@ async fn a_client_that_cannot_be_served_is_told_so() {
         let status = async |version: &'static str| {
             let mut request = Request::new(v1::ClusterStatusRequest::default());
             request.metadata_mut().insert("muster-client-version", version.parse()?);
-            anyhow::Ok(ClusterClient::new(channel(cluster, 1).await?).status(request).await)
+            anyhow::Ok(ClusterClient::new(cluster.channel(1)?).status(request).await)
         };
         assert!(status(client::VERSION).await?.is_ok());
         let refused = status("999.0.0").await?.unwrap_err();
@@ -62,7 +60,7 @@ async fn raw_call(
     path: &'static str,
     message: NewerGet,
 ) -> anyhow::Result<Result<v1::Job, tonic::Status>> {
-    let mut grpc = tonic::client::Grpc::new(channel(cluster, 2).await?);
+    let mut grpc = tonic::client::Grpc::new(cluster.channel(2)?);
     grpc.ready().await?;
     let codec = tonic_prost::ProstCodec::<NewerGet, v1::Job>::default();
     let path = tonic::codegen::http::uri::PathAndQuery::from_static(path);
@@ -87,7 +85,7 @@ async fn unknown_fields_are_passed_over_and_unknown_methods_refused() {
 #[tokio::test]
 async fn requests_at_fault_are_answered_with_every_fault() {
     shared(async |cluster| {
-        let mut jobs = JobsClient::new(channel(cluster, 3).await?);
+        let mut jobs = JobsClient::new(cluster.channel(3)?);
         let submit = |request_id: &'static [u8], spec: Option<v1::JobSpec>| v1::SubmitRequest {
             request_id: Bytes::from_static(request_id),
             spec,

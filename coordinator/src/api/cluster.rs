@@ -1,6 +1,6 @@
 //! `muster.v1.Cluster`: the coordinators and the workers.
 
-use super::{Context, unchanged, wire};
+use super::{Context, caller, unchanged, wire};
 use crate::leader::Message;
 use crate::raft::{Addresses, Role};
 use cluster_state::Command;
@@ -8,10 +8,11 @@ use proto::v1;
 use proto::v1::cluster_client::ClusterClient;
 use proto::v1::cluster_server::Cluster;
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::oneshot;
 use tonic::{Request, Response, Status};
-use types::{Availability, CoordinatorId, Timestamp, Window, WorkerId};
+use types::{Availability, Caller, CoordinatorId, Principal, Timestamp, Window, WorkerId};
 
 const CLUSTER: &str = "muster.v1.Cluster";
 const ADDRESS_BYTES_MAX: usize = 300;
@@ -44,8 +45,8 @@ impl Cluster for Service {
         &self,
         request: Request<v1::RemoveMemberRequest>,
     ) -> Result<Response<v1::MembersResponse>, Status> {
-        let removed = self.0.node.remove_member(CoordinatorId(request.into_inner().id)).await;
-        let result = removed.map(|()| members(&self.0)).map_err(|error| unchanged(&error));
+        let caller = caller(&request)?;
+        let result = remove_member(&self.0, caller, CoordinatorId(request.into_inner().id)).await;
         self.0.observe(CLUSTER, "RemoveMember", result)
     }
 
@@ -66,34 +67,53 @@ impl Cluster for Service {
     }
 
     async fn cordon(&self, request: Request<v1::WorkerRequest>) -> Result<Response<v1::Worker>, Status> {
-        let result = set(&self.0, request.into_inner(), Availability::Cordoned).await;
+        let caller = caller(&request)?;
+        let result = set(&self.0, caller, request.into_inner(), Availability::Cordoned).await;
         self.0.observe(CLUSTER, "Cordon", result)
     }
 
     async fn uncordon(&self, request: Request<v1::WorkerRequest>) -> Result<Response<v1::Worker>, Status> {
-        let result = set(&self.0, request.into_inner(), Availability::Open).await;
+        let caller = caller(&request)?;
+        let result = set(&self.0, caller, request.into_inner(), Availability::Open).await;
         self.0.observe(CLUSTER, "Uncordon", result)
     }
 
     async fn drain(&self, request: Request<v1::DrainRequest>) -> Result<Response<v1::Worker>, Status> {
+        let caller = caller(&request)?;
         let v1::DrainRequest { worker, deadline_ms } = request.into_inner();
         let availability = Availability::Draining { deadline: Timestamp(deadline_ms) };
-        let result = set(&self.0, v1::WorkerRequest { worker }, availability).await;
+        let result = set(&self.0, caller, v1::WorkerRequest { worker }, availability).await;
         self.0.observe(CLUSTER, "Drain", result)
     }
 
     async fn plan_window(&self, request: Request<v1::PlanWindowRequest>) -> Result<Response<v1::Worker>, Status> {
-        let result = plan_window(&self.0, request.into_inner()).await;
+        let caller = caller(&request)?;
+        let result = plan_window(&self.0, caller, request.into_inner()).await;
         self.0.observe(CLUSTER, "PlanWindow", result)
     }
 
     async fn taint(&self, request: Request<v1::TaintRequest>) -> Result<Response<v1::Worker>, Status> {
-        let result = taint(&self.0, request.into_inner()).await;
+        let caller = caller(&request)?;
+        let result = taint(&self.0, caller, request.into_inner()).await;
         self.0.observe(CLUSTER, "Taint", result)
     }
 }
 
-async fn taint(context: &Context, request: v1::TaintRequest) -> Result<v1::Worker, Status> {
+/// What is not a member any more is nobody's coordinator: its certificate ends with its membership.
+async fn remove_member(
+    context: &Context,
+    caller: Arc<Caller>,
+    id: CoordinatorId,
+) -> Result<v1::MembersResponse, Status> {
+    context.node.remove_member(id).await.map_err(|error| unchanged(&error))?;
+    context.write_as(caller, Command::RevokeNode { node: Principal::Coordinator(id) }).await?;
+    Ok(members(context))
+}
+
+async fn taint(
+    context: &Context,
+    caller: Arc<Caller>,
+    request: v1::TaintRequest) -> Result<v1::Worker, Status> {
     let mut faults = Vec::new();
     let worker = WorkerId::new(request.worker).map_err(|error| faults.push(error.to_string())).ok();
     let (add, remove): (BTreeSet<_>, BTreeSet<_>) =
@@ -105,7 +125,7 @@ async fn taint(context: &Context, request: v1::TaintRequest) -> Result<v1::Worke
     let Some(worker) = worker.filter(|_| faults.is_empty()) else {
         return Err(Status::invalid_argument(faults.join("\n")));
     };
-    let (_, state) = context.write(Command::Taint { worker: worker.clone(), add, remove }).await?;
+    let (_, state) = context.write_as(caller, Command::Taint { worker: worker.clone(), add, remove }).await?;
     let known = state.worker(&worker).ok_or_else(|| Status::not_found(format!("there is no worker {worker}")))?;
     Ok(wire::worker(known))
 }
@@ -145,18 +165,24 @@ async fn set_aside_there(context: &Context) -> Option<BTreeMap<String, u64>> {
     Some(aside.map(|worker| (worker.name, worker.aside_until_ms)).collect())
 }
 
-async fn set(context: &Context, request: v1::WorkerRequest, availability: Availability) -> Result<v1::Worker, Status> {
+async fn set(
+    context: &Context,
+    caller: Arc<Caller>,
+    request: v1::WorkerRequest, availability: Availability) -> Result<v1::Worker, Status> {
     let worker = WorkerId::new(request.worker).map_err(|error| Status::invalid_argument(error.to_string()))?;
-    let (_, state) = context.write(Command::SetAvailability { worker: worker.clone(), availability }).await?;
+    let (_, state) = context.write_as(caller, Command::SetAvailability { worker: worker.clone(), availability }).await?;
     let known = state.worker(&worker).ok_or_else(|| Status::not_found(format!("there is no worker {worker}")))?;
     Ok(wire::worker(known))
 }
 
-async fn plan_window(context: &Context, request: v1::PlanWindowRequest) -> Result<v1::Worker, Status> {
+async fn plan_window(
+    context: &Context,
+    caller: Arc<Caller>,
+    request: v1::PlanWindowRequest) -> Result<v1::Worker, Status> {
     let id = WorkerId::new(request.worker).map_err(|error| Status::invalid_argument(error.to_string()))?;
     let planned = request.window.ok_or_else(|| Status::invalid_argument("window is missing"))?;
     let window = Window { from: Timestamp(planned.from_ms), to: Timestamp(planned.to_ms) };
-    let (_, state) = context.write(Command::PlanWindow { worker: id.clone(), window }).await?;
+    let (_, state) = context.write_as(caller, Command::PlanWindow { worker: id.clone(), window }).await?;
     let worker = state.worker(&id).ok_or_else(|| Status::not_found(format!("there is no worker {id}")))?;
     Ok(wire::worker(worker))
 }

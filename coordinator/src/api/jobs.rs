@@ -1,6 +1,6 @@
 //! `muster.v1.Jobs` and `muster.v1.Lineage`.
 
-use super::{Context, explain, fits, lineage, logs, metrics, watch, wire};
+use super::{Context, caller, explain, fits, lineage, logs, metrics, watch, wire};
 use crate::leader;
 use cluster_state::{Command, Job, Outcome, State};
 use futures::stream::BoxStream;
@@ -10,7 +10,7 @@ use proto::v1::lineage_server::Lineage;
 use std::sync::Arc;
 use std::time::Duration;
 use tonic::{Request, Response, Status};
-use types::{JobId, JobPhase, Limits, RequestId};
+use types::{Caller, JobId, JobPhase, Limits, RequestId};
 
 const JOBS: &str = "muster.v1.Jobs";
 const PAGE_DEFAULT: u32 = 50;
@@ -28,7 +28,8 @@ pub(super) fn find(state: &State, id: u64) -> Result<&Arc<Job>, Status> {
 #[tonic::async_trait]
 impl Jobs for Service {
     async fn submit(&self, request: Request<v1::SubmitRequest>) -> Result<Response<v1::SubmitResponse>, Status> {
-        let result = submit(&self.0, request.into_inner()).await;
+        let caller = caller(&request)?;
+        let result = submit(&self.0, caller, request.into_inner()).await;
         self.0.observe(JOBS, "Submit", result)
     }
 
@@ -47,8 +48,9 @@ impl Jobs for Service {
     }
 
     async fn cancel(&self, request: Request<v1::CancelJobRequest>) -> Result<Response<v1::JobSummary>, Status> {
+        let caller = caller(&request)?;
         let job = request.into_inner().job_id;
-        let result = match self.0.write(Command::CancelJob { job: JobId(job) }).await {
+        let result = match self.0.write_as(caller, Command::CancelJob { job: JobId(job) }).await {
             Ok((_, state)) => find(&state, job).map(|job| wire::summary(job)),
             Err(status) => Err(status),
         };
@@ -87,12 +89,17 @@ impl Jobs for Service {
     }
 
     async fn set_priority(&self, request: Request<v1::SetPriorityRequest>) -> Result<Response<v1::JobSummary>, Status> {
-        let result = set_priority(&self.0, request.into_inner()).await;
+        let caller = caller(&request)?;
+        let result = set_priority(&self.0, caller, request.into_inner()).await;
         self.0.observe(JOBS, "SetPriority", result)
     }
 }
 
-async fn submit(context: &Context, request: v1::SubmitRequest) -> Result<v1::SubmitResponse, Status> {
+async fn submit(
+    context: &Context,
+    caller: Arc<Caller>,
+    request: v1::SubmitRequest,
+) -> Result<v1::SubmitResponse, Status> {
     let request_id = RequestId::from_slice(&request.request_id).ok_or_else(|| {
         Status::invalid_argument(format!(
             "request_id has {} bytes; 16 random ones are needed",
@@ -104,7 +111,8 @@ async fn submit(context: &Context, request: v1::SubmitRequest) -> Result<v1::Sub
     if !request.wait_for_workers {
         check_fit(context, &spec).await?;
     }
-    let committed = context.node.propose(vec![Command::SubmitJob { request: request_id, spec: Arc::new(spec) }]).await;
+    let command = Box::new(Command::SubmitJob { request: request_id, spec: Arc::new(spec) });
+    let committed = context.node.propose(vec![Command::As { caller, command }]).await;
     let committed = committed.map_err(|error| {
         context.observed.proposal("unavailable");
         super::unproposed(&error)
@@ -182,13 +190,17 @@ fn page(state: &State, request: &v1::ListJobsRequest, phases: &[JobPhase], size:
     v1::ListJobsResponse { jobs, next_before_job }
 }
 
-async fn set_priority(context: &Context, request: v1::SetPriorityRequest) -> Result<v1::JobSummary, Status> {
+async fn set_priority(
+    context: &Context,
+    caller: Arc<Caller>,
+    request: v1::SetPriorityRequest,
+) -> Result<v1::JobSummary, Status> {
     let v1::SetPriorityRequest { job_id, priority } = request;
     if priority.unsigned_abs() > Limits::PRIORITY_MAX {
         let max = Limits::PRIORITY_MAX;
         return Err(Status::invalid_argument(format!("priority {priority} is not within -{max} to {max}")));
     }
-    let (_, state) = context.write(Command::SetPriority { job: JobId(job_id), priority }).await?;
+    let (_, state) = context.write_as(caller, Command::SetPriority { job: JobId(job_id), priority }).await?;
     find(&state, job_id).map(|job| wire::summary(job))
 }
 

@@ -3,12 +3,15 @@
 //! Reads are linearizable unless the caller asks for a stale one. A call that cannot be served now answers UNAVAILABLE: the
 //! client tries again, here or elsewhere.
 
+mod access;
 mod blobs;
 mod cluster;
 mod explain;
 mod finals;
 mod fits;
 mod follow;
+pub(crate) use access::Signer;
+
 pub(crate) mod gather;
 mod jobs;
 mod lineage;
@@ -23,6 +26,7 @@ pub(crate) mod version;
 mod watch;
 pub(crate) mod wire;
 
+use crate::gate::Gate;
 use crate::leader;
 use crate::observe::Observed;
 use crate::raft::{MemberError, Node, ProposeError, ReadError};
@@ -31,6 +35,7 @@ use std::sync::Arc;
 use stores::blobs::BlobStore;
 use stores::streams::{Flusher, StreamStore};
 use tonic::{Code, Status};
+use types::Caller;
 
 /// What every service works with; cheap to clone.
 #[derive(Clone)]
@@ -45,6 +50,8 @@ pub(crate) struct Context {
     pub(crate) shutdown: daemon::Shutdown,
     pub(crate) peers: replicate::Peers,
     pub(crate) gathers: gather::Gathers,
+    pub(crate) gate: Gate,
+    pub(crate) signer: access::Signer,
     /// Told once why this process must end.
     pub(crate) fatal: tokio::sync::mpsc::Sender<String>,
 }
@@ -62,18 +69,27 @@ impl Context {
         if stale { Ok(self.node.state()) } else { self.node.linearizable().await.map_err(|error| unread(&error)) }
     }
 
-    /// Applies one command and answers with its outcome and a state that has it.
-    async fn write(&self, command: Command) -> Result<(Outcome, State), Status> {
-        let committed = self.node.propose(vec![command]).await.map_err(|error| {
+    /// Applies one command on behalf of its caller, so that the audit trail has it, and answers with its outcome and a state
+    /// that holds it.
+    async fn write_as(&self, caller: Arc<Caller>, command: Command) -> Result<(Outcome, State), Status> {
+        self.write_all(vec![Command::As { caller, command: Box::new(command) }]).await
+    }
+
+    /// Applies commands in one entry; answers with the first refusal, or the last outcome and a state that has them.
+    async fn write_all(&self, commands: Vec<Command>) -> Result<(Outcome, State), Status> {
+        let committed = self.node.propose(commands).await.map_err(|error| {
             self.observed.proposal("unavailable");
             unproposed(&error)
         })?;
-        let outcome = committed.outcomes.into_iter().next();
-        let outcome = outcome.ok_or_else(|| Status::internal("the entry had no outcome"))?;
-        if let Outcome::Refused(refusal) = outcome {
-            self.observed.proposal("refused");
-            return Err(refused(&refusal));
+        let mut last = None;
+        for outcome in committed.outcomes {
+            if let Outcome::Refused(refusal) = outcome {
+                self.observed.proposal("refused");
+                return Err(refused(&refusal));
+            }
+            last = Some(outcome);
         }
+        let outcome = last.ok_or_else(|| Status::internal("the entry had no outcome"))?;
         self.observed.proposal("applied");
         let state = self.node.at_least(committed.index).await.map_err(|error| unread(&error))?;
         Ok((outcome, state))
@@ -89,6 +105,12 @@ impl Context {
         self.observed.call(service, method, code);
         result.map(tonic::Response::new)
     }
+}
+
+/// Who makes this call, as the gate found.
+fn caller<T>(request: &tonic::Request<T>) -> Result<Arc<Caller>, Status> {
+    let caller = request.extensions().get::<Arc<Caller>>().cloned();
+    caller.ok_or_else(|| Status::internal("a call came past the gate"))
 }
 
 fn unread(error: &ReadError) -> Status {
@@ -140,13 +162,14 @@ fn refused(refusal: &Refusal) -> Status {
 pub(crate) fn services(context: &Context, health: tonic::service::Routes) -> tonic::service::Routes {
     use proto::internal::worker_session_server::WorkerSessionServer;
     use proto::v1::{
-        blobs_server::BlobsServer, cluster_server::ClusterServer, jobs_server::JobsServer,
+        access_server::AccessServer, blobs_server::BlobsServer, cluster_server::ClusterServer, jobs_server::JobsServer,
         lineage_server::LineageServer, queues_server::QueuesServer, telemetry_server::TelemetryServer,
     };
     let bytes_max = types::Limits::MESSAGE_BYTES_MAX;
     health
         .add_service(JobsServer::new(jobs::Service(context.clone())).max_decoding_message_size(bytes_max))
         .add_service(ClusterServer::new(cluster::Service(context.clone())).max_decoding_message_size(bytes_max))
+        .add_service(AccessServer::new(access::Service(context.clone())).max_decoding_message_size(bytes_max))
         .add_service(LineageServer::new(jobs::LineageService(context.clone())))
         .add_service(QueuesServer::new(queues::Service(context.clone())).max_decoding_message_size(bytes_max))
         .add_service(BlobsServer::new(blobs::Service(context.clone())).max_decoding_message_size(bytes_max))

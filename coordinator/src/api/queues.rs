@@ -1,12 +1,13 @@
 //! `muster.v1.Queues`: the tree that jobs wait in.
 
-use super::Context;
+use super::{Context, caller};
 use cluster_state::{Command, Job, SetQueue, State};
 use proto::v1;
 use proto::v1::queues_server::Queues;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use tonic::{Request, Response, Status};
-use types::{Queue, QueueQuota};
+use types::{Caller, Queue, QueueQuota};
 
 const QUEUES: &str = "muster.v1.Queues";
 
@@ -21,12 +22,14 @@ impl Queues for Service {
     }
 
     async fn create(&self, request: Request<v1::Queue>) -> Result<Response<v1::QueueStatus>, Status> {
-        let result = set(&self.0, request.into_inner(), SetQueue::Create).await;
+        let caller = caller(&request)?;
+        let result = set(&self.0, caller, request.into_inner(), SetQueue::Create).await;
         self.0.observe(QUEUES, "Create", result)
     }
 
     async fn update(&self, request: Request<v1::Queue>) -> Result<Response<v1::QueueStatus>, Status> {
-        let result = set(&self.0, request.into_inner(), SetQueue::Update).await;
+        let caller = caller(&request)?;
+        let result = set(&self.0, caller, request.into_inner(), SetQueue::Update).await;
         self.0.observe(QUEUES, "Update", result)
     }
 
@@ -34,7 +37,8 @@ impl Queues for Service {
         &self,
         request: Request<v1::DeleteQueueRequest>,
     ) -> Result<Response<v1::DeleteQueueResponse>, Status> {
-        let deleted = self.0.write(Command::DeleteQueue { name: request.into_inner().name }).await;
+        let caller = caller(&request)?;
+        let deleted = self.0.write_as(caller, Command::DeleteQueue { name: request.into_inner().name }).await;
         self.0.observe(QUEUES, "Delete", deleted.map(|_| v1::DeleteQueueResponse {}))
     }
 }
@@ -50,14 +54,19 @@ async fn list(context: &Context, request: v1::ListQueuesRequest) -> Result<v1::L
     Ok(v1::ListQueuesResponse { queues })
 }
 
-async fn set(context: &Context, wire: v1::Queue, how: SetQueue) -> Result<v1::QueueStatus, Status> {
+async fn set(
+    context: &Context,
+    caller: Arc<Caller>,
+    wire: v1::Queue,
+    how: SetQueue,
+) -> Result<v1::QueueStatus, Status> {
     let queue = queue(wire);
     let faults = queue.faults();
     if !faults.is_empty() {
         return Err(Status::invalid_argument(faults.join("\n")));
     }
     let name = queue.name.clone();
-    let (_, state) = context.write(Command::SetQueue { queue, how }).await?;
+    let (_, state) = context.write_as(caller, Command::SetQueue { queue, how }).await?;
     let all = in_the_background(state).await?;
     let found = all.into_iter().find(|status| status.queue.as_ref().is_some_and(|queue| queue.name == name));
     found.ok_or_else(|| Status::not_found(format!("queue {name:?} was deleted meanwhile")))

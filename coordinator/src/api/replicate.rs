@@ -3,6 +3,7 @@
 use super::Context;
 use crate::raft;
 use futures::{FutureExt, StreamExt, TryStreamExt};
+use identity::Dialer;
 use proto::v1;
 use proto::v1::blobs_client::BlobsClient;
 use std::collections::{BTreeMap, BTreeSet};
@@ -21,13 +22,18 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 const CONFIRMED_MAX: usize = 100_000;
 
 /// Connections to the other coordinators, and which blobs are known to be safe.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 pub(crate) struct Peers {
+    dialer: Dialer,
     channels: Arc<Mutex<BTreeMap<String, Channel>>>,
     confirmed: Arc<Mutex<BTreeSet<ContentHash>>>,
 }
 
 impl Peers {
+    pub(crate) fn new(dialer: Dialer) -> Self {
+        Self { dialer, channels: Arc::default(), confirmed: Arc::default() }
+    }
+
     /// A lazy connection that is kept.
     pub(super) fn channel(&self, address: &str) -> Result<Channel, Status> {
         let mut channels = self.channels.lock().unwrap_or_else(PoisonError::into_inner);
@@ -36,7 +42,7 @@ impl Peers {
         }
         let endpoint = Endpoint::from_shared(format!("http://{address}"))
             .map_err(|error| Status::internal(format!("address {address:?}: {error}")))?;
-        let channel = endpoint.connect_timeout(CONNECT_TIMEOUT).tcp_nodelay(true).connect_lazy();
+        let channel = self.dialer.lazy(&endpoint.connect_timeout(CONNECT_TIMEOUT));
         channels.insert(address.to_owned(), channel.clone());
         Ok(channel)
     }

@@ -1,6 +1,6 @@
 //! A worker's session: hello, registration, then messages to and from the leader's loop; on the leader only.
 
-use super::Context;
+use super::{Context, caller};
 use crate::leader::{Message, SessionId, surely_leads};
 use cluster_state::{Command, Outcome};
 use daemon::clock;
@@ -13,7 +13,7 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
-use types::{ClusterId, MemberEnd, MemberState, MemberStatus, Timestamp, Token, WorkerRegistration};
+use types::{Caller, ClusterId, Principal, MemberEnd, MemberState, MemberStatus, Timestamp, Token, WorkerRegistration};
 
 /// Messages on their way to a worker; one that lets them pile up loses its session.
 const OUTBOX_MAX: usize = 64;
@@ -34,9 +34,10 @@ impl WorkerSession for Service {
     async fn open(&self, request: Request<Streaming<FromWorker>>) -> Result<Response<Self::OpenStream>, Status> {
         let (outbox, inbox) = mpsc::channel(OUTBOX_MAX);
         let context = self.0.clone();
+        let caller = caller(&request)?;
         let incoming = request.into_inner();
         tokio::spawn(async move {
-            if let Some((outbox, answer)) = serve(context, incoming, outbox).await {
+            if let Some((outbox, answer)) = serve(context, &caller, incoming, outbox).await {
                 let _ = outbox.send(ToWorker { message: Some(answer) }).await;
             }
         });
@@ -49,10 +50,11 @@ type Outbox = mpsc::Sender<ToWorker>;
 /// Runs one session; what it returns is the last word on the stream, with what takes it.
 async fn serve(
     context: Context,
+    caller: &Caller,
     mut incoming: Streaming<FromWorker>,
     outbox: Outbox,
 ) -> Option<(Outbox, to_worker::Message)> {
-    let (registration, statuses) = match admit(&context, &mut incoming).await {
+    let (registration, statuses) = match admit(&context, caller, &mut incoming).await {
         Ok(admitted) => admitted,
         Err(answer) => return answer.map(|answer| (outbox, answer)),
     };
@@ -86,6 +88,7 @@ async fn serve(
 /// Hears the worker's hello and makes it known, or says what to answer, if anything.
 async fn admit(
     context: &Context,
+    caller: &Caller,
     incoming: &mut Streaming<FromWorker>,
 ) -> Result<(WorkerRegistration, Vec<MemberStatus>), Option<to_worker::Message>> {
     let hello = match tokio::time::timeout(HELLO_TIMEOUT, incoming.message()).await {
@@ -96,6 +99,10 @@ async fn admit(
     // One that waits to be added to a cluster cannot tell whose worker this is.
     let Some(cluster) = context.node.cluster() else { return Err(Some(redirect(context))) };
     let (registration, statuses) = check(cluster, &hello).map_err(|reason| Some(refuse(reason)))?;
+    if caller.principal != Principal::Worker(registration.worker.clone()) {
+        let (named, proven) = (&registration.worker, &caller.principal);
+        return Err(Some(refuse(format!("{proven} calls itself {named}: a worker keeps the --name that it joined under"))));
+    }
     if !context.node.leadership().borrow().leading || !surely_leads(&context.node) {
         return Err(Some(redirect(context)));
     }

@@ -1,16 +1,17 @@
 //! `muster.v1.Telemetry`: bytes of ranks' streams onto this coordinator's disk, acknowledged once they are there.
 
-use super::{Context, follow};
+use super::{Context, caller, follow};
 use futures::StreamExt;
 use futures::stream::BoxStream;
 use proto::v1;
 use proto::v1::telemetry_server::Telemetry;
+use std::sync::Arc;
 use std::time::Duration;
 use stores::streams::{AppendOutcome, StreamError, StreamName};
 use tokio::sync::{mpsc, oneshot};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
-use types::{AttemptNumber, JobId, RankIndex, StreamKind, Token};
+use types::{AttemptNumber, Caller, JobId, Principal, RankIndex, StreamKind, Token};
 
 /// Appends of one pusher that wait for the disk; past this its stream is not read.
 const IN_FLIGHT_MAX: usize = 64;
@@ -30,13 +31,14 @@ impl Telemetry for Service {
 
     async fn push(&self, request: Request<Streaming<v1::StreamAppend>>) -> Result<Response<Self::PushStream>, Status> {
         let (acks, answers) = mpsc::channel(IN_FLIGHT_MAX);
-        tokio::spawn(take(self.0.clone(), request.into_inner(), acks));
+        let caller = caller(&request)?;
+        tokio::spawn(take(self.0.clone(), caller, request.into_inner(), acks));
         self.0.observe("muster.v1.Telemetry", "Push", Ok(ReceiverStream::new(answers).boxed()))
     }
 }
 
 /// Queues appends in the order in which they come; a second task answers in the same order.
-async fn take(context: Context, mut incoming: Streaming<v1::StreamAppend>, acks: Acks) {
+async fn take(context: Context, caller: Arc<Caller>, mut incoming: Streaming<v1::StreamAppend>, acks: Acks) {
     let (queued, waiting) = mpsc::channel(IN_FLIGHT_MAX);
     tokio::spawn(answer(context.clone(), waiting, acks.clone()));
     loop {
@@ -46,7 +48,7 @@ async fn take(context: Context, mut incoming: Streaming<v1::StreamAppend>, acks:
             () = context.shutdown.requested() => return,
         };
         let Ok(Some(append)) = message else { return };
-        let entry = match queue(&context, append).await {
+        let entry = match queue(&context, &caller, append).await {
             Ok(entry) => entry,
             Err(status) => {
                 let _ = acks.send(Err(status)).await;
@@ -72,12 +74,12 @@ struct Queued {
     flushed: Flushed,
 }
 
-async fn queue(context: &Context, append: v1::StreamAppend) -> Result<Entry, Status> {
+async fn queue(context: &Context, caller: &Caller, append: v1::StreamAppend) -> Result<Entry, Status> {
     let wire = append.name.ok_or_else(|| Status::invalid_argument("the append names no stream"))?;
     let name =
         stream_name(&wire).ok_or_else(|| Status::invalid_argument(format!("no such stream: {:?}", wire.stream)))?;
     let token = Token(append.token);
-    if let Err(reason) = allowed(context, name, token).await? {
+    if let Err(reason) = allowed(context, caller, name, token).await? {
         return Ok(Entry::Refused(wire, reason));
     }
     let (offset, bytes) = (append.offset, append.data.len() as u64);
@@ -88,11 +90,19 @@ async fn queue(context: &Context, append: v1::StreamAppend) -> Result<Entry, Sta
 }
 
 /// The attempt must be one that the log knows: this copy first, and only then, for a copy that is behind, the leader's word.
-async fn allowed(context: &Context, name: StreamName, token: Token) -> Result<Result<(), String>, Status> {
+/// A worker brings what its own ranks said and nothing else.
+async fn allowed(
+    context: &Context,
+    caller: &Caller,
+    name: StreamName,
+    token: Token,
+) -> Result<Result<(), String>, Status> {
     let known = |state: &cluster_state::State| {
         let job = state.job(name.job)?;
         let attempt = job.attempts.get((name.attempt.0 as usize).checked_sub(1)?)?;
-        Some((attempt.token, attempt.placement.world_size()))
+        let mut hosts = attempt.placement.members.iter();
+        let host = hosts.find(|member| member.ranks.iter().any(|placed| placed.rank == name.rank));
+        Some((attempt.token, attempt.placement.world_size(), host.map(|member| member.worker.clone())))
     };
     let found = match known(&context.node.state()) {
         Some(found) => Some(found),
@@ -100,9 +110,14 @@ async fn allowed(context: &Context, name: StreamName, token: Token) -> Result<Re
     };
     Ok(match found {
         None => Err(format!("job {} has no attempt {}", name.job, name.attempt)),
-        Some((known, _)) if known != token => Err(format!("token {token} is not that of this attempt")),
-        Some((_, world)) if name.rank.0 >= world => Err(format!("the gang has no rank {}", name.rank)),
-        Some(_) => Ok(()),
+        Some((known, ..)) if known != token => Err(format!("token {token} is not that of this attempt")),
+        Some((_, world, _)) if name.rank.0 >= world => Err(format!("the gang has no rank {}", name.rank)),
+        Some((_, _, host)) => match (&caller.principal, host) {
+            (Principal::Worker(worker), host) if host.as_ref() != Some(worker) => {
+                Err(format!("rank {} of job {} is not on worker {worker}", name.rank, name.job))
+            }
+            _ => Ok(()),
+        },
     })
 }
 

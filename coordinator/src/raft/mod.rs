@@ -40,12 +40,16 @@ const STREAMS_MAX: u32 = 1_024;
 /// A client that answers no ping for so long is gone.
 const KEEP_ALIVE: Duration = Duration::from_secs(10);
 
-/// A server with the limits that the coordinators' own calls need. To be served with
-/// `TcpIncoming::from(listener).with_nodelay(Some(true))`: `serve_with_incoming` ignores the server's own setting, and an
-/// append then waits 40 ms for an acknowledgement.
+/// Resets that a peer may have pending, and header bytes of one call: above these its connection ends.
+const PENDING_RESETS_MAX: usize = 20;
+const HEADERS_BYTES_MAX: u32 = 16 << 10;
+
+/// A server with the limits that the coordinators' own calls need. To be served with `identity::accept`, which sets
+/// `TCP_NODELAY`: `serve_with_incoming` ignores the server's own setting, and an append would wait 40 ms for an acknowledgement.
 pub fn tuned_server() -> tonic::transport::Server {
     tonic::transport::Server::builder()
-        .tcp_nodelay(true)
+        .http2_max_pending_accept_reset_streams(Some(PENDING_RESETS_MAX))
+        .http2_max_header_list_size(HEADERS_BYTES_MAX)
         .http2_keepalive_interval(Some(KEEP_ALIVE))
         .http2_keepalive_timeout(Some(KEEP_ALIVE))
         .initial_stream_window_size(2 << 20)

@@ -25,6 +25,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tonic::transport::{Channel, Endpoint};
+use identity::Dialer;
 use tonic::{Request, Status};
 
 /// To reach a peer's listener.
@@ -54,6 +55,7 @@ enum Lane {
 #[derive(Clone, Debug)]
 pub(crate) struct Peers {
     identity: Arc<Identity>,
+    dialer: Dialer,
     channels: Arc<Mutex<BTreeMap<(String, Lane), Channel>>>,
 }
 
@@ -67,8 +69,8 @@ pub(crate) enum CallError {
 }
 
 impl Peers {
-    pub(crate) fn new(identity: Arc<Identity>) -> Self {
-        Self { identity, channels: Arc::default() }
+    pub(crate) fn new(identity: Arc<Identity>, dialer: Dialer) -> Self {
+        Self { identity, dialer, channels: Arc::default() }
     }
 
     fn channel(&self, address: &str, lane: Lane) -> Result<Channel, String> {
@@ -77,15 +79,15 @@ impl Peers {
             return Ok(channel.clone());
         }
         let endpoint = Endpoint::from_shared(format!("http://{address}")).map_err(|error| error.to_string())?;
-        let channel = endpoint
+        let endpoint = endpoint
             .connect_timeout(CONNECT_TIMEOUT)
             .tcp_nodelay(true)
             .http2_keep_alive_interval(KEEP_ALIVE)
             .keep_alive_timeout(KEEP_ALIVE)
             .keep_alive_while_idle(true)
             .initial_stream_window_size(STREAM_WINDOW_BYTES)
-            .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
-            .connect_lazy();
+            .initial_connection_window_size(CONNECTION_WINDOW_BYTES);
+        let channel = self.dialer.lazy(&endpoint);
         channels.insert((address.to_owned(), lane), channel.clone());
         Ok(channel)
     }

@@ -63,16 +63,19 @@ pub struct Config {
     pub snapshot_every: u64,
     /// Entries kept in the log that a snapshot has already, for followers that are a little behind. Default 1,000.
     pub log_kept: u64,
+    /// How it reaches the others.
+    pub dialer: identity::Dialer,
     /// For a proposal in all, with the wait for a leader. Default 5 s: longer than an election takes.
     pub propose_timeout: Duration,
 }
 
 impl Config {
     /// The defaults.
-    pub fn new(id: CoordinatorId, data_dir: impl Into<PathBuf>) -> Self {
+    pub fn new(id: CoordinatorId, data_dir: impl Into<PathBuf>, dialer: identity::Dialer) -> Self {
         Self {
             id,
             data_dir: data_dir.into(),
+            dialer,
             timers: Timers::default(),
             snapshot_every: 5_000,
             log_kept: 1_000,
@@ -147,7 +150,7 @@ impl Node {
         let raft_config = Arc::new(config.raft_config()?);
         let Store { log, snapshots, identity, closed } = store;
         let opened_empty = log.is_pristine();
-        let peers = Peers::new(identity.clone());
+        let peers = Peers::new(identity.clone(), config.dialer.clone());
         let raft = Raft::new(config.id.0, raft_config, peers.clone(), log, machine.clone()).await;
         let raft = raft.map_err(|error| OpenError::Raft(error.to_string()))?;
         let watches = watch_raft(&raft);

@@ -1,6 +1,7 @@
 //! Asks coordinators of a cluster to add this one, until one of them did.
 
 use crate::raft::{Addresses, Node};
+use identity::{Dialer, chain_of};
 use proto::v1::AddMemberRequest;
 use proto::v1::cluster_client::ClusterClient;
 use std::time::Duration;
@@ -15,14 +16,14 @@ const PAUSE: Duration = Duration::from_millis(100);
 const PAUSE_MAX: Duration = Duration::from_secs(5);
 
 /// Returns once this coordinator votes. One that was a voter before asks nothing: if it was removed, that stands.
-pub(super) async fn join(node: &Node, here: &Addresses, coordinators: &[String]) {
+pub(super) async fn join(node: &Node, here: &Addresses, dialer: &Dialer, coordinators: &[String]) {
     if !wanted(node) {
         return;
     }
     let mut pause = PAUSE;
     loop {
         for address in coordinators {
-            match ask(node, here, address).await {
+            match ask(node, here, dialer, address).await {
                 Ok(()) => {
                     tracing::info!(through = %address, "joined the cluster");
                     return;
@@ -49,22 +50,11 @@ fn wanted(node: &Node) -> bool {
     learns || node.is_pristine()
 }
 
-async fn ask(node: &Node, here: &Addresses, address: &str) -> Result<(), Status> {
+async fn ask(node: &Node, here: &Addresses, dialer: &Dialer, address: &str) -> Result<(), Status> {
     let endpoint = Endpoint::from_shared(format!("http://{address}"))
         .map_err(|error| Status::invalid_argument(format!("address {address:?}: {error}")))?;
-    let endpoint = endpoint.connect_timeout(CONNECT_TIMEOUT).timeout(ADD_TIMEOUT).tcp_nodelay(true);
-    let channel = endpoint.connect().await.map_err(|error| Status::unavailable(chain(&error)))?;
+    let endpoint = endpoint.connect_timeout(CONNECT_TIMEOUT).timeout(ADD_TIMEOUT);
+    let channel = dialer.connect(&endpoint).await.map_err(|error| Status::unavailable(chain_of(&error)))?;
     let request = AddMemberRequest { id: node.id().0, address: here.grpc.clone(), http_address: here.http.clone() };
     ClusterClient::new(channel).add_member(request).await.map(drop)
-}
-
-/// tonic says "transport error"; what it was stands below.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
-    }
-    text
 }

@@ -1,21 +1,30 @@
 //! The two listeners: gRPC with health and reflection, and HTTP; both end with the process's end or tell why they failed.
 
 use super::Error;
+use crate::gate::GuardLayer;
 use crate::{api, http, raft};
 use daemon::Shutdown;
+use identity::Protocol;
 use std::net::SocketAddr;
 use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tonic::service::{InterceptorLayer, Routes};
-use tonic::transport::server::TcpIncoming;
 use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
 
 /// What health is told of: the server as a whole, and the services of clients.
-const SERVICES: [&str; 6] =
-    ["", "muster.v1.Jobs", "muster.v1.Cluster", "muster.v1.Lineage", "muster.v1.Blobs", "muster.v1.Telemetry"];
+const SERVICES: [&str; 7] =
+    [
+    "",
+    "muster.v1.Jobs",
+    "muster.v1.Cluster",
+    "muster.v1.Access",
+    "muster.v1.Lineage",
+    "muster.v1.Blobs",
+    "muster.v1.Telemetry",
+];
 
 /// The servers under way.
 pub(super) struct Served {
@@ -28,6 +37,7 @@ pub(super) struct Served {
 /// Serves until `ending`.
 pub(super) fn serve(
     context: api::Context,
+    node: &identity::Node,
     grpc: TcpListener,
     http: TcpListener,
     ending: &Shutdown,
@@ -40,11 +50,17 @@ pub(super) fn serve(
     tokio::spawn(report_health(reporter, context.node.clone()));
     let routes = api::services(&context, reflection(Routes::new(health))?);
     let (failure, failed) = watch::channel(None);
-    let web = http::serve(http, context.node.clone(), context.observed.clone(), ending.clone());
-    let incoming = TcpIncoming::from(grpc).with_nodelay(Some(true));
+    let accepting = |listener, protocol| {
+        identity::accept(listener, node.clone(), protocol)
+            .map_err(|source| Error::Io { what: "listen".into(), source })
+    };
+    let (incoming, web_incoming) = (accepting(grpc, Protocol::Grpc)?, accepting(http, Protocol::Http)?);
+    let (gate, web_gate) = (context.gate.clone(), context.gate.clone());
+    let web = http::serve(web_incoming, context.node.clone(), context.observed.clone(), web_gate, ending.clone());
     let ended = ending.clone();
     let calls = raft::tuned_server()
         .layer(InterceptorLayer::new(api::version::check))
+        .layer(GuardLayer(gate))
         .add_routes(routes)
         .serve_with_incoming_shutdown(incoming, async move { ended.requested().await });
     let failure_of_web = failure.clone();

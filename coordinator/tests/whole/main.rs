@@ -1,6 +1,7 @@
 //! Tests over whole coordinators, as `coordinator::run` makes them.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod access;
 mod logs;
 mod run;
 mod sessions;

@@ -24,6 +24,9 @@ async fn a_taken_port_and_a_folder_in_use_are_told() {
     assert!(matches!(&error, Error::Bind { what: "gRPC", .. }), "{error}");
     let error = within(run(config(members[0].folder.path()), Shutdown::new())).await.unwrap_err();
     assert!(error.to_string().contains("in use by another running process"), "{error}");
+    let nowhere = tempfile::tempdir().unwrap();
+    let error = within(run(config(nowhere.path()), Shutdown::new())).await.unwrap_err();
+    assert!(matches!(error, Error::Nowhere), "{error}");
     // The one that runs was not disturbed.
     assert!(members[0].folder.path().join("addresses").exists());
     submit(&members[0], 1, 0).await;

@@ -1,7 +1,6 @@
 //! Workers' sessions over whole coordinators: who admits a worker, which stream ends when, and what may pass over it.
 
-use crate::support::{Greeted, Member, Worker, cluster, greet, leader, submit, within};
-use coordinator::Start;
+use crate::support::{Greeted, Worker, cluster, greet, leader, submit, within};
 use proto::internal::to_worker::Message;
 use proto::v1;
 use proto::v1::blobs_client::BlobsClient;
@@ -70,7 +69,8 @@ async fn an_end_of_many_megabytes_is_recorded() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_coordinator_of_no_cluster_sends_workers_on_and_stores_nothing() {
-    let stranger = Member::start(7, Start::Wait).await;
+    let members = cluster(1).await;
+    let stranger = members[0].waiting(7).await;
     for cluster in [&[][..], &[9; 16]] {
         let greeted = greet(&stranger, "w", cluster).await.unwrap();
         assert!(matches!(&greeted.answer, Message::Redirect(to) if to.leader.is_empty()), "{:?}", greeted.answer);

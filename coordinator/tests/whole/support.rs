@@ -2,6 +2,7 @@
 
 use coordinator::{Config, Start};
 use daemon::Shutdown;
+use identity::{Admission, Authorized, Credentials, Dialer, JoinError, Joined, Joiner, NodeFolder};
 use proto::internal::worker_session_client::WorkerSessionClient;
 use proto::internal::{FromWorker, Heartbeat, Hello, Statuses, ToWorker, from_worker, to_worker};
 use proto::v1;
@@ -29,9 +30,31 @@ pub async fn within<T>(future: impl Future<Output = T>) -> T {
     tokio::time::timeout(PATIENCE, future).await.expect("in time")
 }
 
+/// How one gets into a cluster: its owner, and workers that were admitted.
+pub struct Access {
+    pub credentials: Credentials,
+    pub workers: BTreeMap<String, identity::Node>,
+}
+
+/// Asks until the cluster is there to answer.
+async fn admitted(credentials: &Credentials, joiner: &Joiner) -> Joined {
+    let admission = Admission::User(credentials.clone());
+    within(async {
+        loop {
+            match identity::join(&credentials.coordinators, &admission, joiner).await {
+                Ok(joined) => return joined,
+                Err(error) => assert!(matches!(error, JoinError::Again(_)), "{error}"),
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    })
+    .await
+}
+
 /// A coordinator that runs, on a runtime of its own: as with a process, its connections die with it.
 pub struct Member {
     pub grpc: String,
+    access: Option<Arc<Access>>,
     pub folder: Arc<tempfile::TempDir>,
     shutdown: Shutdown,
     runtime: Option<Runtime>,
@@ -39,11 +62,40 @@ pub struct Member {
 }
 
 impl Member {
-    pub async fn start(id: u64, start: Start) -> Self {
+    /// Begins a cluster, with the workers `w` and `known` admitted to it.
+    pub async fn first() -> Self {
         let folder = Arc::new(tempfile::tempdir().unwrap());
+        let mut member = Self::start(1, Start::Bootstrap, folder, None).await;
+        let credentials = Credentials::load(&member.folder.path().join("admin.json")).unwrap();
+        let mut workers = BTreeMap::new();
+        for name in ["w", "known"] {
+            let joiner = Joiner::Worker(WorkerId::new(name).unwrap());
+            workers.insert(name.to_owned(), identity::Node::new(admitted(&credentials, &joiner).await.material));
+        }
+        member.access = Some(Arc::new(Access { credentials, workers }));
+        member
+    }
+
+    /// Joins the cluster of this one.
+    pub async fn joining(&self, id: u64) -> Self {
+        let folder = Arc::new(tempfile::tempdir().unwrap());
+        Self::start(id, Start::Join(vec![self.grpc.clone()]), folder, self.access.clone()).await
+    }
+
+    /// Has a certificate of the cluster of this one, and waits until it is added.
+    pub async fn waiting(&self, id: u64) -> Self {
+        let folder = Arc::new(tempfile::tempdir().unwrap());
+        let joiner = Joiner::Coordinator(CoordinatorId(id), vec![]);
+        let joined = admitted(&self.access().credentials, &joiner).await;
+        NodeFolder::open(folder.path()).unwrap().store(&joined.material).unwrap();
+        Self::start(id, Start::Wait, folder, self.access.clone()).await
+    }
+
+    async fn start(id: u64, start: Start, folder: Arc<tempfile::TempDir>, access: Option<Arc<Access>>) -> Self {
         let mut config = Config::new(CoordinatorId(id), folder.path());
         config.listen.set_port(0);
         config.http_listen.set_port(0);
+        config.admission = access.as_ref().map(|access| Admission::User(access.credentials.clone()));
         config.start = start;
         // Tests share two cores with others.
         config.timers = coordinator::raft::Timers { heartbeat_ms: 100, election_ms_min: 400, election_ms_max: 800 };
@@ -63,7 +115,7 @@ impl Member {
             }
         });
         let grpc = grpc.await;
-        Self { grpc, folder, shutdown, runtime: Some(runtime), running }
+        Self { grpc, access, folder, shutdown, runtime: Some(runtime), running }
     }
 
     /// Ends in order; its folder is still there.
@@ -73,11 +125,25 @@ impl Member {
         (self.folder.clone(), stopped)
     }
 
-    pub async fn channel(&self) -> Channel {
-        Channel::from_shared(format!("http://{}", self.grpc)).unwrap().connect().await.unwrap()
+    pub fn access(&self) -> &Access {
+        self.access.as_ref().unwrap()
     }
 
-    pub async fn jobs(&self) -> JobsClient<Channel> {
+    pub fn endpoint(&self) -> tonic::transport::Endpoint {
+        tonic::transport::Endpoint::from_shared(format!("http://{}", self.grpc)).unwrap()
+    }
+
+    /// In the name of the cluster's owner.
+    pub async fn channel(&self) -> Authorized {
+        self.access().credentials.lazy(&self.endpoint()).unwrap()
+    }
+
+    /// In the name of this worker.
+    pub async fn as_worker(&self, name: &str) -> Channel {
+        Dialer::node(self.access().workers[name].clone()).lazy(&self.endpoint())
+    }
+
+    pub async fn jobs(&self) -> JobsClient<Authorized> {
         JobsClient::new(self.channel().await)
     }
 }
@@ -92,10 +158,10 @@ impl Drop for Member {
 
 /// So many coordinators that all vote; the first began the cluster.
 pub async fn cluster(count: u64) -> Vec<Member> {
-    let mut members = vec![Member::start(1, Start::Bootstrap).await];
+    let mut members = vec![Member::first().await];
     for id in 2..=count {
-        let first = members[0].grpc.clone();
-        members.push(Member::start(id, Start::Join(vec![first])).await);
+        let member = members[0].joining(id).await;
+        members.push(member);
     }
     for member in &members {
         let mut client = ClusterClient::new(member.channel().await);
@@ -263,6 +329,15 @@ pub struct Greeted {
 
 /// Says hello as a worker that belongs to `cluster`; to none yet when it is empty. None when there was no answer.
 pub async fn greet(member: &Member, name: &str, cluster: &[u8]) -> Option<Greeted> {
+    hello(member, name, name, cluster).await
+}
+
+/// Says hello by the certificate of `own` as the worker `name`.
+pub async fn greet_as(member: &Member, own: &str, name: &str) -> Option<Greeted> {
+    hello(member, own, name, &[]).await
+}
+
+async fn hello(member: &Member, own: &str, name: &str, cluster: &[u8]) -> Option<Greeted> {
     let registration = WorkerRegistration {
         worker: WorkerId::new(name).unwrap(),
         instance: WorkerInstance(1),
@@ -283,7 +358,7 @@ pub async fn greet(member: &Member, name: &str, cluster: &[u8]) -> Option<Greete
     let (outgoing, messages) = mpsc::channel(16);
     outgoing.send(FromWorker { message: Some(from_worker::Message::Hello(hello)) }).await.unwrap();
     let messages = tokio_stream::wrappers::ReceiverStream::new(messages);
-    let opened = WorkerSessionClient::new(member.channel().await).open(messages).await.unwrap();
+    let opened = WorkerSessionClient::new(member.as_worker(own).await).open(messages).await.unwrap();
     let mut incoming = opened.into_inner();
     let answer = within(incoming.message()).await.unwrap()?.message?;
     Some(Greeted { outgoing, incoming, answer })
@@ -293,7 +368,7 @@ pub async fn greet(member: &Member, name: &str, cluster: &[u8]) -> Option<Greete
 pub async fn push(to: &Member, wish: &Wish, rank: u32, stream: &str, offset: u64, data: &[u8]) -> v1::StreamAck {
     let name = v1::StreamName { job: wish.key.job.0, attempt: wish.key.attempt.0, rank, stream: stream.into() };
     let append = v1::StreamAppend { name: Some(name), token: wish.token.0, offset, data: data.to_vec().into() };
-    let mut client = TelemetryClient::new(to.channel().await);
+    let mut client = TelemetryClient::new(to.as_worker("w").await);
     let open = futures::stream::iter([append]);
     let mut acks =
         within(client.push(futures::StreamExt::chain(open, futures::stream::pending()))).await.unwrap().into_inner();

@@ -23,7 +23,7 @@ fn worker(root: &Path) -> Worker {
     let (sender, coordinators) = watch::channel(Vec::new());
     let (watcher, watching) = crate::watch::start();
     tokio::spawn(watching);
-    let (shipper, _end) = ship::start(coordinators.clone(), watcher.clone()).unwrap();
+    let (shipper, _end) = ship::start(coordinators.clone(), watcher.clone(), crate::testing::dialer()).unwrap();
     let layout = Layout::new(root);
     let cache = BlobStore::open(&layout.cache()).unwrap();
     let context = Context {
@@ -38,7 +38,7 @@ fn worker(root: &Path) -> Worker {
         hard_cpu_limit: false,
         pids_max: 0,
         driver: cgroup::Driver::None,
-        blobs: blobs::Blobs::new(cache, coordinators),
+        blobs: blobs::Blobs::new(cache, coordinators, crate::testing::dialer()),
         shipper,
         watcher,
     };

@@ -1,6 +1,7 @@
 //! One coordinator's end of the shipping: dials, asks how far each stream is there, sends appends, hears lengths.
 
 use crate::dial;
+use identity::Dialer;
 use proto::v1::telemetry_client::TelemetryClient;
 use proto::v1::{StreamAck, StreamAppend};
 use std::time::Duration;
@@ -29,11 +30,11 @@ pub(super) enum Event {
 }
 
 /// Keeps one coordinator connected as long as `events` is heard.
-pub(super) async fn keep(address: String, events: mpsc::Sender<(String, Event)>) {
+pub(super) async fn keep(dialer: Dialer, address: String, events: mpsc::Sender<(String, Event)>) {
     let mut pause = RETRY_FIRST;
     loop {
         let began = Instant::now();
-        let why = once(&address, &events).await;
+        let why = once(&dialer, &address, &events).await;
         tracing::debug!(%address, why, "telemetry connection is over");
         if events.send((address.clone(), Event::Broken)).await.is_err() {
             return;
@@ -47,10 +48,10 @@ pub(super) async fn keep(address: String, events: mpsc::Sender<(String, Event)>)
 }
 
 /// One connection; says why it is over.
-async fn once(address: &str, events: &mpsc::Sender<(String, Event)>) -> String {
-    let channel = match dial::connect(address).await {
+async fn once(dialer: &Dialer, address: &str, events: &mpsc::Sender<(String, Event)>) -> String {
+    let channel = match dial::connect(dialer, address).await {
         Ok(channel) => channel,
-        Err(error) => return format!("cannot connect: {error}"),
+        Err(error) => return format!("cannot connect: {}", identity::chain_of(&error)),
     };
     let mut client = TelemetryClient::new(channel).max_decoding_message_size(Limits::MESSAGE_BYTES_MAX);
     let (appends, outgoing) = mpsc::channel(QUEUE);

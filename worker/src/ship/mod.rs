@@ -16,6 +16,7 @@ mod source;
 use crate::watch;
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
+use identity::Dialer;
 use link::Event;
 use proto::v1::{StreamAck, StreamAppend, StreamName};
 use source::Source;
@@ -77,13 +78,14 @@ impl Handle {
 pub(crate) fn start(
     coordinators: channel::Receiver<Vec<String>>,
     watcher: watch::Handle,
+    dialer: Dialer,
 ) -> std::io::Result<(Handle, oneshot::Receiver<()>)> {
     let (mailbox, messages) = mpsc::channel(MAILBOX);
     let (ended, end) = oneshot::channel::<()>();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     std::thread::Builder::new().name("shipper".into()).spawn(move || {
         let _ended = ended;
-        runtime.block_on(Shipper::new(coordinators, watcher).run(messages));
+        runtime.block_on(Shipper::new(coordinators, watcher, dialer).run(messages));
     })?;
     Ok((Handle { mailbox }, end))
 }
@@ -108,6 +110,7 @@ type Change = Pin<Box<dyn Future<Output = Option<(RankKey, channel::Receiver<u64
 struct Shipper {
     coordinators: channel::Receiver<Vec<String>>,
     watcher: watch::Handle,
+    dialer: Dialer,
     names: Vec<String>,
     links: BTreeMap<String, Link>,
     ranks: BTreeMap<RankKey, Rank>,
@@ -117,11 +120,12 @@ struct Shipper {
 }
 
 impl Shipper {
-    fn new(coordinators: channel::Receiver<Vec<String>>, watcher: watch::Handle) -> Self {
+    fn new(coordinators: channel::Receiver<Vec<String>>, watcher: watch::Handle, dialer: Dialer) -> Self {
         let (events, heard) = mpsc::channel(EVENTS);
         Self {
             coordinators,
             watcher,
+            dialer,
             names: Vec::new(),
             links: BTreeMap::new(),
             ranks: BTreeMap::new(),
@@ -170,7 +174,7 @@ impl Shipper {
         });
         for name in &self.names {
             if !self.links.contains_key(name) {
-                let task = tokio::spawn(link::keep(name.clone(), self.events.clone())).abort_handle();
+                let task = tokio::spawn(link::keep(self.dialer.clone(), name.clone(), self.events.clone())).abort_handle();
                 self.links.insert(name.clone(), Link { task: Some(task), ..Link::default() });
             }
         }

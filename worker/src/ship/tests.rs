@@ -7,7 +7,6 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use stores::spool::{SpoolBudget, SpoolWriter};
 use tokio_stream::wrappers::ReceiverStream;
-use tokio_stream::wrappers::TcpListenerStream;
 use tonic::{Request, Response, Status, Streaming};
 
 const KEY: RankKey = RankKey { job: JobId(1), attempt: AttemptNumber(1), rank: RankIndex(0) };
@@ -52,7 +51,8 @@ impl Coordinator {
 
     fn serve(self, listener: tokio::net::TcpListener) -> tokio::task::JoinHandle<()> {
         let server = tonic::transport::Server::builder().add_service(TelemetryServer::new(self));
-        tokio::spawn(async move { server.serve_with_incoming(TcpListenerStream::new(listener)).await.unwrap() })
+        let incoming = identity::accept(listener, crate::testing::coordinator(), identity::Protocol::Grpc).unwrap();
+        tokio::spawn(async move { server.serve_with_incoming(incoming).await.unwrap() })
     }
 
     fn take(&self, append: StreamAppend) -> StreamAck {
@@ -126,7 +126,7 @@ async fn worker(addresses: Vec<String>) -> Worker {
     let (sender, coordinators) = channel::channel(addresses);
     let (watcher, watching) = watch::start();
     tokio::spawn(watching);
-    let (shipper, _end) = start(coordinators, watcher).unwrap();
+    let (shipper, _end) = start(coordinators, watcher, crate::testing::dialer()).unwrap();
     shipper.add(KEY, Token(7), folder.path().to_owned()).await;
     Worker { folder, spool, shipper, _coordinators: sender }
 }

@@ -67,7 +67,7 @@ pub fn run(args: DemoArgs, session: &Session) -> anyhow::Result<Exit> {
     }
     let folder = Folder::take(&dir)?;
     let program = std::env::current_exe().context("cannot find this program's own file")?;
-    let processes = Processes::start(program, folder.logs(), args.keep)?;
+    let processes = Processes::start(program, folder.logs(), folder.path.join(start::CREDENTIALS), args.keep)?;
     let runtime = super::small_runtime()?;
     let outcome = runtime.block_on(guarded(&args, session, &folder, &processes));
     // The runtime first: its tasks still talk to the daemons that end with `processes`.
@@ -80,9 +80,6 @@ pub fn run(args: DemoArgs, session: &Session) -> anyhow::Result<Exit> {
 async fn guarded(args: &DemoArgs, session: &Session, folder: &Folder, processes: &Processes) -> anyhow::Result<Exit> {
     let addresses = start::Addresses::choose()?;
     let config = context::config_path();
-    if let Ok(path) = &config {
-        context::remember(path, CONTEXT, addresses.grpc.clone())?;
-    }
     let interrupted = interrupt()?;
     let outcome = tokio::select! {
         outcome = play(args, session, folder, processes, &addresses) => outcome.map(|()| Exit::Success),
@@ -137,7 +134,11 @@ async fn play(
     addresses: &start::Addresses,
 ) -> anyhow::Result<()> {
     report::begin(&folder.path, addresses);
-    let client = client::Client::connect(addresses.grpc.clone());
+    let token = start::founder(processes, &folder.path, addresses).await?;
+    if let Ok(path) = context::config_path() {
+        context::remember(&path, CONTEXT, addresses.grpc.clone(), Some(&token))?;
+    }
+    let client = client::Client::connect(addresses.grpc.clone(), &token);
     let mut course = course::Course::new(client.clone(), processes, &session.output, Folder::steps_total());
     start::cluster(&mut course, &client, processes, &folder.path, addresses).await?;
     let submitted = start::submit(&mut course, &client, folder, args, session).await?;

@@ -63,11 +63,11 @@ const REQUESTS_MAX: usize = 16;
 
 impl Processes {
     /// Starts the thread. `logs` is the folder of the log files; `outlive` leaves out the tie to the thread's life.
-    pub fn start(program: PathBuf, logs: PathBuf, outlive: bool) -> anyhow::Result<Self> {
+    pub fn start(program: PathBuf, logs: PathBuf, credentials: PathBuf, outlive: bool) -> anyhow::Result<Self> {
         rustix::process::set_child_subreaper(Some(rustix::process::getpid()))
             .context("cannot become the parent of orphans")?;
         let (sender, receiver) = mpsc::sync_channel(REQUESTS_MAX);
-        let owner = Owner { program, logs, outlive, children: BTreeMap::new(), freed: false };
+        let owner = Owner { program, logs, credentials, outlive, children: BTreeMap::new(), freed: false };
         let thread = std::thread::Builder::new()
             .name("processes".into())
             .spawn(move || owner.serve(&receiver))
@@ -120,6 +120,8 @@ impl Drop for Processes {
 struct Owner {
     program: PathBuf,
     logs: PathBuf,
+    /// By which the daemons join.
+    credentials: PathBuf,
     outlive: bool,
     children: BTreeMap<String, Child>,
     /// The daemons are nobody's children any more, though the kernel still says so.
@@ -149,7 +151,10 @@ impl Owner {
         if !self.outlive {
             command.arg("--parent").arg(std::process::id().to_string());
         }
-        command.env("PATH", path_with(&self.program)).env_remove("MUSTER_COORDINATORS").env_remove("MUSTER_CONTEXT");
+        command.env("PATH", path_with(&self.program)).env("MUSTER_CREDENTIALS", &self.credentials);
+        for other in ["MUSTER_COORDINATORS", "MUSTER_CONTEXT", "MUSTER_TOKEN", "MUSTER_JOIN_TOKEN"] {
+            command.env_remove(other);
+        }
         command.stdin(Stdio::piped()).stdout(log.try_clone()?).stderr(log);
         // On its leash it goes into a session of its own: Ctrl-C reaches the demo alone, which then ends them in order.
         let child = command.spawn().with_context(|| format!("cannot start {}", daemon.name))?;
@@ -261,7 +266,7 @@ mod tests {
         let _alone = ALONE.lock().await;
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("grandchild");
-        let processes = Processes::start("/bin/sh".into(), folder.path().to_owned(), false).unwrap();
+        let processes = Processes::start("/bin/sh".into(), folder.path().to_owned(), PathBuf::new(), false).unwrap();
         // A session of its own, ignoring every polite signal, its parent gone.
         let script = format!(
             "setsid sh -c 'trap \"\" TERM HUP INT; echo $$ > {0}.new; mv {0}.new {0}; while :; do sleep 1; done' & exec sleep 1000",
@@ -278,7 +283,7 @@ mod tests {
     async fn a_daemon_that_falls_is_named_once() {
         let _alone = ALONE.lock().await;
         let folder = tempfile::tempdir().unwrap();
-        let processes = Processes::start("/bin/sh".into(), folder.path().to_owned(), false).unwrap();
+        let processes = Processes::start("/bin/sh".into(), folder.path().to_owned(), PathBuf::new(), false).unwrap();
         processes.spawn(shell("coordinator-1", "echo why; exit 3")).await.unwrap();
         let mut fallen = Vec::new();
         while fallen.is_empty() {
@@ -297,6 +302,7 @@ mod tests {
         let mut owner = Owner {
             program: "/bin/sh".into(),
             logs: folder.path().into(),
+            credentials: PathBuf::new(),
             outlive: false,
             children: BTreeMap::new(),
             freed: false,

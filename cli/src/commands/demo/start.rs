@@ -7,7 +7,8 @@ use super::processes::{Daemon, Processes};
 use super::{COORDINATORS, WORKERS};
 use crate::commands::Session;
 use crate::commands::submit;
-use client::{Client, v1};
+use anyhow::Context as _;
+use client::{Client, Credentials, Secret, v1};
 use std::ffi::OsString;
 use std::fmt::Write as _;
 use std::path::Path;
@@ -32,10 +33,30 @@ impl Addresses {
     }
 }
 
+/// Below the demo's folder: the owner's token, by which the daemons join.
+pub const CREDENTIALS: &str = "coordinator-1/admin.json";
+/// Between two looks for it.
+const LOOK: Duration = Duration::from_millis(5);
+
 /// A slow machine that builds at the same time still makes it.
 const UP_PATIENCE: Duration = Duration::from_mins(1);
 
-/// Starts all daemons and waits until every coordinator votes and every worker is ready.
+/// Starts the first coordinator, and answers with the token that it makes for the cluster's owner.
+pub async fn founder(processes: &Processes, folder: &Path, addresses: &Addresses) -> anyhow::Result<Secret> {
+    processes.spawn(coordinator(0, folder, addresses)).await?;
+    let path = folder.join(CREDENTIALS);
+    let found = async {
+        while !path.exists() {
+            let fallen = processes.fallen().await?;
+            anyhow::ensure!(fallen.is_empty(), "{}", fallen.join("; "));
+            tokio::time::sleep(LOOK).await;
+        }
+        Ok(Credentials::load(&path)?.token)
+    };
+    tokio::time::timeout(UP_PATIENCE, found).await.context("the first coordinator does not start")?
+}
+
+/// Starts the other daemons and waits until every coordinator votes and every worker is ready.
 pub async fn cluster(
     course: &mut Course<'_>,
     client: &Client,
@@ -43,7 +64,7 @@ pub async fn cluster(
     folder: &Path,
     addresses: &Addresses,
 ) -> anyhow::Result<()> {
-    for index in 0..COORDINATORS {
+    for index in 1..COORDINATORS {
         processes.spawn(coordinator(index, folder, addresses)).await?;
     }
     for index in 1..=WORKERS {

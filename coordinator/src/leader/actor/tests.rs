@@ -24,7 +24,7 @@ impl Turns {
     async fn begin() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let id = CoordinatorId(1);
-        let node = Node::open(Config::new(id, folder.path())).await.unwrap();
+        let node = Node::open(Config::new(id, folder.path(), crate::raft::tests::dialer(id))).await.unwrap();
         let at = Addresses { grpc: "127.0.0.1:1".into(), http: "127.0.0.1:2".into() };
         node.bootstrap([(id, at)].into(), ClusterId([7; 16])).await.unwrap();
         let mut leadership = node.leadership();

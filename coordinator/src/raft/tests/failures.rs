@@ -63,7 +63,7 @@ async fn a_failed_flush_stops_the_coordinator_and_acknowledges_nothing() {
     let (_writer_folder, writer) = start(&disk);
     store.log = LogStore { cache: Arc::default(), disk: disk.clone(), writer, folder: Arc::default() };
     let machine = Machine::open(store.snapshots.clone()).unwrap();
-    let node = Node::start(Config::new(CoordinatorId(1), folder.path()), store, machine).await.unwrap();
+    let node = Node::start(Config::new(CoordinatorId(1), folder.path(), super::dialer(CoordinatorId(1))), store, machine).await.unwrap();
     node.bootstrap([(CoordinatorId(1), Addresses::default())].into(), CLUSTER).await.unwrap();
     disk.tell(Flush::Fail);
     assert!(node.propose(vec![submit(1)]).await.is_err());
@@ -81,7 +81,8 @@ async fn call(address: &str, cluster: ClusterId, to: u64, change: impl FnOnce(&m
     let mut request = Request::new(wire::pack(&()).unwrap());
     wire::stamp(&mut request, &stranger.identity, to).unwrap();
     change(&mut request);
-    let mut client = RaftClient::connect(format!("http://{address}")).await.unwrap();
+    let endpoint = tonic::transport::Endpoint::from_shared(format!("http://{address}")).unwrap();
+    let mut client = RaftClient::new(super::dialer(CoordinatorId(9)).connect(&endpoint).await.unwrap());
     client.read_index(request).await.map_or_else(|status| status.code(), |_| Code::Ok)
 }
 

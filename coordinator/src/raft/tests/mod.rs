@@ -12,11 +12,10 @@ use cluster_state::{Command, Outcome, State};
 use std::collections::BTreeMap;
 use std::net::TcpListener;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
-use tonic::transport::server::TcpIncoming;
 use types::{
     ClusterId, CoordinatorId, Distribution, GangSpec, JobId, JobSpec, Millis, RankResources, RequestId, RestartPolicy,
 };
@@ -29,6 +28,7 @@ pub(crate) struct Member {
     pub(super) id: CoordinatorId,
     pub(super) address: String,
     folder: PathBuf,
+    identity: identity::Node,
     change: fn(&mut Config),
     running: Option<(Node, Runtime)>,
 }
@@ -40,7 +40,8 @@ impl Member {
 
     pub(crate) async fn start(&mut self) {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
-        let mut config = Config::new(self.id, &self.folder);
+        let dialer = identity::Dialer::node(self.identity.clone());
+        let mut config = Config::new(self.id, &self.folder, dialer);
         // Generous, for tests share two cores with others.
         config.timers = Timers { heartbeat_ms: 100, election_ms_min: 400, election_ms_max: 800 };
         config.propose_timeout = Duration::from_secs(15);
@@ -48,11 +49,13 @@ impl Member {
         let listener = TcpListener::bind(&self.address).unwrap();
         self.address = listener.local_addr().unwrap().to_string();
         listener.set_nonblocking(true).unwrap();
+        let identity = self.identity.clone();
         let node = runtime.spawn(async move {
             let node = Node::open(config).await.unwrap();
-            let incoming = TcpIncoming::from(tokio::net::TcpListener::from_std(listener).unwrap());
+            let listener = tokio::net::TcpListener::from_std(listener).unwrap();
+            let incoming = identity::accept(listener, identity, identity::Protocol::Grpc).unwrap();
             let server = tuned_server().add_service(node.service());
-            tokio::spawn(server.serve_with_incoming(incoming.with_nodelay(Some(true))));
+            tokio::spawn(server.serve_with_incoming(incoming));
             node
         });
         self.running = Some((node.await.unwrap(), runtime));
@@ -119,7 +122,9 @@ impl Group {
         let mut members = Vec::new();
         for id in 1..=count {
             let (address, data) = ("127.0.0.1:0".to_owned(), folder.path().join(id.to_string()));
-            let mut member = Member { id: CoordinatorId(id), address, folder: data, change, running: None };
+            let id = CoordinatorId(id);
+            let identity = identity::Node::new(material(id));
+            let mut member = Member { id, address, folder: data, identity, change, running: None };
             member.start().await;
             members.push(member);
         }
@@ -161,6 +166,27 @@ impl Group {
             assert!(*first.get_or_insert_with(|| bytes.clone()) == bytes, "coordinator {} differs", member.id);
         }
     }
+}
+
+/// Of a coordinator whose certificate the authority signs.
+fn material(id: CoordinatorId) -> identity::Material {
+    // One for all groups: what keeps clusters apart besides is to be seen.
+    static AUTHORITY: OnceLock<identity::Authority> = OnceLock::new();
+    let authority =
+        AUTHORITY.get_or_init(|| identity::Authority::create(CLUSTER, daemon::clock::now()).unwrap());
+    let request = identity::NodeRequest {
+        subject: &identity::Subject::Coordinator { cluster: CLUSTER, id },
+        hosts: &[],
+        trusted: &[authority.certificate().clone()],
+        now: daemon::clock::now(),
+        life: identity::CERTIFICATE_LIFE,
+    };
+    identity::Material::issue(authority, &request).unwrap()
+}
+
+/// Of a coordinator that knows nobody else.
+pub(crate) fn dialer(id: CoordinatorId) -> identity::Dialer {
+    identity::Dialer::node(identity::Node::new(material(id)))
 }
 
 pub(super) fn at(member: &Member) -> Addresses {

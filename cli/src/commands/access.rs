@@ -1,0 +1,172 @@
+//! `muster users`, `muster tokens`, `muster whoami`: who may do what, and by which tokens.
+
+use super::Session;
+use crate::failure::Exit;
+use crate::output::text::{age, instant, parse_span};
+use crate::output::{Column, Table, note};
+use clap::{Args, Subcommand};
+use client::{Client, v1};
+use serde_json::{Value, json};
+
+/// `muster users ...`
+#[derive(Debug, Subcommand)]
+pub enum UsersCommand {
+    /// List all users and their roles
+    List,
+    /// Make a user
+    Create(UserArgs),
+    /// Give a user other roles, at once and everywhere
+    Update(UserArgs),
+    /// Remove a user with all tokens
+    Remove(UserNameArgs),
+}
+
+/// A user and their roles.
+#[derive(Args, Debug)]
+#[command(after_help = "Roles: owner, contributor, data-scientist, compute-operator, reader, auditor: see docs/security.md.
+Nobody can give a role that may do more than they may themselves.
+
+Examples:
+  muster users create ana --role data-scientist
+  muster users update ana --role reader --role auditor")]
+pub struct UserArgs {
+    /// The name
+    name: String,
+    /// A role; may be given several times
+    #[arg(long = "role", value_name = "ROLE", required = true)]
+    roles: Vec<String>,
+}
+
+/// A user.
+#[derive(Args, Debug)]
+pub struct UserNameArgs {
+    /// The name
+    name: String,
+}
+
+/// `muster tokens ...`
+#[derive(Debug, Subcommand)]
+pub enum TokensCommand {
+    /// Make a token and show it, this once
+    Create(CreateArgs),
+    /// List tokens: one's own, or with access/read everybody's
+    List,
+    /// A token counts no more, at once and everywhere
+    Revoke(TokenArgs),
+}
+
+/// `muster tokens create`
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:
+  muster tokens create --note laptop
+  muster tokens create --user ana --for 7d > ana.token")]
+pub struct CreateArgs {
+    /// Whose it is [default: whose command this is]
+    #[arg(long, default_value = "", hide_default_value = true)]
+    user: String,
+    /// What it is for
+    #[arg(long, default_value = "", hide_default_value = true)]
+    note: String,
+    /// How long it counts, at most 366d
+    #[arg(long = "for", value_name = "SPAN", default_value = "30d", value_parser = parse_span)]
+    life_ms: u64,
+}
+
+/// A token.
+#[derive(Args, Debug)]
+pub struct TokenArgs {
+    /// Its id, as `muster tokens list` shows it
+    id: String,
+}
+
+/// Runs `muster users`.
+pub async fn users(command: UsersCommand, client: &Client, session: &Session) -> anyhow::Result<Exit> {
+    let set = |args: UserArgs, create| v1::SetUserRequest { name: args.name, roles: args.roles, create };
+    match command {
+        UsersCommand::List => print_users(&client.users().await?, session)?,
+        UsersCommand::Create(args) => print_users(&[client.set_user(set(args, true)).await?], session)?,
+        UsersCommand::Update(args) => print_users(&[client.set_user(set(args, false)).await?], session)?,
+        UsersCommand::Remove(args) => client.remove_user(&args.name).await?,
+    }
+    Ok(Exit::Success)
+}
+
+fn print_users(users: &[v1::User], session: &Session) -> anyhow::Result<()> {
+    let one = |user: &v1::User| json!({ "name": user.name, "roles": user.roles, "created": instant(user.created_ms) });
+    let value = json!({ "users": users.iter().map(one).collect::<Vec<_>>() });
+    let now = daemon::clock::now();
+    session.output.print(&value, |output| {
+        let mut table = Table::new(vec![Column::whole("USER"), Column::text("ROLES"), Column::whole("AGE")]);
+        for user in users {
+            table.row(vec![user.name.as_str().into(), user.roles.join(", ").into(), age(user.created_ms, now).into()]);
+        }
+        table.render(output, "no users")
+    })
+}
+
+fn token_value(token: &v1::Token) -> Value {
+    json!({
+        "id": token.id,
+        "user": token.user,
+        "note": token.note,
+        "created": instant(token.created_ms),
+        "expires": instant(token.expires_ms),
+    })
+}
+
+/// Runs `muster tokens`.
+pub async fn tokens(command: TokensCommand, client: &Client, session: &Session) -> anyhow::Result<Exit> {
+    match command {
+        TokensCommand::Create(args) => {
+            let wanted = v1::CreateTokenRequest { user: args.user, note: args.note, life_ms: args.life_ms };
+            let made = client.create_token(wanted).await?;
+            let token = made.token.unwrap_or_default();
+            let mut value = token_value(&token);
+            value["secret"] = made.secret.clone().into();
+            note(&format!("token {} of {}, until {}; it is shown this once", token.id, token.user, instant(token.expires_ms)));
+            session.output.print(&value, |_| format!("{}\n", made.secret))?;
+        }
+        TokensCommand::List => {
+            let tokens = client.tokens("").await?;
+            let value = json!({ "tokens": tokens.iter().map(token_value).collect::<Vec<_>>() });
+            session.output.print(&value, |output| {
+                let columns = ["ID", "USER", "EXPIRES"].map(Column::whole);
+                let mut table = Table::new(columns.into_iter().chain([Column::text("NOTE")]).collect());
+                for token in &tokens {
+                    let expires = instant(token.expires_ms);
+                    table.row(vec![
+                        token.id.as_str().into(),
+                        token.user.as_str().into(),
+                        expires.into(),
+                        token.note.as_str().into(),
+                    ]);
+                }
+                table.render(output, "no tokens")
+            })?;
+        }
+        TokensCommand::Revoke(args) => client.revoke_token(&args.id).await?,
+    }
+    Ok(Exit::Success)
+}
+
+/// Runs `muster whoami`.
+pub async fn who_am_i(client: &Client, session: &Session) -> anyhow::Result<Exit> {
+    let who = client.who_am_i().await?;
+    let value = json!({
+        "principal": who.principal,
+        "roles": who.roles,
+        "permissions": who.permissions,
+        "token": { "id": who.token_id, "expires": instant(who.token_expires_ms) },
+    });
+    session.output.print(&value, |_| {
+        format!(
+            "{}\nroles        {}\nmay          {}\ntoken        {}, until {}\n",
+            who.principal,
+            who.roles.join(", "),
+            who.permissions.join(", "),
+            who.token_id,
+            instant(who.token_expires_ms)
+        )
+    })?;
+    Ok(Exit::Success)
+}

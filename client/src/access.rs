@@ -1,0 +1,119 @@
+//! Who is who and who may do what: users, tokens, nodes that join, the audit trail.
+
+use crate::call::{request, timed};
+use crate::error::{Error, Failure, judge};
+use crate::pool::{Channel, Client};
+use crate::v1;
+use proto::v1::access_client::AccessClient;
+use std::time::Duration;
+use tonic::{Request, Response, Status, Streaming};
+
+/// For the next record of the audit trail, unless it is followed.
+const RECORD_MAX: Duration = Duration::from_secs(10);
+
+impl Client {
+    async fn access<Q, A, F, Fut>(&self, question: Q, send: F) -> Result<A, Error>
+    where
+        Q: Clone,
+        F: Fn(AccessClient<Channel>, Request<Q>) -> Fut,
+        Fut: Future<Output = Result<Response<A>, Status>>,
+    {
+        self.call(|channel, span| send(AccessClient::new(channel), timed(question.clone(), span))).await
+    }
+
+    /// As whom this client calls, and what that may do.
+    pub async fn who_am_i(&self) -> Result<v1::WhoAmIResponse, Error> {
+        self.access(v1::WhoAmIRequest {}, |mut access, request| async move { access.who_am_i(request).await }).await
+    }
+
+    /// A single-use token for a node that joins.
+    pub async fn create_join_token(
+        &self,
+        wanted: v1::CreateJoinTokenRequest,
+    ) -> Result<v1::CreateJoinTokenResponse, Error> {
+        self.access(wanted, |mut access, request| async move { access.create_join_token(request).await }).await
+    }
+
+    /// A node's certificates count no more.
+    pub async fn revoke_node(&self, node: v1::revoke_node_request::Node) -> Result<(), Error> {
+        let wanted = v1::RevokeNodeRequest { node: Some(node) };
+        self.access(wanted, |mut access, request| async move { access.revoke_node(request).await }).await.map(drop)
+    }
+
+    /// A token; its secret is in this answer and nowhere else. A lost answer leaves a token that nobody knows: revoke it.
+    pub async fn create_token(&self, wanted: v1::CreateTokenRequest) -> Result<v1::CreateTokenResponse, Error> {
+        self.access(wanted, |mut access, request| async move { access.create_token(request).await }).await
+    }
+
+    /// Tokens, of one user or of all that may be seen.
+    pub async fn tokens(&self, user: &str) -> Result<Vec<v1::Token>, Error> {
+        let wanted = v1::ListTokensRequest { user: user.to_owned() };
+        let answer = self.access(wanted, |mut access, request| async move { access.list_tokens(request).await });
+        answer.await.map(|answer| answer.tokens)
+    }
+
+    /// A token counts no more.
+    pub async fn revoke_token(&self, id: &str) -> Result<(), Error> {
+        let wanted = v1::RevokeTokenRequest { id: id.to_owned() };
+        self.access(wanted, |mut access, request| async move { access.revoke_token(request).await }).await.map(drop)
+    }
+
+    /// All users.
+    pub async fn users(&self) -> Result<Vec<v1::User>, Error> {
+        let wanted = v1::ListUsersRequest {};
+        let answer = self.access(wanted, |mut access, request| async move { access.list_users(request).await });
+        answer.await.map(|answer| answer.users)
+    }
+
+    /// Makes a user, or gives it other roles.
+    pub async fn set_user(&self, wanted: v1::SetUserRequest) -> Result<v1::User, Error> {
+        self.access(wanted, |mut access, request| async move { access.set_user(request).await }).await
+    }
+
+    /// Removes a user with all tokens.
+    pub async fn remove_user(&self, name: &str) -> Result<(), Error> {
+        let wanted = v1::RemoveUserRequest { name: name.to_owned() };
+        self.access(wanted, |mut access, request| async move { access.remove_user(request).await }).await.map(drop)
+    }
+
+    /// The audit trail past the record `after`, oldest first; with `follow` it goes on with what comes.
+    pub async fn audit(&self, after: u64, follow: bool) -> Result<Audit, Error> {
+        let opened = self
+            .attempt_until(self.patience, |_, channel| {
+                let asked = request(v1::AuditRequest { after, follow });
+                async move { AccessClient::new(channel).audit(asked).await.map(Response::into_inner) }
+            })
+            .await?;
+        let address = self.preferred_address().unwrap_or_default();
+        Ok(Audit { records: opened, address, follow })
+    }
+}
+
+/// Records as they come.
+#[derive(Debug)]
+pub struct Audit {
+    records: Streaming<v1::AuditRecord>,
+    address: String,
+    follow: bool,
+}
+
+impl Audit {
+    /// The next one; none at the end.
+    pub async fn next(&mut self) -> Result<Option<v1::AuditRecord>, Error> {
+        let next = self.records.message();
+        let next = if self.follow { Ok(next.await) } else { tokio::time::timeout(RECORD_MAX, next).await };
+        let status = match next {
+            Ok(Ok(record)) => return Ok(record),
+            Ok(Err(status)) => status,
+            Err(_) => Status::unavailable(format!("no record within {RECORD_MAX:?}")),
+        };
+        Err(match judge(&self.address, &status) {
+            Failure::Final(error) => error,
+            Failure::Again { reason, .. } => Error::Coordinator {
+                address: self.address.clone(),
+                code: status.code(),
+                message: reason,
+            },
+        })
+    }
+}

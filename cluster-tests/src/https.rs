@@ -1,0 +1,39 @@
+//! HTTPS as any client does it: the cluster's authority as the only root, the address as the name, a token in the header.
+
+use crate::wait::PATIENCE;
+use anyhow::Context as _;
+use rustls_pki_types::pem::PemObject as _;
+use rustls_pki_types::{CertificateDer, ServerName};
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::rustls::crypto::ring;
+use tokio_rustls::rustls::{ClientConfig, RootCertStore, version};
+
+/// One answer, read to the end of the connection; `bearer` is the token that goes along, if any.
+pub async fn get(address: &str, authorities: &Path, path: &str, bearer: Option<&str>) -> anyhow::Result<String> {
+    let mut roots = RootCertStore::empty();
+    for certificate in CertificateDer::pem_file_iter(authorities)? {
+        roots.add(certificate?)?;
+    }
+    let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_protocol_versions(&[&version::TLS13])?
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    let to: SocketAddr = address.parse()?;
+    let asked = async {
+        let stream = TcpStream::connect(to).await?;
+        let name = ServerName::IpAddress(to.ip().into());
+        let mut stream = TlsConnector::from(Arc::new(config)).connect(name, stream).await?;
+        let token = bearer.map(|token| format!("Authorization: Bearer {token}\r\n")).unwrap_or_default();
+        let head = format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{token}\r\n");
+        stream.write_all(head.as_bytes()).await?;
+        let mut text = String::new();
+        stream.read_to_string(&mut text).await?;
+        anyhow::Ok(text)
+    };
+    tokio::time::timeout(PATIENCE, asked).await.context("no answer in time")?
+}

@@ -1,0 +1,323 @@
+//! `muster.v1.Access`: nodes that join, users, roles, tokens, and the audit trail.
+
+use super::{Context, caller};
+use crate::gate;
+use cluster_state::{ApiToken, Command, JoinToken, State};
+use futures::stream::BoxStream;
+use identity::{Secret, SecretKind, Subject};
+use proto::v1;
+use proto::v1::access_server::Access;
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+use tonic::{Request, Response, Status};
+use types::{Admits, Caller, CoordinatorId, Permission, Principal, Role, Timestamp, WorkerId};
+
+mod audit;
+mod join;
+
+pub(crate) use join::Signer;
+
+const ACCESS: &str = "muster.v1.Access";
+const TOKEN_LIFE: Duration = Duration::from_hours(30 * 24);
+const TOKEN_LIFE_MAX: Duration = Duration::from_hours(366 * 24);
+const JOIN_LIFE: Duration = Duration::from_hours(1);
+const JOIN_LIFE_MAX: Duration = Duration::from_hours(24);
+/// Longest note of a token in bytes.
+const NOTE_BYTES_MAX: usize = 200;
+
+/// Who is who and who may do what.
+pub(crate) struct Service(pub(crate) Context);
+
+#[tonic::async_trait]
+impl Access for Service {
+    async fn join(&self, request: Request<v1::JoinRequest>) -> Result<Response<v1::JoinResponse>, Status> {
+        let caller = caller(&request)?;
+        let result = join::join(&self.0, caller, request.into_inner()).await;
+        self.0.observe(ACCESS, "Join", result)
+    }
+
+    async fn renew(&self, request: Request<v1::RenewRequest>) -> Result<Response<v1::JoinResponse>, Status> {
+        let caller = caller(&request)?;
+        let result = join::renew(&self.0, &caller, request.into_inner()).await;
+        self.0.observe(ACCESS, "Renew", result)
+    }
+
+    async fn who_am_i(&self, request: Request<v1::WhoAmIRequest>) -> Result<Response<v1::WhoAmIResponse>, Status> {
+        let caller = caller(&request)?;
+        self.0.observe(ACCESS, "WhoAmI", Ok(who_am_i(&self.0.node.state(), &caller)))
+    }
+
+    async fn create_join_token(
+        &self,
+        request: Request<v1::CreateJoinTokenRequest>,
+    ) -> Result<Response<v1::CreateJoinTokenResponse>, Status> {
+        let caller = caller(&request)?;
+        let result = create_join_token(&self.0, caller, request.into_inner()).await;
+        self.0.observe(ACCESS, "CreateJoinToken", result)
+    }
+
+    async fn revoke_node(
+        &self,
+        request: Request<v1::RevokeNodeRequest>,
+    ) -> Result<Response<v1::RevokeNodeResponse>, Status> {
+        let caller = caller(&request)?;
+        let result = revoke_node(&self.0, caller, request.into_inner()).await;
+        self.0.observe(ACCESS, "RevokeNode", result)
+    }
+
+    async fn create_token(
+        &self,
+        request: Request<v1::CreateTokenRequest>,
+    ) -> Result<Response<v1::CreateTokenResponse>, Status> {
+        let caller = caller(&request)?;
+        let result = create_token(&self.0, caller, request.into_inner()).await;
+        self.0.observe(ACCESS, "CreateToken", result)
+    }
+
+    async fn list_tokens(
+        &self,
+        request: Request<v1::ListTokensRequest>,
+    ) -> Result<Response<v1::ListTokensResponse>, Status> {
+        let caller = caller(&request)?;
+        let result = list_tokens(&self.0, &caller, &request.into_inner().user).await;
+        self.0.observe(ACCESS, "ListTokens", result)
+    }
+
+    async fn revoke_token(
+        &self,
+        request: Request<v1::RevokeTokenRequest>,
+    ) -> Result<Response<v1::RevokeTokenResponse>, Status> {
+        let caller = caller(&request)?;
+        let result = revoke_token(&self.0, caller, request.into_inner().id).await;
+        self.0.observe(ACCESS, "RevokeToken", result)
+    }
+
+    async fn list_users(
+        &self,
+        _request: Request<v1::ListUsersRequest>,
+    ) -> Result<Response<v1::ListUsersResponse>, Status> {
+        let result = self.0.read(false).await.map(|state| v1::ListUsersResponse { users: state.users().map(user).collect() });
+        self.0.observe(ACCESS, "ListUsers", result)
+    }
+
+    async fn set_user(&self, request: Request<v1::SetUserRequest>) -> Result<Response<v1::User>, Status> {
+        let caller = caller(&request)?;
+        let result = set_user(&self.0, caller, request.into_inner()).await;
+        self.0.observe(ACCESS, "SetUser", result)
+    }
+
+    async fn remove_user(
+        &self,
+        request: Request<v1::RemoveUserRequest>,
+    ) -> Result<Response<v1::RemoveUserResponse>, Status> {
+        let caller = caller(&request)?;
+        let command = Command::RemoveUser { name: request.into_inner().name };
+        let result = self.0.write_as(caller, command).await.map(|_| v1::RemoveUserResponse {});
+        self.0.observe(ACCESS, "RemoveUser", result)
+    }
+
+    type AuditStream = BoxStream<'static, Result<v1::AuditRecord, Status>>;
+
+    async fn audit(&self, request: Request<v1::AuditRequest>) -> Result<Response<Self::AuditStream>, Status> {
+        let result = audit::audit(&self.0, request.into_inner()).await;
+        self.0.observe(ACCESS, "Audit", result)
+    }
+}
+
+fn user(user: &Arc<cluster_state::User>) -> v1::User {
+    let roles = user.roles.iter().map(|role| role.name().to_owned()).collect();
+    v1::User { name: user.name.clone(), roles, created_ms: user.created.0 }
+}
+
+fn token(token: &ApiToken) -> v1::Token {
+    v1::Token {
+        id: token.id.clone(),
+        user: token.user.clone(),
+        note: token.note.clone(),
+        created_ms: token.created.0,
+        expires_ms: token.expires.0,
+    }
+}
+
+fn who_am_i(state: &State, caller: &Caller) -> v1::WhoAmIResponse {
+    let roles = gate::roles(state, &caller.principal);
+    let given = Permission::ALL.iter().filter(|permission| roles.iter().any(|role| role.gives(**permission)));
+    let token = match &caller.principal {
+        Principal::User { token, .. } => state.token(token),
+        _ => None,
+    };
+    v1::WhoAmIResponse {
+        principal: caller.principal.to_string(),
+        permissions: given.map(|permission| permission.name().to_owned()).collect(),
+        roles: roles.iter().map(|role| role.name().to_owned()).collect(),
+        token_id: token.map(|token| token.id.clone()).unwrap_or_default(),
+        token_expires_ms: token.map_or(0, |token| token.expires.0),
+    }
+}
+
+/// A life within its bound; the default for 0.
+fn life(asked_ms: u64, default: Duration, most: Duration) -> Result<u64, Status> {
+    let most = most.as_millis() as u64;
+    match asked_ms {
+        0 => Ok(default.as_millis() as u64),
+        asked if asked <= most => Ok(asked),
+        _ => Err(Status::invalid_argument(format!("a life of {asked_ms} ms is more than the most, {most} ms"))),
+    }
+}
+
+/// A name for a token that is no secret.
+fn token_id() -> Result<String, Status> {
+    let random = daemon::random::bytes::<6>().map_err(|error| Status::internal(error.to_string()))?;
+    Ok(random.iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
+fn secret(state: &State, kind: SecretKind) -> Result<Secret, Status> {
+    let authority = state.authorities().last().ok_or_else(|| Status::unavailable("the cluster is being formed"))?;
+    Secret::generate(kind, identity::Fingerprint(authority.fingerprint)).map_err(|error| Status::internal(error.to_string()))
+}
+
+/// What admitting or revoking this kind of node needs.
+fn over_nodes(context: &Context, caller: &Caller, coordinator: bool) -> Result<(), Status> {
+    let needed = if coordinator { Permission::ClusterWrite } else { Permission::ComputeWrite };
+    context.gate.permit(caller, needed, "nodes")
+}
+
+async fn create_join_token(
+    context: &Context,
+    caller: Arc<Caller>,
+    request: v1::CreateJoinTokenRequest,
+) -> Result<v1::CreateJoinTokenResponse, Status> {
+    over_nodes(context, &caller, request.coordinator)?;
+    let admits = match (request.coordinator, request.worker.as_str()) {
+        (true, "") => Admits::Coordinator,
+        (true, _) => return Err(Status::invalid_argument("a token is for a coordinator or for a worker, not for both")),
+        (false, "") => Admits::Worker(None),
+        (false, name) => Admits::Worker(Some(worker_id(name)?)),
+    };
+    let now = daemon::clock::now();
+    let secret = secret(&context.node.state(), SecretKind::Join)?;
+    let made = JoinToken {
+        id: token_id()?,
+        digest: secret.digest(),
+        admits,
+        created_by: caller.principal.to_string(),
+        created: now,
+        expires: Timestamp(now.0 + life(request.life_ms, JOIN_LIFE, JOIN_LIFE_MAX)?),
+        used: None,
+        used_by: None,
+    };
+    let (id, expires_ms) = (made.id.clone(), made.expires.0);
+    context.write_as(caller, Command::CreateJoinToken { token: made }).await?;
+    Ok(v1::CreateJoinTokenResponse { id, token: secret.expose(), expires_ms })
+}
+
+fn worker_id(name: &str) -> Result<WorkerId, Status> {
+    WorkerId::new(name).map_err(|error| Status::invalid_argument(error.to_string()))
+}
+
+async fn revoke_node(
+    context: &Context,
+    caller: Arc<Caller>,
+    request: v1::RevokeNodeRequest,
+) -> Result<v1::RevokeNodeResponse, Status> {
+    use v1::revoke_node_request::Node;
+    let node = match request.node {
+        Some(Node::Worker(name)) => Principal::Worker(worker_id(&name)?),
+        Some(Node::Coordinator(id)) => Principal::Coordinator(CoordinatorId(id)),
+        None => return Err(Status::invalid_argument("no node is named")),
+    };
+    over_nodes(context, &caller, matches!(node, Principal::Coordinator(_)))?;
+    context.write_as(caller, Command::RevokeNode { node }).await?;
+    Ok(v1::RevokeNodeResponse {})
+}
+
+/// The user that is meant, where the caller may act for it: oneself always, others with the permission.
+fn whose(context: &Context, caller: &Caller, named: &str, needed: Permission) -> Result<String, Status> {
+    let own = match &caller.principal {
+        Principal::User { name, .. } => name.as_str(),
+        _ => "",
+    };
+    let named = if named.is_empty() { own } else { named };
+    if named.is_empty() {
+        return Err(Status::invalid_argument("a node has no tokens: name a user"));
+    }
+    if named != own {
+        context.gate.permit(caller, needed, "tokens")?;
+    }
+    Ok(named.to_owned())
+}
+
+async fn create_token(
+    context: &Context,
+    caller: Arc<Caller>,
+    request: v1::CreateTokenRequest,
+) -> Result<v1::CreateTokenResponse, Status> {
+    let user = whose(context, &caller, &request.user, Permission::AccessWrite)?;
+    if request.note.len() > NOTE_BYTES_MAX {
+        return Err(Status::invalid_argument(format!("the note has more than {NOTE_BYTES_MAX} bytes")));
+    }
+    let (state, now) = (context.read(false).await?, daemon::clock::now());
+    let known = state.user(&user).ok_or_else(|| Status::not_found(format!("there is no user {user:?}")))?;
+    // A token gives all that its user may do: nobody makes one for somebody who may do more.
+    grantable(&state, &caller, &known.roles)?;
+    let secret = secret(&state, SecretKind::Access)?;
+    let made = ApiToken {
+        id: token_id()?,
+        user,
+        digest: secret.digest(),
+        note: request.note,
+        created: now,
+        expires: Timestamp(now.0 + life(request.life_ms, TOKEN_LIFE, TOKEN_LIFE_MAX)?),
+    };
+    let wire = token(&made);
+    context.write_as(caller, Command::CreateToken { token: made }).await?;
+    Ok(v1::CreateTokenResponse { token: Some(wire), secret: secret.expose() })
+}
+
+/// Nobody gives what they lack.
+fn grantable(state: &State, caller: &Caller, roles: &BTreeSet<Role>) -> Result<(), Status> {
+    let own: BTreeSet<Role> = gate::roles(state, &caller.principal).into_iter().collect();
+    if State::may_grant(&own, roles) {
+        return Ok(());
+    }
+    Err(Status::permission_denied(format!("{} cannot give what it may not do itself", caller.principal)))
+}
+
+async fn list_tokens(context: &Context, caller: &Caller, named: &str) -> Result<v1::ListTokensResponse, Status> {
+    let state = context.read(false).await?;
+    let all = named.is_empty() && gate::may(&state, &caller.principal, Permission::AccessRead);
+    let only = if all { None } else { Some(whose(context, caller, named, Permission::AccessRead)?) };
+    let seen = state.tokens().filter(|token| only.as_ref().is_none_or(|user| token.user == *user));
+    let mut tokens: Vec<v1::Token> = seen.map(|one| token(one)).collect();
+    tokens.sort_by(|a, b| (&a.user, a.created_ms, &a.id).cmp(&(&b.user, b.created_ms, &b.id)));
+    Ok(v1::ListTokensResponse { tokens })
+}
+
+async fn revoke_token(
+    context: &Context,
+    caller: Arc<Caller>,
+    id: String,
+) -> Result<v1::RevokeTokenResponse, Status> {
+    let state = context.read(false).await?;
+    let missing = || Status::not_found(format!("there is no token {id:?}"));
+    let user = &state.token(&id).ok_or_else(missing)?.user;
+    // Whoever may not see it is told what they would be told if it were not there.
+    whose(context, &caller, user, Permission::AccessWrite).map_err(|_| missing())?;
+    context.write_as(caller, Command::RevokeToken { id: id.clone() }).await?;
+    Ok(v1::RevokeTokenResponse {})
+}
+
+async fn set_user(context: &Context, caller: Arc<Caller>, request: v1::SetUserRequest) -> Result<v1::User, Status> {
+    let roles = request.roles.iter().map(|role| role.parse::<Role>()).collect::<Result<BTreeSet<_>, _>>();
+    let roles = roles.map_err(|error| Status::invalid_argument(error.to_string()))?;
+    let state = context.read(false).await?;
+    grantable(&state, &caller, &roles)?;
+    if let Some(known) = state.user(&request.name) {
+        grantable(&state, &caller, &known.roles)?;
+    }
+    let how = if request.create { cluster_state::SetUser::Create } else { cluster_state::SetUser::Update };
+    let name = request.name;
+    let (_, state) = context.write_as(caller, Command::SetUser { name: name.clone(), roles, how }).await?;
+    state.user(&name).map(user).ok_or_else(|| Status::aborted("the user was removed meanwhile"))
+}

@@ -1,0 +1,202 @@
+//! The one place where callers are known and allowed or refused: every call on the gRPC port passes it, and `/metrics`.
+//!
+//! ```text
+//!  certificate or token ─> who ─> roles ─> does the method's `needs` allow it? ─ no ─> refused, and into the audit trail
+//!                                                 │ yes                 └─ looked at again whenever access changes, for
+//!                                                 v                        as long as a stream is open
+//!                                            the service, with `Caller` in the request's extensions
+//! ```
+//!
+//! Default deny. A token that this copy of the tables does not know is looked for once more in a copy that is surely recent.
+
+mod denials;
+mod guard;
+mod strangers;
+
+pub(crate) use guard::{GuardLayer, bearer};
+
+use crate::raft::Node;
+use cluster_state::State;
+use denials::Denials;
+use identity::{Peer, digest};
+use proto::needs::{Method, method};
+use std::sync::Arc;
+use strangers::Strangers;
+use tokio::sync::watch;
+use tonic::Status;
+use types::{Caller, Permission, Principal, Role};
+
+/// Health checks: they say no more than that a coordinator serves.
+const HEALTH: &str = "/grpc.health.v1.Health/";
+/// Reflection: the public API's description, for whoever is known.
+const REFLECTION: &str = "/grpc.reflection.";
+
+/// Knows callers and what they may do. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Gate {
+    node: Node,
+    denials: Denials,
+    strangers: Arc<Strangers>,
+    /// Rises with every change of users, tokens, roles and revocations.
+    version: watch::Receiver<u64>,
+}
+
+/// What a path asks of its caller.
+#[derive(Clone, Copy)]
+enum Wanted {
+    Nothing,
+    Known,
+    Method(&'static Method),
+}
+
+impl Gate {
+    /// Watches the tables from now on.
+    pub(crate) fn new(node: Node) -> Self {
+        let (sender, version) = watch::channel(node.state().access_version());
+        tokio::spawn(follow(node.clone(), sender));
+        let denials = Denials::start(node.clone());
+        Self { node, denials, strangers: Arc::default(), version }
+    }
+
+    /// Who calls: by the certificate of the connection, or by the token of the call.
+    pub(crate) async fn identify(&self, peer: &Peer, bearer: Option<&str>) -> Result<Caller, Status> {
+        let from = peer.from.map(|address| address.to_string()).unwrap_or_default();
+        let principal = match (&peer.node, bearer) {
+            (Some((subject, issued)), _) => {
+                let principal = subject.principal();
+                if self.node.cluster().is_some_and(|cluster| cluster != subject.cluster()) {
+                    return Err(Status::unauthenticated(format!("{subject} belongs to another cluster")));
+                }
+                if self.node.state().revocation(&principal).is_some_and(|revoked| *issued <= revoked.at) {
+                    return Err(self.reject(Caller { principal, from }, "its certificate was revoked"));
+                }
+                principal
+            }
+            (None, Some(bearer)) => self.bearer(peer, bearer).await?,
+            (None, None) => Principal::Stranger,
+        };
+        Ok(Caller { principal, from })
+    }
+
+    async fn bearer(&self, peer: &Peer, bearer: &str) -> Result<Principal, Status> {
+        let digest = digest(bearer);
+        let now = daemon::clock::now();
+        if let Some(user) = user_of(&self.node.state(), &digest, now) {
+            return Ok(user);
+        }
+        self.strangers.admit(peer.from, now)?;
+        let recent = self.node.linearizable().await.map_err(|error| Status::unavailable(error.to_string()))?;
+        if recent.authorities().is_empty() {
+            return Err(Status::unavailable("the cluster is being formed"));
+        }
+        if let Some(user) = user_of(&recent, &digest, now) {
+            return Ok(user);
+        }
+        self.strangers.failed(peer.from, now);
+        let from = peer.from.map(|address| address.to_string()).unwrap_or_default();
+        Err(self.reject(Caller { principal: Principal::Stranger, from }, "the token is unknown, revoked or expired"))
+    }
+
+    /// Refuses who is not known.
+    fn reject(&self, caller: Caller, why: &'static str) -> Status {
+        self.denials.note(caller, "call", "", why);
+        Status::unauthenticated(format!("{why}: `muster login` with a token that counts"))
+    }
+
+    /// Lets the caller through to the method of this path, or refuses in words that say what would be needed.
+    fn allow(&self, caller: &Caller, path: &str) -> Result<(), Status> {
+        let Err(status) = allowed(&self.node.state(), caller, wanted(path)?) else { return Ok(()) };
+        self.denials.note(caller.clone(), path.trim_start_matches('/'), "", status.message());
+        Err(status)
+    }
+
+    /// Lets the caller have what no gRPC method stands for.
+    pub(crate) fn permit(&self, caller: &Caller, permission: Permission, what: &str) -> Result<(), Status> {
+        if may(&self.node.state(), &caller.principal, permission) {
+            return Ok(());
+        }
+        let status = refusal(caller, permission.name());
+        self.denials.note(caller.clone(), what, "", status.message());
+        Err(status)
+    }
+
+    /// Is what was allowed when a stream began still allowed? Asked when access has changed.
+    fn still(&self, peer: &Peer, caller: &Caller, path: &str) -> Result<(), Status> {
+        let state = self.node.state();
+        let ended = || Status::permission_denied("access was taken back while the stream was open");
+        if let Some((_, issued)) = &peer.node
+            && state.revocation(&caller.principal).is_some_and(|revoked| *issued <= revoked.at)
+        {
+            return Err(ended());
+        }
+        if let Principal::User { token, .. } = &caller.principal
+            && state.token(token).is_none()
+        {
+            return Err(ended());
+        }
+        allowed(&state, caller, wanted(path)?).map_err(|_| ended())
+    }
+}
+
+fn wanted(path: &str) -> Result<Wanted, Status> {
+    match method(path) {
+        Some(method) => Ok(Wanted::Method(method)),
+        None if path.starts_with(HEALTH) => Ok(Wanted::Nothing),
+        None if path.starts_with(REFLECTION) => Ok(Wanted::Known),
+        None => Err(Status::unimplemented(format!("there is no method {path}"))),
+    }
+}
+
+fn allowed(state: &State, caller: &Caller, wanted: Wanted) -> Result<(), Status> {
+    let known = !matches!(caller.principal, Principal::Stranger);
+    match wanted {
+        Wanted::Nothing => Ok(()),
+        Wanted::Known if known => Ok(()),
+        Wanted::Known => Err(refusal(caller, "a token or a node's certificate")),
+        Wanted::Method(method) if method.allows(&caller.principal, &roles(state, &caller.principal)) => Ok(()),
+        Wanted::Method(method) => Err(refusal(caller, &method.wanted())),
+    }
+}
+
+fn refusal(caller: &Caller, needs: &str) -> Status {
+    match caller.principal {
+        Principal::Stranger => {
+            Status::unauthenticated("nobody is served without a token: `muster login`, or set MUSTER_TOKEN")
+        }
+        _ => Status::permission_denied(format!("{} may not do this: it needs {needs}", caller.principal)),
+    }
+}
+
+/// The user whose token has this digest, while both count.
+fn user_of(state: &State, digest: &[u8; 32], now: types::Timestamp) -> Option<Principal> {
+    let token = state.token_by_digest(digest).filter(|token| now < token.expires)?;
+    Some(Principal::User { name: token.user.clone(), token: token.id.clone() })
+}
+
+/// The roles of a user; nobody else has any.
+pub(crate) fn roles(state: &State, principal: &Principal) -> Vec<Role> {
+    match principal {
+        Principal::User { name, .. } => state.user(name).map(|user| user.roles.iter().copied().collect()),
+        _ => None,
+    }
+    .unwrap_or_default()
+}
+
+/// Does some role of the caller give this?
+pub(crate) fn may(state: &State, principal: &Principal, permission: Permission) -> bool {
+    roles(state, principal).iter().any(|role| role.gives(permission))
+}
+
+/// Tells open streams that access has changed.
+async fn follow(node: Node, version: watch::Sender<u64>) {
+    let mut applied = node.applied();
+    let state = move || node.state().access_version();
+    loop {
+        let now = state();
+        version.send_if_modified(|known| std::mem::replace(known, now) != now);
+        tokio::select! {
+            changed = applied.changed() => if changed.is_err() { return },
+            () = version.closed() => return,
+        }
+    }
+}
