@@ -84,7 +84,8 @@ pub fn target(wanted: &Wanted, environment: &Environment, file: &Contexts) -> an
         let cluster = name.and_then(|name| file.contexts.get(name));
         cluster.filter(|cluster| cluster.coordinators == coordinators).and_then(|cluster| cluster.token.as_ref())
     };
-    let stored = |text: &String| Secret::parse(text).map_err(|error| bad_input(format!("the context's token: {error}")));
+    let stored =
+        |text: &String| Secret::parse(text).map_err(|error| bad_input(format!("the context's token: {error}")));
     if let Some(token) = named(wanted.context.as_ref()).filter(|_| wanted.coordinators.is_empty()) {
         return Ok(Target { token: Some(stored(token)?), coordinators });
     }
@@ -210,7 +211,11 @@ mod tests {
     #[test]
     fn the_most_explicit_word_counts() {
         let mut wanted = Wanted { coordinators: vec!["flag:1".into()], context: Some("demo".into()) };
-        let mut environment = Environment { coordinators: Some("env:1, env:2".into()), context: Some("demo".into()), ..Environment::default() };
+        let mut environment = Environment {
+            coordinators: Some("env:1, env:2".into()),
+            context: Some("demo".into()),
+            ..Environment::default()
+        };
         assert_eq!(choose(&wanted, &environment, &file()).unwrap(), ["flag:1"]);
         wanted.coordinators.clear();
         assert_eq!(choose(&wanted, &environment, &file()).unwrap(), ["demo:1"]);

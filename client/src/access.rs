@@ -109,11 +109,9 @@ impl Audit {
         };
         Err(match judge(&self.address, &status) {
             Failure::Final(error) => error,
-            Failure::Again { reason, .. } => Error::Coordinator {
-                address: self.address.clone(),
-                code: status.code(),
-                message: reason,
-            },
+            Failure::Again { reason, .. } => {
+                Error::Coordinator { address: self.address.clone(), code: status.code(), message: reason }
+            }
         })
     }
 }

@@ -97,11 +97,12 @@ impl Client {
         F: Fn(Channel, Duration) -> Fut,
         Fut: Future<Output = Result<Response<T>, Status>>,
     {
-        self.attempt_until(patience, |_, channel| {
+        // On the heap: callers that make several calls would else be large themselves.
+        let tried = Box::pin(self.attempt_until(patience, |_, channel| {
             let sent = send(channel, patience.one_try);
             async move { sent.await.map(Response::into_inner) }
-        })
-        .await
+        }));
+        tried.await
     }
 
     /// The loop of `call`; the try also learns the coordinator's index.

@@ -1,9 +1,9 @@
 //! The coordinators a client knows: connected when first needed, the one that answered last is asked first.
 
+use identity::{Authorized, Bearer, Dialer, Secret};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
-use identity::{Authorized, Bearer, Dialer, Secret};
 use tonic::transport::Endpoint;
 
 /// A connection on which every call brings the client's token.
@@ -133,7 +133,10 @@ mod tests {
 
     #[tokio::test]
     async fn wrong_addresses_are_named() {
-        let client = Client::connect(vec!["nowhere".into(), "http://127.0.0.1:1/".into(), ":7".into()], &crate::testing::token());
+        let client = Client::connect(
+            vec!["nowhere".into(), "http://127.0.0.1:1/".into(), ":7".into()],
+            &crate::testing::token(),
+        );
         assert!(client.channel(0).unwrap_err().contains("\"nowhere\""));
         assert!(client.channel(1).is_ok());
         assert!(client.channel(2).is_err());

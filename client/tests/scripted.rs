@@ -52,11 +52,12 @@ async fn a_submit_is_retried_under_one_request_id() {
 #[tokio::test]
 async fn without_a_leader_the_error_says_so_and_names_all() {
     let one = Scripted::start(Script { unavailable_first: usize::MAX, ..Script::default() }).await;
-    let client = Client::connect(vec![one.address.clone(), dead_address()], &support::token()).with_patience(Patience {
-        one_try: Duration::from_millis(200),
-        in_all: Duration::from_millis(300),
-        unreachable: Duration::from_millis(100),
-    });
+    let client =
+        Client::connect(vec![one.address.clone(), dead_address()], &support::token()).with_patience(Patience {
+            one_try: Duration::from_millis(200),
+            in_all: Duration::from_millis(300),
+            unreachable: Duration::from_millis(100),
+        });
     let error = client.submit(&spec()).await.unwrap_err();
     let text = error.to_string();
     assert!(matches!(error, Error::NotServed { .. }), "{error:?}");

@@ -1,6 +1,7 @@
 //! What the audit trail calls a command, and what it says that it was done to; never a secret nor the digest of one.
 
 use crate::{Command, State, is_token_id};
+use std::fmt::Write as _;
 
 impl Command {
     /// Kind of thing and what is done with it; of a command in somebody's name, what that one does.
@@ -82,5 +83,8 @@ fn token_id(text: &str) -> &str {
 }
 
 fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    bytes.iter().fold(String::new(), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
 }

@@ -1,21 +1,20 @@
 //! One cluster: brought up, looked at, broken and mended; nothing of it is left when it is dropped.
 
 use crate::command::{Answer, Following};
-use crate::daemon_process::{Daemon, credentials, environment};
-use crate::https;
+use crate::daemon_process::{Daemon, environment};
 use crate::janitor::Janitor;
 use crate::shape::{Shape, WorkerShape};
 use crate::wait::{PATIENCE, until};
 use anyhow::Context as _;
-use client::{Client, v1};
-use identity::{Authorized, Credentials, Fingerprint, Secret, SecretKind};
+use client::v1;
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::process::Command;
-use tonic::transport::Endpoint;
 use types::{CoordinatorId, JobId, JobPhase};
+
+mod reach;
 
 /// Coordinators and workers as processes on loopback, with a folder of their own.
 #[derive(Debug)]
@@ -185,52 +184,6 @@ impl Cluster {
     /// gRPC addresses of all coordinators.
     pub fn addresses(&self) -> Vec<String> {
         self.addresses.iter().map(|(grpc, _)| grpc.clone()).collect()
-    }
-
-    /// What the owner of the cluster proves themselves with.
-    pub fn credentials(&self) -> anyhow::Result<Credentials> {
-        Ok(Credentials::load(&credentials(&self.folder))?)
-    }
-
-    fn token(&self) -> Secret {
-        // Before the first coordinator has begun nobody is there to refuse this one.
-        let nobody = || Secret::generate(SecretKind::Access, Fingerprint([0; 32])).unwrap_or_else(|_| unreachable!());
-        self.credentials().map_or_else(|_| nobody(), |credentials| credentials.token)
-    }
-
-    /// A client of the whole cluster, for the runtime that calls.
-    pub fn client(&self) -> Client {
-        Client::connect(self.addresses(), &self.token())
-    }
-
-    /// A connection to one coordinator, in the name of the owner.
-    pub fn channel(&self, id: u64) -> anyhow::Result<Authorized> {
-        let endpoint = Endpoint::from_shared(format!("http://{}", self.addresses_of(id)?.0))?;
-        Ok(self.credentials()?.lazy(&endpoint)?)
-    }
-
-    /// The certificate of a worker of this name, admitted by the owner.
-    pub async fn worker_node(&self, name: &str) -> anyhow::Result<identity::Node> {
-        let joiner = identity::Joiner::Worker(types::WorkerId::new(name)?);
-        let admission = identity::Admission::User(self.credentials()?);
-        let joined = identity::join(&self.addresses(), &admission, &joiner).await?;
-        Ok(identity::Node::new(joined.material))
-    }
-
-    /// The certificates of the authorities that signed for the cluster's nodes.
-    pub fn authorities(&self) -> PathBuf {
-        self.folder.join("coordinator-1/identity/authorities.pem")
-    }
-
-    /// What a coordinator answers to `GET path`, in the name of the owner.
-    pub async fn get(&self, id: u64, path: &str) -> anyhow::Result<String> {
-        let credentials = self.credentials()?;
-        https::get(&self.addresses_of(id)?.1, &self.authorities(), path, Some(credentials.token.bearer())).await
-    }
-
-    /// A client of one coordinator alone.
-    pub fn client_of(&self, id: u64) -> anyhow::Result<Client> {
-        Ok(Client::connect(vec![self.addresses_of(id)?.0.clone()], &self.token()))
     }
 
     /// Runs `muster` to its end.

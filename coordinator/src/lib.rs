@@ -7,9 +7,9 @@
 //!  store   what it keeps on disk
 //! ```
 
-mod gate;
 mod api;
 mod config;
+mod gate;
 mod http;
 mod leader;
 mod observe;

@@ -12,8 +12,8 @@ mod join;
 mod serve;
 
 use crate::config::{Config, ConfigError, Start};
-use crate::raft::{Addresses, BootstrapError, Node, OpenError, Role};
 use crate::gate::Gate;
+use crate::raft::{Addresses, BootstrapError, Node, OpenError, Role};
 use crate::{api, leader, observe};
 use daemon::Shutdown;
 use daemon::files::{LockError, lock_folder, write_atomically};
@@ -198,7 +198,15 @@ impl Running {
         let Ports { grpc, http, advertised } = ports;
         let served = serve::serve(context, &identified.node, grpc, http, &ending)?;
         tokio::spawn(identify::keep(identified.clone(), config.certificate_life, ending.clone()));
-        Ok(Self { node, identified, advertised, ending, served, fatal: tokio::sync::Mutex::new(failures), flusher: thread })
+        Ok(Self {
+            node,
+            identified,
+            advertised,
+            ending,
+            served,
+            fatal: tokio::sync::Mutex::new(failures),
+            flusher: thread,
+        })
     }
 
     /// Returns when this coordinator is to end.

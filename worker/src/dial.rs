@@ -1,7 +1,7 @@
 //! How this daemon reaches a coordinator: one way for session, telemetry and blobs.
 
-use std::time::Duration;
 use identity::Dialer;
+use std::time::Duration;
 use tonic::transport::{Channel, Endpoint};
 
 const CONNECT_MAX: Duration = Duration::from_secs(3);

@@ -23,12 +23,14 @@ pub enum UsersCommand {
 
 /// A user and their roles.
 #[derive(Args, Debug)]
-#[command(after_help = "Roles: owner, contributor, data-scientist, compute-operator, reader, auditor: see docs/security.md.
+#[command(
+    after_help = "Roles: owner, contributor, data-scientist, compute-operator, reader, auditor: see docs/security.md.
 Nobody can give a role that may do more than they may themselves.
 
 Examples:
   muster users create ana --role data-scientist
-  muster users update ana --role reader --role auditor")]
+  muster users update ana --role reader --role auditor"
+)]
 pub struct UserArgs {
     /// The name
     name: String,
@@ -123,7 +125,12 @@ pub async fn tokens(command: TokensCommand, client: &Client, session: &Session) 
             let token = made.token.unwrap_or_default();
             let mut value = token_value(&token);
             value["secret"] = made.secret.clone().into();
-            note(&format!("token {} of {}, until {}; it is shown this once", token.id, token.user, instant(token.expires_ms)));
+            note(&format!(
+                "token {} of {}, until {}; it is shown this once",
+                token.id,
+                token.user,
+                instant(token.expires_ms)
+            ));
             session.output.print(&value, |_| format!("{}\n", made.secret))?;
         }
         TokensCommand::List => {

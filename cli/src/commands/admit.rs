@@ -9,12 +9,14 @@ use client::{Client, v1};
 
 /// `muster workers admit`
 #[derive(Args, Debug)]
-#[command(after_help = "The token is for one worker and one use; it holds the fingerprint of the cluster's authority, so that the worker knows whom
+#[command(
+    after_help = "The token is for one worker and one use; it holds the fingerprint of the cluster's authority, so that the worker knows whom
 it joins.
 
 Example:
   muster workers admit gpu-7 > token
-  muster worker --name gpu-7 --data /var/lib/muster --coordinators 10.0.0.1:7070 --join-token-file token   on its machine")]
+  muster worker --name gpu-7 --data /var/lib/muster --coordinators 10.0.0.1:7070 --join-token-file token   on its machine"
+)]
 pub struct AdmitWorkerArgs {
     /// Only under this name
     name: Option<String>,

@@ -220,7 +220,9 @@ fn broken(why: String) -> anyhow::Error {
 fn verified(chain: &Chain, session: &Session) -> anyhow::Result<()> {
     let (number, hash) = chain.last.clone().unwrap_or_default();
     let value = serde_json::json!({ "records": chain.count, "last": number, "hash": hash });
-    session.output.print(&value, |_| format!("{} records follow from each other; the last is {number}, {hash}\n", chain.count))
+    session
+        .output
+        .print(&value, |_| format!("{} records follow from each other; the last is {number}, {hash}\n", chain.count))
 }
 
 #[cfg(test)]

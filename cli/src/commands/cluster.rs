@@ -39,10 +39,12 @@ pub struct StatusArgs {
 
 /// `muster cluster add`
 #[derive(Args, Debug)]
-#[command(after_help = "One that is started with --join asks for this by itself; this is for one that was admitted to the cluster and is no member.
+#[command(
+    after_help = "One that is started with --join asks for this by itself; this is for one that was admitted to the cluster and is no member.
 
 Example:
-  muster cluster add 4 10.0.0.4:7070")]
+  muster cluster add 4 10.0.0.4:7070"
+)]
 pub struct AddArgs {
     /// The id it was started with
     id: u64,

@@ -76,10 +76,20 @@ fn list(contexts: &Contexts, session: &Session) -> anyhow::Result<()> {
     let shown: serde_json::Map<String, serde_json::Value> = shown.collect();
     let value = serde_json::json!({ "current": contexts.current, "contexts": shown });
     session.output.print(&value, |output| {
-        let mut table = Table::new(vec![Column::whole(""), Column::whole("NAME"), Column::text("COORDINATORS"), Column::whole("TOKEN")]);
+        let mut table = Table::new(vec![
+            Column::whole(""),
+            Column::whole("NAME"),
+            Column::text("COORDINATORS"),
+            Column::whole("TOKEN"),
+        ]);
         for (name, cluster) in &contexts.contexts {
             let star = if contexts.current.as_ref() == Some(name) { "*" } else { "" };
-            table.row(vec![star.into(), name.as_str().into(), cluster.coordinators.join(",").into(), if cluster.token.is_some() { "yes" } else { "" }.into()]);
+            table.row(vec![
+                star.into(),
+                name.as_str().into(),
+                cluster.coordinators.join(",").into(),
+                if cluster.token.is_some() { "yes" } else { "" }.into(),
+            ]);
         }
         table.render(output, "no contexts")
     })

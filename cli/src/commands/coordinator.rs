@@ -117,7 +117,9 @@ async fn remember_owner(data: PathBuf) {
     match remembered {
         Ok(context) => tracing::info!(context, "its owner's token is kept as this context"),
         // A service has no home; the file is there all the same.
-        Err(error) => tracing::info!(error = %format!("{error:#}"), file = %admin.display(), "the owner's token is in this file"),
+        Err(error) => {
+            tracing::info!(error = %format!("{error:#}"), file = %admin.display(), "the owner's token is in this file");
+        }
     }
 }
 

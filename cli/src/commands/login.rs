@@ -35,16 +35,15 @@ pub struct LoginArgs {
 
 /// Runs it.
 pub fn run(args: &LoginArgs, session: &Session) -> anyhow::Result<Exit> {
-    let text = match &args.token_file {
-        Some(path) => std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?,
-        None => {
-            let mut text = String::new();
-            if std::io::stdin().is_terminal() {
-                note("paste the token, then end with Ctrl-D:");
-            }
-            std::io::stdin().lock().read_to_string(&mut text).context("cannot read the token")?;
-            text
+    let text = if let Some(path) = &args.token_file {
+        std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?
+    } else {
+        if std::io::stdin().is_terminal() {
+            note("paste the token, then end with Ctrl-D:");
         }
+        let mut text = String::new();
+        std::io::stdin().lock().read_to_string(&mut text).context("cannot read the token")?;
+        text
     };
     let token = Secret::parse(&text).map_err(|error| bad_input(error.to_string()))?;
     if token.kind() != SecretKind::Access {
@@ -56,6 +55,8 @@ pub fn run(args: &LoginArgs, session: &Session) -> anyhow::Result<Exit> {
     remember(&path, &args.name, args.addresses.clone(), Some(&token))?;
     update(&path, |contexts| contexts.current = Some(args.name.clone()))?;
     let value = serde_json::json!({ "context": args.name, "principal": who.principal, "roles": who.roles });
-    session.output.print(&value, |_| format!("{} ({}), kept as context {}\n", who.principal, who.roles.join(", "), args.name))?;
+    session
+        .output
+        .print(&value, |_| format!("{} ({}), kept as context {}\n", who.principal, who.roles.join(", "), args.name))?;
     Ok(Exit::Success)
 }

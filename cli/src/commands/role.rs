@@ -6,8 +6,8 @@ use anyhow::Context as _;
 use clap::{Args, ValueEnum};
 use daemon::Shutdown;
 use daemon::logging::LogFormat;
-use rustix::process::{Pid, Signal};
 use identity::{Admission, Secret, SecretKind};
+use rustix::process::{Pid, Signal};
 use std::io::Read as _;
 use std::path::PathBuf;
 

@@ -1,5 +1,6 @@
 //! Times, amounts and hashes as people read them.
 
+use std::fmt::Write as _;
 use types::{ContentHash, Millis, Timestamp};
 
 /// `2026-03-01 14:05:09` in UTC; `-` for never.
@@ -112,7 +113,10 @@ pub fn bytes(count: u64) -> String {
 /// A hash from the wire, short; `-` when it is none.
 /// Bytes as hexadecimal digits.
 pub fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    bytes.iter().fold(String::new(), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
 }
 
 /// Reads `hex`.

@@ -2,10 +2,10 @@
 
 use super::peer::{Peers, find, free_ports};
 use crate::wait::{PATIENCE, until};
+use identity::{Authorized, Bearer};
 use std::path::Path;
 use tonic::Status;
 use tonic::codegen::http::uri::PathAndQuery;
-use identity::{Authorized, Bearer};
 use tonic::transport::Endpoint;
 
 /// `etcdserverpb.PutRequest`, as far as it is used.

@@ -10,6 +10,7 @@ use super::{Options, Report, Table};
 use crate::{Cluster, PATIENCE, Shape, until};
 use anyhow::Context as _;
 use client::Client;
+use identity::{Authorized, Bearer};
 use rustix::process::Signal;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -17,7 +18,6 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
-use identity::{Authorized, Bearer};
 use tonic::transport::Endpoint;
 use types::RequestId;
 
@@ -135,8 +135,7 @@ impl Load {
         let mut load = Self::new();
         for client in 0..CLIENTS {
             let (stop, answers) = (load.stop.clone(), load.answers.clone());
-            let connect =
-                |address: &String| {
+            let connect = |address: &String| {
                 let channel = Endpoint::from_shared(format!("http://{address}"))?.connect_lazy();
                 anyhow::Ok(Authorized::new(channel, Bearer::none()))
             };

@@ -152,8 +152,8 @@ async fn hollow(name: String, dialer: Dialer, mut addresses: Vec<String>) -> any
 /// One session; answers with the leader where this coordinator does not lead.
 async fn session(dialer: &Dialer, address: &str, registration: Vec<u8>) -> anyhow::Result<Option<String>> {
     let channel = dialer.connect(&At::from_shared(format!("http://{address}"))?).await?;
-    let mut client = WorkerSessionClient::new(channel)
-        .max_decoding_message_size(types::Limits::SESSION_MESSAGE_BYTES_MAX);
+    let mut client =
+        WorkerSessionClient::new(channel).max_decoding_message_size(types::Limits::SESSION_MESSAGE_BYTES_MAX);
     let (outbox, messages) = mpsc::channel(64);
     let hello = Hello {
         protocol: proto::PROTOCOL,

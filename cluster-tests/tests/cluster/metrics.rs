@@ -1,6 +1,6 @@
 //! What Prometheus reads off the coordinators: every metric that `docs/observability.md` names, and that counters count.
 
-use crate::support::{shared};
+use crate::support::shared;
 use cluster_tests::{Cluster, PATIENCE, spec, until};
 
 /// The text of each of the three coordinators.

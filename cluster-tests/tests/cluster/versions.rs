@@ -4,9 +4,9 @@ use crate::support::shared;
 use bytes::Bytes;
 use client::v1;
 use cluster_tests::{Cluster, PATIENCE};
+use identity::Dialer;
 use proto::internal::{FromWorker, Hello, from_worker, to_worker, worker_session_client::WorkerSessionClient};
 use proto::v1::{cluster_client::ClusterClient, jobs_client::JobsClient};
-use identity::Dialer;
 use tonic::transport::Endpoint;
 use tonic::{Code, Request};
 

@@ -97,7 +97,8 @@ impl Access for Service {
         &self,
         _request: Request<v1::ListUsersRequest>,
     ) -> Result<Response<v1::ListUsersResponse>, Status> {
-        let result = self.0.read(false).await.map(|state| v1::ListUsersResponse { users: state.users().map(user).collect() });
+        let result =
+            self.0.read(false).await.map(|state| v1::ListUsersResponse { users: state.users().map(user).collect() });
         self.0.observe(ACCESS, "ListUsers", result)
     }
 
@@ -169,12 +170,13 @@ fn life(asked_ms: u64, default: Duration, most: Duration) -> Result<u64, Status>
 /// A name for a token that is no secret.
 fn token_id() -> Result<String, Status> {
     let random = daemon::random::bytes::<6>().map_err(|error| Status::internal(error.to_string()))?;
-    Ok(random.iter().map(|byte| format!("{byte:02x}")).collect())
+    Ok(format!("{:012x}", random.iter().fold(0_u64, |all, byte| all << 8 | u64::from(*byte))))
 }
 
 fn secret(state: &State, kind: SecretKind) -> Result<Secret, Status> {
     let authority = state.authorities().last().ok_or_else(|| Status::unavailable("the cluster is being formed"))?;
-    Secret::generate(kind, identity::Fingerprint(authority.fingerprint)).map_err(|error| Status::internal(error.to_string()))
+    Secret::generate(kind, identity::Fingerprint(authority.fingerprint))
+        .map_err(|error| Status::internal(error.to_string()))
 }
 
 /// What admitting or revoking this kind of node needs.
@@ -191,7 +193,9 @@ async fn create_join_token(
     over_nodes(context, &caller, request.coordinator)?;
     let admits = match (request.coordinator, request.worker.as_str()) {
         (true, "") => Admits::Coordinator,
-        (true, _) => return Err(Status::invalid_argument("a token is for a coordinator or for a worker, not for both")),
+        (true, _) => {
+            return Err(Status::invalid_argument("a token is for a coordinator or for a worker, not for both"));
+        }
         (false, "") => Admits::Worker(None),
         (false, name) => Admits::Worker(Some(worker_id(name)?)),
     };
@@ -294,11 +298,7 @@ async fn list_tokens(context: &Context, caller: &Caller, named: &str) -> Result<
     Ok(v1::ListTokensResponse { tokens })
 }
 
-async fn revoke_token(
-    context: &Context,
-    caller: Arc<Caller>,
-    id: String,
-) -> Result<v1::RevokeTokenResponse, Status> {
+async fn revoke_token(context: &Context, caller: Arc<Caller>, id: String) -> Result<v1::RevokeTokenResponse, Status> {
     let state = context.read(false).await?;
     let missing = || Status::not_found(format!("there is no token {id:?}"));
     let user = &state.token(&id).ok_or_else(missing)?.user;

@@ -110,10 +110,7 @@ async fn remove_member(
     Ok(members(context))
 }
 
-async fn taint(
-    context: &Context,
-    caller: Arc<Caller>,
-    request: v1::TaintRequest) -> Result<v1::Worker, Status> {
+async fn taint(context: &Context, caller: Arc<Caller>, request: v1::TaintRequest) -> Result<v1::Worker, Status> {
     let mut faults = Vec::new();
     let worker = WorkerId::new(request.worker).map_err(|error| faults.push(error.to_string())).ok();
     let (add, remove): (BTreeSet<_>, BTreeSet<_>) =
@@ -168,9 +165,12 @@ async fn set_aside_there(context: &Context) -> Option<BTreeMap<String, u64>> {
 async fn set(
     context: &Context,
     caller: Arc<Caller>,
-    request: v1::WorkerRequest, availability: Availability) -> Result<v1::Worker, Status> {
+    request: v1::WorkerRequest,
+    availability: Availability,
+) -> Result<v1::Worker, Status> {
     let worker = WorkerId::new(request.worker).map_err(|error| Status::invalid_argument(error.to_string()))?;
-    let (_, state) = context.write_as(caller, Command::SetAvailability { worker: worker.clone(), availability }).await?;
+    let (_, state) =
+        context.write_as(caller, Command::SetAvailability { worker: worker.clone(), availability }).await?;
     let known = state.worker(&worker).ok_or_else(|| Status::not_found(format!("there is no worker {worker}")))?;
     Ok(wire::worker(known))
 }
@@ -178,7 +178,8 @@ async fn set(
 async fn plan_window(
     context: &Context,
     caller: Arc<Caller>,
-    request: v1::PlanWindowRequest) -> Result<v1::Worker, Status> {
+    request: v1::PlanWindowRequest,
+) -> Result<v1::Worker, Status> {
     let id = WorkerId::new(request.worker).map_err(|error| Status::invalid_argument(error.to_string()))?;
     let planned = request.window.ok_or_else(|| Status::invalid_argument("window is missing"))?;
     let window = Window { from: Timestamp(planned.from_ms), to: Timestamp(planned.to_ms) };

@@ -13,7 +13,7 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
-use types::{Caller, ClusterId, Principal, MemberEnd, MemberState, MemberStatus, Timestamp, Token, WorkerRegistration};
+use types::{Caller, ClusterId, MemberEnd, MemberState, MemberStatus, Principal, Timestamp, Token, WorkerRegistration};
 
 /// Messages on their way to a worker; one that lets them pile up loses its session.
 const OUTBOX_MAX: usize = 64;
@@ -101,7 +101,9 @@ async fn admit(
     let (registration, statuses) = check(cluster, &hello).map_err(|reason| Some(refuse(reason)))?;
     if caller.principal != Principal::Worker(registration.worker.clone()) {
         let (named, proven) = (&registration.worker, &caller.principal);
-        return Err(Some(refuse(format!("{proven} calls itself {named}: a worker keeps the --name that it joined under"))));
+        return Err(Some(refuse(format!(
+            "{proven} calls itself {named}: a worker keeps the --name that it joined under"
+        ))));
     }
     if !context.node.leadership().borrow().leading || !surely_leads(&context.node) {
         return Err(Some(redirect(context)));

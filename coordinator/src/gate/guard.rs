@@ -64,7 +64,9 @@ where
             request.extensions_mut().insert(admitted.caller.clone());
             let response = inner.call(request).await?;
             Ok(match admitted.path {
-                Some(path) => response.map(|body| Body::new(Guarded::new(body, gate, admitted.peer, admitted.caller, path))),
+                Some(path) => {
+                    response.map(|body| Body::new(Guarded::new(body, gate, admitted.peer, admitted.caller, path)))
+                }
                 None => response,
             })
         })
@@ -133,10 +135,7 @@ impl http_body::Body for Guarded {
     type Data = bytes::Bytes;
     type Error = Status;
 
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<bytes::Bytes>, Status>>> {
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<bytes::Bytes>, Status>>> {
         if self.over {
             return Poll::Ready(None);
         }

@@ -7,6 +7,7 @@ use super::types::{Addresses, Snapshot, SnapshotMeta, TypeConfig, Vote};
 use super::wire::{self, Appended, Ask, MESSAGE_BYTES_MAX, Reply, SNAPSHOT_CHUNK_BYTES};
 use crate::store::{Identity, SnapshotFile};
 use futures::{FutureExt, Stream, StreamExt};
+use identity::Dialer;
 use openraft::base::{BoxFuture, BoxStream};
 use openraft::errors::{NetworkError, RPCError, ReplicationClosed, StreamingError, Unreachable};
 use openraft::network::{RPCOption, RaftNetworkFactory, RaftNetworkV2};
@@ -25,7 +26,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tonic::transport::{Channel, Endpoint};
-use identity::Dialer;
 use tonic::{Request, Status};
 
 /// To reach a peer's listener.

@@ -9,8 +9,8 @@ use crate::raft::{Addresses, Node};
 use cluster_state::{ApiToken, Command, SetUser};
 use daemon::Shutdown;
 use identity::{
-    Authority, Credentials, Joined, Joiner, Material, NodeFolder, NodeRequest, Secret, SecretKind, Subject, fingerprint,
-    signing,
+    Authority, Credentials, Joined, Joiner, Material, NodeFolder, NodeRequest, Secret, SecretKind, Subject,
+    fingerprint, signing,
 };
 use std::path::PathBuf;
 use std::time::Duration;
@@ -44,13 +44,18 @@ pub(super) async fn identify(config: &Config, advertised: &Addresses) -> Result<
     let folder = NodeFolder::open(&config.data_dir)?;
     let hosts = hosts(config, advertised);
     let admin = config.data_dir.join(ADMIN);
+    let named = types::Principal::Coordinator(config.id);
+    let is_new = !config.data_dir.join("raft").exists();
     let material = match (folder.load()?, &config.start) {
+        // Its store was put aside, and it comes back under a number that was never used.
+        (Some(former), Start::Join(addresses)) if former.subject.principal() != named && is_new => {
+            join(config, &folder, addresses, &hosts).await?
+        }
         (Some(material), _) => renewed(&folder, material, &hosts, config.certificate_life)?,
         (None, Start::Bootstrap) => begin(config, &folder, advertised, &hosts, &admin)?,
         (None, Start::Join(addresses)) => join(config, &folder, addresses, &hosts).await?,
         (None, Start::Wait) => return Err(Error::Nowhere),
     };
-    let named = types::Principal::Coordinator(config.id);
     if material.subject.principal() != named {
         return Err(Error::Failed(format!("the data folder is that of {}, not of {named}", material.subject)));
     }
@@ -98,12 +103,7 @@ fn begin(
 }
 
 /// Asks until it is admitted, or refused for good.
-async fn join(
-    config: &Config,
-    folder: &NodeFolder,
-    addresses: &[String],
-    hosts: &[String],
-) -> Result<Material, Error> {
+async fn join(config: &Config, folder: &NodeFolder, addresses: &[String], hosts: &[String]) -> Result<Material, Error> {
     let admission = config.admission.as_ref().ok_or(Error::Nowhere)?;
     let joiner = Joiner::Coordinator(config.id, hosts.to_vec());
     let mut pause = PAUSE;
@@ -187,7 +187,8 @@ fn founding(identified: &Identified) -> Result<Vec<Command>, identity::Credentia
     let credentials = Credentials::load(&identified.admin)?;
     let now = daemon::clock::now();
     let material = identified.node.material();
-    let authorities = material.trusted().iter().map(|certificate| Command::AddAuthority { certificate: certificate.to_vec() });
+    let authorities =
+        material.trusted().iter().map(|certificate| Command::AddAuthority { certificate: certificate.to_vec() });
     let owner = Command::SetUser { name: ADMIN_NAME.into(), roles: [Role::Owner].into(), how: SetUser::Create };
     let token = ApiToken {
         id: "founder".into(),

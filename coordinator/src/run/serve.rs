@@ -15,8 +15,7 @@ use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
 
 /// What health is told of: the server as a whole, and the services of clients.
-const SERVICES: [&str; 7] =
-    [
+const SERVICES: [&str; 7] = [
     "",
     "muster.v1.Jobs",
     "muster.v1.Cluster",
@@ -51,8 +50,7 @@ pub(super) fn serve(
     let routes = api::services(&context, reflection(Routes::new(health))?);
     let (failure, failed) = watch::channel(None);
     let accepting = |listener, protocol| {
-        identity::accept(listener, node.clone(), protocol)
-            .map_err(|source| Error::Io { what: "listen".into(), source })
+        identity::accept(listener, node.clone(), protocol).map_err(|source| Error::Io { what: "listen".into(), source })
     };
     let (incoming, web_incoming) = (accepting(grpc, Protocol::Grpc)?, accepting(http, Protocol::Http)?);
     let (gate, web_gate) = (context.gate.clone(), context.gate.clone());

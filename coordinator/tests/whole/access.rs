@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use tonic::Code;
 
 async fn access(member: &Member) -> AccessClient<Authorized> {
-    AccessClient::new(member.channel().await)
+    AccessClient::new(member.channel())
 }
 
 /// A user with one role, and a token of theirs.
@@ -43,7 +43,8 @@ async fn audited(member: &Member, words: &[&str]) -> Vec<v1::AuditRecord> {
             let records = access(member).await.audit(v1::AuditRequest::default()).await.unwrap().into_inner();
             let records: Vec<_> = records.map(Result::unwrap).collect().await;
             let text = |r: &v1::AuditRecord| format!("{} {} {} {} {}", r.who, r.from, r.action, r.object, r.result);
-            let found: Vec<_> = records.into_iter().filter(|r| words.iter().all(|word| text(r).contains(word))).collect();
+            let found: Vec<_> =
+                records.into_iter().filter(|r| words.iter().all(|word| text(r).contains(word))).collect();
             if !found.is_empty() {
                 return found;
             }
@@ -70,7 +71,7 @@ async fn without_a_token_and_with_a_wrong_one_nobody_is_served() {
     assert_eq!(codes[0], Code::Unauthenticated);
     assert_eq!(codes[59], Code::ResourceExhausted, "guessing is not slowed down");
     // Who has a token that counts is not held up by who guesses at the same address.
-    JobsClient::new(members[0].channel().await).list(list()).await.unwrap();
+    JobsClient::new(members[0].channel()).list(list()).await.unwrap();
     let unknown = audited(&members[0], &["stranger", "127.0.0.1", "denied: the token is unknown"]).await;
     assert!(unknown.iter().map(|record| record.times).sum::<u32>() >= 1);
     audited(&members[0], &["stranger", "Jobs/List", "denied"]).await;
@@ -148,7 +149,7 @@ async fn nobody_gives_what_they_lack_and_the_last_owner_stays() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_worker_is_a_worker_of_its_own_name_and_nothing_else() {
     let members = cluster(1).await;
-    let channel = members[0].as_worker("w").await;
+    let channel = members[0].as_worker("w");
     let vote = RaftClient::new(channel.clone()).vote(Payload::default()).await.unwrap_err();
     assert_eq!(vote.code(), Code::PermissionDenied);
     assert_eq!(JobsClient::new(channel.clone()).list(list()).await.unwrap_err().code(), Code::PermissionDenied);
@@ -171,7 +172,7 @@ async fn a_worker_is_a_worker_of_its_own_name_and_nothing_else() {
         }
     };
     assert_eq!(ended.code(), Code::PermissionDenied, "{ended}");
-    let again = members[0].as_worker("w").await;
+    let again = members[0].as_worker("w");
     let refused = AccessClient::new(again).who_am_i(v1::WhoAmIRequest {}).await.unwrap_err();
     assert_eq!(refused.code(), Code::Unauthenticated);
 }
@@ -188,7 +189,10 @@ async fn a_join_token_admits_one_node_once() {
     let worker = |name: &str| Joiner::Worker(types::WorkerId::new(name).unwrap());
     let refused = |joined: Result<_, JoinError>| matches!(joined.map(drop), Err(JoinError::Refused(_)));
     assert!(refused(identity::join(&at, &token, &worker("gpu-2")).await), "another name");
-    assert!(refused(identity::join(&at, &token, &Joiner::Coordinator(types::CoordinatorId(9), vec![])).await), "a role");
+    assert!(
+        refused(identity::join(&at, &token, &Joiner::Coordinator(types::CoordinatorId(9), vec![])).await),
+        "a role"
+    );
     let joined = identity::join(&at, &token, &worker("gpu-1")).await.unwrap();
     assert!(joined.authority.is_none(), "a worker must not be able to sign");
     assert!(refused(identity::join(&at, &token, &worker("gpu-2")).await), "used before");

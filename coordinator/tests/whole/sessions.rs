@@ -75,7 +75,7 @@ async fn a_coordinator_of_no_cluster_sends_workers_on_and_stores_nothing() {
         let greeted = greet(&stranger, "w", cluster).await.unwrap();
         assert!(matches!(&greeted.answer, Message::Redirect(to) if to.leader.is_empty()), "{:?}", greeted.answer);
     }
-    let mut blobs = BlobsClient::new(stranger.channel().await);
+    let mut blobs = BlobsClient::new(stranger.channel());
     let hash = sha2::Sha256::digest(b"bytes").to_vec();
     let chunk = v1::BlobChunk {
         hash: hash.clone().into(),

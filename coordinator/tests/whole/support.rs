@@ -134,17 +134,17 @@ impl Member {
     }
 
     /// In the name of the cluster's owner.
-    pub async fn channel(&self) -> Authorized {
+    pub fn channel(&self) -> Authorized {
         self.access().credentials.lazy(&self.endpoint()).unwrap()
     }
 
     /// In the name of this worker.
-    pub async fn as_worker(&self, name: &str) -> Channel {
+    pub fn as_worker(&self, name: &str) -> Channel {
         Dialer::node(self.access().workers[name].clone()).lazy(&self.endpoint())
     }
 
     pub async fn jobs(&self) -> JobsClient<Authorized> {
-        JobsClient::new(self.channel().await)
+        JobsClient::new(self.channel())
     }
 }
 
@@ -164,7 +164,7 @@ pub async fn cluster(count: u64) -> Vec<Member> {
         members.push(member);
     }
     for member in &members {
-        let mut client = ClusterClient::new(member.channel().await);
+        let mut client = ClusterClient::new(member.channel());
         within(async {
             loop {
                 let known = client.members(v1::MembersRequest {}).await.unwrap().into_inner().members;
@@ -182,7 +182,7 @@ pub async fn cluster(count: u64) -> Vec<Member> {
 
 /// Which of them leads.
 pub async fn leader(members: &[Member]) -> usize {
-    let mut client = ClusterClient::new(members[0].channel().await);
+    let mut client = ClusterClient::new(members[0].channel());
     let known = within(client.members(v1::MembersRequest {})).await.unwrap().into_inner().members;
     let leader = known.into_iter().find(|member| member.role == "leader").unwrap().address;
     members.iter().position(|member| member.grpc == leader).unwrap()
@@ -358,7 +358,7 @@ async fn hello(member: &Member, own: &str, name: &str, cluster: &[u8]) -> Option
     let (outgoing, messages) = mpsc::channel(16);
     outgoing.send(FromWorker { message: Some(from_worker::Message::Hello(hello)) }).await.unwrap();
     let messages = tokio_stream::wrappers::ReceiverStream::new(messages);
-    let opened = WorkerSessionClient::new(member.as_worker(own).await).open(messages).await.unwrap();
+    let opened = WorkerSessionClient::new(member.as_worker(own)).open(messages).await.unwrap();
     let mut incoming = opened.into_inner();
     let answer = within(incoming.message()).await.unwrap()?.message?;
     Some(Greeted { outgoing, incoming, answer })
@@ -368,7 +368,7 @@ async fn hello(member: &Member, own: &str, name: &str, cluster: &[u8]) -> Option
 pub async fn push(to: &Member, wish: &Wish, rank: u32, stream: &str, offset: u64, data: &[u8]) -> v1::StreamAck {
     let name = v1::StreamName { job: wish.key.job.0, attempt: wish.key.attempt.0, rank, stream: stream.into() };
     let append = v1::StreamAppend { name: Some(name), token: wish.token.0, offset, data: data.to_vec().into() };
-    let mut client = TelemetryClient::new(to.as_worker("w").await);
+    let mut client = TelemetryClient::new(to.as_worker("w"));
     let open = futures::stream::iter([append]);
     let mut acks =
         within(client.push(futures::StreamExt::chain(open, futures::stream::pending()))).await.unwrap().into_inner();

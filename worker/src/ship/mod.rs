@@ -174,7 +174,8 @@ impl Shipper {
         });
         for name in &self.names {
             if !self.links.contains_key(name) {
-                let task = tokio::spawn(link::keep(self.dialer.clone(), name.clone(), self.events.clone())).abort_handle();
+                let task =
+                    tokio::spawn(link::keep(self.dialer.clone(), name.clone(), self.events.clone())).abort_handle();
                 self.links.insert(name.clone(), Link { task: Some(task), ..Link::default() });
             }
         }

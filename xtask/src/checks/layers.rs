@@ -3,7 +3,7 @@
 //! ```text
 //! tests     cluster-tests                                  may use all; used by none
 //! programs  cli -> coordinator, worker, trainer, client    one binary
-//! edges     client, proto, daemon, stores, collectives
+//! edges     client, proto, daemon, identity, stores, collectives
 //! pure      scheduler, cluster-state, job-spec
 //! words     types                                          used by all; uses none
 //! ```
@@ -15,7 +15,7 @@ use crate::metadata::{Metadata, Package};
 use crate::tree::Tree;
 
 /// Each crate with the crates of ours that it may use.
-const ARROWS: [(&str, &[&str]); 14] = [
+const ARROWS: [(&str, &[&str]); 15] = [
     ("types", &[]),
     ("job-spec", &["types"]),
     ("scheduler", &["types"]),
@@ -24,9 +24,10 @@ const ARROWS: [(&str, &[&str]); 14] = [
     ("daemon", &["types"]),
     ("stores", &["types", "daemon"]),
     ("collectives", &["types"]),
-    ("client", &["types", "proto", "job-spec"]),
-    ("coordinator", &["types", "scheduler", "cluster-state", "proto", "daemon", "stores"]),
-    ("worker", &["types", "proto", "daemon", "stores"]),
+    ("identity", &["types", "proto", "daemon"]),
+    ("client", &["types", "proto", "identity", "job-spec"]),
+    ("coordinator", &["types", "scheduler", "cluster-state", "proto", "daemon", "identity", "stores"]),
+    ("worker", &["types", "proto", "daemon", "identity", "stores"]),
     ("trainer", &["types", "collectives", "proto", "daemon"]),
     (
         "cli",
@@ -36,6 +37,7 @@ const ARROWS: [(&str, &[&str]); 14] = [
             "scheduler",
             "proto",
             "daemon",
+            "identity",
             "client",
             "coordinator",
             "worker",
@@ -50,7 +52,9 @@ const ARROWS: [(&str, &[&str]); 14] = [
 const TESTS: &str = "cluster-tests";
 
 /// Outside crates (by the beginning of their names) with the only crates of ours that may use them, and why.
-const CONFINED: [(&str, &[&str], &str); 6] = [
+const CONFINED: [(&str, &[&str], &str); 8] = [
+    ("rcgen", &["identity"], "because only an authority signs"),
+    ("rustls", &["identity", TESTS], "because TLS is set up in one place"),
     ("sled", &["coordinator"], "so that it can be left"),
     ("openraft", &["coordinator"], "because each crate that instantiates it costs a minute to build"),
     ("matrixmultiply", &["trainer"], "because nothing else computes"),

@@ -63,7 +63,10 @@ async fn a_failed_flush_stops_the_coordinator_and_acknowledges_nothing() {
     let (_writer_folder, writer) = start(&disk);
     store.log = LogStore { cache: Arc::default(), disk: disk.clone(), writer, folder: Arc::default() };
     let machine = Machine::open(store.snapshots.clone()).unwrap();
-    let node = Node::start(Config::new(CoordinatorId(1), folder.path(), super::dialer(CoordinatorId(1))), store, machine).await.unwrap();
+    let node =
+        Node::start(Config::new(CoordinatorId(1), folder.path(), super::dialer(CoordinatorId(1))), store, machine)
+            .await
+            .unwrap();
     node.bootstrap([(CoordinatorId(1), Addresses::default())].into(), CLUSTER).await.unwrap();
     disk.tell(Flush::Fail);
     assert!(node.propose(vec![submit(1)]).await.is_err());

@@ -172,8 +172,7 @@ impl Group {
 fn material(id: CoordinatorId) -> identity::Material {
     // One for all groups: what keeps clusters apart besides is to be seen.
     static AUTHORITY: OnceLock<identity::Authority> = OnceLock::new();
-    let authority =
-        AUTHORITY.get_or_init(|| identity::Authority::create(CLUSTER, daemon::clock::now()).unwrap());
+    let authority = AUTHORITY.get_or_init(|| identity::Authority::create(CLUSTER, daemon::clock::now()).unwrap());
     let request = identity::NodeRequest {
         subject: &identity::Subject::Coordinator { cluster: CLUSTER, id },
         hosts: &[],

@@ -1,0 +1,57 @@
+//! Ways into a cluster: as its owner, as a worker, over gRPC and HTTPS.
+
+use super::Cluster;
+use crate::daemon_process::credentials;
+use crate::https;
+use client::Client;
+use identity::{Authorized, Credentials, Fingerprint, Secret, SecretKind};
+use std::path::PathBuf;
+use tonic::transport::Endpoint;
+
+impl Cluster {
+    /// What the owner of the cluster proves themselves with.
+    pub fn credentials(&self) -> anyhow::Result<Credentials> {
+        Ok(Credentials::load(&credentials(&self.folder))?)
+    }
+
+    fn token(&self) -> Secret {
+        // Before the first coordinator has begun nobody is there to refuse this one.
+        let nobody = || Secret::generate(SecretKind::Access, Fingerprint([0; 32])).unwrap_or_else(|_| unreachable!());
+        self.credentials().map_or_else(|_| nobody(), |credentials| credentials.token)
+    }
+
+    /// A client of the whole cluster, for the runtime that calls.
+    pub fn client(&self) -> Client {
+        Client::connect(self.addresses(), &self.token())
+    }
+
+    /// A connection to one coordinator, in the name of the owner.
+    pub fn channel(&self, id: u64) -> anyhow::Result<Authorized> {
+        let endpoint = Endpoint::from_shared(format!("http://{}", self.addresses_of(id)?.0))?;
+        Ok(self.credentials()?.lazy(&endpoint)?)
+    }
+
+    /// The certificate of a worker of this name, admitted by the owner.
+    pub async fn worker_node(&self, name: &str) -> anyhow::Result<identity::Node> {
+        let joiner = identity::Joiner::Worker(types::WorkerId::new(name)?);
+        let admission = identity::Admission::User(self.credentials()?);
+        let joined = identity::join(&self.addresses(), &admission, &joiner).await?;
+        Ok(identity::Node::new(joined.material))
+    }
+
+    /// The certificates of the authorities that signed for the cluster's nodes.
+    pub fn authorities(&self) -> PathBuf {
+        self.folder.join("coordinator-1/identity/authorities.pem")
+    }
+
+    /// What a coordinator answers to `GET path`, in the name of the owner.
+    pub async fn get(&self, id: u64, path: &str) -> anyhow::Result<String> {
+        let credentials = self.credentials()?;
+        https::get(&self.addresses_of(id)?.1, &self.authorities(), path, Some(credentials.token.bearer())).await
+    }
+
+    /// A client of one coordinator alone.
+    pub fn client_of(&self, id: u64) -> anyhow::Result<Client> {
+        Ok(Client::connect(vec![self.addresses_of(id)?.0.clone()], &self.token()))
+    }
+}
