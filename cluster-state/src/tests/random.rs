@@ -1,5 +1,8 @@
 //! Each named invariant after every one of many random commands.
 
+mod access;
+
+use super::audit::caller;
 use super::*;
 use proptest::prelude::*;
 use std::collections::BTreeSet;
@@ -19,6 +22,8 @@ enum Step {
     Stop(u64, bool),
     Promise(u64, bool),
     Taint(u8, bool),
+    Access(access::Step),
+    Wait(u64),
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -35,6 +40,8 @@ fn step() -> impl Strategy<Value = Step> {
         1 => (1..8_u64, any::<bool>()).prop_map(|(j, resize)| Step::Stop(j, resize)),
         1 => (1..8_u64, any::<bool>()).prop_map(|(j, made)| Step::Promise(j, made)),
         1 => (0..4_u8, any::<bool>()).prop_map(|(w, add)| Step::Taint(w, add)),
+        12 => access::step().prop_map(Step::Access),
+        1 => (0..3_u64).prop_map(Step::Wait),
     ]
 }
 
@@ -99,6 +106,8 @@ fn command(log: &Log, step: Step) -> Option<Command> {
             let (add, remove) = if add { (some, none) } else { (none, some) };
             Command::Taint { worker: worker_id(w), add, remove }
         }
+        Step::Access(step) => access::command(log, step),
+        Step::Wait(_) => return None,
     })
 }
 
@@ -146,16 +155,23 @@ fn check(state: &State, before: &State) {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(200))]
 
-    /// GANG-1, GANG-2, SLOT-1, FENCE-1, JOB-1, JOB-2 after every entry, and STATE-1 at the end.
+    /// GANG-1, GANG-2, SLOT-1, FENCE-1, JOB-1, JOB-2, ACCESS-1, ACCESS-2, AUDIT-1 after every entry, and STATE-1 at the end.
     #[test]
-    fn invariants_hold_under_random_commands(steps in proptest::collection::vec(step(), 1..80)) {
+    fn invariants_hold_under_random_commands(steps in proptest::collection::vec((step(), any::<bool>()), 1..80)) {
         let mut log = Log::with_workers(3);
         let mut replica = log.state.clone();
-        for step in steps {
-            let Some(command) = command(&log, step) else { continue };
+        for (step, is_named) in steps {
+            if let Step::Wait(times) = step {
+                log.now += access::WAIT_MS * times;
+            }
+            let Some(inner) = command(&log, step) else { continue };
+            let wrapped = || Command::As { caller: Arc::new(caller("u0")), command: Box::new(inner.clone()) };
+            let command = if is_named { wrapped() } else { inner.clone() };
             let before = log.state.clone();
             let outcome = log.apply(command.clone());
             check(&log.state, &before);
+            access::check(&log.state, &before);
+            access::check_deed(&log, &before, &inner, is_named, &outcome);
             let again = replica.apply(LogIndex(log.index), Timestamp(log.now), &command);
             prop_assert_eq!(outcome, again);
         }
