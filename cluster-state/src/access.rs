@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
-use types::{Admits, Millis, Permission, Principal, Role, Timestamp};
+use types::{Admits, ContentHash, Millis, Permission, Principal, Role, Timestamp};
 
 /// Users of a cluster.
 pub const USERS_MAX: usize = 10_000;
@@ -140,9 +140,7 @@ impl fmt::Debug for JoinToken {
 
 impl fmt::Debug for Authority {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Authority(")?;
-        self.fingerprint.iter().try_for_each(|byte| write!(f, "{byte:02x}"))?;
-        f.write_str(")")
+        write!(f, "Authority({})", ContentHash(self.fingerprint))
     }
 }
 

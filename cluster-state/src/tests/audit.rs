@@ -145,8 +145,11 @@ proptest! {
     fn a_flipped_byte_of_any_record_is_found(count in 1..12_u64, at in any::<prop::sample::Index>(), bit in 0..8) {
         let records = trail(count);
         let sizes: Vec<usize> = records.iter().map(|record| postcard::to_allocvec(record).unwrap().len()).collect();
-        let mut place = at.index(sizes.iter().sum());
-        let index = sizes.iter().position(|size| { let here = place < *size; if !here { place -= size }; here }).unwrap();
+        let (mut place, mut index) = (at.index(sizes.iter().sum()), 0);
+        while place >= sizes[index] {
+            place -= sizes[index];
+            index += 1;
+        }
         let mut bytes = postcard::to_allocvec(&records[index]).unwrap();
         bytes[place] ^= 1_u8 << bit;
         // What cannot be read any more is found already.
