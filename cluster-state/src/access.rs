@@ -157,18 +157,18 @@ pub(crate) struct Access {
     pub(crate) version: u64,
     pub(crate) users: OrdMap<String, Arc<User>>,
     /// By id.
-    tokens: OrdMap<String, Arc<ApiToken>>,
-    token_digests: OrdMap<[u8; 32], String>,
+    pub(crate) tokens: OrdMap<String, Arc<ApiToken>>,
+    pub(crate) token_digests: OrdMap<[u8; 32], String>,
     /// User and id.
-    tokens_of: OrdSet<(String, String)>,
+    pub(crate) tokens_of: OrdSet<(String, String)>,
     /// The newest is the last.
     pub(crate) authorities: Vec<Arc<Authority>>,
     pub(crate) revocations: OrdMap<Principal, Revocation>,
     /// By id.
-    joins: OrdMap<String, Arc<JoinToken>>,
-    join_digests: OrdMap<[u8; 32], String>,
+    pub(crate) joins: OrdMap<String, Arc<JoinToken>>,
+    pub(crate) join_digests: OrdMap<[u8; 32], String>,
     /// In the order in which they expire.
-    join_expiries: OrdSet<(Timestamp, String)>,
+    pub(crate) join_expiries: OrdSet<(Timestamp, String)>,
 }
 
 impl Access {
@@ -212,10 +212,6 @@ impl Access {
                 self.join_digests.remove(&token.digest);
             }
         }
-    }
-
-    pub(crate) fn joins_len(&self) -> usize {
-        self.joins.len()
     }
 }
 

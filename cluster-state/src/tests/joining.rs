@@ -167,7 +167,7 @@ fn a_new_authority_signs_beside_the_old_one_until_that_is_retired() {
 
 #[test]
 fn certificates_of_a_revoked_node_count_no_more_and_never_again_by_a_clock_that_is_behind() {
-    let mut log = Log::default();
+    let mut log = Log { now: 1_000, ..Log::default() };
     let principal = Principal::User { name: "ana".into(), token: "t1".into() };
     let caller = Arc::new(Caller { principal: principal.clone(), from: "127.0.0.1".into() });
     let revoke = |node: &Principal| Command::RevokeNode { node: node.clone() };

@@ -152,31 +152,47 @@ fn check(state: &State, before: &State) {
     assert_eq!(counted, state.jobs.len() as u64, "JOB-1");
 }
 
+/// Applies the steps, each as it is or in somebody's name, and looks at every promise after every entry.
+fn run(steps: Vec<(Step, bool)>) {
+    let mut log = Log::with_workers(3);
+    let mut replica = log.state.clone();
+    for (step, is_named) in steps {
+        if let Step::Wait(times) = step {
+            log.now += access::WAIT_MS * times;
+        }
+        let Some(inner) = command(&log, step) else { continue };
+        let named = || Command::As { caller: Arc::new(caller("u0")), command: Box::new(inner.clone()) };
+        let command = if is_named { named() } else { inner.clone() };
+        let before = log.state.clone();
+        let outcome = log.apply(command.clone());
+        check(&log.state, &before);
+        access::check(&log.state, &before);
+        access::check_deed(&log, &before, &inner, is_named, &outcome);
+        assert_eq!(replica.apply(LogIndex(log.index), Timestamp(log.now), &command), outcome, "STATE-1");
+    }
+    assert_eq!(postcard::to_allocvec(&log.state).unwrap(), postcard::to_allocvec(&replica).unwrap(), "STATE-1");
+    let copy: State = postcard::from_bytes(&postcard::to_allocvec(&log.state).unwrap()).unwrap();
+    assert_eq!(copy, log.state);
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(200))]
 
     /// GANG-1, GANG-2, SLOT-1, FENCE-1, JOB-1, JOB-2, ACCESS-1, ACCESS-2, AUDIT-1 after every entry, and STATE-1 at the end.
     #[test]
     fn invariants_hold_under_random_commands(steps in proptest::collection::vec((step(), any::<bool>()), 1..80)) {
-        let mut log = Log::with_workers(3);
-        let mut replica = log.state.clone();
-        for (step, is_named) in steps {
-            if let Step::Wait(times) = step {
-                log.now += access::WAIT_MS * times;
-            }
-            let Some(inner) = command(&log, step) else { continue };
-            let wrapped = || Command::As { caller: Arc::new(caller("u0")), command: Box::new(inner.clone()) };
-            let command = if is_named { wrapped() } else { inner.clone() };
-            let before = log.state.clone();
-            let outcome = log.apply(command.clone());
-            check(&log.state, &before);
-            access::check(&log.state, &before);
-            access::check_deed(&log, &before, &inner, is_named, &outcome);
-            let again = replica.apply(LogIndex(log.index), Timestamp(log.now), &command);
-            prop_assert_eq!(outcome, again);
-        }
-        prop_assert_eq!(postcard::to_allocvec(&log.state).unwrap(), postcard::to_allocvec(&replica).unwrap());
-        let copy: State = postcard::from_bytes(&postcard::to_allocvec(&log.state).unwrap()).unwrap();
-        prop_assert_eq!(copy, log.state);
+        run(steps);
+    }
+
+    /// ACCESS-1, ACCESS-2, AUDIT-1: as above, where nothing else happens, so that more of it does.
+    #[test]
+    fn who_may_do_what_stays_true_under_random_commands(
+        steps in proptest::collection::vec((access::step(), 0..9_u64, any::<bool>()), 1..80),
+    ) {
+        // Now and then time passes.
+        let waits = |place: u64| (place < 2).then_some((Step::Wait(1 + place), false));
+        run(steps.into_iter().flat_map(|(step, place, is_named)| {
+            waits(place).into_iter().chain([(Step::Access(step), is_named)])
+        }).collect());
     }
 }
