@@ -8,8 +8,8 @@ use proptest::prelude::*;
 use std::collections::BTreeSet;
 use types::{Admits, CoordinatorId, Principal, Role};
 
-/// Some steps of this long and a token of an hour is over; some more and a join token is forgotten.
-pub(super) const WAIT_MS: u64 = 25 * 60_000;
+/// After the first a node may not come again, after the second a token is over, after the last a join token is forgotten.
+pub(super) const WAITS_MS: [u64; 3] = [11 * 60_000, 40 * 60_000, 26 * 3_600_000];
 
 /// One random step; few names, so that they meet.
 #[derive(Clone, Debug)]
