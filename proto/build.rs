@@ -46,10 +46,15 @@ fn needs(pool: &DescriptorPool) -> Result<String, Box<dyn std::error::Error>> {
             let options = method.options();
             let text = match options.get_extension(&option).as_ref() {
                 Value::String(text) if !text.is_empty() => text.clone(),
-                _ => return Err(format!("{} does not say what it needs: add `option (needs)`", method.full_name()).into()),
+                _ => {
+                    return Err(
+                        format!("{} does not say what it needs: add `option (needs)`", method.full_name()).into()
+                    );
+                }
             };
             let (service, method) = (service.full_name(), method.name());
-            let any = text.split_whitespace().map(|word| need(word).map_err(|why| format!("{service}/{method}: {why}")));
+            let any =
+                text.split_whitespace().map(|word| need(word).map_err(|why| format!("{service}/{method}: {why}")));
             let any = any.collect::<Result<Vec<_>, _>>()?.join(", ");
             writeln!(table, "    Method {{ path: \"/{service}/{method}\", needs: &[{any}] }},")?;
         }

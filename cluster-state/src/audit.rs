@@ -51,11 +51,16 @@ impl AsRef<AuditRecord> for AuditRecord {
 }
 
 impl AuditRecord {
-    fn hash_after(&self, previous: &[u8; 32]) -> [u8; 32] {
+    /// What is hashed of it: the postcard bytes of all fields but the hash, in their order.
+    pub fn body(&self) -> Vec<u8> {
         let Self { number, time, caller, action, object, result, times, hash: _ } = self;
         let bytes = postcard::to_allocvec(&(number, time, caller, action, object, result, times));
         debug_assert!(bytes.is_ok(), "plain fields always have a binary form");
-        Sha256::new().chain_update(previous).chain_update(bytes.unwrap_or_default()).finalize().into()
+        bytes.unwrap_or_default()
+    }
+
+    fn hash_after(&self, previous: &[u8; 32]) -> [u8; 32] {
+        Sha256::new().chain_update(previous).chain_update(self.body()).finalize().into()
     }
 }
 

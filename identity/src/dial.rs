@@ -65,8 +65,9 @@ impl Dialer {
         endpoint.connect_with_connector(self.connector()).await
     }
 
-    fn connector(&self) -> impl tower::Service<Uri, Response = Io, Error = io::Error, Future = Connecting> + Send + use<>
-    {
+    fn connector(
+        &self,
+    ) -> impl tower::Service<Uri, Response = Io, Error = io::Error, Future = Connecting> + Send + use<> {
         let proof = self.proof.clone();
         tower::service_fn(move |uri: Uri| -> Connecting {
             let config = match &proof {

@@ -141,7 +141,8 @@ mod tests {
     #[test]
     fn what_is_no_token_is_refused_without_being_told() {
         let good = Secret::generate(SecretKind::Join, Fingerprint([0xab; 32])).unwrap().expose();
-        for bad in ["", "muster_pat_", &good[..good.len() - 1], &good.replace("join", "root"), &good.replace('.', "-")] {
+        for bad in ["", "muster_pat_", &good[..good.len() - 1], &good.replace("join", "root"), &good.replace('.', "-")]
+        {
             assert_eq!(Secret::parse(bad).err(), Some(InvalidSecret), "{bad}");
         }
         assert!(Secret::parse(&good.to_uppercase()).is_err());

@@ -71,7 +71,10 @@ async fn a_node_is_known_by_its_certificate_and_a_person_comes_without() {
 async fn another_cluster_and_an_expired_certificate_are_refused_by_either_side() {
     let (ours, theirs) = (authority(), authority());
     let server = fresh(&ours, &coordinator());
-    assert!(meet(server.clone(), fresh(&theirs, &worker()).material().client()).await.is_err(), "our node, their cluster");
+    assert!(
+        meet(server.clone(), fresh(&theirs, &worker()).material().client()).await.is_err(),
+        "our node, their cluster"
+    );
     let pinned = tls::pinned_client(&[fingerprint(theirs.certificate())]).unwrap();
     assert!(meet(server.clone(), pinned).await.is_err(), "a token of another cluster is never sent");
     // Trusts us, but its own certificate is of the other authority.

@@ -74,7 +74,8 @@ mod tests {
     #[test]
     fn nobody_but_coordinators_speaks_raft_and_nobody_but_workers_opens_sessions() {
         let worker = WorkerId::new("w").map(Principal::Worker).ok();
-        let everybody = [Some(Principal::Stranger), Some(user()), worker, Some(Principal::Coordinator(CoordinatorId(1)))];
+        let everybody =
+            [Some(Principal::Stranger), Some(user()), worker, Some(Principal::Coordinator(CoordinatorId(1)))];
         for (index, principal) in everybody.iter().flatten().enumerate() {
             for method in METHODS.iter().filter(|method| method.path.starts_with("/muster.internal.")) {
                 let session = method.path.contains("WorkerSession");
@@ -91,7 +92,18 @@ mod tests {
 
     #[test]
     fn a_reader_changes_nothing() {
-        let changing = ["Submit", "Cancel", "SetPriority", "Create", "Update", "Delete", "Drain", "Taint", "SetUser", "RevokeNode"];
+        let changing = [
+            "Submit",
+            "Cancel",
+            "SetPriority",
+            "Create",
+            "Update",
+            "Delete",
+            "Drain",
+            "Taint",
+            "SetUser",
+            "RevokeNode",
+        ];
         for method in METHODS.iter().filter(|method| changing.iter().any(|name| method.path.ends_with(name))) {
             assert!(!method.allows(&user(), &[Role::Reader]), "{}", method.path);
             assert!(method.allows(&user(), &[Role::Owner]), "{}", method.path);

@@ -17,8 +17,8 @@ mod wish;
 pub use access::{Admits, Caller, Permission, Principal, Role, USER_NAME_BYTES_MAX, UnknownWord, is_user_name};
 pub use hash::{ContentHash, FileKind, Tree, TreeEntry, TreeError};
 pub use ids::{
-    AttemptNumber, AttemptSecret, ClusterId, CoordinatorId, InvalidClusterId, InvalidName, JobId, LogIndex, RankIndex, RequestId, Token,
-    WorkerId, WorkerInstance,
+    AttemptNumber, AttemptSecret, ClusterId, CoordinatorId, InvalidClusterId, InvalidName, JobId, LogIndex, RankIndex,
+    RequestId, Token, WorkerId, WorkerInstance,
 };
 pub use job::{
     CodeSnapshot, Constraints, Distribution, GangSpec, GitState, Input, InputKind, JobSpec, Output, PlaceLevel,

@@ -54,6 +54,19 @@ fn each_command_in_a_name_is_one_record_with_its_result() {
 }
 
 #[test]
+fn whoever_has_the_bodies_can_verify_the_chain_without_us() {
+    use sha2::{Digest, Sha256};
+    let mut previous = [0; 32];
+    for record in trail(5) {
+        let hash: [u8; 32] = Sha256::digest([&previous[..], &record.body()].concat()).into();
+        assert_eq!(hash, record.hash);
+        let whole = [record.body(), record.hash.to_vec()].concat();
+        assert_eq!(postcard::from_bytes::<AuditRecord>(&whole).unwrap(), record, "the body holds all that it says");
+        previous = hash;
+    }
+}
+
+#[test]
 fn a_command_within_a_command_is_in_one_name() {
     let mut log = Log::default();
     let mut before = log.state.clone();
