@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
-use types::{Admits, Millis, Permission, Principal, Role, Timestamp};
+use types::{Admits, ContentHash, Millis, Permission, Principal, Role, Timestamp};
 
 /// Users of a cluster.
 pub const USERS_MAX: usize = 10_000;
@@ -140,9 +140,7 @@ impl fmt::Debug for JoinToken {
 
 impl fmt::Debug for Authority {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Authority(")?;
-        self.fingerprint.iter().try_for_each(|byte| write!(f, "{byte:02x}"))?;
-        f.write_str(")")
+        write!(f, "Authority({})", ContentHash(self.fingerprint))
     }
 }
 
@@ -159,18 +157,18 @@ pub(crate) struct Access {
     pub(crate) version: u64,
     pub(crate) users: OrdMap<String, Arc<User>>,
     /// By id.
-    tokens: OrdMap<String, Arc<ApiToken>>,
-    token_digests: OrdMap<[u8; 32], String>,
+    pub(crate) tokens: OrdMap<String, Arc<ApiToken>>,
+    pub(crate) token_digests: OrdMap<[u8; 32], String>,
     /// User and id.
-    tokens_of: OrdSet<(String, String)>,
+    pub(crate) tokens_of: OrdSet<(String, String)>,
     /// The newest is the last.
     pub(crate) authorities: Vec<Arc<Authority>>,
     pub(crate) revocations: OrdMap<Principal, Revocation>,
     /// By id.
-    joins: OrdMap<String, Arc<JoinToken>>,
-    join_digests: OrdMap<[u8; 32], String>,
+    pub(crate) joins: OrdMap<String, Arc<JoinToken>>,
+    pub(crate) join_digests: OrdMap<[u8; 32], String>,
     /// In the order in which they expire.
-    join_expiries: OrdSet<(Timestamp, String)>,
+    pub(crate) join_expiries: OrdSet<(Timestamp, String)>,
 }
 
 impl Access {
@@ -214,10 +212,6 @@ impl Access {
                 self.join_digests.remove(&token.digest);
             }
         }
-    }
-
-    pub(crate) fn joins_len(&self) -> usize {
-        self.joins.len()
     }
 }
 

@@ -1,7 +1,7 @@
 //! What the audit trail calls a command, and what it says that it was done to; never a secret nor the digest of one.
 
 use crate::{Command, State, is_token_id};
-use std::fmt::Write as _;
+use types::ContentHash;
 
 impl Command {
     /// Kind of thing and what is done with it; of a command in somebody's name, what that one does.
@@ -62,7 +62,7 @@ impl Command {
             Command::As { command, .. } => command.object(state),
             Command::NoteDenials { denials } => format!("{} denials", denials.len()),
             Command::AddAuthority { .. } => "authority".to_owned(),
-            Command::RetireAuthority { fingerprint } => hex(fingerprint),
+            Command::RetireAuthority { fingerprint } => ContentHash(*fingerprint).to_string(),
             Command::CreateToken { token } => format!("{}/{}", token.user, token_id(&token.id)),
             Command::RevokeToken { id } => {
                 state.token(id).map_or_else(|| token_id(id).to_owned(), |token| format!("{}/{id}", token.user))
@@ -80,11 +80,4 @@ impl Command {
 /// Somebody may have taken a secret for an id.
 fn token_id(text: &str) -> &str {
     if is_token_id(text) { text } else { "(no id of a token)" }
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::new(), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
 }

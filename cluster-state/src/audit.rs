@@ -51,7 +51,7 @@ impl AsRef<AuditRecord> for AuditRecord {
 }
 
 impl AuditRecord {
-    /// What is hashed of it, in postcard form: all fields but the hash, in their order.
+    /// What is hashed of it: the postcard bytes of all fields but the hash, in their order.
     pub fn body(&self) -> Vec<u8> {
         let Self { number, time, caller, action, object, result, times, hash: _ } = self;
         let bytes = postcard::to_allocvec(&(number, time, caller, action, object, result, times));

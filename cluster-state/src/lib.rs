@@ -13,8 +13,8 @@
 //! No clock, no randomness, no hash order: time and secrets come in with the command. `State::clone` is O(1) (persistent
 //! maps), so a reader takes a snapshot and never holds up `apply`.
 //!
-//! Kept here: `GANG-1`, `GANG-2`, `SLOT-1`, `FENCE-1`, `FENCE-2`, `JOB-1`, `JOB-2`; `LEASE-1` together with the leader, who
-//! proposes `LoseWorker` only when the lease is over.
+//! Kept here: `GANG-1`, `GANG-2`, `SLOT-1`, `FENCE-1`, `FENCE-2`, `JOB-1`, `JOB-2`, `ACCESS-1`, `ACCESS-2`, `AUDIT-1`; `LEASE-1`
+//! together with the leader, who proposes `LoseWorker` only when the lease is over.
 
 mod access;
 mod action;

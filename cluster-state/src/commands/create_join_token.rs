@@ -41,7 +41,7 @@ fn check(state: &State, at: At, token: &JoinToken) -> Result<(), String> {
         return Err("a join token expires within 24 hours".to_owned());
     }
     // Most are used or expired: they are looked at only when there are many.
-    let is_full = state.access.joins_len() >= OPEN_MAX
+    let is_full = state.access.joins.len() >= OPEN_MAX
         && state.join_tokens().filter(|known| known.is_open(at.time)).count() >= OPEN_MAX;
     if is_full {
         return Err(format!("there are {OPEN_MAX} unused join tokens already, which is the most"));

@@ -2,9 +2,12 @@
 
 #![allow(clippy::unwrap_used, clippy::panic)]
 
+mod access;
+mod audit;
 mod blame;
 mod drains;
 mod elastic;
+mod joining;
 mod queues;
 mod random;
 

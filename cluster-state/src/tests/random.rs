@@ -1,5 +1,8 @@
 //! Each named invariant after every one of many random commands.
 
+mod access;
+
+use super::audit::caller;
 use super::*;
 use proptest::prelude::*;
 use std::collections::BTreeSet;
@@ -19,6 +22,8 @@ enum Step {
     Stop(u64, bool),
     Promise(u64, bool),
     Taint(u8, bool),
+    Access(access::Step),
+    Wait(u64),
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -35,6 +40,8 @@ fn step() -> impl Strategy<Value = Step> {
         1 => (1..8_u64, any::<bool>()).prop_map(|(j, resize)| Step::Stop(j, resize)),
         1 => (1..8_u64, any::<bool>()).prop_map(|(j, made)| Step::Promise(j, made)),
         1 => (0..4_u8, any::<bool>()).prop_map(|(w, add)| Step::Taint(w, add)),
+        12 => access::step().prop_map(Step::Access),
+        1 => proptest::sample::select(access::WAITS_MS.as_slice()).prop_map(Step::Wait),
     ]
 }
 
@@ -99,6 +106,8 @@ fn command(log: &Log, step: Step) -> Option<Command> {
             let (add, remove) = if add { (some, none) } else { (none, some) };
             Command::Taint { worker: worker_id(w), add, remove }
         }
+        Step::Access(step) => access::command(log, step),
+        Step::Wait(_) => return None,
     })
 }
 
@@ -143,24 +152,47 @@ fn check(state: &State, before: &State) {
     assert_eq!(counted, state.jobs.len() as u64, "JOB-1");
 }
 
+/// Applies the steps, each as it is or in somebody's name, and looks at every promise after every entry.
+fn run(steps: Vec<(Step, bool)>) {
+    let mut log = Log::with_workers(3);
+    let mut replica = log.state.clone();
+    for (step, is_named) in steps {
+        if let Step::Wait(ms) = step {
+            log.now += ms;
+        }
+        let Some(inner) = command(&log, step) else { continue };
+        let named = || Command::As { caller: Arc::new(caller("u0")), command: Box::new(inner.clone()) };
+        let command = if is_named { named() } else { inner.clone() };
+        let before = log.state.clone();
+        let outcome = log.apply(command.clone());
+        check(&log.state, &before);
+        access::check(&log.state, &before);
+        access::check_deed(&log, &before, &inner, is_named, &outcome);
+        assert_eq!(replica.apply(LogIndex(log.index), Timestamp(log.now), &command), outcome, "STATE-1");
+    }
+    assert_eq!(postcard::to_allocvec(&log.state).unwrap(), postcard::to_allocvec(&replica).unwrap(), "STATE-1");
+    let copy: State = postcard::from_bytes(&postcard::to_allocvec(&log.state).unwrap()).unwrap();
+    assert_eq!(copy, log.state);
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(200))]
 
-    /// GANG-1, GANG-2, SLOT-1, FENCE-1, JOB-1, JOB-2 after every entry, and STATE-1 at the end.
+    /// GANG-1, GANG-2, SLOT-1, FENCE-1, JOB-1, JOB-2, ACCESS-1, ACCESS-2, AUDIT-1 after every entry, and STATE-1 at the end.
     #[test]
-    fn invariants_hold_under_random_commands(steps in proptest::collection::vec(step(), 1..80)) {
-        let mut log = Log::with_workers(3);
-        let mut replica = log.state.clone();
-        for step in steps {
-            let Some(command) = command(&log, step) else { continue };
-            let before = log.state.clone();
-            let outcome = log.apply(command.clone());
-            check(&log.state, &before);
-            let again = replica.apply(LogIndex(log.index), Timestamp(log.now), &command);
-            prop_assert_eq!(outcome, again);
-        }
-        prop_assert_eq!(postcard::to_allocvec(&log.state).unwrap(), postcard::to_allocvec(&replica).unwrap());
-        let copy: State = postcard::from_bytes(&postcard::to_allocvec(&log.state).unwrap()).unwrap();
-        prop_assert_eq!(copy, log.state);
+    fn invariants_hold_under_random_commands(steps in proptest::collection::vec((step(), any::<bool>()), 1..80)) {
+        run(steps);
+    }
+
+    /// ACCESS-1, ACCESS-2, AUDIT-1: as above, where nothing else happens, so that more of it does.
+    #[test]
+    fn who_may_do_what_stays_true_under_random_commands(
+        steps in proptest::collection::vec((access::step(), 0..12_usize, any::<bool>()), 1..80),
+    ) {
+        // Now and then time passes.
+        let wait = |place: usize| Some((Step::Wait(*access::WAITS_MS.get(place)?), false));
+        run(steps.into_iter().flat_map(|(step, place, is_named)| {
+            wait(place).into_iter().chain([(Step::Access(step), is_named)])
+        }).collect());
     }
 }

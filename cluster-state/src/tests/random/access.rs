@@ -1,0 +1,170 @@
+//! Random commands about who may do what, and what must hold of that and of the audit trail after every entry.
+
+use super::super::access::{set_user, token};
+use super::super::audit::caller;
+use super::super::*;
+use crate::{ApiToken, Denial, JoinToken, SetUser, verify_chain};
+use proptest::prelude::*;
+use std::collections::BTreeSet;
+use types::{Admits, CoordinatorId, Principal, Role};
+
+/// After the first a node may not come again, after the second a token is over, after the last a join token is forgotten.
+pub(super) const WAITS_MS: [u64; 3] = [11 * 60_000, 40 * 60_000, 26 * 3_600_000];
+
+/// One random step; few names, so that they meet.
+#[derive(Clone, Debug)]
+pub(super) enum Step {
+    User(u8, Vec<usize>, bool),
+    RemoveUser(u8),
+    Token(u8, u8, u8),
+    RevokeToken(u8),
+    Join(u8, u8, u8),
+    UseJoin(u8, u8),
+    AddAuthority(u8),
+    Retire(usize),
+    Revoke(u8),
+    Denials(u8),
+}
+
+pub(super) fn step() -> impl Strategy<Value = Step> {
+    let roles = proptest::collection::vec(0..Role::ALL.len(), 0..3);
+    prop_oneof![
+        4 => (0..3_u8, roles, any::<bool>()).prop_map(|(user, roles, new)| Step::User(user, roles, new)),
+        2 => (0..3_u8).prop_map(Step::RemoveUser),
+        5 => (0..3_u8, 0..4_u8, 0..4_u8).prop_map(|(user, id, secret)| Step::Token(user, id, secret)),
+        1 => (0..4_u8).prop_map(Step::RevokeToken),
+        4 => (0..4_u8, 0..4_u8, 0..4_u8).prop_map(|(id, secret, admits)| Step::Join(id, secret, admits)),
+        6 => (0..4_u8, 0..4_u8).prop_map(|(secret, node)| Step::UseJoin(secret, node)),
+        1 => (0..4_u8).prop_map(Step::AddAuthority),
+        1 => (0..3_usize).prop_map(Step::Retire),
+        1 => (0..4_u8).prop_map(Step::Revoke),
+        1 => (0..4_u8).prop_map(Step::Denials),
+    ]
+}
+
+fn user(n: u8) -> String {
+    format!("u{n}")
+}
+
+fn node(n: u8) -> Principal {
+    match n {
+        0 => Principal::Coordinator(CoordinatorId(1)),
+        1 => Principal::Stranger,
+        n => Principal::Worker(worker_id(n)),
+    }
+}
+
+fn admits(n: u8) -> Admits {
+    match n {
+        0 => Admits::Coordinator,
+        1 => Admits::Worker(None),
+        n => Admits::Worker(Some(worker_id(n))),
+    }
+}
+
+pub(super) fn command(log: &Log, step: Step) -> Command {
+    let (created, expires) = (Timestamp(log.now), Timestamp(log.now + 3_600_000));
+    match step {
+        Step::User(n, roles, new) => {
+            let roles: Vec<Role> = roles.into_iter().map(|place| Role::ALL[place]).collect();
+            set_user(&user(n), &roles, if new { SetUser::Create } else { SetUser::Update })
+        }
+        Step::RemoveUser(n) => Command::RemoveUser { name: user(n) },
+        Step::Token(n, id, secret) => {
+            let token = ApiToken { digest: [secret; 32], ..token(log, &user(n), &format!("t{id}")) };
+            Command::CreateToken { token }
+        }
+        Step::RevokeToken(id) => Command::RevokeToken { id: format!("t{id}") },
+        Step::Join(id, secret, who) => {
+            let (id, digest, created_by) = (format!("j{id}"), [secret; 32], user(0));
+            let (used, used_by) = (None, None);
+            let token = JoinToken { id, digest, admits: admits(who), created_by, created, expires, used, used_by };
+            Command::CreateJoinToken { token }
+        }
+        Step::UseJoin(secret, who) => Command::UseJoinToken { digest: [secret; 32], as_whom: node(who) },
+        Step::AddAuthority(n) => Command::AddAuthority { certificate: vec![n; 9] },
+        Step::Retire(place) => {
+            let known = log.state.authorities().get(place);
+            Command::RetireAuthority { fingerprint: known.map_or([0; 32], |known| known.fingerprint) }
+        }
+        Step::Revoke(n) => Command::RevokeNode { node: node(n) },
+        Step::Denials(count) => {
+            let denial = |n: u8| Denial {
+                caller: caller(&user(n)),
+                action: "jobs/cancel".into(),
+                object: n.to_string(),
+                why: "no right".into(),
+                times: 1,
+            };
+            Command::NoteDenials { denials: (0..count).map(denial).collect() }
+        }
+    }
+}
+
+/// Everything that must hold of the tables after every entry.
+pub(super) fn check(state: &State, before: &State) {
+    let has_owner = |state: &State| state.users().any(|user| user.roles.contains(&Role::Owner));
+    assert!(has_owner(state) || !has_owner(before), "ACCESS-1");
+    assert!(state.users().all(|user| !user.roles.is_empty()));
+    let mut digests = BTreeSet::new();
+    for token in state.tokens() {
+        assert!(state.user(&token.user).is_some(), "a token of a removed user is gone");
+        assert!(digests.insert(token.digest), "a secret is of one token");
+        assert_eq!(state.token_by_digest(&token.digest), Some(token));
+        assert!(state.tokens_of(&token.user).any(|known| known == token));
+    }
+    let access = &state.access;
+    assert!([access.token_digests.len(), access.tokens_of.len()].iter().all(|length| *length == access.tokens.len()));
+    assert_eq!(digests.len(), access.tokens.len());
+    assert!([access.join_digests.len(), access.join_expiries.len()].iter().all(|length| *length == access.joins.len()));
+    for join in state.join_tokens() {
+        assert_eq!(state.join_token_by_digest(&join.digest), Some(join));
+        assert_eq!(join.used.is_some(), join.used_by.is_some());
+        // The same id may come again once the first is forgotten.
+        let old = before.join_token(&join.id).filter(|old| old.created == join.created);
+        if let Some(old) = old.filter(|old| old.used.is_some()) {
+            assert_eq!(old, join, "ACCESS-2");
+        }
+    }
+    assert!(state.authorities().len() <= 2 && state.authorities().is_empty() <= before.authorities().is_empty());
+    let (now, then) = (&state.access, &before.access);
+    let tokens = |state: &State| state.tokens().cloned().collect::<Vec<_>>();
+    let is_same = now.users == then.users
+        && tokens(state) == tokens(before)
+        && now.authorities == then.authorities
+        && now.revocations == then.revocations;
+    assert_eq!(state.access_version() > before.access_version(), !is_same, "watchers learn of each change");
+    assert!(state.access_version() >= before.access_version());
+    assert_eq!(verify_chain(state.audit_base().1, state.audit()), Ok(()), "AUDIT-1");
+    let numbers: Vec<u64> = state.audit().map(|record| record.number).collect();
+    assert_eq!(numbers, (state.audit_base().0 + 1..=state.audit_head().0).collect::<Vec<_>>(), "AUDIT-1: no gaps");
+}
+
+/// That the command did what it does in nobody's name, and that the trail says so.
+pub(super) fn check_deed(log: &Log, before: &State, inner: &Command, is_named: bool, outcome: &Outcome) {
+    let mut bare = before.clone();
+    assert_eq!(&bare.apply(LogIndex(log.index), Timestamp(log.now), inner), outcome);
+    if !matches!(inner, Command::RevokeNode { .. }) {
+        bare.audit = log.state.audit.clone();
+        assert_eq!(bare, log.state, "a name changes nothing but the trail");
+    }
+    let denials = if let Command::NoteDenials { denials } = inner { denials.len() as u64 } else { 0 };
+    let is_retry = matches!(outcome, Outcome::Submitted { repeated: true, .. });
+    let records = log.state.audit_head().0 - before.audit_head().0;
+    assert_eq!(records, denials + u64::from(is_named && !is_retry));
+    if is_named && !is_retry {
+        let record = log.state.audit().last().unwrap();
+        assert_eq!(record.action, inner.action());
+        assert_eq!(record.result == "ok", !matches!(outcome, Outcome::Refused(_)), "{record:?}");
+    }
+    if let Outcome::Refused(_) = outcome {
+        let mut same = before.clone();
+        (same.applied, same.audit) = (log.state.applied, log.state.audit.clone());
+        assert_eq!(same, log.state, "what is refused changes nothing");
+    }
+    if let (Command::UseJoinToken { digest, as_whom }, Outcome::Done) = (inner, outcome) {
+        let token = log.state.join_token_by_digest(digest).unwrap();
+        assert_eq!(token.used_by, Some(as_whom.to_string()), "ACCESS-2");
+        assert!(token.admits.admits(as_whom));
+    }
+}
