@@ -13,13 +13,13 @@ use proto::v1::jobs_client::JobsClient;
 use std::time::{Duration, Instant};
 use tonic::Code;
 
-async fn access(member: &Member) -> AccessClient<Authorized> {
+fn access(member: &Member) -> AccessClient<Authorized> {
     AccessClient::new(member.channel())
 }
 
 /// A user with one role, and a token of theirs.
 async fn user(member: &Member, name: &str, role: &str) -> (Credentials, String) {
-    let mut access = access(member).await;
+    let mut access = access(member);
     let wanted = v1::SetUserRequest { name: name.into(), roles: vec![role.into()], create: true };
     access.set_user(wanted).await.unwrap();
     let made = access.create_token(v1::CreateTokenRequest { user: name.into(), ..Default::default() }).await.unwrap();
@@ -40,7 +40,7 @@ fn list() -> v1::ListJobsRequest {
 async fn audited(member: &Member, words: &[&str]) -> Vec<v1::AuditRecord> {
     within(async {
         loop {
-            let records = access(member).await.audit(v1::AuditRequest::default()).await.unwrap().into_inner();
+            let records = access(member).audit(v1::AuditRequest::default()).await.unwrap().into_inner();
             let records: Vec<_> = records.map(Result::unwrap).collect().await;
             let text = |r: &v1::AuditRecord| format!("{} {} {} {} {}", r.who, r.from, r.action, r.object, r.result);
             let found: Vec<_> =
@@ -107,7 +107,7 @@ async fn a_role_gives_what_it_gives_and_takes_effect_at_once_on_every_coordinato
     let mut watch = JobsClient::new(as_user(&members[2], &reader));
     let mut watch = within(watch.watch(v1::WatchJobsRequest::default())).await.unwrap().into_inner();
     let revoked = Instant::now();
-    access(&members[0]).await.revoke_token(v1::RevokeTokenRequest { id }).await.unwrap();
+    access(&members[0]).revoke_token(v1::RevokeTokenRequest { id }).await.unwrap();
     let ended = loop {
         match within(watch.message()).await {
             Ok(Some(_)) => {}
@@ -139,7 +139,7 @@ async fn nobody_gives_what_they_lack_and_the_last_owner_stays() {
     assert_eq!((foreign.code(), missing.code()), (Code::NotFound, Code::NotFound));
     let own = otto.list_tokens(v1::ListTokensRequest::default()).await.unwrap().into_inner().tokens;
     assert!(own.iter().all(|token| token.user == "otto") && own.len() == 1, "{own:?}");
-    let mut admin = access(&members[0]).await;
+    let mut admin = access(&members[0]);
     let demoted = v1::SetUserRequest { name: "admin".into(), roles: vec!["reader".into()], create: false };
     assert_eq!(admin.set_user(demoted).await.unwrap_err().code(), Code::FailedPrecondition);
     let removed = admin.remove_user(v1::RemoveUserRequest { name: "admin".into() }).await.unwrap_err();
@@ -163,7 +163,7 @@ async fn a_worker_is_a_worker_of_its_own_name_and_nothing_else() {
     let mut session = greet(&members[0], "w", &[]).await.unwrap();
     assert!(matches!(session.answer, to_worker::Message::Welcome(_)), "{:?}", session.answer);
     let node = Some(v1::revoke_node_request::Node::Worker("w".into()));
-    access(&members[0]).await.revoke_node(v1::RevokeNodeRequest { node }).await.unwrap();
+    access(&members[0]).revoke_node(v1::RevokeNodeRequest { node }).await.unwrap();
     let ended = loop {
         match within(session.incoming.message()).await {
             Ok(Some(_)) => {}
@@ -181,7 +181,7 @@ async fn a_worker_is_a_worker_of_its_own_name_and_nothing_else() {
 async fn a_join_token_admits_one_node_once() {
     use identity::{Admission, JoinError, Joiner};
     let members = cluster(1).await;
-    let mut admin = access(&members[0]).await;
+    let mut admin = access(&members[0]);
     let wanted = v1::CreateJoinTokenRequest { worker: "gpu-1".into(), ..Default::default() };
     let made = admin.create_join_token(wanted).await.unwrap().into_inner();
     let token = Admission::Token(Secret::parse(&made.token).unwrap());

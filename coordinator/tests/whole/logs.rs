@@ -14,7 +14,7 @@ fn request(job: JobId, follow: bool) -> v1::LogsRequest {
 }
 
 async fn open(member: &Member, request: v1::LogsRequest) -> Streaming<v1::LogChunk> {
-    within(member.jobs().await.logs(request)).await.unwrap().into_inner()
+    within(member.jobs().logs(request)).await.unwrap().into_inner()
 }
 
 /// The bytes of one stream, up to its orderly end, without a gap.
@@ -59,7 +59,7 @@ async fn a_follower_sees_bytes_as_they_come_and_the_next_attempt_and_ends_with_t
     let one = v1::LogsRequest { attempt: 2, ..request(job, true) };
     assert_eq!(read(&members[0], one).await, [(2, TEXT.to_vec())]);
     let wrong = v1::LogsRequest { ranks: vec![1], ..request(job, true) };
-    let refused = members[0].jobs().await.logs(wrong).await.unwrap_err();
+    let refused = members[0].jobs().logs(wrong).await.unwrap_err();
     assert_eq!(refused.code(), tonic::Code::InvalidArgument);
 }
 
@@ -70,7 +70,7 @@ async fn the_last_bytes_are_waited_for_when_the_end_is_known_before_them() {
     let mut worker = Worker::open(&members).await;
     let wish = worker.run(job, 1).await;
     worker.end(&wish, 0, LENGTH).await;
-    let mut watch = within(members[0].jobs().await.watch(v1::WatchJobsRequest { job_id: job.0, after_index: 0 }))
+    let mut watch = within(members[0].jobs().watch(v1::WatchJobsRequest { job_id: job.0, after_index: 0 }))
         .await
         .unwrap()
         .into_inner();
@@ -127,7 +127,7 @@ async fn without_a_record_a_stream_ends_at_what_a_majority_holds() {
     }
     worker.lose();
     let canceled = v1::CancelJobRequest { job_id: job.0, ..Default::default() };
-    within(members[0].jobs().await.cancel(canceled)).await.unwrap();
+    within(members[0].jobs().cancel(canceled)).await.unwrap();
     assert_eq!(rest(live).await, [(1, TEXT.to_vec())]);
 }
 
@@ -159,7 +159,7 @@ async fn metric_points_are_followed_by_name_and_rank() {
     let members = cluster(1).await;
     let job = submit(&members[0], 2, 0).await;
     let request = |follow| v1::MetricsRequest { job_id: job.0, names: vec!["loss".into()], follow, ranks: vec![] };
-    let mut live = within(members[0].jobs().await.metrics(request(true))).await.unwrap().into_inner();
+    let mut live = within(members[0].jobs().metrics(request(true))).await.unwrap().into_inner();
     let mut worker = Worker::open(&members).await;
     let wish = worker.run(job, 1).await;
     let lines =

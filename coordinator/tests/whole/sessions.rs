@@ -60,10 +60,10 @@ async fn an_end_of_many_megabytes_is_recorded() {
     let wish = worker.run(job, 1).await;
     worker.end_with(&wish, 0, 0, &[("loss".into(), "9".repeat(1 << 20))]).await;
     let request = v1::WatchJobsRequest { job_id: job.0, after_index: 0 };
-    let mut watch = within(members[0].jobs().await.watch(request)).await.unwrap().into_inner();
+    let mut watch = within(members[0].jobs().watch(request)).await.unwrap().into_inner();
     while within(watch.message()).await.unwrap().is_some() {}
     let request = v1::GetJobRequest { job_id: job.0, stale: false };
-    let job = within(members[0].jobs().await.get(request)).await.unwrap().into_inner();
+    let job = within(members[0].jobs().get(request)).await.unwrap().into_inner();
     assert_eq!(job.summary.unwrap().phase, "Completed");
 }
 

@@ -143,7 +143,7 @@ impl Member {
         Dialer::node(self.access().workers[name].clone()).lazy(&self.endpoint())
     }
 
-    pub async fn jobs(&self) -> JobsClient<Authorized> {
+    pub fn jobs(&self) -> JobsClient<Authorized> {
         JobsClient::new(self.channel())
     }
 }
@@ -204,7 +204,7 @@ pub async fn submit(member: &Member, ranks: u32, max_restarts: u32) -> JobId {
     };
     // As a client does: the same request again while the outcome is not known.
     within(async {
-        let mut client = member.jobs().await;
+        let mut client = member.jobs();
         loop {
             match client.submit(request.clone()).await {
                 Ok(answer) => return JobId(answer.into_inner().job_id),
