@@ -20,7 +20,7 @@ use clap::{Args, Parser, Subcommand};
   muster cluster status                    coordinators, workers, capacity
 
 Exit codes: 0 done, 1 error, 2 bad usage or input, 3 not found, 4 no cluster reachable,
-  10 the followed job failed, 11 it was cancelled, 130 interrupted."
+  5 not allowed, 10 the followed job failed, 11 it was cancelled, 130 interrupted."
 )]
 pub struct Cli {
     /// Options of every command.

@@ -18,6 +18,8 @@ pub enum Exit {
     NotFound,
     /// 4: no coordinator reachable, or none that could serve.
     NoCluster,
+    /// 5: not allowed, or not known, to the cluster.
+    Denied,
     /// 10: the followed job failed.
     JobFailed,
     /// 11: the followed job was cancelled.
@@ -35,6 +37,7 @@ impl Exit {
             Exit::BadInput => 2,
             Exit::NotFound => 3,
             Exit::NoCluster => 4,
+            Exit::Denied => 5,
             Exit::JobFailed => 10,
             Exit::JobCanceled => 11,
             Exit::Interrupted => 130,
@@ -87,6 +90,7 @@ pub fn exit_of(error: &anyhow::Error) -> Exit {
         if let Some(failure) = cause.downcast_ref::<client::Error>() {
             return match failure {
                 client::Error::NoCoordinator { .. } | client::Error::NotServed { .. } => Exit::NoCluster,
+                client::Error::Denied(_) => Exit::Denied,
                 client::Error::NotFound(_) => Exit::NotFound,
                 client::Error::Invalid(_) => Exit::BadInput,
                 _ => Exit::Error,

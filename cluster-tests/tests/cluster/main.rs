@@ -3,6 +3,7 @@
 //! One program of many modules: each file under `tests/` that cargo sees is linked anew.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
+mod access;
 mod answers;
 mod api;
 mod bad_input;

@@ -3,6 +3,7 @@
 
 mod access;
 mod logs;
+mod matrix;
 mod run;
 mod sessions;
 mod support;

@@ -143,6 +143,13 @@ impl Member {
         Dialer::node(self.access().workers[name].clone()).lazy(&self.endpoint())
     }
 
+    /// In the name of a coordinator of this number, which the owner admits.
+    pub async fn as_coordinator(&self, id: u64) -> Authorized {
+        let joiner = Joiner::Coordinator(CoordinatorId(id), vec![]);
+        let node = identity::Node::new(admitted(&self.access().credentials, &joiner).await.material);
+        Authorized::new(Dialer::node(node).lazy(&self.endpoint()), identity::Bearer::none())
+    }
+
     pub fn jobs(&self) -> JobsClient<Authorized> {
         JobsClient::new(self.channel())
     }

@@ -1,0 +1,240 @@
+//! Attempts from outside, by the released command: strangers, low roles, spent join tokens, revoked workers, open keys, short
+//! certificates, altered trails.
+
+use crate::support::{alone, program, shape, shared};
+use cluster_tests::{Cluster, PATIENCE, Shape, WorkerShape, spec, until};
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+
+/// Leaves the owner's credentials out of a command's environment.
+const NOBODY: (&str, &str) = ("MUSTER_CREDENTIALS", "");
+
+/// A token of a new user with this role.
+async fn token(cluster: &Cluster, user: &str, role: &str) -> anyhow::Result<String> {
+    cluster.muster(&["users", "create", user, "--role", role]).await?.good()?;
+    Ok(cluster.muster(&["tokens", "create", "--user", user]).await?.good()?.stdout.trim().to_owned())
+}
+
+#[tokio::test]
+async fn a_person_logs_in_and_may_do_what_their_role_gives() {
+    shared(async |cluster| {
+        let secret = token(cluster, "rita", "reader").await?;
+        let file = cluster.write("rita.token", &secret)?.display().to_string();
+        let config = cluster.folder().join("rita.json").display().to_string();
+        let rita = [NOBODY, ("MUSTER_CONFIG", config.as_str())];
+        let addresses = cluster.addresses().join(",");
+        let stranger = cluster.muster_with(&["jobs", "list"], &rita).await?;
+        assert!(stranger.code == 4 && stranger.stderr.contains("muster login"), "{}", stranger.stderr);
+        let login = ["login", &addresses, "--name", "lab", "--token-file", &file, "-o", "json"];
+        let login = cluster.muster_with(&login, &rita).await?.good()?.json()?;
+        assert_eq!(login["principal"], "user/rita");
+        let mode = std::fs::metadata(&config)?.permissions().mode() & 0o777;
+        assert_eq!(mode, 0o600, "a file with a token is its user's alone");
+        cluster.muster_with(&["jobs", "list"], &rita).await?.good()?;
+        let job = cluster.write("rita/job.yml", "command: echo hello\n")?.display().to_string();
+        let refused = cluster.muster_with(&["submit", &job], &rita).await?;
+        assert_eq!(refused.code, 5, "{}", refused.stderr);
+        assert!(refused.stderr.contains("user/rita") && refused.stderr.contains("jobs/submit"), "{}", refused.stderr);
+        // With another role, the same token may, at once.
+        cluster.muster(&["users", "update", "rita", "--role", "data-scientist"]).await?.good()?;
+        cluster.muster_with(&["submit", &job], &rita).await?.good()?;
+        let drained = cluster.muster_with(&["workers", "drain", "worker-1"], &rita).await?;
+        assert_eq!(drained.code, 5, "{}", drained.stderr);
+        cluster.muster(&["users", "remove", "rita"]).await?.good()?;
+        let gone = cluster.muster_with(&["jobs", "list"], &rita).await?;
+        assert!(gone.code == 5 && gone.stderr.contains("unknown, revoked or expired"), "{}", gone.stderr);
+        Ok(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_trail_names_who_did_what_and_an_altered_copy_is_found_out() {
+    shared(async |cluster| {
+        let job = cluster.client().submit(&spec("true")).await?;
+        let records = cluster.muster(&["audit", "list", "-n", "1000", "-o", "json"]).await?.good()?.json()?;
+        let records = records["records"].as_array().cloned().unwrap_or_default();
+        let submitted = records.iter().find(|record| record["object"] == job.to_string().as_str());
+        let submitted = submitted.unwrap_or_else(|| panic!("job {job} is not in {records:?}"));
+        assert_eq!((&submitted["who"], &submitted["result"]), (&"user/admin".into(), &"ok".into()));
+        cluster.muster(&["audit", "verify"]).await?.good()?;
+        let export = cluster.muster(&["audit", "export"]).await?.good()?.stdout;
+        let whole = cluster.write("audit/whole.jsonl", &export)?.display().to_string();
+        cluster.muster(&["audit", "verify", &whole]).await?.good()?;
+        let lines: Vec<&str> = export.lines().collect();
+        let altered = export.replacen("user/admin", "user/other", 1);
+        let without = [&lines[..1], &lines[2..]].concat().join("\n");
+        for (name, text) in [("altered", altered), ("without", without)] {
+            let path = cluster.write(&format!("audit/{name}.jsonl"), &text)?.display().to_string();
+            let answer = cluster.muster(&["audit", "verify", &path]).await?;
+            assert!(answer.code == 1 && answer.stderr.contains("the trail is broken"), "{name}: {}", answer.stderr);
+        }
+        Ok(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_worker_joins_by_a_token_once_and_a_revoked_one_is_out_at_once() {
+    alone(Shape::new(1, 0), async |cluster| {
+        let made = cluster.muster(&["workers", "admit", "gpu-1"]).await?.good()?;
+        let file = cluster.write("join.token", &made.stdout)?;
+        let arguments = ["--join-token-file".into(), file.into_os_string()];
+        let shape = WorkerShape { cpus: 2, arguments: arguments.to_vec(), ..WorkerShape::default() };
+        cluster.add_worker("gpu-1", &shape)?;
+        cluster.worker("gpu-1")?.set("MUSTER_CREDENTIALS", "");
+        cluster.until_ready(1).await?;
+        // A second machine with the same token, and one with none.
+        for (name, options) in [("gpu-2", shape.arguments.clone()), ("gpu-3", vec![])] {
+            let data = cluster.folder().join(format!("{name}-refused")).display().to_string();
+            let mut line: Vec<_> = ["worker", "--name", name, "--data", &data].map(Into::into).to_vec();
+            line.extend(options);
+            // Nor may who starts them admit them.
+            let nowhere = cluster.folder().join("nowhere.json").display().to_string();
+            let refused = cluster.muster_with(&line, &[NOBODY, ("MUSTER_CONFIG", &nowhere)]).await?;
+            assert_eq!(refused.code, 1, "{}", refused.stderr);
+            assert!(refused.stderr.contains("not admitted"), "{}", refused.stderr);
+        }
+        // A restart needs no token.
+        cluster.worker("gpu-1")?.kill()?;
+        cluster.restart_worker("gpu-1")?;
+        cluster.until_ready(1).await?;
+        let job = cluster.client().submit(&spec("sleep 600")).await?;
+        cluster.until_phase(job, types::JobPhase::Running).await?;
+        cluster.muster(&["workers", "revoke", "gpu-1"]).await?.good()?;
+        until("the revoked worker to be out", PATIENCE, async || {
+            let workers = cluster.client().workers().await.ok()?;
+            workers.iter().all(|worker| worker.state != "ready").then_some(())
+        })
+        .await?;
+        let trail = cluster.muster(&["audit", "list", "--grep", "gpu-1"]).await?.good()?.stdout;
+        assert!(trail.contains("worker/gpu-1"), "{trail}");
+        Ok(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_key_that_others_may_read_is_not_used() {
+    alone(shape(1, &[]), async |cluster| {
+        cluster.leader().await?;
+        cluster.coordinator(1)?.kill()?;
+        let key = cluster.folder().join("coordinator-1/identity/node.pem");
+        std::fs::set_permissions(&key, std::fs::Permissions::from_mode(0o644))?;
+        assert!(cluster.restart_coordinator(1).await.is_err());
+        let log = cluster.coordinator(1)?.log();
+        assert!(log.contains("chmod 600") && log.contains("node.pem"), "{log}");
+        std::fs::set_permissions(&key, std::fs::Permissions::from_mode(0o600))?;
+        cluster.restart_coordinator(1).await?;
+        cluster.leader().await?;
+        Ok(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn certificates_are_renewed_while_jobs_run() {
+    let mut shape = shape(1, &["--certificate-life", "10s"]);
+    shape.workers = 1;
+    alone(shape, async |cluster| {
+        let stored = |node: &str| std::fs::read(cluster.folder().join(node).join("identity/node.pem")).ok();
+        let first = (stored("coordinator-1"), stored("worker-1"));
+        let mut job = spec("for i in $(seq 200); do echo $i; sleep 0.1; done");
+        job.restart.max_restarts = 0;
+        let job = cluster.client().submit(&job).await?;
+        cluster.until_phase(job, types::JobPhase::Running).await?;
+        // Both certificates end while it runs, and new connections are made after that.
+        let ended = cluster.ended(job).await?.summary.unwrap_or_default();
+        assert_eq!((ended.phase.as_str(), ended.attempts), ("Completed", 1), "{}", ended.reason);
+        let now = (stored("coordinator-1"), stored("worker-1"));
+        assert!(now.0 != first.0 && now.1 != first.1 && now.0.is_some() && now.1.is_some());
+        let next = cluster.client().submit(&spec("true")).await?;
+        assert_eq!(cluster.ended(next).await?.summary.unwrap_or_default().phase, "Completed");
+        Ok(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn no_token_is_on_a_disk_in_clear_but_its_owners() {
+    alone(Shape::new(3, 1), async |cluster| {
+        let secret = token(cluster, "ana", "data-scientist").await?;
+        let job = cluster.client().submit(&spec("env; cat /proc/self/environ; true")).await?;
+        cluster.ended(job).await?;
+        for id in 1..=3 {
+            cluster.coordinator(id)?.kill()?;
+        }
+        let admin = std::fs::read_to_string(cluster.folder().join("coordinator-1/admin.json"))?;
+        let of_admin: serde_json::Value = serde_json::from_str(&admin)?;
+        for secret in [secret.as_str(), of_admin["token"].as_str().unwrap_or_default()] {
+            let bare = secret.split('.').next().unwrap_or_default();
+            assert!(bare.starts_with("muster_pat_") && bare.len() > 60);
+            let found = files_with(cluster.folder(), bare.as_bytes())?;
+            let own = |path: &&std::path::PathBuf| path.ends_with("admin.json") || path.ends_with("muster/config.json");
+            let others = found.iter().filter(|path| !own(path)).collect::<Vec<_>>();
+            assert!(others.is_empty(), "{others:?}");
+        }
+        Ok(())
+    })
+    .await;
+}
+
+/// All files below that hold these bytes.
+fn files_with(folder: &Path, wanted: &[u8]) -> anyhow::Result<Vec<std::path::PathBuf>> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(folder)? {
+        let path = entry?.path();
+        if path.is_dir() && !path.is_symlink() {
+            found.extend(files_with(&path, wanted)?);
+        } else if path.is_file() {
+            let bytes = std::fs::read(&path)?;
+            if bytes.windows(wanted.len()).any(|window| window == wanted) {
+                found.push(path);
+            }
+        }
+    }
+    Ok(found)
+}
+
+/// The program's listeners are those that the documentation names.
+#[tokio::test]
+async fn nothing_listens_but_what_is_documented() {
+    alone(Shape::new(1, 1), async |cluster| {
+        assert!(program().exists());
+        let job = cluster.client().submit(&spec("sleep 600")).await?;
+        cluster.until_phase(job, types::JobPhase::Running).await?;
+        let (coordinators, workers) = cluster.pids();
+        let (grpc, http) = cluster.addresses_of(1)?.clone();
+        let port = |address: &str| address.rsplit(':').next().and_then(|port| port.parse().ok()).unwrap_or(0);
+        let mut wanted: Vec<u16> = vec![port(&grpc), port(&http)];
+        wanted.sort_unstable();
+        assert_eq!(listening(&coordinators)?, wanted);
+        // A worker listens on nothing; the ports of its ranks are theirs.
+        assert_eq!(listening(&workers)?, [0_u16; 0]);
+        Ok(())
+    })
+    .await;
+}
+
+/// TCP ports on which these processes listen.
+fn listening(pids: &[i32]) -> anyhow::Result<Vec<u16>> {
+    let mut sockets = std::collections::BTreeMap::new();
+    for table in ["/proc/net/tcp", "/proc/net/tcp6"] {
+        for line in std::fs::read_to_string(table).unwrap_or_default().lines().skip(1) {
+            let fields: Vec<&str> = line.split_whitespace().collect();
+            // State 0A: listening.
+            if let [_, local, _, "0A", _, _, _, _, _, inode, ..] = fields.as_slice() {
+                let port = local.rsplit(':').next().and_then(|port| u16::from_str_radix(port, 16).ok());
+                sockets.insert(format!("socket:[{inode}]"), port.unwrap_or(0));
+            }
+        }
+    }
+    let mut ports = std::collections::BTreeSet::new();
+    for pid in pids {
+        for open in std::fs::read_dir(format!("/proc/{pid}/fd"))? {
+            let target = std::fs::read_link(open?.path()).unwrap_or_default();
+            ports.extend(sockets.get(target.to_string_lossy().as_ref()));
+        }
+    }
+    Ok(ports.into_iter().collect())
+}

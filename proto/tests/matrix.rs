@@ -1,0 +1,37 @@
+//! The table of methods and roles in `docs/security.md` is the one that the coordinators go by.
+
+use proto::needs::METHODS;
+use std::fmt::Write as _;
+use types::{CoordinatorId, Principal, Role, WorkerId};
+
+const BEGIN: &str = "<!-- methods begin -->\n";
+const END: &str = "<!-- methods end -->\n";
+
+fn table() -> String {
+    let user = Principal::User { name: "u".into(), token: "t".into() };
+    let worker = WorkerId::new("w").map(Principal::Worker).unwrap();
+    let mut text = String::from("| method | stranger | worker | coordinator |");
+    Role::ALL.iter().for_each(|role| write!(text, " {role} |").unwrap());
+    text.push_str("\n|---|---|---|---|");
+    Role::ALL.iter().for_each(|_| text.push_str("---|"));
+    text.push('\n');
+    for method in METHODS {
+        let nodes = [Principal::Stranger, worker.clone(), Principal::Coordinator(CoordinatorId(1))];
+        let mut cells: Vec<bool> = nodes.iter().map(|node| method.allows(node, &[])).collect();
+        cells.extend(Role::ALL.iter().map(|role| method.allows(&user, [role])));
+        let path = method.path.trim_start_matches('/').replacen("muster.", "", 1);
+        write!(text, "| `{path}` |").unwrap();
+        cells.iter().for_each(|cell| text.push_str(if *cell { " yes |" } else { " |" }));
+        text.push('\n');
+    }
+    text
+}
+
+#[test]
+fn the_documented_table_is_what_is_checked() {
+    let page = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/security.md");
+    let page = std::fs::read_to_string(page).unwrap();
+    let (_, rest) = page.split_once(BEGIN).expect("the page has the table's beginning");
+    let (documented, _) = rest.split_once(END).expect("the page has the table's end");
+    assert!(documented == table(), "put this between the marks of docs/security.md:\n{}", table());
+}
