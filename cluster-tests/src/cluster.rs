@@ -191,17 +191,6 @@ impl Cluster {
         Answer::of(self.command(arguments)).await
     }
 
-    /// Runs `muster` to its end with these variables besides.
-    pub async fn muster_with<S: AsRef<OsStr>>(
-        &self,
-        arguments: &[S],
-        variables: &[(&str, &str)],
-    ) -> anyhow::Result<Answer> {
-        let mut command = self.command(arguments);
-        command.envs(variables.iter().copied());
-        Answer::of(command).await
-    }
-
     /// Starts `muster` and reads along.
     pub fn follow<S: AsRef<OsStr>>(&self, arguments: &[S]) -> anyhow::Result<Following> {
         Following::start(self.command(arguments))

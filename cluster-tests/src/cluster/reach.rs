@@ -1,10 +1,12 @@
 //! Ways into a cluster: as its owner, as a worker, over gRPC and HTTPS.
 
 use super::Cluster;
+use crate::command::Answer;
 use crate::daemon_process::credentials;
 use crate::https;
 use client::Client;
 use identity::{Authorized, Credentials, Fingerprint, Secret, SecretKind};
+use std::ffi::OsStr;
 use std::path::PathBuf;
 use tonic::transport::Endpoint;
 
@@ -53,5 +55,16 @@ impl Cluster {
     /// A client of one coordinator alone.
     pub fn client_of(&self, id: u64) -> anyhow::Result<Client> {
         Ok(Client::connect(vec![self.addresses_of(id)?.0.clone()], &self.token()))
+    }
+
+    /// Runs `muster` to its end with these variables besides.
+    pub async fn muster_with<S: AsRef<OsStr>>(
+        &self,
+        arguments: &[S],
+        variables: &[(&str, &str)],
+    ) -> anyhow::Result<Answer> {
+        let mut command = self.command(arguments);
+        command.envs(variables.iter().copied());
+        Answer::of(command).await
     }
 }
