@@ -1,6 +1,7 @@
 //! The examples of other frameworks, each trained over four workers, where this machine has the framework or may install it.
 
 mod install;
+mod rendezvous;
 
 use crate::support::{cannot_run, shared};
 use cluster_tests::Cluster;
