@@ -103,7 +103,8 @@ impl Framework {
     }
 }
 
-fn succeeds(command: &mut Command) -> bool {
+/// Ends well, whatever it prints.
+pub fn succeeds(command: &mut Command) -> bool {
     let quiet = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     quiet.status().is_ok_and(|status| status.success())
 }
