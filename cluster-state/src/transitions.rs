@@ -62,16 +62,13 @@ fn fault_of(worker: &WorkerId, rank: &RankEnd) -> EndCause {
         signal,
         stderr_tail: rank.stderr_tail.clone(),
         blames: rank.blames,
+        rendezvous: rank.rendezvous.as_ref().map(|fault| fault.what.clone()),
     }
 }
 
 /// The rank at fault among a member's: the first to fail, for those after it mostly fell with it.
 pub fn first_failed(ranks: &[RankEnd]) -> Option<&RankEnd> {
-    ranks.iter().filter(|rank| has_failed(rank)).min_by_key(|rank| order_of_fault(rank))
-}
-
-fn has_failed(rank: &RankEnd) -> bool {
-    !matches!(rank.exit, RankExit::Code(0) | RankExit::Stopped | RankExit::LeaseOver | RankExit::NotStarted)
+    ranks.iter().filter(|rank| rank.has_failed()).min_by_key(|rank| order_of_fault(rank))
 }
 
 /// Where a worker's lease ended, as in [`lose`]: a rank that failed meanwhile missed those that were killed with the lease. The
@@ -88,10 +85,11 @@ fn unless_out_of_lease<'a>(fault: EndCause, mut ends: impl Iterator<Item = (&'a 
     out.map_or(fault, |(worker, _)| EndCause::WorkerLost { worker: worker.clone() })
 }
 
-/// Who blames another ended because of it, however early. Of two that ended in the same millisecond, the one that was killed: who
-/// falls with another mostly exits by itself.
-fn order_of_fault(rank: &RankEnd) -> (bool, Timestamp, bool, RankIndex) {
-    (rank.blames.is_some(), rank.ended, matches!(rank.exit, RankExit::Code(_)), rank.rank)
+/// Who could not bind its address is what the others waited for, however late it ended; who blames another ended because of it,
+/// however early. Of two that ended in the same millisecond, the one that was killed: who falls with another mostly exits by itself.
+fn order_of_fault(rank: &RankEnd) -> (bool, bool, Timestamp, bool, RankIndex) {
+    let could_bind = rank.rendezvous.as_ref().is_none_or(|fault| !fault.in_use);
+    (could_bind, rank.blames.is_some(), rank.ended, matches!(rank.exit, RankExit::Code(_)), rank.rank)
 }
 
 /// The rank at fault among the whole gang's, once all have ended: the worker that reported first need not be the one whose rank
@@ -108,6 +106,7 @@ fn first_fault(attempt: &Attempt) -> Option<EndCause> {
 /// Ends the attempt if no member is left, and moves its job on. Call after a member's end was recorded.
 pub(crate) fn settle(state: &mut State, at: LogIndex, time: Timestamp, id: JobId) {
     let blamed = state.update_job(at, id, |job| {
+        let before = cause_before_last(job);
         let attempt = job.attempts.last_mut()?;
         if !attempt.phase.is_live() || attempt.ends.iter().any(Option::is_none) {
             return None;
@@ -122,6 +121,7 @@ pub(crate) fn settle(state: &mut State, at: LogIndex, time: Timestamp, id: JobId
             AttemptPhase::Stopping(cause) | AttemptPhase::Ended(cause) => cause,
             AttemptPhase::Preparing | AttemptPhase::Running => EndCause::Success,
         };
+        let cause = told_twice(cause, before.as_ref());
         attempt.phase = AttemptPhase::Ended(cause.clone());
         attempt.ended = Some(time);
         if cause != EndCause::Success {
@@ -132,7 +132,7 @@ pub(crate) fn settle(state: &mut State, at: LogIndex, time: Timestamp, id: JobId
             let width = u64::from(attempt.placement.world_size()) * u64::from(each);
             attempt.lost_device_ms = since.map_or(0, |since| time.since(since).0.saturating_mul(width));
         }
-        move_on(job, &cause, time);
+        move_on(job, &cause, before.as_ref(), time);
         match cause {
             EndCause::NotPrepared { worker, machine_fault: true, .. } => Some(worker),
             _ => None,
@@ -143,7 +143,28 @@ pub(crate) fn settle(state: &mut State, at: LogIndex, time: Timestamp, id: JobId
     }
 }
 
-fn move_on(job: &mut Job, cause: &EndCause, time: Timestamp) {
+fn cause_before_last(job: &Job) -> Option<EndCause> {
+    match &job.attempts.iter().rev().nth(1)?.phase {
+        AttemptPhase::Ended(cause) => Some(cause.clone()),
+        _ => None,
+    }
+}
+
+fn is_rendezvous(cause: Option<&EndCause>) -> bool {
+    matches!(cause, Some(EndCause::UserCode { rendezvous: Some(_), .. }))
+}
+
+/// A rendezvous that failed in the attempt before too: other ports did not help.
+fn told_twice(mut cause: EndCause, before: Option<&EndCause>) -> EndCause {
+    if let EndCause::UserCode { rendezvous: Some(what), .. } = &mut cause
+        && is_rendezvous(before)
+    {
+        what.push_str(", twice");
+    }
+    cause
+}
+
+fn move_on(job: &mut Job, cause: &EndCause, before: Option<&EndCause>, time: Timestamp) {
     let cancelled = job.phase == JobPhase::CancelRequested;
     if *cause == EndCause::Success {
         job.outputs = outputs(job);
@@ -162,6 +183,12 @@ fn move_on(job: &mut Job, cause: &EndCause, time: Timestamp) {
             _ => Millis(0),
         };
         job.ready_at = time.plus(wait);
+        return;
+    }
+    // The next attempt has other ports: one in a row is not held against the job.
+    if is_rendezvous(Some(cause)) && !is_rendezvous(before) {
+        job.phase = JobPhase::Queued;
+        job.ready_at = time;
         return;
     }
     job.failures += 1;

@@ -33,6 +33,6 @@ pub use placement::{Member, MemberKey, Placement, RankPlacement};
 pub use queue::{DEFAULT_QUEUE, QUEUE_NAME_RULE, Queue, QueueQuota, is_queue_name};
 pub use time::{Millis, Timestamp};
 pub use wish::{
-    CheckpointRef, Endpoint, Goal, MemberEnd, MemberState, MemberStatus, OutputTree, RankEnd, RankExit, StreamKind,
-    StreamLength, Wish,
+    CheckpointRef, Endpoint, Goal, MemberEnd, MemberState, MemberStatus, OutputTree, RankEnd, RankExit,
+    RendezvousFault, StreamKind, StreamLength, Wish,
 };

@@ -104,6 +104,8 @@ pub enum EndCause {
         stderr_tail: String,
         /// The other rank because of which it ended, by its own word.
         blames: Option<RankIndex>,
+        /// What its framework's rendezvous failed at, if that is why.
+        rendezvous: Option<String>,
     },
     /// A rank went over its memory limit.
     OutOfMemory {
@@ -167,6 +169,7 @@ impl EndCause {
     pub fn kind(&self) -> &'static str {
         match self {
             EndCause::Success => "success",
+            EndCause::UserCode { rendezvous: Some(_), .. } => "rendezvous",
             EndCause::UserCode { .. } => "user_code",
             EndCause::OutOfMemory { .. } => "out_of_memory",
             EndCause::NotPrepared { machine_fault: true, .. } => "machine_fault",
@@ -185,7 +188,10 @@ impl fmt::Display for EndCause {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             EndCause::Success => f.write_str("all ranks exited 0"),
-            EndCause::UserCode { rank, worker, code, signal, stderr_tail, blames } => {
+            EndCause::UserCode { rank, worker, code, signal, stderr_tail, blames, rendezvous } => {
+                if let Some(what) = rendezvous {
+                    write!(f, "{what}: ")?;
+                }
                 if let Some(culprit) = blames {
                     write!(f, "rank {culprit} is at fault, by the word of another: ")?;
                 }
@@ -193,6 +199,7 @@ impl fmt::Display for EndCause {
                 match (code, signal) {
                     (Some(code), _) => write!(f, "exited with code {code}")?,
                     (None, Some(signal)) => write!(f, "was killed by signal {signal}")?,
+                    (None, None) if rendezvous.is_some() => f.write_str("was stopped with the others")?,
                     (None, None) => f.write_str("ended without a status")?,
                 }
                 match stderr_tail.trim_end() {

@@ -142,6 +142,29 @@ pub struct RankEnd {
     pub final_metrics: Vec<(String, String)>,
     /// The other rank because of which it ended, by its own word.
     pub blames: Option<RankIndex>,
+    /// What its framework's rendezvous failed at, by the framework's last words.
+    pub rendezvous: Option<RendezvousFault>,
+}
+
+impl RankEnd {
+    /// It ended badly by itself. One that was stopped counts too where it could not bind its address: that is never what
+    /// follows from another's end, and the others that came to that address may have noticed first.
+    pub fn has_failed(&self) -> bool {
+        match self.exit {
+            RankExit::Code(0) | RankExit::LeaseOver | RankExit::NotStarted => false,
+            RankExit::Stopped => self.rendezvous.as_ref().is_some_and(|fault| fault.in_use),
+            RankExit::Code(_) | RankExit::Signal(_) => true,
+        }
+    }
+}
+
+/// The ranks of a gang did not find each other, by the words of their framework.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RendezvousFault {
+    /// Whose, and what failed, as a sentence without its end.
+    pub what: String,
+    /// Somebody else has the address; else nobody answered at it, which may follow from another rank's end.
+    pub in_use: bool,
 }
 
 /// How a process ended.

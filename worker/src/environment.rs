@@ -67,6 +67,7 @@ pub(crate) fn of_rank(shared: &Shared<'_>, rank: &RankPlacement) -> Result<Vec<(
         set(name, expand(value, shared.names)?);
     }
     framework(shared, rank, &mut set);
+    horovod(shared, rank, &mut set);
     azure(shared, &mut set);
     muster(shared, rank, &mut set);
     set("CUDA_VISIBLE_DEVICES", visible_devices(held(shared.wish, rank), shared.devices));
@@ -92,6 +93,22 @@ fn framework(shared: &Shared<'_>, rank: &RankPlacement, set: &mut impl FnMut(&st
             set("TF_CONFIG", config);
         }
     }
+}
+
+/// What Horovod reads of its launcher: who this rank is. Under `mpirun` it asks MPI.
+fn horovod(shared: &Shared<'_>, rank: &RankPlacement, set: &mut impl FnMut(&str, String)) {
+    if shared.wish.spec.gang.distribution == Distribution::Mpi {
+        return;
+    }
+    let node = shared.wish.key.node_rank;
+    set("HOROVOD_RANK", rank.rank.to_string());
+    set("HOROVOD_SIZE", world_size(shared.wish).to_string());
+    set("HOROVOD_LOCAL_RANK", rank.local_rank.to_string());
+    set("HOROVOD_LOCAL_SIZE", local_world_size(shared.wish).to_string());
+    set("HOROVOD_CROSS_RANK", node.to_string());
+    set("HOROVOD_CROSS_SIZE", shared.wish.placement.members.len().to_string());
+    // Ranks of one name are local to each other: two instances on one machine are not.
+    set("HOROVOD_HOSTNAME", format!("muster-node-{node}"));
 }
 
 /// `TF_CONFIG`: the first ranks are workers, those after them parameter servers.
@@ -287,6 +304,13 @@ mod tests {
             ("OUT", "/o/x"),
             ("CUDA_VISIBLE_DEVICES", "3"),
             ("AZUREML_NODE_COUNT", "2"),
+            ("HOROVOD_RANK", "1"),
+            ("HOROVOD_SIZE", "2"),
+            ("HOROVOD_LOCAL_RANK", "0"),
+            ("HOROVOD_LOCAL_SIZE", "1"),
+            ("HOROVOD_CROSS_RANK", "1"),
+            ("HOROVOD_CROSS_SIZE", "2"),
+            ("HOROVOD_HOSTNAME", "muster-node-1"),
         ];
         for (name, value) in expected {
             assert_eq!(all.get(name).map(String::as_str), Some(value), "{name}");

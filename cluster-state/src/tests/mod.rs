@@ -10,6 +10,7 @@ mod elastic;
 mod joining;
 mod queues;
 mod random;
+mod rendezvous;
 
 use crate::{Command, Outcome, PlannedGang, Promise, Refusal, State};
 use std::collections::BTreeMap;
@@ -117,6 +118,7 @@ fn ended(exit: RankExit) -> MemberEnd {
         streams: vec![],
         final_metrics: vec![],
         blames: None,
+        rendezvous: None,
     };
     MemberEnd::Exited { ranks: vec![rank], outputs: vec![] }
 }

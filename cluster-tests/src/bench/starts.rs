@@ -222,6 +222,7 @@ fn obey(wishes: &Vec<types::Wish>, ended: &mut BTreeSet<MemberKey>) -> Vec<Membe
                     streams: Vec::new(),
                     final_metrics: Vec::new(),
                     blames: None,
+                    rendezvous: None,
                 };
                 MemberState::Ended(MemberEnd::Exited { ranks: ranks.iter().map(end).collect(), outputs: Vec::new() })
             }

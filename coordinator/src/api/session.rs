@@ -237,6 +237,7 @@ mod tests {
                 streams: vec![],
                 final_metrics: vec![],
                 blames: None,
+                rendezvous: None,
             };
             let end = MemberEnd::Exited { ranks: vec![rank], outputs: vec![] };
             let key = MemberKey { job: JobId(1), attempt: AttemptNumber(1), node_rank: 0 };

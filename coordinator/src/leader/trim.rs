@@ -21,14 +21,21 @@ fn trim_ranks(ranks: &mut [RankEnd], outputs: &[OutputTree]) {
     let mut taken: Vec<_> = ranks
         .iter_mut()
         .map(|rank| {
-            let texts = (std::mem::take(&mut rank.stderr_tail), std::mem::take(&mut rank.final_metrics));
+            let texts = (
+                rank.rendezvous.take(),
+                std::mem::take(&mut rank.stderr_tail),
+                std::mem::take(&mut rank.final_metrics),
+            );
             (rank, texts)
         })
         .collect();
     taken.sort_by_key(|(rank, _)| (Some(rank.rank) != at_fault, rank.rank));
     let bare: usize = taken.iter().map(|(rank, _)| encoded(rank)).sum();
     let mut left = Limits::MEMBER_END_BYTES_MAX.saturating_sub(bare + encoded(&outputs));
-    for (rank, (tail, metrics)) in taken {
+    for (rank, (rendezvous, tail, metrics)) in taken {
+        if let Some(rest) = left.checked_sub(encoded(&rendezvous)) {
+            (rank.rendezvous, left) = (rendezvous, rest);
+        }
         if let Some(rest) = left.checked_sub(encoded(&tail)) {
             (rank.stderr_tail, left) = (tail, rest);
         }
@@ -60,6 +67,7 @@ mod tests {
             streams: vec![],
             final_metrics: vec![("m".into(), "9".repeat(metrics_bytes))],
             blames: None,
+            rendezvous: None,
         }
     }
 

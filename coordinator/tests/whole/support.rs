@@ -300,6 +300,7 @@ impl Worker {
             streams: StreamKind::ALL.map(|kind| StreamLength { kind, bytes }).to_vec(),
             final_metrics: metrics.to_vec(),
             blames: None,
+            rendezvous: None,
         });
         let end = MemberEnd::Exited { ranks: ranks.collect(), outputs: vec![] };
         self.say(wish, MemberState::Ended(end)).await;

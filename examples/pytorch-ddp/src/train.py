@@ -1,6 +1,6 @@
 """Fits a line with DistributedDataParallel over gloo; the result is the same on every rank.
 
-Muster sets RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT, so `env://` finds the other ranks.
+Muster, or torchrun below it, sets RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT, so `env://` finds the other ranks.
 """
 
 import argparse
@@ -17,11 +17,11 @@ BIAS = 1.5
 
 
 def report(name, value, step):
-    """Tells Muster of a metric: one JSON object a line on the file descriptor that it names."""
-    descriptor = os.environ.get("MUSTER_METRICS_FD")
-    if descriptor:
-        line = json.dumps({"name": name, "value": value, "step": step}) + "\n"
-        os.write(int(descriptor), line.encode())
+    """Tells Muster of a metric: one JSON object a line into the pipe that it names, which torchrun's children find too."""
+    path = os.environ.get("MUSTER_METRICS")
+    if path:
+        with open(path, "w") as pipe:
+            pipe.write(json.dumps({"name": name, "value": value, "step": step}) + "\n")
 
 
 def shard(rank, world_size, rows=512):

@@ -237,6 +237,7 @@ impl Member {
             streams: Vec::new(),
             final_metrics: Vec::new(),
             blames: None,
+            rendezvous: None,
         });
         MemberEnd::Exited { ranks: ranks.collect(), outputs: Vec::new() }
     }

@@ -25,6 +25,8 @@ use std::time::Duration;
 const CONNECT_MAX: Duration = Duration::from_secs(10);
 /// As a shell says it.
 const NOT_FOUND: u8 = 127;
+/// Open MPI's variable for lines that say whose they are; one of version 5 does not know it.
+const TAGS: &str = "OMPI_MCA_orte_tag_output";
 
 /// What this gang's manifest says, as far as it is needed here.
 #[derive(Debug, Deserialize)]
@@ -108,6 +110,10 @@ fn run(args: &[OsString]) -> io::Result<ExitCode> {
     }
     mpirun.args(["--host", &hosts.join(","), "-np", &gang.manifest.peers.len().to_string()]);
     mpirun.args(["/bin/sh", "-c"]).arg(command);
+    // What ranks print comes through one pipe: whose line it is stands before it, unless the job wants it bare.
+    if daemon::environment::text(TAGS).is_none() {
+        mpirun.env(TAGS, "1");
+    }
     if rustix::process::geteuid().is_root() {
         mpirun.env("OMPI_ALLOW_RUN_AS_ROOT", "1").env("OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1");
     }

@@ -15,6 +15,7 @@ mod child;
 mod metrics;
 pub mod nursery;
 pub(crate) mod record;
+mod rendezvous;
 mod run;
 mod signals;
 pub(crate) mod spec;

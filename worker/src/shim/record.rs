@@ -155,6 +155,7 @@ mod tests {
             streams: vec![],
             final_metrics: vec![],
             blames: None,
+            rendezvous: None,
         };
         ExitRecord { end, launch_fault: None, stopped_by: None, bytes_lost: 0 }
     }

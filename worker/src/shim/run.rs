@@ -2,6 +2,7 @@
 
 use super::child::{self, Descriptors, Program};
 use super::metrics::Metrics;
+use super::rendezvous;
 use super::signals::{Received, Signals, Timer};
 use super::spec::{ExitRecord, LaunchFault, ShimSpec, StoppedBy};
 use super::spool::{BUFFER_BYTES, Stream, Tail};
@@ -250,12 +251,15 @@ impl Shim<'_> {
             (None, None) => RankExit::NotStarted,
         };
         let ended_well = matches!(exit, RankExit::Code(0) | RankExit::Stopped | RankExit::LeaseOver);
+        // One that was stopped may have had its rendezvous fail before.
+        let failed = !matches!(exit, RankExit::Code(0) | RankExit::LeaseOver | RankExit::NotStarted);
         let lengths = StreamKind::ALL.map(|kind| StreamLength { kind, bytes: self.spool.length(kind) });
         let end = RankEnd {
             rank: self.spec.rank,
             exit,
             out_of_memory: !ended_well && self.spec.groups.oom_kills() > 0,
             ended: self.exit.map_or_else(daemon::clock::now, |(_, when)| when),
+            rendezvous: if failed { rendezvous::recognise(&self.tail.all()) } else { None },
             stderr_tail: self.tail.text(),
             streams: lengths.to_vec(),
             final_metrics: self.metrics.last(),

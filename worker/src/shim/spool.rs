@@ -164,6 +164,11 @@ impl Tail {
         }
     }
 
+    /// All that is left of the stream: the framework's words may stand above a long traceback.
+    pub(super) fn all(&self) -> String {
+        String::from_utf8_lossy(&self.bytes).into_owned()
+    }
+
     /// At most the limits' lines and bytes, from the start of a line where one is in reach.
     pub(super) fn text(&self) -> String {
         use types::Limits;

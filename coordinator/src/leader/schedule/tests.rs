@@ -390,6 +390,7 @@ fn a_stopped_rank_of_a_preempted_job_is_no_fault_of_the_job() {
         streams: vec![],
         final_metrics: vec![],
         blames: None,
+        rendezvous: None,
     };
     tables.end(stopped, &MemberEnd::Exited { ranks: vec![rank], outputs: vec![] });
     let job = tables.state.job(stopped).unwrap();

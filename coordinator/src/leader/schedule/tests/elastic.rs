@@ -115,6 +115,7 @@ fn a_gang_that_fails_while_it_is_to_change_its_size_has_failed() {
         streams: vec![],
         final_metrics: vec![],
         blames: None,
+        rendezvous: None,
     };
     tables.end(job, &MemberEnd::Exited { ranks: vec![rank], outputs: vec![] });
     assert_eq!(tables.state.job(job).unwrap().failures, 1);
