@@ -37,7 +37,9 @@ impl Scheduler for Counted {
     fn decide(&mut self, now: Timestamp, budget: Budget) -> Vec<Decision> {
         let decisions = self.core.decide(now, budget);
         if let Some(digest) = &mut self.digest {
-            decisions.iter().for_each(|decision| format!("{now:?} {decision:?}").hash(digest));
+            for decision in &decisions {
+                format!("{now:?} {decision:?}").hash(digest);
+            }
         }
         decisions
     }
