@@ -94,8 +94,7 @@ fn main() {
     for name in word("policies").unwrap_or("fair-share").split(',') {
         let mut policy = policy(name);
         adjust(&mut policy, &number);
-        let digest = has("digest").then(DefaultHasher::new);
-        let mut core = Counted { core: Core::new(policy), digest };
+        let mut core = Counted { core: Core::new(policy), digest: has("digest").then(DefaultHasher::new) };
         let inputs = Inputs { cluster: &cluster, trace: &trace, queues: &queues, settings: &settings, model: &model };
         let begin = cpu_ns();
         let outcome = simulate(&inputs, &mut core, &mut cpu_ns).expect("a simulation");
@@ -135,9 +134,7 @@ fn main() {
             })
             .collect();
         println!("             wait mean/max in days by GPUs: {}", sizes.join("  "));
-        if let Some(digest) = &core.digest {
-            println!("             decisions {:016x}", digest.finish());
-        }
+        core.digest.iter().for_each(|digest| println!("             decisions {:016x}", digest.finish()));
     }
 }
 

@@ -107,6 +107,9 @@ pub(crate) struct Gang {
     past: Option<Box<Past>>,
 }
 
+// 100,000 of them wait: what few have belongs into `Past`.
+const _: () = assert!(size_of::<Gang>() <= 112);
+
 /// What only those have that ran before, failed, or were promised a start: most never do.
 #[derive(Clone, Debug)]
 pub(crate) struct Past {
