@@ -3,19 +3,70 @@
 //!
 //! Other words: `queues=N`, `philly` for that mix, `walltimes=exact|none`, `erring` tells oracles the estimates; `order`, `stops`,
 //! `run_min_s`, `promises`, `wait_min_s`, `reserved`, `age_factor` change parts of the policy;
-//! `predictions=N` asks for the expected starts of N gangs with a promise.
+//! `predictions=N` asks for the expected starts of N gangs with a promise; `digest` prints a number made of all decisions, by
+//! which two versions of the core are compared.
 
 #![allow(clippy::expect_used)]
 
 use scheduler::Core;
+use scheduler::explain::Explanation;
+use scheduler::model::{Budget, Decision, Event, Refused, Scheduler, WorkerIndex};
 use scheduler::policy::{Passing, Policy};
 use scheduler::simulator::trace::{Format, Trace, read};
 use scheduler::simulator::{Cluster, Inputs, Mix, Settings, Standard, Synthetic, Walltimes, equal_queues, simulate};
-use types::Millis;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use types::{JobId, Millis, Timestamp, WorkerId};
 
 fn cpu_ns() -> u64 {
     let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
     time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
+}
+
+/// A core whose decisions are counted into one number.
+struct Counted {
+    core: Core,
+    /// Nothing while it is not asked for: to write each decision down costs more than some cycles.
+    digest: Option<DefaultHasher>,
+}
+
+impl Scheduler for Counted {
+    fn apply(&mut self, now: Timestamp, event: &Event) -> Result<(), Refused> {
+        self.core.apply(now, event)
+    }
+
+    fn decide(&mut self, now: Timestamp, budget: Budget) -> Vec<Decision> {
+        let decisions = self.core.decide(now, budget);
+        if let Some(digest) = &mut self.digest {
+            for decision in &decisions {
+                format!("{now:?} {decision:?}").hash(digest);
+            }
+        }
+        decisions
+    }
+
+    fn is_pending(&self) -> bool {
+        self.core.is_pending()
+    }
+
+    fn next_wake(&self, now: Timestamp) -> Option<Timestamp> {
+        self.core.next_wake(now)
+    }
+
+    fn explain(&self, now: Timestamp, job: JobId) -> Option<Explanation> {
+        self.core.explain(now, job)
+    }
+
+    fn expect(&self, now: Timestamp, job: JobId) -> Option<Timestamp> {
+        self.core.expect(now, job)
+    }
+
+    fn worker_id(&self, worker: WorkerIndex) -> Option<&WorkerId> {
+        self.core.worker_id(worker)
+    }
+
+    fn worker_index(&self, worker: &WorkerId) -> Option<WorkerIndex> {
+        self.core.worker_index(worker)
+    }
 }
 
 fn main() {
@@ -43,7 +94,7 @@ fn main() {
     for name in word("policies").unwrap_or("fair-share").split(',') {
         let mut policy = policy(name);
         adjust(&mut policy, &number);
-        let mut core = Core::new(policy);
+        let mut core = Counted { core: Core::new(policy), digest: has("digest").then(DefaultHasher::new) };
         let inputs = Inputs { cluster: &cluster, trace: &trace, queues: &queues, settings: &settings, model: &model };
         let begin = cpu_ns();
         let outcome = simulate(&inputs, &mut core, &mut cpu_ns).expect("a simulation");
@@ -83,6 +134,7 @@ fn main() {
             })
             .collect();
         println!("             wait mean/max in days by GPUs: {}", sizes.join("  "));
+        core.digest.iter().for_each(|digest| println!("             decisions {:016x}", digest.finish()));
     }
 }
 

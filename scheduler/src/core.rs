@@ -23,6 +23,7 @@ mod elastic;
 mod expect;
 mod gang;
 mod givers;
+mod guess;
 mod line;
 mod order;
 mod planned;

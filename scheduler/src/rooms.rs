@@ -156,9 +156,13 @@ impl Rooms {
         self.set(known, worker, room, OPEN_POOL);
     }
 
-    /// Brings the tightness up to date after `suppose`.
-    pub fn settle(&mut self, fleet: &Fleet) {
-        self.retighten(fleet);
+    /// Brings the tightness up to date after `suppose`, where it matters: it tells where one member goes.
+    pub fn settle(&mut self, fleet: &Fleet, members: u32) {
+        if members == 1 {
+            self.retighten(fleet);
+        } else {
+            self.dirty.clear();
+        }
     }
 
     /// In one place of each width there was room for `old` members, and there is for `new`.

@@ -151,13 +151,16 @@ impl Core {
     }
 
     fn checkpointed(&mut self, job: JobId, at: Timestamp) -> Result<(), Refused> {
-        let (index, running) = self.running_gang(job)?;
+        let index = self.gangs.index_of(job).ok_or(Refused::UnknownJob(job))?;
+        let before = self.standing_at(index);
+        let running = self.gangs.get_mut(index).and_then(Gang::running_mut);
+        let running = running.ok_or(Refused::WrongPhase { job, wanted: "running" })?;
         // The first one of an attempt tells nothing of the time from one to the next.
         if running.saved_at > running.since {
             running.saves_every = at.since(running.saved_at);
         }
         running.saved_at = at;
-        self.note_soft(index);
+        self.stand(index, before);
         Ok(())
     }
 
@@ -168,7 +171,7 @@ impl Core {
             self.dequeue(index);
         }
         if let Some(gang) = self.gangs.get_mut(index) {
-            gang.remaining = Some(remaining);
+            gang.past_mut().remaining = Some(remaining);
             if let Some(running) = gang.running_mut() {
                 running.is_overdue = false;
             }
@@ -184,7 +187,10 @@ impl Core {
     fn resized(&mut self, job: JobId) -> Result<(), Refused> {
         let (index, running) = self.running_gang(job)?;
         let Some(smaller) = running.shrinks_to.take() else { return Ok(()) };
-        self.change_members(index, smaller);
+        if !self.change_members(index, smaller) {
+            self.note_soft(index);
+            self.stand(index, None);
+        }
         self.victim_left(index);
         Ok(())
     }
@@ -205,11 +211,12 @@ impl Core {
         self.release(index, counts);
         if let Some(gang) = self.gangs.get_mut(index) {
             gang.not_before = not_before.unwrap_or(gang.not_before);
-            gang.remaining = remaining.or(gang.remaining);
+            let past = gang.past_mut();
+            past.remaining = remaining.or(past.remaining);
             if gave_way {
-                let is_new_day = now.since(gang.stops_since) > DAY;
-                gang.stops_since = if is_new_day { now } else { gang.stops_since };
-                gang.stops = if is_new_day { 1 } else { gang.stops.saturating_add(1) };
+                let is_new_day = now.since(past.stops_since) > DAY;
+                past.stops_since = if is_new_day { now } else { past.stops_since };
+                past.stops = if is_new_day { 1 } else { past.stops.saturating_add(1) };
             }
         }
         self.enqueue(index);
@@ -220,7 +227,7 @@ impl Core {
     fn ended(&mut self, job: JobId, by: &EndedBy) -> Result<(), Refused> {
         let index = self.gangs.index_of(job).ok_or(Refused::UnknownJob(job))?;
         self.strike(job, by);
-        self.release(index, true);
+        self.release(index, false);
         self.dequeue(index);
         self.drop_reservation(index);
         self.victim_left(index);
@@ -267,14 +274,17 @@ impl Core {
         self.note_running(index);
     }
 
-    /// Takes back all that a running gang holds; it is in no line until somebody puts it there.
+    /// Takes back all that a running gang holds; it is in no line until somebody puts it there. `counts`: what it did counts
+    /// for its next attempt.
     fn release(&mut self, index: u32, counts: bool) {
+        let before = self.standing_at(index);
         let Some(gang) = self.gangs.get_mut(index).filter(|gang| gang.running().is_some()) else { return };
         let Phase::Running(running) = std::mem::replace(&mut gang.phase, Phase::Delayed) else { return };
         let (leaf, shape, members) = (gang.queue, gang.shape as usize, running.members.len() as u64);
         self.ends.remove(&(running.end, index));
         self.elastic.remove(&index);
         self.forget_running(leaf, running.service, index);
+        self.stand(index, before);
         self.turns += 1;
         let Some((speed, need)) = self.gangs.shapes[shape].choice(running.choice) else { return };
         let usage = self.gangs.shapes[shape].usage(need);
@@ -287,9 +297,11 @@ impl Core {
         let most = self.gangs.shapes[shape].shape.members.max;
         let saved = worked(saved_at.since(running.since), speed, members as u32, most);
         if let Some(gang) = self.gangs.get_mut(index).filter(|_| counts) {
-            gang.served = gang.served.saturating_add(served);
-            if gang.checkpoint.is_some() {
-                gang.done = Millis(gang.done.0.saturating_add(saved.0));
+            let saves = gang.checkpoint().is_some();
+            let past = gang.past_mut();
+            past.served = past.served.saturating_add(served);
+            if saves {
+                past.done = Millis(past.done.0.saturating_add(saved.0));
             }
         }
     }

@@ -33,7 +33,7 @@ impl Core {
         }
         self.lines.insert(queue, shape, key, bound);
         if let Some(gang) = self.gangs.get_mut(index) {
-            gang.phase = Phase::Queued(key);
+            gang.phase = Phase::Queued(key.cost);
             gang.entered = self.lines.entered;
         }
     }
@@ -42,7 +42,8 @@ impl Core {
     pub(super) fn dequeue(&mut self, index: u32) {
         let Some(gang) = self.gangs.get(index) else { return };
         match &gang.phase {
-            Phase::Queued(key) => {
+            Phase::Queued(_) => {
+                let Some(key) = gang.key(index) else { return };
                 let service = self.waiting_service(gang);
                 let backlog = &mut self.backlog[usize::from(self.gangs.info(gang).shape.devices > 0)];
                 *backlog = backlog.saturating_sub(service.into());
@@ -50,7 +51,7 @@ impl Core {
                 if !self.young.remove(&claim) {
                     self.firsts.remove(&claim);
                 }
-                self.lines.remove(gang.queue, gang.shape, *key);
+                self.lines.remove(gang.queue, gang.shape, key);
             }
             Phase::Delayed => drop(self.timers.remove(&(gang.not_before, Timer::Ready(index)))),
             Phase::Running(_) => {}
@@ -115,7 +116,7 @@ impl Core {
         let Passing::Reserved(rules) = self.policy.passing else { return None };
         let is_meant = gang.is_first || self.is_for_promises(gang.shape, rules);
         let due = gang.submitted.plus(rules.wait_min);
-        is_meant.then(|| if gang.is_first { due } else { due.max(gang.no_promise_until) })
+        is_meant.then(|| if gang.is_first { due } else { due.max(gang.past().no_promise_until) })
     }
 
     /// One that fits on a worker is helped by stops, where those are for order's sake, until it has waited too long.
@@ -133,7 +134,7 @@ impl Core {
             Order::Service => gang.estimate(default).0.saturating_mul(width),
             Order::RemainingTime => gang.actual(default).0,
             Order::RemainingService => gang.actual(default).0.saturating_mul(width),
-            Order::Attained { limits } => limits.iter().filter(|limit| **limit <= gang.served).count() as u64,
+            Order::Attained { limits } => limits.iter().filter(|limit| **limit <= gang.past().served).count() as u64,
         };
         let (submitted, job) = (gang.submitted, gang.job);
         Key { priority: Reverse(gang.priority), is_young: !gang.is_first, cost, submitted, job, gang: index }

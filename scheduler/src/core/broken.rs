@@ -31,8 +31,8 @@ impl Core {
             let is_ripe = rules.ripe_at(running.since) <= self.now;
             // It has got on and keeps most of that, or two such gangs could stop each other for ever.
             let (ran, unsaved) = (self.now.since(running.since), self.now.since(running.saved_at));
-            let is_saved = gang.checkpoint.is_some() && unsaved.0.saturating_mul(4) <= ran.0;
-            let may_stop = gang.run.limit.is_none() && gang.preemptible && is_free && is_ripe && is_saved;
+            let is_saved = gang.checkpoint().is_some() && unsaved.0.saturating_mul(4) <= ran.0;
+            let may_stop = gang.run.limit.get().is_none() && gang.preemptible && is_free && is_ripe && is_saved;
             if running.is_overdue && may_stop {
                 victims.push(self.victim(index, gang, running, rules, false));
             }
@@ -59,7 +59,7 @@ impl Core {
         let pause = Millis(gang.estimate(default).max(self.policy.age_floor).0.saturating_mul(PAUSE));
         let until = self.now.plus(pause);
         if let Some(gang) = self.gangs.get_mut(holder) {
-            gang.no_promise_until = until;
+            gang.past_mut().no_promise_until = until;
         }
         self.timers.insert((until, Timer::Look));
         self.drop_reservation(holder);

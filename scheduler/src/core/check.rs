@@ -3,7 +3,7 @@
 use crate::core::Core;
 use crate::core::gang::{Gang, Phase, Running, ShapeInfo};
 use crate::core::givers::Givers;
-use crate::core::running::Ending;
+use crate::core::running::{Ending, standing_of};
 use crate::fleet::{Need, level_of};
 use crate::model::Level;
 use std::cmp::Reverse;
@@ -62,8 +62,17 @@ impl Core {
         self.check_workers(&held)?;
         self.check_queues(&used)?;
         let mut givers = Givers::default();
-        for ((queue, _, index), soft) in &self.by_service {
-            givers.move_gang(*index, None, soft.standing(*queue));
+        let mut in_line = 0;
+        for (index, gang) in self.gangs.iter() {
+            in_line += u64::from(matches!(gang.phase, Phase::Queued(_)));
+            givers.move_gang(index, None, gang.running().and_then(|r| standing_of(self.gangs.info(gang), gang, r)));
+        }
+        let kept: u64 = self.lines.iter().map(|(_, line)| line.by_key.len() as u64).sum();
+        let counted = self.lines.waiting;
+        if in_line != counted || counted != kept {
+            return Err(Violation::Index {
+                what: format!("{in_line} gangs wait, {counted} are counted, {kept} are in line"),
+            });
         }
         if givers != self.givers {
             return Err(Violation::Index { what: "those that may be stopped".to_owned() });
@@ -77,10 +86,13 @@ impl Core {
     fn check_phase(&self, index: u32, gang: &Gang) -> Result<(), Violation> {
         let wrong = |what| Err(Violation::Gang { job: gang.job, what });
         let line = self.lines.get((gang.queue, gang.shape));
-        let is_in_line = line.is_some_and(|line| line.by_age.contains(&(gang.submitted, gang.job, index)));
         match &gang.phase {
-            Phase::Queued(key) if !line.is_some_and(|line| line.by_key.contains_key(key)) => wrong("is in no line"),
-            Phase::Running(_) | Phase::Delayed if is_in_line => wrong("is in a line and does not wait"),
+            Phase::Queued(_) => {
+                let key = gang.key(index);
+                let is_known = line.zip(key).is_some_and(|(line, key)| line.by_key.contains_key(&key));
+                let is_young = line.and_then(|line| line.oldest).is_none_or(|oldest| oldest > gang.submitted);
+                if is_known && !is_young { Ok(()) } else { wrong("is in no line") }
+            }
             Phase::Running(running) if self.ends.get(&(running.end, index)) != Ending::of(gang, running).as_ref() => {
                 wrong("its end is not known")
             }
@@ -89,7 +101,7 @@ impl Core {
                 let is_known = self.by_service.get(&place) == Some(&self.soft_of(gang, running));
                 if is_known { Ok(()) } else { wrong("what it has left is not known") }
             }
-            _ => Ok(()),
+            Phase::Delayed => Ok(()),
         }
     }
 

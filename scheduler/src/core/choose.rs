@@ -32,7 +32,7 @@ impl Core {
             let may_fit = held.is_some_and(|held| self.suppose_freed(held, &victim.frees, &mut rooms, &mut freed, ask));
             chosen.push(victim);
             if may_fit {
-                rooms.settle(&self.fleet);
+                rooms.settle(&self.fleet, ask.members);
                 seats = place::find(&self.fleet, &rooms, ask);
             }
             if seats.is_some() {
@@ -92,7 +92,7 @@ impl Core {
             }
         }
         self.put_back(freed);
-        rooms.settle(&self.fleet);
+        rooms.settle(&self.fleet, ask.members);
         place::find(&self.fleet, &rooms, ask)
     }
 

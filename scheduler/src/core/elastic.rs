@@ -39,7 +39,7 @@ impl Core {
         let is_free = running.gives_way.is_none() && running.shrinks_to.is_none() && shape.spread.is_none();
         // What it has done so far would be lost with one that has never saved it.
         let has_saved = running.saved_at > running.since;
-        let is_free = is_free && gang.checkpoint.is_some_and(|checkpoint| checkpoint.interval.0 > 0 || has_saved);
+        let is_free = is_free && gang.checkpoint().is_some_and(|checkpoint| checkpoint.interval.0 > 0 || has_saved);
         let has = running.members.len() as u64;
         (is_free && has < u64::from(shape.members.max))
             .then(|| (has * 1_000 / u64::from(shape.members.max), gang.job, index))
@@ -59,7 +59,7 @@ impl Core {
             self.tree.allows(gang.queue, usage.class, amount, capacity).is_ok()
         };
         let pools = self.pools_for(index, gang, speed, has);
-        let ask = |members| Ask { preference: self.policy.preference, ..info.ask(members, pools, &gang.avoid) };
+        let ask = |members| Ask { preference: self.policy.preference, ..info.ask(members, pools, &gang.past().avoid) };
         let mut rooms = self.index.borrow_mut();
         let rooms = rooms.rooms(&self.fleet, need, Measure::Free);
         let mut more = place::most(&self.fleet, rooms, &ask(info.shape.members.max - has));

@@ -29,12 +29,13 @@ impl Core {
 
     /// Since when it runs, and how long from a start to its end.
     fn course(&self, now: Timestamp, gang: &Gang) -> (JobId, Course) {
-        let whole = gang.run.estimate.or(gang.run.limit).unwrap_or(self.policy.default_estimate);
-        let left = gang.remaining.unwrap_or_else(|| {
-            let left = whole.0.saturating_sub(gang.done.0);
-            Millis(if left > 0 { left } else { gang.done.0 / 4 })
+        let whole = gang.run.estimate.get().or(gang.run.limit.get()).unwrap_or(self.policy.default_estimate);
+        let past = gang.past();
+        let left = past.remaining.unwrap_or_else(|| {
+            let left = whole.0.saturating_sub(past.done.0);
+            Millis(if left > 0 { left } else { past.done.0 / 4 })
         });
-        let again = gang.checkpoint.filter(|_| gang.served > 0).map_or(0, |checkpoint| checkpoint.restore.0);
+        let again = gang.checkpoint().filter(|_| past.served > 0).map_or(0, |checkpoint| checkpoint.restore.0);
         let run = Millis(left.0.saturating_add(again));
         let Some(running) = gang.running() else { return (gang.job, Course { since: None, run }) };
         // One that was told to stop is as good as gone.

@@ -1,7 +1,8 @@
 //! The books of gangs: shapes that many share, and one small record for each gang.
 
+use crate::core::guess::{Guess, Run, Saves, rest_of};
 use crate::fleet::{Filter, Fleet, Need};
-use crate::model::{GangRequest, Level, Placed, Shape};
+use crate::model::{Checkpoint, GangRequest, Level, Placed, Shape, WorkerIndex};
 use crate::place::Ask;
 use std::collections::{BTreeMap, BTreeSet};
 use types::{JobId, Millis, Timestamp};
@@ -96,27 +97,50 @@ pub(crate) struct Gang {
     pub preemptible: bool,
     /// Waited so long that it goes first.
     pub is_first: bool,
+    pub submitted: Timestamp,
+    pub not_before: Timestamp,
+    pub run: Run,
+    saves: Saves,
+    /// How many had come into a line when it did.
+    pub entered: u64,
+    pub phase: Phase,
+    past: Option<Box<Past>>,
+}
+
+// 100,000 of them wait: what few have belongs into `Past`.
+const _: () = assert!(size_of::<Gang>() <= 112);
+
+/// What only those have that ran before, failed, or were promised a start: most never do.
+#[derive(Clone, Debug)]
+pub(crate) struct Past {
     /// Stops by decision in the last day, and when the day began.
     pub stops: u8,
     pub stops_since: Timestamp,
-    pub submitted: Timestamp,
-    pub not_before: Timestamp,
-    pub run: crate::model::RunTime,
-    pub checkpoint: Option<crate::model::Checkpoint>,
     /// What is left to run, where that is known better than from the request.
     pub remaining: Option<Millis>,
     /// Run before, in milliseconds × devices.
     pub served: u64,
     /// Run before and saved, in time at full size and usual speed.
     pub done: Millis,
-    pub avoid: Vec<crate::model::WorkerIndex>,
+    /// Workers that failed it. Rising.
+    pub avoid: Vec<WorkerIndex>,
     /// A promise to it was broken: the next one not before this time.
     pub no_promise_until: Timestamp,
     /// The earliest start that it was promised.
     pub promised: Option<Timestamp>,
-    /// How many had come into a line when it did.
-    pub entered: u64,
-    pub phase: Phase,
+}
+
+impl Past {
+    const NONE: Past = Past {
+        stops: 0,
+        stops_since: Timestamp(0),
+        remaining: None,
+        served: 0,
+        done: Millis(0),
+        avoid: Vec::new(),
+        no_promise_until: Timestamp(0),
+        promised: None,
+    };
 }
 
 /// Where a gang is in its life.
@@ -124,8 +148,8 @@ pub(crate) struct Gang {
 pub(crate) enum Phase {
     /// Not before its time.
     Delayed,
-    /// In line, under this key.
-    Queued(Key),
+    /// In line, under the key with this cost.
+    Queued(u64),
     Running(Box<Running>),
 }
 
@@ -170,31 +194,49 @@ pub(crate) struct Key {
 
 impl Gang {
     pub fn new(request: &GangRequest, queue: u32, shape: u32) -> Self {
-        let mut avoid = request.avoid.clone();
-        avoid.sort_unstable();
-        avoid.dedup();
-        Self {
+        let mut gang = Self {
             job: request.job,
             queue,
             shape,
             priority: request.priority,
             preemptible: request.preemptible,
             is_first: false,
-            stops: 0,
-            stops_since: Timestamp(0),
             submitted: request.submitted,
             not_before: request.not_before,
-            run: request.run,
-            checkpoint: request.checkpoint,
-            remaining: None,
-            served: 0,
-            done: Millis(0),
-            avoid,
-            no_promise_until: Timestamp(0),
-            promised: None,
+            run: request.run.into(),
+            saves: request.checkpoint.into(),
             entered: 0,
             phase: Phase::Delayed,
+            past: None,
+        };
+        if !request.avoid.is_empty() {
+            let avoid = &mut gang.past_mut().avoid;
+            avoid.clone_from(&request.avoid);
+            avoid.sort_unstable();
+            avoid.dedup();
         }
+        gang
+    }
+
+    pub fn past(&self) -> &Past {
+        static NONE: Past = Past::NONE;
+        self.past.as_deref().unwrap_or(&NONE)
+    }
+
+    pub fn past_mut(&mut self) -> &mut Past {
+        self.past.get_or_insert_with(|| Box::new(Past::NONE))
+    }
+
+    pub fn checkpoint(&self) -> Option<Checkpoint> {
+        self.saves.get()
+    }
+
+    /// Its place in line, if it is in one.
+    pub fn key(&self, gang: u32) -> Option<Key> {
+        let Phase::Queued(cost) = self.phase else { return None };
+        let (submitted, job) = (self.submitted, self.job);
+        let priority = std::cmp::Reverse(self.priority);
+        Some(Key { priority, is_young: !self.is_first, cost, submitted, job, gang })
     }
 
     pub fn running(&self) -> Option<&Running> {
@@ -214,9 +256,10 @@ impl Gang {
     /// What it will need at most at full size and usual speed: a promise, or else a guess, or else nothing.
     pub fn bound(&self) -> Option<Millis> {
         // One that starts anew has to come to where it was first.
-        let again = self.checkpoint.filter(|_| self.served > 0).map_or(0, |checkpoint| checkpoint.restore.0);
-        let limit = self.run.limit.map(|limit| Millis(limit.0.saturating_add(again)));
-        limit.or(self.remaining).or_else(|| Some(rest_of(self.run.estimate?, self.done)))
+        let past = self.past();
+        let again = self.checkpoint().filter(|_| past.served > 0).map_or(0, |checkpoint| checkpoint.restore.0);
+        let limit = self.run.limit.get().map(|limit| Millis(limit.0.saturating_add(again)));
+        limit.or(past.remaining).or_else(|| Some(rest_of(self.run.estimate.get()?, past.done)))
     }
 
     /// What it will need about at full size and usual speed.
@@ -226,42 +269,16 @@ impl Gang {
 
     /// What is known of how long it will run.
     pub fn guess(&self) -> Guess {
-        let Gang { run, remaining, done, .. } = self;
-        Guess { whole: run.estimate.or(run.limit), limit: run.limit, remaining: *remaining, done: *done }
+        let Run { estimate, limit, .. } = self.run;
+        let Past { remaining, done, .. } = self.past();
+        let whole = if estimate.get().is_some() { estimate } else { limit };
+        Guess { whole, limit, remaining: (*remaining).into(), done: *done }
     }
 
     /// The truth, for oracles.
     pub fn actual(&self, default: Millis) -> Millis {
-        self.remaining.or(self.run.actual).unwrap_or_else(|| self.estimate(default))
+        self.past().remaining.or(self.run.actual.get()).unwrap_or_else(|| self.estimate(default))
     }
-}
-
-/// How long a gang will run, as far as that is known.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Guess {
-    whole: Option<Millis>,
-    limit: Option<Millis>,
-    remaining: Option<Millis>,
-    done: Millis,
-}
-
-impl Guess {
-    /// What it will need about when it has run for so long in this attempt.
-    pub fn after(&self, ran: Millis, default: Millis) -> Millis {
-        let known = self.remaining.map(|left| Millis(left.0.saturating_sub(ran.0).max(left.0 / 2)));
-        let whole = self.whole.unwrap_or(default);
-        let left = known.unwrap_or_else(|| rest_of(whole, Millis(self.done.0.saturating_add(ran.0))));
-        self.limit.map_or(left, |limit| left.min(limit))
-    }
-}
-
-/// What is left of a job that was guessed to run for `whole` and has run for `done`.
-///
-/// A guess that is off by a factor of two one way or the other (a logarithm with deviation 0.7) leaves about the same work
-/// however much is done: never less than half the guess, and of a job that ran far beyond it a quarter of what it ran. These
-/// are the least of the Gittins index over that distribution, rounded (Aalto, Ayesta, Righter, QUESTA'09).
-pub(crate) fn rest_of(whole: Millis, done: Millis) -> Millis {
-    Millis(whole.0.saturating_sub(done.0).max(whole.0 / 2).max(done.0 / 4))
 }
 
 /// A span at full size and usual speed, as it is with so many members of a class.

@@ -5,7 +5,6 @@
 //! as it is; those that will write one soon and are stopped after it are the cheapest of their kind, and come in the order in
 //! which they are due. A walk takes the next of all kinds in turn, by what would be lost for each device that is of use.
 
-use crate::core::running::Soft;
 use std::cmp::Reverse;
 use std::collections::BTreeSet;
 use std::collections::{BTreeMap, BinaryHeap, btree_map, btree_set};
@@ -44,6 +43,15 @@ struct Orders {
     by_due: BTreeSet<(Timestamp, Millis, JobId, u32)>,
 }
 
+impl Orders {
+    fn remove(&mut self, gang: u32, old: Standing) {
+        self.by_loss.remove(&(Reverse(old.kept_until), old.job, gang));
+        if let Some((due, cost)) = old.due {
+            self.by_due.remove(&(due, cost, old.job, gang));
+        }
+    }
+}
+
 /// All that may be stopped and are not leaving.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Givers {
@@ -56,24 +64,20 @@ impl Givers {
         if old == new {
             return;
         }
-        if let Some(old) = old {
-            self.remove(gang, old);
+        let is_same_kind = old.zip(new).is_some_and(|(old, new)| old.kind == new.kind);
+        if let Some(old) = old.filter(|_| !is_same_kind)
+            && let Some(orders) = self.kinds.get_mut(&old.kind)
+        {
+            orders.remove(gang, old);
+            if orders.by_loss.is_empty() {
+                self.kinds.remove(&old.kind);
+            }
         }
         if let Some(new) = new {
             let orders = self.kinds.entry(new.kind).or_default();
+            old.filter(|_| is_same_kind).into_iter().for_each(|old| orders.remove(gang, old));
             orders.by_loss.insert((Reverse(new.kept_until), new.job, gang), new.due.map(|(due, _)| due));
             orders.by_due.extend(new.due.map(|(due, cost)| (due, cost, new.job, gang)));
-        }
-    }
-
-    fn remove(&mut self, gang: u32, old: Standing) {
-        let Some(orders) = self.kinds.get_mut(&old.kind) else { return };
-        orders.by_loss.remove(&(Reverse(old.kept_until), old.job, gang));
-        if let Some((due, cost)) = old.due {
-            orders.by_due.remove(&(due, cost, old.job, gang));
-        }
-        if orders.by_loss.is_empty() {
-            self.kinds.remove(&old.kind);
         }
     }
 
@@ -151,26 +155,6 @@ impl<R: Copy + Ord> Iterator for Walk<'_, R> {
         self.advance(at);
         let (kind, rank, ..) = self.ways.get(at)?;
         Some((*kind, *rank, gang, lost))
-    }
-}
-
-impl Soft {
-    /// Nothing for one that may not be stopped, or is leaving.
-    pub fn standing(&self, queue: u32) -> Option<Standing> {
-        if !self.may_give_way() {
-            return None;
-        }
-        let kind = Kind {
-            class: self.class,
-            queue,
-            priority: self.priority,
-            was_special: self.was_special,
-            members: self.members(),
-            members_min: self.members_min,
-            devices: self.devices,
-        };
-        let (kept_until, due) = self.keeps();
-        Some(Standing { kind, job: self.job, kept_until, due })
     }
 }
 

@@ -3,7 +3,7 @@
 use crate::core::gang::Key;
 use crate::core::order::Vain;
 use std::collections::{BTreeMap, BTreeSet};
-use types::{JobId, Timestamp};
+use types::Timestamp;
 
 /// Gangs of one shape in one queue.
 #[derive(Clone, Debug, Default)]
@@ -15,7 +15,8 @@ pub(crate) struct Line {
     first: Option<Key>,
     /// By what they need at most.
     pub by_bound: BTreeSet<(u64, u32)>,
-    pub by_age: BTreeSet<(Timestamp, JobId, u32)>,
+    /// Nobody in it was submitted before this. Who was may have left since.
+    pub oldest: Option<Timestamp>,
     /// False while not even the empty cluster, or the whole quota, could hold it.
     pub fits_ever: bool,
     /// Fleet and quota versions that `fits_ever` is of.
@@ -73,7 +74,7 @@ impl Lines {
         line.by_key.insert(key, bound);
         line.first = line.by_key.first_key_value().map(|(first, _)| *first);
         line.by_bound.insert((bound, key.gang));
-        line.by_age.insert((key.submitted, key.job, key.gang));
+        line.oldest = line.oldest.into_iter().chain([key.submitted]).min();
         self.waiting += 1;
         self.entered += 1;
     }
@@ -103,7 +104,6 @@ impl Lines {
         line.first = line.by_key.first_key_value().map(|(first, _)| *first);
         self.waiting -= 1;
         line.by_bound.remove(&(bound, key.gang));
-        line.by_age.remove(&(key.submitted, key.job, key.gang));
         if line.by_key.is_empty() {
             self.close(at);
         }

@@ -136,7 +136,7 @@ impl Core {
                 |without| Ask { preference: Preference::BestFit, ..info.ask(info.shape.members.min, pools, without) };
             let left: BTreeMap<u32, u64> = victims.iter().map(|(left, victim)| (victim.gang, *left)).collect();
             let victims: Vec<Victim> = victims.into_iter().map(|(_, victim)| victim).collect();
-            let chosen = self.choose(need, &ask(&gang.avoid), victims, rules);
+            let chosen = self.choose(need, &ask(&gang.past().avoid), victims, rules);
             let usage = info.usage(need);
             let quota = (usage.class, usage.per_member * u64::from(info.shape.members.min));
             let is_worth_it = |(victims, _): &(Vec<Victim>, Seats)| {

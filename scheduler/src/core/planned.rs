@@ -112,7 +112,7 @@ impl Core {
             let room = if closes { 0 } else { future.room(need, worker, index, from, to) };
             rooms.suppose_open(worker, index as u32, room);
         }
-        rooms.settle(&self.fleet);
+        rooms.settle(&self.fleet, 1);
         rooms
     }
 }

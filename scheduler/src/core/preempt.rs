@@ -5,7 +5,7 @@
 //! the cheapest first until the gang fits, then those that are not needed are spared. Cost is the work lost since the last
 //! checkpoint, and what saving and restoring take.
 
-use crate::core::gang::{Gang, Running};
+use crate::core::gang::{Gang, Key, Running};
 use crate::core::reserve::Kept;
 use crate::core::{Core, Timer};
 use crate::fleet::{Need, OPEN_POOL};
@@ -19,6 +19,9 @@ use types::{Millis, Timestamp};
 const AGAIN_MS: u64 = 10_000;
 /// Gangs that victims are looked for in one cycle.
 const TRIES_MAX: usize = 1;
+
+/// When, and at which turn, a gang was looked at last; and its place in line.
+type Turn = (Option<(Timestamp, u64)>, Key);
 
 /// A running gang that could give way, or become smaller.
 #[derive(Clone, Debug)]
@@ -52,10 +55,17 @@ impl Core {
         let soon = self.now.plus(rules.checkpoint_wait_max);
         let starts_soon = |index: u32| self.promised(index).is_some_and(|at| self.now < at && at <= soon);
         let may_look = |index: u32| self.may_displace(index) && !is_served(index) && !starts_soon(index);
-        let mut heads: Vec<_> = heads.filter(|key| may_look(key.gang)).collect();
-        // Those that were not looked at for longest go first, so that all get their turn.
-        heads.sort_unstable_by_key(|key| (self.preempted_at.get(&key.gang).copied(), *key));
-        for (tries, key) in heads.into_iter().enumerate() {
+        // Those that were not looked at for longest go first, so that all get their turn; who comes after the first two is not
+        // asked for.
+        let mut next: [Option<Turn>; TRIES_MAX + 1] = [None; TRIES_MAX + 1];
+        for key in heads {
+            let turn = (self.preempted_at.get(&key.gang).copied(), key);
+            if next[TRIES_MAX].is_none_or(|last| turn < last) && may_look(key.gang) {
+                next[TRIES_MAX] = Some(turn);
+                next.sort_unstable_by_key(|turn| (turn.is_none(), *turn));
+            }
+        }
+        for (tries, (_, key)) in next.into_iter().flatten().enumerate() {
             let index = key.gang;
             // While nothing starts or ends, only those that get old enough to be stopped could help.
             let again = |(at, turn): &(Timestamp, u64)| {
@@ -108,9 +118,9 @@ impl Core {
             let pools = 1 << OPEN_POOL | own;
             let ask =
                 |without| Ask { preference: Preference::BestFit, ..info.ask(info.shape.members.min, pools, without) };
-            found = self.victims_for(gang, need, &ask(&gang.avoid), rules, &mut ripe_at);
+            found = self.victims_for(gang, need, &ask(&gang.past().avoid), rules, &mut ripe_at);
             // Workers that failed it come last, but they come.
-            if found.is_none() && !gang.avoid.is_empty() {
+            if found.is_none() && !gang.past().avoid.is_empty() {
                 found = self.victims_for(gang, need, &ask(&[]), rules, &mut ripe_at);
             }
             if found.is_some() {
@@ -147,6 +157,7 @@ impl Core {
     }
 
     pub(super) fn order_out(&mut self, index: u32, to: types::JobId, victim: Victim, decisions: &mut Vec<Decision>) {
+        let before = self.standing_at(victim.gang);
         let Some(gang) = self.gangs.get_mut(victim.gang) else { return };
         let job = gang.job;
         let Some(running) = gang.running_mut() else { return };
@@ -162,6 +173,7 @@ impl Core {
             decisions.push(Decision::Resize { job, members: victim.keeps });
         }
         self.note_soft(victim.gang);
+        self.stand(victim.gang, before);
     }
 
     pub(super) fn victim(
@@ -177,7 +189,7 @@ impl Core {
         let shrinks = may_shrink && running.members.len() > min;
         let (keeps, frees) = if shrinks { running.members.split_at(min) } else { (&[][..], &running.members[..]) };
         let width = running.members.len() as u64 * u64::from(info.shape.devices.max(1));
-        let (stop, lost) = self.soft_of(other, running).loss(self.now, rules);
+        let (stop, lost) = running.loss(other.checkpoint(), self.now, rules);
         Victim {
             gang: index,
             frees: frees.to_vec(),

@@ -65,7 +65,7 @@ impl Core {
             return Ok(());
         }
         if let Some(gang) = self.gangs.get_mut(index) {
-            gang.promised = Some(start_by);
+            gang.past_mut().promised = Some(start_by);
         }
         if let Some(held) = self.reservations.last_mut().filter(|_| !is_whole) {
             held.is_broken = true;

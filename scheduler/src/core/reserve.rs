@@ -149,7 +149,8 @@ impl Core {
         }
         let again_at = self.reserved_at.plus(rules.replan_min);
         if self.reserved_at.0 > 0 && again_at > self.now {
-            if self.oldest(rules).is_some() {
+            let is_noted = self.timers.contains(&(again_at, Timer::Look));
+            if !is_noted && self.oldest(rules).is_some() {
                 self.timers.insert((again_at, Timer::Look));
             }
             return;
@@ -205,8 +206,8 @@ impl Core {
         for (_, line) in self.lines.iter().filter(|(_, line)| line.fits_ever) {
             let place = line.place();
             // Nobody in it has waited long enough, or there was no plan and nothing happened since.
-            let is_vain = self.unplanned.contains(&place) || !self.may_be_promised(place.1, line, rules);
-            if is_vain || line.by_age.first().is_none_or(|(submitted, ..)| submitted.plus(rules.wait_min) > self.now) {
+            let is_young = line.oldest.is_none_or(|submitted| submitted.plus(rules.wait_min) > self.now);
+            if is_young || self.unplanned.contains(&place) || !self.may_be_promised(place.1, line, rules) {
                 continue;
             }
             for key in line.by_key.keys().take(DEPTH) {
@@ -235,13 +236,13 @@ impl Core {
     }
 
     fn keep(&mut self, index: u32, plan: Plan, at: Option<usize>, decisions: &mut Vec<Decision>) {
-        let Some((job, promised)) = self.gangs.get(index).map(|gang| (gang.job, gang.promised)) else { return };
+        let Some((job, promised)) = self.gangs.get(index).map(|gang| (gang.job, gang.past().promised)) else { return };
         let (start_by, quota, ends_by) = (plan.start_by, plan.kept, plan.ends_by);
         let kept = Kept { workers: plan.workers.clone(), start_by, quota, ends_by, victims: None };
         let Some(pool) = self.hold(index, kept, at) else { return };
         debug_assert!(pool != OPEN_POOL, "a reservation has a pool of its own");
         if let Some(gang) = self.gangs.get_mut(index) {
-            gang.promised = Some(plan.start_by);
+            gang.past_mut().promised = Some(plan.start_by);
         }
         let is_broken = promised.is_some_and(|promised| promised < plan.start_by);
         let workers = plan.workers.into_iter().map(WorkerIndex).collect();
@@ -284,7 +285,8 @@ impl Core {
             let plans = choices().filter_map(|choice| self.plan_on(index, gang, choice, own_pool, without));
             plans.min_by_key(|plan| plan.start_by)
         };
-        let plan = first(&gang.avoid).or_else(|| if gang.avoid.is_empty() { None } else { first(&[]) })?;
+        let plan =
+            first(&gang.past().avoid).or_else(|| if gang.past().avoid.is_empty() { None } else { first(&[]) })?;
         (plan.start_by > self.now && !self.is_wasteful(gang, &plan)).then_some(plan)
     }
 
@@ -323,7 +325,7 @@ impl Core {
         {
             let Some(gang) = self.gangs.get(index) else { return };
             let ran = gang.running().map_or(0, |running| self.now.since(running.since).0);
-            let more = if gang.run.limit.is_some() { STOPPING_MS } else { ran.max(STOPPING_MS) };
+            let more = if gang.run.limit.get().is_some() { STOPPING_MS } else { ran.max(STOPPING_MS) };
             self.set_end(index, Timestamp(self.now.0.saturating_add(more)));
             self.note_service(index);
             if let Some(running) = self.gangs.get_mut(index).and_then(Gang::running_mut) {

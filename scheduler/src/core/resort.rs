@@ -81,10 +81,10 @@ impl Core {
     }
 
     fn attained(&self, gang: &Gang) -> u64 {
-        let Some(running) = gang.running() else { return gang.served };
+        let Some(running) = gang.running() else { return gang.past().served };
         let width = self.gangs.info(gang).width() / u64::from(self.gangs.info(gang).shape.members.max.max(1));
         let ran = self.now.since(running.since).0.saturating_mul(width * running.members.len() as u64);
-        gang.served.saturating_add(ran)
+        gang.past().served.saturating_add(ran)
     }
 
     /// Lets the gangs into an empty cluster in their order, whoever does not fit is passed.
@@ -141,8 +141,9 @@ impl Core {
 
     fn send_away(&mut self, index: u32, to: JobId, decisions: &mut Vec<Decision>) -> bool {
         let beneficiary = self.gangs.index_of(to);
+        let before = self.standing_at(index);
         let Some(gang) = self.gangs.get_mut(index) else { return false };
-        let (job, checkpoint) = (gang.job, gang.checkpoint);
+        let (job, checkpoint) = (gang.job, gang.checkpoint());
         let now = self.now;
         let Some(running) = gang.running_mut() else { return false };
         running.gives_way = beneficiary;
@@ -150,6 +151,7 @@ impl Core {
         let lost_device_ms = now.since(since).0.saturating_mul(running.members.len() as u64);
         decisions.push(Decision::Preempt { job, stop: Stop::Now, to, lost_device_ms });
         self.note_soft(index);
+        self.stand(index, before);
         true
     }
 
@@ -198,6 +200,7 @@ impl Core {
             self.fleet.give(*index, need, &running.members);
         }
         for (index, choice, members) in moved {
+            let before = self.standing_at(*index);
             let Some(gang) = self.gangs.get(*index) else { continue };
             let info = self.gangs.info(gang);
             let (job, shape) = (gang.job, gang.shape as usize);
@@ -208,6 +211,7 @@ impl Core {
                 running.members.clone_from(members);
             }
             self.note_running(*index);
+            self.stand(*index, before);
             decisions.push(Decision::Resize { job, members: members.clone() });
         }
     }

@@ -45,7 +45,7 @@ impl Core {
                 }
             };
             let pools = self.pools_for(index, gang, *speed, members);
-            let has_others = !gang.avoid.is_empty() && self.has_promise_elsewhere(index, gang);
+            let has_others = !gang.past().avoid.is_empty() && self.has_promise_elsewhere(index, gang);
             let seats = self.find_seats(info, need, gang, (members, pools), has_others);
             let placed = seats.and_then(|(need_now, seats)| place::seat(&self.fleet, &need_now, &seats));
             if let Some(members) = placed {
@@ -115,7 +115,7 @@ impl Core {
     /// Is it promised workers that did not fail it?
     fn has_promise_elsewhere(&self, index: u32, gang: &Gang) -> bool {
         let held = self.reservations.iter().find(|held| held.gang == index && held.start_by > self.now);
-        let failed = |worker: &u32| gang.avoid.iter().any(|avoided| avoided.0 == *worker);
+        let failed = |worker: &u32| gang.past().avoid.iter().any(|avoided| avoided.0 == *worker);
         held.is_some_and(|held| !held.workers.iter().any(failed))
     }
 
@@ -130,7 +130,7 @@ impl Core {
         let mut index = self.index.borrow_mut();
         let preference = self.policy.preference;
         let range = info.shape.members;
-        let mut without: &[_] = &gang.avoid;
+        let mut without: &[_] = &gang.past().avoid;
         loop {
             let mut wanted = members;
             loop {
@@ -192,7 +192,7 @@ impl Core {
         let span = stretched(span, speed, members.len() as u32, info.shape.members.max);
         let end = since.plus(span).max(Timestamp(self.now.0.saturating_add(1)));
         let service = gang.estimate(self.policy.default_estimate).0.saturating_mul(info.width());
-        let (leaf, was_first, was_promised) = (gang.queue, gang.is_first, gang.promised.is_some());
+        let (leaf, was_first, was_promised) = (gang.queue, gang.is_first, gang.past().promised.is_some());
         self.tree.charge(leaf, usage.class, amount, true);
         self.turns += 1;
         self.dequeue(index);
@@ -219,15 +219,19 @@ impl Core {
         if let Some(gang) = self.gangs.get_mut(index) {
             gang.phase = Phase::Running(Box::new(running));
             gang.is_first = false;
-            gang.promised = None;
+            if was_promised {
+                gang.past_mut().promised = None;
+            }
         }
         self.note_running(index);
+        self.stand(index, None);
         true
     }
 
     /// Gives a running gang other members. False, with nothing changed, when they do not fit.
     pub(super) fn change_members(&mut self, index: u32, members: Vec<Placed>) -> bool {
         let now = self.now;
+        let before = self.standing_at(index);
         let Some(gang) = self.gangs.get(index) else { return false };
         let Some(running) = gang.running() else { return false };
         let info = &self.gangs.shapes[gang.shape as usize];
@@ -240,18 +244,20 @@ impl Core {
         }
         let usage = info.usage(need);
         let (leaf, most) = (gang.queue, info.shape.members.max);
-        let (before, after) = (running.members.len() as u64, members.len() as u64);
+        let (held, holds) = (running.members.len() as u64, members.len() as u64);
         let left = stretched(running.end.since(now), speed, members.len() as u32, most);
         let was = stretched(running.end.since(now), speed, running.members.len() as u32, most);
         let end = running.end.0.saturating_sub(was.0).saturating_add(left.0).max(now.0 + 1);
-        let served = now.since(running.since).0.saturating_mul(usage.per_member * before);
-        self.tree.charge(leaf, usage.class, usage.per_member * before, false);
-        self.tree.charge(leaf, usage.class, usage.per_member * after, true);
-        let done = worked(now.since(running.since), speed, before as u32, most);
+        let served = now.since(running.since).0.saturating_mul(usage.per_member * held);
+        self.tree.charge(leaf, usage.class, usage.per_member * held, false);
+        self.tree.charge(leaf, usage.class, usage.per_member * holds, true);
+        let done = worked(now.since(running.since), speed, held as u32, most);
         if let Some(gang) = self.gangs.get_mut(index) {
-            gang.served = gang.served.saturating_add(served);
-            if gang.checkpoint.is_some() {
-                gang.done = Millis(gang.done.0.saturating_add(done.0));
+            let saves = gang.checkpoint().is_some();
+            let past = gang.past_mut();
+            past.served = past.served.saturating_add(served);
+            if saves {
+                past.done = Millis(past.done.0.saturating_add(done.0));
             }
             if let Some(running) = gang.running_mut() {
                 running.members = members;
@@ -262,6 +268,7 @@ impl Core {
             }
         }
         self.set_end(index, Timestamp(end));
+        self.stand(index, before);
         true
     }
 }

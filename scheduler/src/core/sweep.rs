@@ -93,7 +93,7 @@ impl Core {
                 continue;
             }
             may_fit = false;
-            rooms.settle(&self.fleet);
+            rooms.settle(&self.fleet, wanted.ask.members);
             if let Some(seats) = self.find_at(*end, rooms, wanted) {
                 return Some((*end, seats));
             }
@@ -146,8 +146,11 @@ impl Core {
         ask: &Ask<'_>,
     ) -> bool {
         let level = ask.required.map_or(CLUSTER, level_of);
-        let is_open = ask.pools == 1 << OPEN_POOL && self.closing.is_empty();
-        let is_plain = is_open && level > CHUNK && level < LEVELS;
+        let is_within = level > CHUNK && level < LEVELS;
+        // Which of those that close may be used depends on the time: all of them count.
+        let pools = if self.closing.is_empty() { ask.pools } else { u64::MAX };
+        let (is_open, others) = (pools >> OPEN_POOL & 1 == 1, pools & !(1 << OPEN_POOL));
+        let wanted = u64::from(ask.members);
         let mut may_fit = false;
         for placed in members {
             let Some(worker) = self.fleet.get(placed.worker.0) else { continue };
@@ -166,14 +169,10 @@ impl Core {
             if !rooms.suppose(worker, placed.worker.0, room) {
                 continue;
             }
-            let room = if is_plain {
-                u64::from(rooms.slots[level][worker.path[level] as usize])
-            } else if is_open {
-                u64::from(rooms.total)
-            } else {
-                rooms.total_in(u64::MAX)
-            };
-            may_fit |= room >= u64::from(ask.members);
+            let open = if is_within { rooms.slots[level][worker.path[level] as usize] } else { rooms.total };
+            let open = if is_open { u64::from(open) } else { 0 };
+            // Room in other pools may be in any place.
+            may_fit |= open >= wanted || others != 0 && open + rooms.total_in(others) >= wanted;
         }
         may_fit
     }

@@ -91,7 +91,7 @@ impl Core {
         walk.filter_map(move |(kind, (rank, debtor), index, lost)| {
             let gang = self.gangs.get(index)?;
             let running = gang.running()?;
-            if is_tired((gang.stops, gang.stops_since), self.now, rules) {
+            if is_tired((gang.past().stops, gang.past().stops_since), self.now, rules) {
                 return None;
             }
             let ripe = rules.ripe_at(running.since);

@@ -27,7 +27,7 @@ impl Core {
         if let Phase::Running(_) = gang.phase {
             return None;
         }
-        let (ahead, next) = self.ahead_of(gang);
+        let (ahead, next) = self.ahead_of(index, gang);
         let obstacle = self.obstacle(now, index, gang);
         let can_start = !matches!(obstacle, Obstacle::NeverFits(_) | Obstacle::OverCeiling { .. });
         let start = if can_start { self.forecast(now, index, gang) } else { None };
@@ -36,11 +36,11 @@ impl Core {
     }
 
     /// How many of its queue go before it, and the first of them.
-    fn ahead_of(&self, gang: &Gang) -> (u64, Option<JobId>) {
-        let Phase::Queued(key) = &gang.phase else { return (0, None) };
+    fn ahead_of(&self, index: u32, gang: &Gang) -> (u64, Option<JobId>) {
+        let Some(key) = gang.key(index) else { return (0, None) };
         let lines = || self.lines.of_queue(gang.queue).filter(|line| line.fits_ever);
-        let first = lines().filter_map(super::line::Line::first).filter(|first| first < key).min();
-        let ahead = lines().map(|line| line.by_key.range(..*key).count() as u64).sum();
+        let first = lines().filter_map(super::line::Line::first).filter(|first| *first < key).min();
+        let ahead = lines().map(|line| line.by_key.range(..key).count() as u64).sum();
         (ahead, first.map(|first| first.job))
     }
 
@@ -56,7 +56,7 @@ impl Core {
             return Obstacle::VictimsLeaving { jobs };
         }
         match self.try_place(index, gang) {
-            Tried::Fits(..) => self.passed_by(gang),
+            Tried::Fits(..) => self.passed_by(index, gang),
             Tried::OverQuota(over, class) => {
                 let queue = &self.tree.queues[over.queue as usize];
                 let need = info.width() / u64::from(info.shape.members.max.max(1)) * u64::from(info.shape.members.min);
@@ -77,13 +77,11 @@ impl Core {
     }
 
     /// It fits: only a policy that lets nobody pass keeps it.
-    fn passed_by(&self, gang: &Gang) -> Obstacle {
-        let Phase::Queued(key) = &gang.phase else { return Obstacle::None };
+    fn passed_by(&self, index: u32, gang: &Gang) -> Obstacle {
+        let Some(key) = gang.key(index) else { return Obstacle::None };
         let heads = self.lines.iter().filter(|(_, line)| line.fits_ever).filter_map(|(_, line)| line.first());
         match heads.min() {
-            Some(first) if self.policy.passing == Passing::Nobody && first < *key => {
-                Obstacle::Behind { job: first.job }
-            }
+            Some(first) if self.policy.passing == Passing::Nobody && first < key => Obstacle::Behind { job: first.job },
             _ => Obstacle::None,
         }
     }
@@ -165,17 +163,17 @@ impl Core {
             self.sweep(Wanted { need: need.as_ref()?, ask, span: None, claim: None }).map(|(at, _)| at)
         });
         let earliest = earliest.min()?.max(now).max(gang.not_before);
-        let backlog = self.backlog(gang);
+        let backlog = self.backlog(index, gang);
         let at = earliest.max(now.plus(backlog));
         Some(Forecast { at, basis: if at > earliest { Basis::Backlog } else { Basis::Releases } })
     }
 
     /// Work of those before it in its queue, divided by the devices of its class that are not reserved for others.
-    fn backlog(&self, gang: &Gang) -> Millis {
-        let Phase::Queued(key) = &gang.phase else { return Millis(0) };
+    fn backlog(&self, index: u32, gang: &Gang) -> Millis {
+        let Some(key) = gang.key(index) else { return Millis(0) };
         let mut work: u128 = 0;
         for line in self.lines.of_queue(gang.queue).filter(|line| line.fits_ever) {
-            for (ahead, _) in line.by_key.range(..*key).take(FORECAST_DEPTH) {
+            for (ahead, _) in line.by_key.range(..key).take(FORECAST_DEPTH) {
                 work += u128::from(self.service_of(ahead));
             }
         }

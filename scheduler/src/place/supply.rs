@@ -41,15 +41,15 @@ impl<'a> Supply<'a> {
         let is_plain = !others && ask.pools & 1 == 1 && ask.without.is_empty() && cap.is_none();
         let might_do = rooms.total_in(ask.pools) >= u64::from(ask.members.min(1));
         if !is_plain && might_do {
-            supply.count(fleet);
+            supply.count(fleet, ask.members == 1);
         } else if !is_plain {
             supply.total = 0;
         }
         supply
     }
 
-    /// Sums the room by place for these pools.
-    fn count(&mut self, fleet: &Fleet) {
+    /// Sums the room by place for these pools; the tightest worker of each chunk only where one member is looked for.
+    fn count(&mut self, fleet: &Fleet, is_for_one: bool) {
         let rooms = self.rooms;
         let mut chunks: Vec<u32> =
             if self.pools & 1 == 1 { rooms.slots[CHUNK].clone() } else { vec![0; rooms.slots[CHUNK].len()] };
@@ -68,7 +68,7 @@ impl<'a> Supply<'a> {
             tight[known.path[CHUNK] as usize] = NOT_TIGHT;
         }
         for (chunk, slots) in chunks.iter().enumerate() {
-            if *slots > 0 && tight[chunk] == NOT_TIGHT {
+            if is_for_one && *slots > 0 && tight[chunk] == NOT_TIGHT {
                 tight[chunk] = self.tightest_of(fleet, chunk as u32);
             }
         }
