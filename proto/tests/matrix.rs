@@ -1,5 +1,7 @@
 //! The table of methods and roles in `docs/security.md` is the one that the coordinators go by.
 
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
 use proto::needs::METHODS;
 use std::fmt::Write as _;
 use types::{CoordinatorId, Principal, Role, WorkerId};
@@ -11,9 +13,11 @@ fn table() -> String {
     let user = Principal::User { name: "u".into(), token: "t".into() };
     let worker = WorkerId::new("w").map(Principal::Worker).unwrap();
     let mut text = String::from("| method | stranger | worker | coordinator |");
-    Role::ALL.iter().for_each(|role| write!(text, " {role} |").unwrap());
+    for role in Role::ALL {
+        write!(text, " {role} |").unwrap();
+    }
     text.push_str("\n|---|---|---|---|");
-    Role::ALL.iter().for_each(|_| text.push_str("---|"));
+    text.push_str(&"---|".repeat(Role::ALL.len()));
     text.push('\n');
     for method in METHODS {
         let nodes = [Principal::Stranger, worker.clone(), Principal::Coordinator(CoordinatorId(1))];
@@ -21,7 +25,9 @@ fn table() -> String {
         cells.extend(Role::ALL.iter().map(|role| method.allows(&user, [role])));
         let path = method.path.trim_start_matches('/').replacen("muster.", "", 1);
         write!(text, "| `{path}` |").unwrap();
-        cells.iter().for_each(|cell| text.push_str(if *cell { " yes |" } else { " |" }));
+        for cell in cells {
+            text.push_str(if cell { " yes |" } else { " |" });
+        }
         text.push('\n');
     }
     text

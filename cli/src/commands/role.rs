@@ -73,6 +73,9 @@ impl RoleArgs {
     {
         // First of all, and on the main thread: the kernel ties the signal to the thread that asked for it.
         self.tie_to_parent()?;
+        // A core file would hold keys and tokens.
+        let none = rustix::process::Rlimit { current: Some(0), maximum: Some(0) };
+        rustix::process::setrlimit(rustix::process::Resource::Core, none).context("cannot forbid core files")?;
         let format = if self.log_format == Format::Json { LogFormat::Json } else { LogFormat::Text };
         daemon::logging::init(format, daemon::environment::text("MUSTER_LOG").as_deref());
         let runtime = tokio::runtime::Builder::new_multi_thread()

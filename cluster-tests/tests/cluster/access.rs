@@ -179,6 +179,28 @@ async fn no_token_is_on_a_disk_in_clear_but_its_owners() {
     .await;
 }
 
+#[tokio::test]
+async fn a_rank_inherits_no_right_and_no_secret_of_its_daemon() {
+    shared(async |cluster| {
+        let probe = "grep NoNewPrivs /proc/self/status; echo core $(ulimit -c); env | sed 's/=.*//'";
+        let job = cluster.client().submit(&spec(probe)).await?;
+        cluster.ended(job).await?;
+        let said = cluster.muster(&["logs", &job.to_string()]).await?.good()?.stdout;
+        assert!(said.contains("NoNewPrivs:\t1\n") && said.contains("core 0\n"), "{said}");
+        for secret in ["MUSTER_CREDENTIALS", "MUSTER_TOKEN", "MUSTER_JOIN_TOKEN"] {
+            assert!(!said.lines().any(|name| name == secret), "{said}");
+        }
+        let (coordinators, workers) = cluster.pids();
+        for pid in coordinators.iter().chain(&workers) {
+            let limits = std::fs::read_to_string(format!("/proc/{pid}/limits"))?;
+            let core = limits.lines().find(|line| line.starts_with("Max core file size")).unwrap_or_default();
+            assert!(core.split_whitespace().filter(|word| *word == "0").count() == 2, "{core}");
+        }
+        Ok(())
+    })
+    .await;
+}
+
 /// All files below that hold these bytes.
 fn files_with(folder: &Path, wanted: &[u8]) -> anyhow::Result<Vec<std::path::PathBuf>> {
     let mut found = Vec::new();
