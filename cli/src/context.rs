@@ -58,7 +58,7 @@ pub struct Environment {
     pub coordinators: Option<String>,
     /// `MUSTER_CONTEXT`
     pub context: Option<String>,
-    /// `MUSTER_TOKEN`
+    /// `MUSTER_ACCESS_TOKEN`
     pub token: Option<String>,
     /// `MUSTER_CREDENTIALS`: a file as the founder of a cluster writes it
     pub credentials: Option<PathBuf>,
@@ -70,13 +70,13 @@ impl Environment {
         Environment {
             coordinators: daemon::environment::text("MUSTER_COORDINATORS"),
             context: daemon::environment::text("MUSTER_CONTEXT"),
-            token: daemon::environment::text("MUSTER_TOKEN"),
+            token: daemon::environment::text("MUSTER_ACCESS_TOKEN"),
             credentials: daemon::environment::text("MUSTER_CREDENTIALS").map(PathBuf::from),
         }
     }
 }
 
-/// The addresses and the token to use. A context that is named on the command line counts first, then `MUSTER_TOKEN`, then
+/// The addresses and the token to use. A context that is named on the command line counts first, then `MUSTER_ACCESS_TOKEN`, then
 /// `MUSTER_CREDENTIALS`, then the other contexts; for bare addresses the token of a context that has one of them.
 pub fn target(wanted: &Wanted, environment: &Environment, file: &Contexts) -> anyhow::Result<Target> {
     let mut coordinators = choose(wanted, environment, file)?;
@@ -90,7 +90,7 @@ pub fn target(wanted: &Wanted, environment: &Environment, file: &Contexts) -> an
         return Ok(Target { token: Some(stored(token)?), coordinators });
     }
     if let Some(text) = &environment.token {
-        let token = Secret::parse(text).map_err(|error| bad_input(format!("MUSTER_TOKEN: {error}")))?;
+        let token = Secret::parse(text).map_err(|error| bad_input(format!("MUSTER_ACCESS_TOKEN: {error}")))?;
         return Ok(Target { coordinators, token: Some(token) });
     }
     if let Some(path) = &environment.credentials {

@@ -71,7 +71,7 @@ impl Session {
 
 fn no_token(coordinators: &[String]) -> anyhow::Error {
     let text = format!(
-        "there is no token for the cluster at {}: `muster login` stores one, MUSTER_TOKEN or MUSTER_CREDENTIALS names one; \
+        "there is no token for the cluster at {}: `muster login` stores one, MUSTER_ACCESS_TOKEN or MUSTER_CREDENTIALS names one; \
          `muster demo --keep` starts a cluster here",
         coordinators.join(",")
     );

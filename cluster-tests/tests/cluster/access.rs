@@ -187,7 +187,7 @@ async fn a_rank_inherits_no_right_and_no_secret_of_its_daemon() {
         cluster.ended(job).await?;
         let said = cluster.muster(&["logs", &job.to_string()]).await?.good()?.stdout;
         assert!(said.contains("NoNewPrivs:\t1\n") && said.contains("core 0\n"), "{said}");
-        for secret in ["MUSTER_CREDENTIALS", "MUSTER_TOKEN", "MUSTER_JOIN_TOKEN"] {
+        for secret in ["MUSTER_CREDENTIALS", "MUSTER_ACCESS_TOKEN", "MUSTER_JOIN_TOKEN"] {
             assert!(!said.lines().any(|name| name == secret), "{said}");
         }
         let (coordinators, workers) = cluster.pids();

@@ -13,7 +13,7 @@ async fn stock_python_clients_find_and_use_everything_by_reflection() {
             let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/cluster/stock.py");
             let mut command = Command::new(&python);
             command.arg(script).arg(&cluster.addresses_of(id)?.0).arg(cluster.authorities());
-            let output = command.env("MUSTER_TOKEN", cluster.credentials()?.token.expose()).output().await?;
+            let output = command.env("MUSTER_ACCESS_TOKEN", cluster.credentials()?.token.expose()).output().await?;
             let said = String::from_utf8_lossy(&output.stderr);
             assert!(output.status.success(), "{said}");
             assert_eq!(String::from_utf8_lossy(&output.stdout), "all good\n");

@@ -15,7 +15,7 @@ try:
     raise AssertionError("a stranger was served")
 except grpc.RpcError as error:
     assert error.code() == grpc.StatusCode.UNAUTHENTICATED, error
-token = grpc.access_token_call_credentials(os.environ["MUSTER_TOKEN"])
+token = grpc.access_token_call_credentials(os.environ["MUSTER_ACCESS_TOKEN"])
 channel = grpc.secure_channel(sys.argv[1], grpc.composite_channel_credentials(secure, token))
 database = ProtoReflectionDescriptorDatabase(channel)
 pool = descriptor_pool.DescriptorPool(database)

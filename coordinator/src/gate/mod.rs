@@ -161,7 +161,7 @@ fn allowed(state: &State, caller: &Caller, wanted: Wanted) -> Result<(), Status>
 fn refusal(caller: &Caller, needs: &str) -> Status {
     match caller.principal {
         Principal::Stranger => {
-            Status::unauthenticated("nobody is served without a token: `muster login`, or set MUSTER_TOKEN")
+            Status::unauthenticated("nobody is served without a token: `muster login`, or set MUSTER_ACCESS_TOKEN")
         }
         _ => Status::permission_denied(format!("{} may not do this: it needs {needs}", caller.principal)),
     }

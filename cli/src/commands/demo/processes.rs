@@ -152,7 +152,7 @@ impl Owner {
             command.arg("--parent").arg(std::process::id().to_string());
         }
         command.env("PATH", path_with(&self.program)).env("MUSTER_CREDENTIALS", &self.credentials);
-        for other in ["MUSTER_COORDINATORS", "MUSTER_CONTEXT", "MUSTER_TOKEN", "MUSTER_JOIN_TOKEN"] {
+        for other in ["MUSTER_COORDINATORS", "MUSTER_CONTEXT", "MUSTER_ACCESS_TOKEN", "MUSTER_JOIN_TOKEN"] {
             command.env_remove(other);
         }
         command.stdin(Stdio::piped()).stdout(log.try_clone()?).stderr(log);
