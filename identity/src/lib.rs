@@ -36,3 +36,8 @@ pub use node::{Material, Node, NodeKey, NodeRequest};
 pub use secret::{Fingerprint, InvalidSecret, Secret, SecretKind, digest, fingerprint};
 pub use subject::{Peer, Subject};
 pub use tls::{COORDINATOR_NAME, TlsError};
+
+/// The time that certificates are stamped and judged by.
+pub fn now() -> types::Timestamp {
+    daemon::clock::now()
+}

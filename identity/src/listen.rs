@@ -2,6 +2,7 @@
 
 use crate::node::Node;
 use crate::subject::{Peer, Subject};
+use std::collections::BTreeMap;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
@@ -18,9 +19,13 @@ use tokio_stream::Stream;
 /// Who has not proven anything within this is sent away.
 const HANDSHAKE_MAX: Duration = Duration::from_secs(5);
 /// Connections at once, handshakes included; more wait in the kernel's queue.
-const CONNECTIONS_MAX: usize = 16_384;
-/// Handshakes at once: more wait, and each is cheap.
-const HANDSHAKES_MAX: usize = 256;
+const CONNECTIONS_MAX: usize = 65_536;
+/// Of them from one address; more are closed.
+const CONNECTIONS_PER_ADDRESS_MAX: usize = 32_768;
+/// Handshakes of one address at once: more wait, within their deadline, and hold up nobody else's.
+const HANDSHAKES_PER_ADDRESS_MAX: usize = 64;
+/// Addresses that are remembered before those without a connection are forgotten.
+const ADDRESSES_MAX: usize = 10_000;
 /// After the system refused a connection (no descriptors left), before the next try.
 const REFUSED_PAUSE: Duration = Duration::from_millis(50);
 /// Connections that stand ready for the server to take.
@@ -70,9 +75,33 @@ impl Stream for Incoming {
     }
 }
 
+/// What one address has.
+#[derive(Debug)]
+struct Address {
+    connections: Arc<Semaphore>,
+    handshakes: Semaphore,
+}
+
+impl Default for Address {
+    fn default() -> Self {
+        Self {
+            connections: Arc::new(Semaphore::new(CONNECTIONS_PER_ADDRESS_MAX)),
+            handshakes: Semaphore::new(HANDSHAKES_PER_ADDRESS_MAX),
+        }
+    }
+}
+
+/// A connection's places, given back with it.
+#[derive(Debug)]
+struct Held {
+    _all: OwnedSemaphorePermit,
+    _own: OwnedSemaphorePermit,
+    _address: Arc<Address>,
+}
+
 async fn accept_all(listener: TcpListener, node: Node, protocol: Protocol, ready: mpsc::Sender<Accepted>) {
     let connections = Arc::new(Semaphore::new(CONNECTIONS_MAX));
-    let handshakes = Arc::new(Semaphore::new(HANDSHAKES_MAX));
+    let mut addresses: BTreeMap<IpAddr, Arc<Address>> = BTreeMap::new();
     loop {
         let Ok(permit) = connections.clone().acquire_owned().await else { return };
         let accepted = tokio::select! {
@@ -87,12 +116,22 @@ async fn accept_all(listener: TcpListener, node: Node, protocol: Protocol, ready
                 continue;
             }
         };
-        let Ok(shaking) = handshakes.clone().acquire_owned().await else { return };
+        if addresses.len() > ADDRESSES_MAX {
+            addresses.retain(|_, address| Arc::strong_count(address) > 1);
+        }
+        let address = addresses.entry(from.ip()).or_default().clone();
+        let Ok(own) = address.connections.clone().try_acquire_owned() else {
+            tracing::warn!(%from, "too many connections of one address: this one is closed");
+            continue;
+        };
+        let held = Held { _all: permit, _own: own, _address: address.clone() };
         let (node, ready) = (node.clone(), ready.clone());
         tokio::spawn(async move {
-            let shaken = tokio::time::timeout(HANDSHAKE_MAX, shake(stream, from.ip(), &node, protocol, permit)).await;
-            drop(shaking);
-            match shaken {
+            let shaking = async {
+                let _turn = address.handshakes.acquire().await;
+                shake(stream, from.ip(), &node, protocol, held).await
+            };
+            match tokio::time::timeout(HANDSHAKE_MAX, shaking).await {
                 Ok(Ok(accepted)) => drop(ready.send(accepted).await),
                 Ok(Err(error)) => tracing::debug!(%error, %from, "a connection did not prove itself"),
                 Err(_) => tracing::debug!(%from, "a connection proved nothing within {HANDSHAKE_MAX:?}"),
@@ -101,13 +140,7 @@ async fn accept_all(listener: TcpListener, node: Node, protocol: Protocol, ready
     }
 }
 
-async fn shake(
-    stream: TcpStream,
-    from: IpAddr,
-    node: &Node,
-    protocol: Protocol,
-    permit: OwnedSemaphorePermit,
-) -> io::Result<Accepted> {
+async fn shake(stream: TcpStream, from: IpAddr, node: &Node, protocol: Protocol, held: Held) -> io::Result<Accepted> {
     stream.set_nodelay(true)?;
     let config = node.material().server(protocol == Protocol::Grpc);
     let stream = TlsAcceptor::from(config).accept(stream).await?;
@@ -116,7 +149,7 @@ async fn shake(
         Ok(read) => read.map(|(subject, issued, _)| (subject, issued)),
         Err(error) => return Err(io::Error::new(io::ErrorKind::InvalidData, error)),
     };
-    Ok(Accepted { stream, peer: Arc::new(Peer { from: Some(from), node }), _permit: permit })
+    Ok(Accepted { stream, peer: Arc::new(Peer { from: Some(from), node }), _held: held })
 }
 
 /// A connection whose other end has proven itself, or come without a certificate.
@@ -124,7 +157,7 @@ async fn shake(
 pub struct Accepted {
     stream: TlsStream<TcpStream>,
     peer: Arc<Peer>,
-    _permit: OwnedSemaphorePermit,
+    _held: Held,
 }
 
 impl Accepted {

@@ -88,6 +88,36 @@ async fn another_cluster_and_an_expired_certificate_are_refused_by_either_side()
 }
 
 #[tokio::test]
+async fn who_says_nothing_is_sent_away_and_holds_up_nobody_from_elsewhere() {
+    let authority = authority();
+    let server = fresh(&authority, &coordinator());
+    let listener = TcpListener::bind("0.0.0.0:0").await.unwrap();
+    let mut incoming = accept(listener, server, Protocol::Grpc).unwrap();
+    let port = incoming.local_addr().port();
+    // Far more than one address may shake hands for at once.
+    let mut silent = Vec::new();
+    for _ in 0..300 {
+        silent.push(TcpStream::connect(("127.0.0.1", port)).await.unwrap());
+    }
+    let begun = std::time::Instant::now();
+    let other = tokio::net::TcpSocket::new_v4().unwrap();
+    other.bind("127.0.0.2:0".parse().unwrap()).unwrap();
+    let stream = other.connect(([127, 0, 0, 1], port).into()).await.unwrap();
+    let client = fresh(&authority, &worker()).material().client();
+    let name = COORDINATOR_NAME.try_into().unwrap();
+    let honest = tokio::spawn(tokio_rustls::TlsConnector::from(client).connect(name, stream));
+    let accepted = incoming.next().await.unwrap();
+    assert_eq!(accepted.peer().from, "127.0.0.2".parse().ok());
+    assert!(begun.elapsed() < Duration::from_secs(4), "held up for {:?}", begun.elapsed());
+    drop(honest.await.unwrap().unwrap());
+    let mut end = [0];
+    for mut stream in silent {
+        let read = tokio::time::timeout(Duration::from_secs(20), stream.read(&mut end)).await.expect("sent away");
+        assert!(matches!(read, Ok(0) | Err(_)), "{read:?}");
+    }
+}
+
+#[tokio::test]
 async fn a_worker_cannot_pose_as_a_coordinator() {
     let authority = authority();
     let client = fresh(&authority, &worker()).material().client();

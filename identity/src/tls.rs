@@ -4,7 +4,7 @@ use crate::secret::{Fingerprint, fingerprint};
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::CryptoProvider;
-use rustls::server::WebPkiClientVerifier;
+use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
 use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, ServerConfig, SignatureScheme};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use std::sync::Arc;
@@ -65,6 +65,9 @@ pub(crate) fn server(
         .with_client_cert_verifier(verifier)
         .with_single_cert(shown.chain.to_vec(), shown.key.clone_key())?;
     config.alpn_protocols = vec![alpn.to_vec()];
+    // A resumed session would not look at the certificate again, which may have ended meanwhile; connections here live long.
+    config.session_storage = Arc::new(NoServerSessionStorage {});
+    config.send_tls13_tickets = 0;
     Ok(Arc::new(config))
 }
 

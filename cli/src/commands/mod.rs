@@ -29,7 +29,7 @@ pub mod workers;
 use crate::args::{Cli, Command, Global};
 use crate::context::{self, Target};
 use crate::failure::{Exit, Failure};
-use crate::output::Output;
+use crate::output::{Output, note};
 use anyhow::Context as _;
 use client::Client;
 use identity::{Admission, Credentials};
@@ -62,9 +62,18 @@ impl Session {
         let environment = context::Environment::read();
         // With addresses given, a damaged file must not stand in the way.
         let said = !wanted.coordinators.is_empty() || environment.coordinators.is_some();
-        let proven = environment.token.is_some() || environment.credentials.is_some();
-        let file = context::config_path().and_then(|path| context::load(&path));
-        let file = file.or_else(|error| if said && proven { Ok(context::Contexts::default()) } else { Err(error) })?;
+        let file = match context::config_path() {
+            Ok(path) => context::load(&path).or_else(|error| {
+                if !said {
+                    return Err(error);
+                }
+                note(&format!("warning: {error:#}; it is not used"));
+                Ok(context::Contexts::default())
+            })?,
+            // A service has no home.
+            Err(_) if said => context::Contexts::default(),
+            Err(error) => return Err(error),
+        };
         context::target(&wanted, &environment, &file)
     }
 }

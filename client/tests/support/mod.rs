@@ -51,7 +51,7 @@ const CLUSTER: types::ClusterId = types::ClusterId([7; 16]);
 
 fn authority() -> &'static Authority {
     static AUTHORITY: OnceLock<Authority> = OnceLock::new();
-    AUTHORITY.get_or_init(|| Authority::create(CLUSTER, daemon::clock::now()).unwrap())
+    AUTHORITY.get_or_init(|| Authority::create(CLUSTER, identity::now()).unwrap())
 }
 
 /// A token of the cluster that the scripted coordinators belong to.
@@ -64,7 +64,7 @@ fn coordinator() -> Node {
         subject: &Subject::Coordinator { cluster: CLUSTER, id: types::CoordinatorId(1) },
         hosts: &[],
         trusted: &[authority().certificate().clone()],
-        now: daemon::clock::now(),
+        now: identity::now(),
         life: identity::CERTIFICATE_LIFE,
     };
     Node::new(Material::issue(authority(), &request).unwrap())

@@ -95,8 +95,9 @@ async fn a_worker_joins_by_a_token_once_and_a_revoked_one_is_out_at_once() {
             assert_eq!(refused.code, 1, "{}", refused.stderr);
             assert!(refused.stderr.contains("not admitted"), "{}", refused.stderr);
         }
-        // A restart needs no token.
+        // A restart needs no token, and no home either, as a service has none.
         cluster.worker("gpu-1")?.kill()?;
+        cluster.worker("gpu-1")?.set("HOME", "");
         cluster.restart_worker("gpu-1")?;
         cluster.until_ready(1).await?;
         let job = cluster.client().submit(&spec("sleep 600")).await?;

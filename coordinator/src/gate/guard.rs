@@ -8,6 +8,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use tokio::time::Sleep;
 use tokio_stream::Stream as _;
 use tokio_stream::wrappers::WatchStream;
 use tonic::Status;
@@ -121,13 +122,16 @@ struct Guarded {
     caller: Arc<Caller>,
     path: &'static str,
     changes: WatchStream<u64>,
+    /// Done when the token ends.
+    expiry: Option<Pin<Box<Sleep>>>,
     over: bool,
 }
 
 impl Guarded {
     fn new(inner: Body, gate: Gate, peer: Arc<Peer>, caller: Arc<Caller>, path: &'static str) -> Self {
         let changes = WatchStream::from_changes(gate.version.clone());
-        Self { inner, gate, peer, caller, path, changes, over: false }
+        let expiry = gate.remaining(&caller).map(|span| Box::pin(tokio::time::sleep(span)));
+        Self { inner, gate, peer, caller, path, changes, expiry, over: false }
     }
 }
 
@@ -139,14 +143,20 @@ impl http_body::Body for Guarded {
         if self.over {
             return Poll::Ready(None);
         }
+        let mut look = false;
         while let Poll::Ready(Some(_)) = Pin::new(&mut self.changes).poll_next(cx) {
-            if let Err(status) = self.gate.still(&self.peer, &self.caller, self.path) {
-                self.over = true;
-                // Whoever fills it learns that nobody reads any more.
-                self.inner = Body::empty();
-                let mut trailers = HeaderMap::new();
-                return Poll::Ready(Some(status.add_header(&mut trailers).map(|()| Frame::trailers(trailers))));
-            }
+            look = true;
+        }
+        if self.expiry.as_mut().is_some_and(|expiry| expiry.as_mut().poll(cx).is_ready()) {
+            self.expiry = None;
+            look = true;
+        }
+        if look && let Err(status) = self.gate.still(&self.peer, &self.caller, self.path) {
+            self.over = true;
+            // Whoever fills it learns that nobody reads any more.
+            self.inner = Body::empty();
+            let mut trailers = HeaderMap::new();
+            return Poll::Ready(Some(status.add_header(&mut trailers).map(|()| Frame::trailers(trailers))));
         }
         Pin::new(&mut self.inner).poll_frame(cx)
     }

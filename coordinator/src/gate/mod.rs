@@ -21,6 +21,7 @@ use denials::Denials;
 use identity::{Peer, digest};
 use proto::needs::{Method, method};
 use std::sync::Arc;
+use std::time::Duration;
 use strangers::Strangers;
 use tokio::sync::watch;
 use tonic::Status;
@@ -120,6 +121,14 @@ impl Gate {
         Err(status)
     }
 
+    /// How long the token of the caller counts from now on; nothing for who has none.
+    fn remaining(&self, caller: &Caller) -> Option<Duration> {
+        let Principal::User { token, .. } = &caller.principal else { return None };
+        let state = self.node.state();
+        let expires = state.token(token)?.expires;
+        Some(Duration::from_millis(expires.0.saturating_sub(daemon::clock::now().0)))
+    }
+
     /// Is what was allowed when a stream began still allowed? Asked when access has changed.
     fn still(&self, peer: &Peer, caller: &Caller, path: &str) -> Result<(), Status> {
         let state = self.node.state();
@@ -130,7 +139,7 @@ impl Gate {
             return Err(ended());
         }
         if let Principal::User { token, .. } = &caller.principal
-            && state.token(token).is_none()
+            && state.token(token).is_none_or(|token| token.expires <= daemon::clock::now())
         {
             return Err(ended());
         }

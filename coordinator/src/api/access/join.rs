@@ -118,17 +118,15 @@ async fn sign(
     let authorities: Vec<Vec<u8>> = state.authorities().iter().map(|authority| authority.certificate.clone()).collect();
     let signing = state.authorities().last().map(|authority| Fingerprint(authority.fingerprint));
     let signing = signing.ok_or_else(|| Status::unavailable("the cluster is being formed"))?;
+    // Issued after what was revoked of this name, though this clock be behind that of who wrote that down.
+    let revoked = state.revocation(&subject.principal()).map_or(Timestamp(0), |revoked| Timestamp(revoked.at.0 + 1));
+    let now = daemon::clock::now().max(revoked);
     let (signer, subject) = (context.signer.clone(), subject.clone());
     let signed = tokio::task::spawn_blocking(move || {
         let authority = signer.folder.authority(signing).map_err(|error| Status::internal(error.to_string()))?;
         let authority = authority.ok_or_else(|| Status::unavailable("this coordinator cannot sign: ask another"))?;
-        let request = identity::Request {
-            subject: &subject,
-            public_key: &public_key,
-            hosts: &hosts,
-            now: daemon::clock::now(),
-            life: signer.life,
-        };
+        let request =
+            identity::Request { subject: &subject, public_key: &public_key, hosts: &hosts, now, life: signer.life };
         let certificate = authority.sign(&request).map_err(|error| Status::invalid_argument(error.to_string()))?;
         let is_coordinator = matches!(subject, Subject::Coordinator { .. });
         let authority_key = if is_coordinator { authority.key_pem() } else { String::new() };
