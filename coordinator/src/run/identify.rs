@@ -52,6 +52,13 @@ pub(super) async fn identify(config: &Config, advertised: &Addresses) -> Result<
             join(config, &folder, addresses, &hosts).await?
         }
         (Some(material), _) => renewed(&folder, material, &hosts, config.certificate_life)?,
+        (None, _) if !is_new => {
+            let missing = config.data_dir.join("identity");
+            return Err(Error::Failed(format!(
+                "it has a store of a cluster, but not its certificate: put {} back, or move the store aside and join under a new --id",
+                missing.display()
+            )));
+        }
         (None, Start::Bootstrap) => begin(config, &folder, advertised, &hosts, &admin)?,
         (None, Start::Join(addresses)) => join(config, &folder, addresses, &hosts).await?,
         (None, Start::Wait) => return Err(Error::Nowhere),

@@ -46,7 +46,7 @@ pub fn begin(folder: &Path, addresses: &Addresses) {
     note(&format!("muster demo in {}", folder.display()));
     note(&format!("  logs          {}", folder.join("logs").display()));
     note(&format!("  coordinators  {}", addresses.grpc.join("  ")));
-    let http: Vec<String> = addresses.http.iter().map(|address| format!("http://{address}/metrics")).collect();
+    let http: Vec<String> = addresses.http.iter().map(|address| format!("https://{address}/metrics")).collect();
     note(&format!("  metrics       {}", http.join("  ")));
 }
 
