@@ -89,7 +89,9 @@ pub fn exit_of(error: &anyhow::Error) -> Exit {
         }
         if let Some(failure) = cause.downcast_ref::<client::Error>() {
             return match failure {
-                client::Error::NoCoordinator { .. } | client::Error::NotServed { .. } => Exit::NoCluster,
+                client::Error::NoCoordinator { .. }
+                | client::Error::NotServed { .. }
+                | client::Error::NoToken { .. } => Exit::NoCluster,
                 client::Error::Denied(_) => Exit::Denied,
                 client::Error::NotFound(_) => Exit::NotFound,
                 client::Error::Invalid(_) => Exit::BadInput,

@@ -15,6 +15,11 @@ fn command(home: &Path, arguments: &[&str]) -> Command {
     command
 }
 
+/// A token of a cluster that is nowhere.
+fn token() -> String {
+    format!("muster_pat_{}.{}", "0".repeat(64), "1".repeat(64))
+}
+
 fn dead_address() -> String {
     std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string()
 }
@@ -73,7 +78,11 @@ fn without_a_cluster_it_is_4_with_every_address_and_a_hint() {
     let job = home.path().join("job.yml");
     std::fs::write(&job, "command: echo hi\n").unwrap();
     for call in [&["submit", job.to_str().unwrap()][..], &["jobs", "list", "--watch"], &["logs", "1", "-f"]] {
-        let output = command(home.path(), call).env("MUSTER_COORDINATORS", &both).output().unwrap();
+        let bare = command(home.path(), call).env("MUSTER_COORDINATORS", &both).output().unwrap();
+        assert_eq!(bare.status.code(), Some(4), "{call:?}: {}", stderr(&bare));
+        assert!(stderr(&bare).contains("muster login") && stderr(&bare).contains(&two), "{}", stderr(&bare));
+        let mut call_as = command(home.path(), call);
+        let output = call_as.env("MUSTER_COORDINATORS", &both).env("MUSTER_ACCESS_TOKEN", token()).output().unwrap();
         let text = stderr(&output);
         assert_eq!(output.status.code(), Some(4), "{call:?}: {text}");
         assert!(text.contains(&one) && text.contains(&two) && text.contains("refused"), "{call:?}: {text}");

@@ -111,6 +111,9 @@ impl Client {
         F: Fn(usize, Channel) -> Fut,
         Fut: Future<Output = Result<T, Status>>,
     {
+        if !self.has_token() {
+            return Err(Error::NoToken { coordinators: self.addresses() });
+        }
         let mut tries = Tries::new(self.count());
         let mut backoff = Backoff::new();
         loop {

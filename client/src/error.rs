@@ -43,6 +43,16 @@ pub enum Error {
         /// Every address and its last reason.
         tried: Vec<Tried>,
     },
+    /// Nothing proves who calls.
+    #[error(
+        "there is no token for the cluster at {}: `muster login` stores one, MUSTER_ACCESS_TOKEN or MUSTER_CREDENTIALS names one; \
+         `muster demo --keep` starts a cluster here",
+        .coordinators.join(",")
+    )]
+    NoToken {
+        /// Whom it would have called.
+        coordinators: Vec<String>,
+    },
     /// Client and cluster do not understand each other.
     #[error("this client has version {client}, and {address} does not take it: {message}")]
     Version {

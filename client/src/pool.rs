@@ -20,7 +20,8 @@ pub struct Client {
 
 #[derive(Debug)]
 struct Pool {
-    access: Result<Access, String>,
+    /// Nothing without a token: then every call fails, and says so.
+    access: Option<Result<Access, String>>,
     coordinators: Vec<Coordinator>,
     preferred: AtomicUsize,
 }
@@ -50,7 +51,15 @@ impl Client {
     /// A client of the cluster behind these `host:port` addresses, in the name of the user whose token this is. The token is
     /// sent only to coordinators of its own cluster. A wrong address shows in the first call's error.
     pub fn connect(addresses: Vec<String>, token: &Secret) -> Client {
-        let access = Access::new(token);
+        Self::to(addresses, Some(Access::new(token)))
+    }
+
+    /// A client that can make no call, for what is checked before one is made: each call is [`Error::NoToken`](crate::Error).
+    pub fn without_token(addresses: Vec<String>) -> Client {
+        Self::to(addresses, None)
+    }
+
+    fn to(addresses: Vec<String>, access: Option<Result<Access, String>>) -> Client {
         let coordinators = addresses
             .into_iter()
             .map(|address| Coordinator { address: plain(&address), channel: OnceLock::new() })
@@ -76,6 +85,10 @@ impl Client {
         self.pool.coordinators.get(self.preferred()).map(|coordinator| coordinator.address.clone())
     }
 
+    pub(crate) fn has_token(&self) -> bool {
+        self.pool.access.is_some()
+    }
+
     pub(crate) fn count(&self) -> usize {
         self.pool.coordinators.len()
     }
@@ -98,7 +111,8 @@ impl Client {
         let Some(coordinator) = self.pool.coordinators.get(index) else {
             return Err("no address is known".into());
         };
-        let access = self.pool.access.as_ref().map_err(Clone::clone)?;
+        let access = self.pool.access.as_ref().ok_or("there is no token for it")?;
+        let access = access.as_ref().map_err(Clone::clone)?;
         coordinator.channel.get_or_init(|| open(&coordinator.address, access)).clone()
     }
 }

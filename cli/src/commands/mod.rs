@@ -28,7 +28,7 @@ pub mod workers;
 
 use crate::args::{Cli, Command, Global};
 use crate::context::{self, Target};
-use crate::failure::{Exit, Failure};
+use crate::failure::Exit;
 use crate::output::{Output, note};
 use anyhow::Context as _;
 use client::Client;
@@ -46,8 +46,11 @@ impl Session {
     /// A client of the cluster that is meant.
     pub fn client(&self) -> anyhow::Result<Client> {
         let Target { coordinators, token } = self.target()?;
-        let token = token.ok_or_else(|| no_token(&coordinators))?;
-        Ok(Client::connect(coordinators, &token))
+        // Without one, what needs no call is done all the same, and bad input is told first.
+        Ok(match token {
+            Some(token) => Client::connect(coordinators, &token),
+            None => Client::without_token(coordinators),
+        })
     }
 
     /// How the user of this command may admit a node that it starts; none without a token.
@@ -76,15 +79,6 @@ impl Session {
         };
         context::target(&wanted, &environment, &file)
     }
-}
-
-fn no_token(coordinators: &[String]) -> anyhow::Error {
-    let text = format!(
-        "there is no token for the cluster at {}: `muster login` stores one, MUSTER_ACCESS_TOKEN or MUSTER_CREDENTIALS names one; \
-         `muster demo --keep` starts a cluster here",
-        coordinators.join(",")
-    );
-    Failure { exit: Exit::NoCluster, text }.into()
 }
 
 /// Runs the command and says how the process ends.
