@@ -153,7 +153,9 @@ async fn through_command(cluster: &Cluster, jobs: usize) -> anyhow::Result<Parts
     let file = cluster.write("true.yml", "command: exec /bin/true\n")?.display().to_string();
     let coordinators = cluster.addresses().join(",");
     let arguments = ["submit".to_owned(), file, "--coordinators".to_owned(), coordinators];
-    measured(cluster, jobs, repeat(jobs, 4, cluster.program(), &arguments, &[])).await
+    let owner = crate::daemon_process::credentials(cluster.folder());
+    let variables = [("MUSTER_CREDENTIALS", owner.as_os_str())];
+    measured(cluster, jobs, repeat(jobs, 4, cluster.program(), &arguments, &variables)).await
 }
 
 /// From the first submit until so many more jobs have completed.

@@ -5,7 +5,7 @@ use crate::command::Answer;
 use crate::daemon_process::credentials;
 use crate::https;
 use client::Client;
-use identity::{Authorized, Credentials, Fingerprint, Secret, SecretKind};
+use identity::{Authorized, Credentials};
 use std::ffi::OsStr;
 use std::path::PathBuf;
 use tonic::transport::Endpoint;
@@ -16,15 +16,17 @@ impl Cluster {
         Ok(Credentials::load(&credentials(&self.folder))?)
     }
 
-    fn token(&self) -> Secret {
-        // Before the first coordinator has begun nobody is there to refuse this one.
-        let nobody = || Secret::generate(SecretKind::Access, Fingerprint([0; 32])).unwrap_or_else(|_| unreachable!());
-        self.credentials().map_or_else(|_| nobody(), |credentials| credentials.token)
-    }
-
     /// A client of the whole cluster, for the runtime that calls.
     pub fn client(&self) -> Client {
-        Client::connect(self.addresses(), &self.token())
+        self.client_to(self.addresses())
+    }
+
+    fn client_to(&self, addresses: Vec<String>) -> Client {
+        match self.credentials() {
+            Ok(credentials) => Client::connect(addresses, &credentials.token),
+            // Before the first coordinator has begun there is none.
+            Err(_) => Client::without_token(addresses),
+        }
     }
 
     /// A connection to one coordinator, in the name of the owner.
@@ -54,7 +56,7 @@ impl Cluster {
 
     /// A client of one coordinator alone.
     pub fn client_of(&self, id: u64) -> anyhow::Result<Client> {
-        Ok(Client::connect(vec![self.addresses_of(id)?.0.clone()], &self.token()))
+        Ok(self.client_to(vec![self.addresses_of(id)?.0.clone()]))
     }
 
     /// Runs `muster` to its end with these variables besides.
