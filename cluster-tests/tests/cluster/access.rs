@@ -128,6 +128,17 @@ async fn a_key_that_others_may_read_is_not_used() {
         std::fs::set_permissions(&key, std::fs::Permissions::from_mode(0o600))?;
         cluster.restart_coordinator(1).await?;
         cluster.leader().await?;
+        // Nor does it make itself another authority when its own is gone and its store is not.
+        cluster.coordinator(1)?.kill()?;
+        let (identity, aside) = (key.with_file_name(""), cluster.folder().join("aside"));
+        std::fs::rename(&identity, &aside)?;
+        assert!(cluster.restart_coordinator(1).await.is_err());
+        let log = cluster.coordinator(1)?.log();
+        assert!(log.contains("but not its certificate"), "{log}");
+        std::fs::remove_dir_all(&identity)?;
+        std::fs::rename(&aside, &identity)?;
+        cluster.restart_coordinator(1).await?;
+        cluster.leader().await?;
         Ok(())
     })
     .await;

@@ -12,7 +12,7 @@ const WAITING_MAX: usize = 1_024;
 /// Kinds of denials in one entry; more wait for the next.
 const KINDS_MAX: usize = 256;
 /// Between two entries.
-const GATHER: Duration = Duration::from_millis(500);
+const GATHER: Duration = Duration::from_secs(1);
 /// Longest text of a part.
 const TEXT_BYTES_MAX: usize = 200;
 

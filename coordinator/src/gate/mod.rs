@@ -107,7 +107,12 @@ impl Gate {
     /// Lets the caller through to the method of this path, or refuses in words that say what would be needed.
     fn allow(&self, caller: &Caller, path: &str) -> Result<(), Status> {
         let Err(status) = allowed(&self.node.state(), caller, wanted(path)?) else { return Ok(()) };
-        self.denials.note(caller.clone(), path.trim_start_matches('/'), "", status.message());
+        // One kind for each address, whatever it calls: nobody unknown can fill the trail, which keeps the newest records only.
+        let action = match caller.principal {
+            Principal::Stranger => "call",
+            _ => path.trim_start_matches('/'),
+        };
+        self.denials.note(caller.clone(), action, "", status.message());
         Err(status)
     }
 

@@ -74,7 +74,7 @@ async fn without_a_token_and_with_a_wrong_one_nobody_is_served() {
     JobsClient::new(members[0].channel()).list(list()).await.unwrap();
     let unknown = audited(&members[0], &["stranger", "127.0.0.1", "denied: the token is unknown"]).await;
     assert!(unknown.iter().map(|record| record.times).sum::<u32>() >= 1);
-    audited(&members[0], &["stranger", "Jobs/List", "denied"]).await;
+    audited(&members[0], &["stranger", "call", "denied: nobody is served without a token"]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
