@@ -183,6 +183,33 @@ pub fn remember(path: &Path, name: &str, coordinators: Vec<String>, token: Optio
     })
 }
 
+/// Writes the authority beside this token in each context and in the file of `MUSTER_CREDENTIALS`; false when it is in none.
+pub fn relearn(token: &Secret, authority: identity::Fingerprint) -> anyhow::Result<bool> {
+    let is_it = |other: &Secret| other.bearer() == token.bearer();
+    let mut found = false;
+    if let Some(path) = Environment::read().credentials {
+        let credentials = Credentials::load(&path)?;
+        if is_it(&credentials.token) {
+            Credentials { token: token.under(authority), ..credentials }.store(&path)?;
+            found = true;
+        }
+    }
+    // A service has no home, and no contexts.
+    let Ok(path) = config_path() else { return Ok(found) };
+    let holds = |cluster: &Cluster| {
+        cluster.token.as_ref().and_then(|text| Secret::parse(text).ok()).is_some_and(|other| is_it(&other))
+    };
+    if load(&path)?.contexts.values().any(holds) {
+        update(&path, |contexts| {
+            for cluster in contexts.contexts.values_mut().filter(|cluster| holds(cluster)) {
+                cluster.token = Some(token.under(authority).expose());
+            }
+        })?;
+        found = true;
+    }
+    Ok(found)
+}
+
 /// Removes a context, but only while it names these coordinators: somebody may have made it anew.
 pub fn forget(path: &Path, name: &str, coordinators: &[String]) -> anyhow::Result<()> {
     update(path, |contexts| {

@@ -26,6 +26,27 @@ impl Client {
         self.access(v1::WhoAmIRequest {}, |mut access, request| async move { access.who_am_i(request).await }).await
     }
 
+    /// The certificate authorities that nodes believe, the one that signs now last.
+    pub async fn authorities(&self) -> Result<Vec<v1::Authority>, Error> {
+        let wanted = v1::AuthoritiesRequest {};
+        let asked = self.access(wanted, |mut access, request| async move { access.authorities(request).await });
+        Ok(asked.await?.authorities)
+    }
+
+    /// A new authority in the place of this one, which counts until it is retired. Repeated, it does nothing more.
+    pub async fn rotate_authority(&self, replaces: Vec<u8>) -> Result<Vec<v1::Authority>, Error> {
+        let wanted = v1::RotateAuthorityRequest { replaces: replaces.into() };
+        let asked = self.access(wanted, |mut access, request| async move { access.rotate_authority(request).await });
+        Ok(asked.await?.authorities)
+    }
+
+    /// What this authority signed counts no more; with `now` though nodes may still live by it.
+    pub async fn retire_authority(&self, fingerprint: Vec<u8>, now: bool) -> Result<Vec<v1::Authority>, Error> {
+        let wanted = v1::RetireAuthorityRequest { fingerprint: fingerprint.into(), now };
+        let asked = self.access(wanted, |mut access, request| async move { access.retire_authority(request).await });
+        Ok(asked.await?.authorities)
+    }
+
     /// A single-use token for a node that joins.
     pub async fn create_join_token(
         &self,

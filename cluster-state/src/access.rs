@@ -83,6 +83,8 @@ pub struct Authority {
     pub fingerprint: [u8; 32],
     /// In DER.
     pub certificate: Vec<u8>,
+    /// The certificate of its key by the authority before it, in DER, for who knows that one only; empty without one.
+    pub vouched: Vec<u8>,
     /// When it came to be trusted.
     pub created: Timestamp,
 }
@@ -163,6 +165,8 @@ pub(crate) struct Access {
     pub(crate) tokens_of: OrdSet<(String, String)>,
     /// The newest is the last.
     pub(crate) authorities: Vec<Arc<Authority>>,
+    /// Certificates of nodes that were issued before count no more: their authority was retired.
+    pub(crate) certificates_from: Timestamp,
     pub(crate) revocations: OrdMap<Principal, Revocation>,
     /// By id.
     pub(crate) joins: OrdMap<String, Arc<JoinToken>>,
@@ -271,6 +275,11 @@ impl State {
     /// Certificate authorities that nodes trust, the oldest first; the last one signs.
     pub fn authorities(&self) -> &[Arc<Authority>] {
         &self.access.authorities
+    }
+
+    /// Certificates of nodes that were issued before count no more, whoever's.
+    pub fn certificates_from(&self) -> Timestamp {
+        self.access.certificates_from
     }
 
     /// Up to when certificates of a coordinator or worker count no more.

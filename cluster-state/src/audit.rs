@@ -31,7 +31,7 @@ pub struct AuditRecord {
     /// Of the entry.
     pub time: Timestamp,
     /// Who, and from where.
-    pub caller: Caller,
+    pub caller: Arc<Caller>,
     /// What was asked for, such as `jobs/submit`.
     pub action: String,
     /// The job, worker, queue, user or whatever it was asked of.
@@ -84,7 +84,7 @@ pub fn verify_chain<R: AsRef<AuditRecord>>(
 
 /// What a new record says.
 pub(crate) struct Deed<'a> {
-    pub(crate) caller: &'a Caller,
+    pub(crate) caller: &'a Arc<Caller>,
     pub(crate) action: &'a str,
     pub(crate) object: &'a str,
     pub(crate) result: &'a str,
@@ -130,16 +130,31 @@ impl Trail {
     }
 }
 
-fn cut_caller(caller: &Caller) -> Caller {
+/// Shared with the command that came, but for one whose texts must be cut.
+fn cut_caller(caller: &Arc<Caller>) -> Arc<Caller> {
+    let texts = match &caller.principal {
+        Principal::User { name, token } => [&caller.from, name, token],
+        _ => [&caller.from; 3],
+    };
+    if texts.iter().all(|text| is_one_line(text)) {
+        return caller.clone();
+    }
     let principal = match &caller.principal {
         Principal::User { name, token } => Principal::User { name: one_line(name), token: one_line(token) },
         node => node.clone(),
     };
-    Caller { principal, from: one_line(&caller.from) }
+    Arc::new(Caller { principal, from: one_line(&caller.from) })
+}
+
+fn is_one_line(text: &str) -> bool {
+    text.len() <= TEXT_BYTES_MAX && !text.chars().any(char::is_control)
 }
 
 /// At most so many bytes, and no line break or other control character: a name cannot look like a second record.
 fn one_line(text: &str) -> String {
+    if is_one_line(text) {
+        return text.to_owned();
+    }
     let end = text.floor_char_boundary(TEXT_BYTES_MAX);
     text[..end].chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }

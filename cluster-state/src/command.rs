@@ -148,6 +148,8 @@ pub enum Command {
     AddAuthority {
         /// Of the authority itself, in DER.
         certificate: Vec<u8>,
+        /// Of its key by the one that signed until now, in DER; empty for the first.
+        vouched: Vec<u8>,
     },
     /// Takes the trust in an authority back; the last one stays.
     RetireAuthority {

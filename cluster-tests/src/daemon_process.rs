@@ -148,5 +148,9 @@ pub(crate) fn environment(folder: &Path, program: &Path) -> Vec<(OsString, OsStr
     if let Some(filter) = daemon::environment::text("MUSTER_LOG") {
         all.push(("MUSTER_LOG".into(), filter.into()));
     }
+    #[cfg(feature = "plain-text")]
+    if identity::plain_text::is_spoken() {
+        all.push((identity::plain_text::VARIABLE.into(), "1".into()));
+    }
     all
 }

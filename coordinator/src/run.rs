@@ -7,6 +7,7 @@
 //!
 //! What may be wrong with the machine (folder in use, port taken, damaged store) is told before anything is served.
 
+mod certificate;
 mod identify;
 mod join;
 mod serve;
@@ -197,7 +198,7 @@ impl Running {
         tokio::spawn(acts.run(ending.clone()));
         let Ports { grpc, http, advertised } = ports;
         let served = serve::serve(context, &identified.node, grpc, http, &ending)?;
-        tokio::spawn(identify::keep(identified.clone(), config.certificate_life, ending.clone()));
+        tokio::spawn(certificate::keep(identified.clone(), node.clone(), config.certificate_life, ending.clone()));
         Ok(Self {
             node,
             identified,

@@ -43,12 +43,26 @@ impl Authority {
     pub fn create(cluster: ClusterId, now: Timestamp) -> Result<Self, TlsError> {
         let key = KeyPair::generate()?;
         let mut params = CertificateParams::default();
-        params.distinguished_name.push(DnType::CommonName, format!("Muster authority of {cluster}"));
-        params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
-        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+        // Two authorities of one cluster differ in name, so that a chain leads to one of them only.
+        let chance = u32::from_be_bytes(daemon::random::bytes().map_err(TlsError::Random)?);
+        let name = format!("Muster authority {chance:08x} of {cluster}");
+        params.distinguished_name.push(DnType::CommonName, name);
+        // One below it: the authority that replaces it.
+        is_authority(&mut params, 1);
         lives(&mut params, now, AUTHORITY_LIFE);
         let certificate = params.self_signed(&key)?.der().clone();
         Ok(Self { certificate, key })
+    }
+
+    /// A certificate of the `next` authority by this one: who believes this one alone believes what the next signs.
+    pub fn vouch(&self, next: &Authority, now: Timestamp) -> Result<CertificateDer<'static>, TlsError> {
+        let mut params = CertificateParams::default();
+        params.distinguished_name.push(DnType::CommonName, name_of(&next.certificate)?);
+        params.use_authority_key_identifier_extension = true;
+        is_authority(&mut params, 0);
+        lives(&mut params, now, AUTHORITY_LIFE);
+        let issuer = Issuer::from_ca_cert_der(&self.certificate, &self.key)?;
+        Ok(params.signed_by(&next.key, &issuer)?.der().clone())
     }
 
     /// One that was stored: PEM of the key, DER of the certificate.
@@ -97,6 +111,19 @@ impl Authority {
         let issuer = Issuer::from_ca_cert_der(&self.certificate, &self.key)?;
         Ok(params.signed_by(&public_key, &issuer)?.der().clone())
     }
+}
+
+/// The common name of a certificate.
+fn name_of(certificate: &CertificateDer<'_>) -> Result<String, TlsError> {
+    let (_, parsed) =
+        x509_parser::parse_x509_certificate(certificate).map_err(|error| TlsError::Certificate(error.to_string()))?;
+    let name = parsed.subject().iter_common_name().next().and_then(|name| name.as_str().ok());
+    name.map(str::to_owned).ok_or_else(|| TlsError::Certificate("an authority without a name".into()))
+}
+
+fn is_authority(params: &mut CertificateParams, below: u8) {
+    params.is_ca = IsCa::Ca(BasicConstraints::Constrained(below));
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
 }
 
 fn lives(params: &mut CertificateParams, now: Timestamp, life: Duration) {

@@ -3,6 +3,7 @@
 use crate::credentials::bearer_value;
 use crate::node::Node;
 use crate::secret::{Fingerprint, Secret};
+use crate::secured::Secured;
 use crate::tls::{self, COORDINATOR_NAME, TlsError};
 use http::Uri;
 use hyper_util::rt::TokioIo;
@@ -75,29 +76,39 @@ impl Dialer {
     ) -> impl tower::Service<Uri, Response = Io, Error = io::Error, Future = Connecting> + Send + use<> {
         let proof = self.proof.clone();
         tower::service_fn(move |uri: Uri| -> Connecting {
-            let config = match &proof {
-                Proof::Node(node) => node.material().client(),
-                Proof::Pinned(config) => config.clone(),
-            };
+            let proof = proof.clone();
             Box::pin(async move {
-                let connected = tokio::time::timeout(CONNECT_MAX, open(uri, config)).await;
+                let connected = tokio::time::timeout(CONNECT_MAX, open(uri, proof)).await;
                 connected.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
             })
         })
     }
 }
 
-type Io = TokioIo<TlsStream<TcpStream>>;
+type Io = TokioIo<Secured<TlsStream<TcpStream>>>;
 type Connecting = Pin<Box<dyn Future<Output = io::Result<Io>> + Send>>;
 
-async fn open(uri: Uri, config: Arc<ClientConfig>) -> io::Result<Io> {
+async fn open(uri: Uri, proof: Proof) -> io::Result<Io> {
     let bad = |what: &str| io::Error::new(io::ErrorKind::InvalidInput, format!("{uri} has no {what}"));
     let host = uri.host().ok_or_else(|| bad("host"))?.trim_matches(['[', ']']);
     let port = uri.port_u16().ok_or_else(|| bad("port"))?;
     let stream = TcpStream::connect((host, port)).await?;
     stream.set_nodelay(true)?;
+    #[cfg(feature = "plain-text")]
+    if crate::plain_text::is_spoken() {
+        let material = match &proof {
+            Proof::Node(node) => Some(node.material()),
+            Proof::Pinned(_) => None,
+        };
+        let certificate = material.as_ref().map(|material| &**material.certificate());
+        return Ok(TokioIo::new(crate::plain_text::dial(stream, certificate).await?));
+    }
+    let config = match proof {
+        Proof::Node(node) => node.material().client(),
+        Proof::Pinned(config) => config,
+    };
     let name = ServerName::try_from(COORDINATOR_NAME).map_err(io::Error::other)?;
-    Ok(TokioIo::new(TlsConnector::from(config).connect(name, stream).await?))
+    Ok(TokioIo::new(Secured::Tls(TlsConnector::from(config).connect(name, stream).await?)))
 }
 
 /// Puts a token on every call, where there is one.

@@ -3,6 +3,7 @@
 //! ```text
 //!  identity/node.pem            certificate, key           0600
 //!  identity/authorities.pem     whom it believes, the one that signs now last
+//!  identity/vouched.pem         what the one before it says of that one, while both count
 //!  identity/authority-HASH.pem  certificate, key           0600, coordinators only
 //! ```
 
@@ -62,20 +63,22 @@ impl NodeFolder {
         else {
             return Ok(None);
         };
-        let trusted = self.authorities()?;
+        let (trusted, vouched) = (self.authorities()?, self.several("vouched.pem")?.into_iter().next());
         let read = || {
             let certificate = certificates(&node)?.into_iter().next();
             let certificate = certificate.ok_or_else(|| TlsError::Certificate("there is none in it".into()))?;
-            Material::new(certificate, key_of(&node)?, trusted)
+            Material::new(certificate, key_of(&node)?, trusted, vouched)
         };
         read().map(Some).map_err(|source| FilesError::Damaged { path, source })
     }
 
     /// Stores it, whom it believes first: a certificate is never there without them.
     pub fn store(&self, material: &Material) -> Result<(), FilesError> {
-        let path = self.path.join("authorities.pem");
-        let trusted = to_pem(material.trusted());
-        write_atomically(&path, trusted.as_bytes()).map_err(|source| FilesError::Io { path, source })?;
+        let texts = [("authorities.pem", to_pem(material.trusted())), ("vouched.pem", to_pem(material.vouched()))];
+        for (name, text) in texts {
+            let path = self.path.join(name);
+            write_atomically(&path, text.as_bytes()).map_err(|source| FilesError::Io { path, source })?;
+        }
         let path = self.path.join("node.pem");
         let text = format!("{}{}", to_pem([material.certificate()]), material.key_pem());
         write_secret(&path, text.as_bytes()).map_err(|source| FilesError::Io { path, source })
@@ -83,7 +86,11 @@ impl NodeFolder {
 
     /// Whom the node believes.
     pub fn authorities(&self) -> Result<Vec<CertificateDer<'static>>, FilesError> {
-        let path = self.path.join("authorities.pem");
+        self.several("authorities.pem")
+    }
+
+    fn several(&self, name: &str) -> Result<Vec<CertificateDer<'static>>, FilesError> {
+        let path = self.path.join(name);
         let read = absent(std::fs::read(&path)).map_err(|source| FilesError::Io { path: path.clone(), source })?;
         certificates(&read.unwrap_or_default()).map_err(|source| FilesError::Damaged { path, source })
     }
@@ -111,6 +118,23 @@ impl NodeFolder {
         let path = self.authority_path(fingerprint(authority.certificate()));
         let text = format!("{}{}", to_pem([authority.certificate()]), authority.key_pem());
         write_secret(&path, text.as_bytes()).map_err(|source| FilesError::Io { path, source })
+    }
+
+    /// Removes the keys of all authorities but these.
+    pub fn forget_authorities_but(&self, kept: &[Fingerprint]) -> Result<(), FilesError> {
+        let kept: Vec<PathBuf> = kept.iter().map(|one| self.authority_path(*one)).collect();
+        let failed = |path: &Path| {
+            let path = path.to_owned();
+            move |source| FilesError::Io { path, source }
+        };
+        for entry in std::fs::read_dir(&self.path).map_err(failed(&self.path))? {
+            let path = entry.map_err(failed(&self.path))?.path();
+            let is_authority = path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"authority-"));
+            if is_authority && !kept.contains(&path) {
+                std::fs::remove_file(&path).map_err(failed(&path))?;
+            }
+        }
+        Ok(())
     }
 
     fn authority_path(&self, which: Fingerprint) -> PathBuf {

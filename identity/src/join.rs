@@ -96,8 +96,8 @@ pub async fn join(coordinators: &[String], admission: &Admission, joiner: &Joine
     Ok(Joined { material: certified(key, answer, &joiner.expected())?, authority })
 }
 
-/// A worker's next certificate, by the one that it has.
-pub async fn renew(coordinators: &[String], node: &Node) -> Result<Material, JoinError> {
+/// A node's next certificate, by the one that it has; to a coordinator with the authority that signs now.
+pub async fn renew(coordinators: &[String], node: &Node) -> Result<Joined, JoinError> {
     let key = NodeKey::generate()?;
     let wire = v1::RenewRequest { public_key: key.public_key().into() };
     let dialer = Dialer::node(node.clone());
@@ -106,7 +106,9 @@ pub async fn renew(coordinators: &[String], node: &Node) -> Result<Material, Joi
         async move { client.renew(request).await }
     });
     let expected = node.material().subject.principal();
-    certified(key, asked.await?, &expected)
+    let answer = asked.await?;
+    let authority = authority_of(&answer)?;
+    Ok(Joined { material: certified(key, answer, &expected)?, authority })
 }
 
 impl Joiner {
@@ -158,7 +160,8 @@ where
 fn certified(key: NodeKey, answer: v1::JoinResponse, expected: &types::Principal) -> Result<Material, JoinError> {
     let cluster = ClusterId::from_slice(&answer.cluster_id);
     let trusted = answer.authorities.into_iter().map(|der| der.to_vec());
-    let material = key.certified(answer.certificate.to_vec(), trusted)?;
+    let vouched = (!answer.vouched.is_empty()).then(|| answer.vouched.to_vec());
+    let material = key.certified(answer.certificate.to_vec(), trusted, vouched)?;
     let subject: &Subject = &material.subject;
     if subject.principal() != *expected || Some(subject.cluster()) != cluster {
         return Err(JoinError::Refused(format!("the certificate that came is for {subject}")));

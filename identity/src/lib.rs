@@ -19,7 +19,10 @@ mod files;
 mod join;
 mod listen;
 mod node;
+#[cfg(feature = "plain-text")]
+pub mod plain_text;
 mod secret;
+mod secured;
 mod subject;
 mod tls;
 
@@ -36,6 +39,11 @@ pub use node::{Material, Node, NodeKey, NodeRequest};
 pub use secret::{Fingerprint, InvalidSecret, Secret, SecretKind, digest, fingerprint};
 pub use subject::{Peer, Subject};
 pub use tls::{COORDINATOR_NAME, TlsError};
+
+/// A certificate in DER as PEM text.
+pub fn pem_of(der: &[u8]) -> String {
+    pem::encode(&pem::Pem::new("CERTIFICATE", der))
+}
 
 /// The time that certificates are stamped and judged by.
 pub fn now() -> types::Timestamp {

@@ -1,7 +1,9 @@
 //! Accepting: TCP, then the handshake beside the others' with a deadline, then a stream that knows who is at its other end.
 
 use crate::node::Node;
+use crate::secured::Secured;
 use crate::subject::{Peer, Subject};
+use rustls_pki_types::CertificateDer;
 use std::collections::BTreeMap;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -142,25 +144,49 @@ async fn accept_all(listener: TcpListener, node: Node, protocol: Protocol, ready
 
 async fn shake(stream: TcpStream, from: IpAddr, node: &Node, protocol: Protocol, held: Held) -> io::Result<Accepted> {
     stream.set_nodelay(true)?;
-    let config = node.material().server(protocol == Protocol::Grpc);
-    let stream = TlsAcceptor::from(config).accept(stream).await?;
-    let shown = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
-    let node = match shown.map(Subject::of).transpose() {
+    let (stream, shown) = prove(stream, node, protocol).await?;
+    let by = node.clone();
+    let node = match shown.as_ref().map(Subject::of).transpose() {
         Ok(read) => read.map(|(subject, issued, _)| (subject, issued)),
         Err(error) => return Err(io::Error::new(io::ErrorKind::InvalidData, error)),
     };
-    Ok(Accepted { stream, peer: Arc::new(Peer { from: Some(from), node }), _held: held })
+    Ok(Accepted { stream, peer: Arc::new(Peer { from: Some(from), node }), by, _held: held })
+}
+
+/// The handshake, and the certificate that was shown in it.
+async fn prove(
+    stream: TcpStream,
+    node: &Node,
+    protocol: Protocol,
+) -> io::Result<(Secured<TlsStream<TcpStream>>, Option<CertificateDer<'static>>)> {
+    #[cfg(feature = "plain-text")]
+    if protocol == Protocol::Grpc && crate::plain_text::is_spoken() {
+        return crate::plain_text::accept(stream).await;
+    }
+    let config = node.material().server(protocol == Protocol::Grpc);
+    let stream = TlsAcceptor::from(config).accept(stream).await?;
+    let shown = stream.get_ref().1.peer_certificates().and_then(<[_]>::first).cloned();
+    Ok((Secured::Tls(stream), shown))
 }
 
 /// A connection whose other end has proven itself, or come without a certificate.
 #[derive(Debug)]
 pub struct Accepted {
-    stream: TlsStream<TcpStream>,
+    stream: Secured<TlsStream<TcpStream>>,
     peer: Arc<Peer>,
+    by: Node,
     _held: Held,
 }
 
 impl Accepted {
+    /// Refuses to go on under a certificate whose authority was retired: a new connection needs a newer one.
+    fn check(&self) -> io::Result<()> {
+        match &self.peer.node {
+            Some((_, issued)) if !self.by.counts(*issued) => Err(io::ErrorKind::ConnectionAborted.into()),
+            _ => Ok(()),
+        }
+    }
+
     /// Its other end.
     pub fn peer(&self) -> &Arc<Peer> {
         &self.peer
@@ -177,12 +203,14 @@ impl tonic::transport::server::Connected for Accepted {
 
 impl AsyncRead for Accepted {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        self.check()?;
         Pin::new(&mut self.stream).poll_read(cx, buf)
     }
 }
 
 impl AsyncWrite for Accepted {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        self.check()?;
         Pin::new(&mut self.stream).poll_write(cx, buf)
     }
 
@@ -199,6 +227,7 @@ impl AsyncWrite for Accepted {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        self.check()?;
         Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
     }
 

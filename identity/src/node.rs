@@ -7,6 +7,7 @@ use rcgen::{KeyPair, PublicKeyData as _};
 use rustls::{ClientConfig, ServerConfig};
 use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use types::Timestamp;
 
@@ -21,28 +22,32 @@ pub struct Material {
     certificate: CertificateDer<'static>,
     key_pem: String,
     trusted: Vec<CertificateDer<'static>>,
+    vouched: Option<CertificateDer<'static>>,
     grpc: Arc<ServerConfig>,
     http: Arc<ServerConfig>,
     client: Arc<ClientConfig>,
 }
 
 impl Material {
-    /// Of a certificate, the PEM of its key, and the authorities to believe, the one that signs now last.
+    /// Of a certificate, the PEM of its key, the authorities to believe, the one that signs now last, and the certificate of that
+    /// one by the one before it, while both count.
     pub fn new(
         certificate: CertificateDer<'static>,
         key_pem: String,
         trusted: Vec<CertificateDer<'static>>,
+        vouched: Option<CertificateDer<'static>>,
     ) -> Result<Self, TlsError> {
         let (subject, issued, ends) = Subject::of(&certificate)?;
         let pair = KeyPair::from_pem(&key_pem)?;
         let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(pair.serialize_der()));
-        // The authorities go along for clients that know them by fingerprint only.
-        let chain: Vec<_> = std::iter::once(certificate.clone()).chain(trusted.iter().rev().cloned()).collect();
+        // The authorities go along for clients that know them by fingerprint only, and what leads from the new to the old one.
+        let above = vouched.iter().chain(trusted.iter().rev()).cloned();
+        let chain: Vec<_> = std::iter::once(certificate.clone()).chain(above).collect();
         let shown = Shown { chain: &chain, key: &key };
         let grpc = tls::server(&shown, &trusted, ALPN_H2)?;
         let http = tls::server(&shown, &trusted, ALPN_HTTP1)?;
         let client = tls::node_client(&shown, &trusted)?;
-        Ok(Self { subject, issued, ends, certificate, key_pem, trusted, grpc, http, client })
+        Ok(Self { subject, issued, ends, certificate, key_pem, trusted, vouched, grpc, http, client })
     }
 
     /// A new key, signed by the authority at hand.
@@ -55,7 +60,7 @@ impl Material {
             now: request.now,
             life: request.life,
         })?;
-        Self::new(certificate, key.pem, request.trusted.to_vec())
+        Self::new(certificate, key.pem, request.trusted.to_vec(), request.vouched.cloned())
     }
 
     /// Its certificate.
@@ -71,6 +76,11 @@ impl Material {
     /// The authorities that it believes, the one that signs now last.
     pub fn trusted(&self) -> &[CertificateDer<'static>] {
         &self.trusted
+    }
+
+    /// The certificate of the authority that signs now by the one before it.
+    pub fn vouched(&self) -> Option<&CertificateDer<'static>> {
+        self.vouched.as_ref()
     }
 
     /// When to ask for the next certificate: after two thirds of this one's life.
@@ -95,6 +105,8 @@ pub struct NodeRequest<'a> {
     pub hosts: &'a [String],
     /// Authorities to believe.
     pub trusted: &'a [CertificateDer<'static>],
+    /// What the one before the last of them says of the last.
+    pub vouched: Option<&'a CertificateDer<'static>>,
     /// Now.
     pub now: Timestamp,
     /// How long it counts.
@@ -124,9 +136,10 @@ impl NodeKey {
         self,
         certificate: Vec<u8>,
         trusted: impl IntoIterator<Item = Vec<u8>>,
+        vouched: Option<Vec<u8>>,
     ) -> Result<Material, TlsError> {
         let trusted = trusted.into_iter().map(CertificateDer::from).collect();
-        Material::new(certificate.into(), self.pem, trusted)
+        Material::new(certificate.into(), self.pem, trusted, vouched.map(CertificateDer::from))
     }
 }
 
@@ -134,6 +147,8 @@ impl NodeKey {
 #[derive(Clone)]
 pub struct Node {
     current: Arc<RwLock<Arc<Material>>>,
+    /// Certificates that were issued before count no more, in milliseconds.
+    counts_from: Arc<AtomicU64>,
 }
 
 impl std::fmt::Debug for Node {
@@ -145,7 +160,7 @@ impl std::fmt::Debug for Node {
 impl Node {
     /// With this material.
     pub fn new(material: Material) -> Self {
-        Self { current: Arc::new(RwLock::new(Arc::new(material))) }
+        Self { current: Arc::new(RwLock::new(Arc::new(material))), counts_from: Arc::default() }
     }
 
     /// What it shows and believes now.
@@ -156,6 +171,15 @@ impl Node {
     /// From now on; open connections stay as they are.
     pub fn replace(&self, material: Material) {
         *self.current.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(material);
+    }
+
+    /// Accepted connections under certificates that were issued before this time end as soon as they are used.
+    pub fn believe_from(&self, time: Timestamp) {
+        self.counts_from.fetch_max(time.0, Ordering::Relaxed);
+    }
+
+    pub(crate) fn counts(&self, issued: Timestamp) -> bool {
+        issued.0 >= self.counts_from.load(Ordering::Relaxed)
     }
 }
 

@@ -81,6 +81,11 @@ impl Secret {
         self.authority
     }
 
+    /// The same for who is to know the cluster by another authority of it.
+    pub fn under(&self, authority: Fingerprint) -> Self {
+        Self { authority, ..self.clone() }
+    }
+
     /// The whole token, for its owner.
     pub fn expose(&self) -> String {
         format!("{}.{}", self.text, self.authority)

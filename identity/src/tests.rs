@@ -24,7 +24,7 @@ fn worker() -> Subject {
 fn node(authority: &Authority, subject: &Subject, life: Duration, now: Timestamp) -> Node {
     let trusted = [authority.certificate().clone()];
     let hosts = ["localhost".to_owned(), "127.0.0.1".to_owned()];
-    let request = NodeRequest { subject, hosts: &hosts, trusted: &trusted, now, life };
+    let request = NodeRequest { subject, hosts: &hosts, trusted: &trusted, vouched: None, now, life };
     Node::new(Material::issue(authority, &request).unwrap())
 }
 
@@ -79,8 +79,12 @@ async fn another_cluster_and_an_expired_certificate_are_refused_by_either_side()
     assert!(meet(server.clone(), pinned).await.is_err(), "a token of another cluster is never sent");
     // Trusts us, but its own certificate is of the other authority.
     let foreign = fresh(&theirs, &worker()).material();
-    let mixed =
-        Material::new(foreign.certificate().clone(), foreign.key_pem().to_owned(), vec![ours.certificate().clone()]);
+    let mixed = Material::new(
+        foreign.certificate().clone(),
+        foreign.key_pem().to_owned(),
+        vec![ours.certificate().clone()],
+        None,
+    );
     assert!(meet(server.clone(), mixed.unwrap().client()).await.is_err(), "their node in our cluster");
     let long_ago = Timestamp(daemon::clock::now().0 - 3_600_000);
     let old = node(&ours, &worker(), Duration::from_mins(1), long_ago);
@@ -132,6 +136,7 @@ async fn both_authorities_count_while_they_overlap() {
         subject,
         hosts: &[],
         trusted: &both,
+        vouched: None,
         now: daemon::clock::now(),
         life: CERTIFICATE_LIFE,
     };
@@ -140,6 +145,69 @@ async fn both_authorities_count_while_they_overlap() {
     let subject = worker();
     let client = Node::new(Material::issue(&old, &request(&subject)).unwrap());
     assert!(meet(server, client.material().client()).await.unwrap().unwrap().node.is_some());
+}
+
+#[tokio::test]
+async fn who_knows_the_old_authority_alone_believes_the_new_one_while_the_old_one_vouches_for_it() {
+    let (old, new) = (authority(), authority());
+    let both = [old.certificate().clone(), new.certificate().clone()];
+    let now = daemon::clock::now();
+    let vouched = old.vouch(&new, now).unwrap();
+    let of = |trusted: &[CertificateDer<'static>], vouched: Option<&CertificateDer<'static>>| {
+        let request =
+            NodeRequest { subject: &coordinator(), hosts: &[], trusted, vouched, now, life: CERTIFICATE_LIFE };
+        Node::new(Material::issue(&new, &request).unwrap())
+    };
+    let server = of(&both, Some(&vouched));
+    let before = fresh(&old, &worker());
+    assert!(meet(server.clone(), before.material().client()).await.unwrap().unwrap().node.is_some(), "an old worker");
+    let pinned = tls::pinned_client(&[fingerprint(old.certificate())]).unwrap();
+    assert!(meet(server.clone(), pinned.clone()).await.is_ok(), "a token made before");
+    assert!(
+        meet(server, tls::pinned_client(&[fingerprint(new.certificate())]).unwrap()).await.is_ok(),
+        "one made after"
+    );
+    // A coordinator that was away meets one that was not: either dials.
+    let away = fresh(&old, &coordinator());
+    let back = of(&both, Some(&vouched));
+    assert!(meet(away, back.material().client()).await.unwrap().unwrap().node.is_some());
+    let retired = of(&both[1..], None);
+    assert!(meet(retired.clone(), pinned).await.is_err(), "nobody vouches any more");
+    assert!(meet(retired, before.material().client()).await.is_err(), "nor does its own certificate count");
+    // One who was vouched for signs nodes, not a third authority.
+    let third = authority();
+    let above = new.vouch(&third, now).unwrap();
+    let request = NodeRequest {
+        subject: &coordinator(),
+        hosts: &[],
+        trusted: &[third.certificate().clone(), vouched],
+        vouched: Some(&above),
+        now,
+        life: CERTIFICATE_LIFE,
+    };
+    let far = Node::new(Material::issue(&third, &request).unwrap());
+    assert!(meet(far, before.material().client()).await.is_err());
+}
+
+#[tokio::test]
+async fn a_connection_under_a_certificate_that_counts_no_more_ends_when_it_is_used() {
+    let authority = authority();
+    let server = fresh(&authority, &coordinator());
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let mut incoming = accept(listener, server.clone(), Protocol::Grpc).unwrap();
+    let stream = TcpStream::connect(incoming.local_addr()).await.unwrap();
+    let config = fresh(&authority, &worker()).material().client();
+    let connector = tokio_rustls::TlsConnector::from(config);
+    let (dialed, accepted) =
+        tokio::join!(connector.connect(COORDINATOR_NAME.try_into().unwrap(), stream), incoming.next());
+    let (mut dialed, mut accepted) = (dialed.unwrap(), accepted.unwrap());
+    dialed.write_all(b"one").await.unwrap();
+    accepted.read_exact(&mut [0; 3]).await.unwrap();
+    server.believe_from(Timestamp(accepted.peer().node.as_ref().unwrap().1.0 + 1));
+    dialed.write_all(b"two").await.unwrap();
+    let read = accepted.read_exact(&mut [0; 3]).await;
+    assert_eq!(read.unwrap_err().kind(), std::io::ErrorKind::ConnectionAborted);
+    assert!(accepted.write_all(b"three").await.is_err());
 }
 
 #[test]

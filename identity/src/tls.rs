@@ -5,12 +5,16 @@ use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::CryptoProvider;
 use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
-use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, ServerConfig, SignatureScheme};
+use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, ServerConfig, SignatureScheme};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use std::sync::Arc;
 
 /// The name that every coordinator's certificate has, whatever its address: what Muster's own processes ask for.
 pub const COORDINATOR_NAME: &str = "coordinator.muster.internal";
+
+/// To who dials by a token.
+const ANOTHER_AUTHORITY: &str = "the cluster's authority is not the one that the token names: it is another cluster, or its authority \
+                                 was replaced; ask for a new token";
 
 /// gRPC.
 pub(crate) const ALPN_H2: &[u8] = b"h2";
@@ -118,7 +122,7 @@ impl ServerCertVerifier for Pinned {
             roots.add(certificate.clone().into_owned())?;
         }
         if roots.is_empty() {
-            return Err(CertificateError::UnknownIssuer.into());
+            return Err(rustls::Error::General(ANOTHER_AUTHORITY.into()));
         }
         let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), self.provider.clone())
             .build()

@@ -3,7 +3,7 @@
 
 use crate::config::Checked;
 use crate::error::Error;
-use identity::{JoinError, Joiner, Material, Node, NodeFolder};
+use identity::{JoinError, Joined, Joiner, Material, Node, NodeFolder};
 use std::time::Duration;
 use tokio::sync::watch;
 use types::{Principal, Timestamp};
@@ -63,7 +63,7 @@ pub(crate) async fn keep(node: Node, folder: NodeFolder, coordinators: watch::Re
         }
         let known = coordinators.borrow().clone();
         match identity::renew(&known, &node).await {
-            Ok(material) => {
+            Ok(Joined { material, .. }) => {
                 let ends_ms = material.ends.0;
                 let (folder, node) = (folder.clone(), node.clone());
                 let stored = tokio::task::spawn_blocking(move || {

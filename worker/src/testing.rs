@@ -26,7 +26,7 @@ fn certified(subject: &Subject) -> Node {
     let now = daemon::clock::now();
     let authority = AUTHORITY.get_or_init(|| Authority::create(CLUSTER, now).unwrap());
     let trusted = [authority.certificate().clone()];
-    let request = NodeRequest { subject, hosts: &[], trusted: &trusted, now, life: CERTIFICATE_LIFE };
+    let request = NodeRequest { subject, hosts: &[], trusted: &trusted, vouched: None, now, life: CERTIFICATE_LIFE };
     Node::new(Material::issue(authority, &request).unwrap())
 }
 

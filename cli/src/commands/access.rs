@@ -159,6 +159,7 @@ pub async fn tokens(command: TokensCommand, client: &Client, session: &Session) 
 /// Runs `muster whoami`.
 pub async fn who_am_i(client: &Client, session: &Session) -> anyhow::Result<Exit> {
     let who = client.who_am_i().await?;
+    super::authority::relearn(session, &who.authority)?;
     let value = json!({
         "principal": who.principal,
         "roles": who.roles,

@@ -24,6 +24,9 @@ pub enum ClusterCommand {
     Remove(RemoveArgs),
     /// Hand leadership to another coordinator
     Transfer(TransferArgs),
+    /// List the cluster's certificate authorities, make a new one, retire the old one
+    #[command(subcommand)]
+    Authority(super::authority::AuthorityCommand),
 }
 
 /// `muster cluster status`
@@ -85,6 +88,7 @@ pub async fn run(command: ClusterCommand, client: &Client, session: &Session) ->
             print_members(&client.add_member(member).await?, session)?;
         }
         ClusterCommand::Admit(args) => return super::admit::coordinator(args, client, session).await,
+        ClusterCommand::Authority(command) => return super::authority::run(command, client, session).await,
         ClusterCommand::Remove(args) => {
             print_members(&client.remove_member(CoordinatorId(args.id)).await?, session)?;
         }

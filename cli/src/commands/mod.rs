@@ -3,6 +3,7 @@
 pub mod access;
 pub mod admit;
 pub mod audit;
+mod authority;
 pub mod bench;
 pub mod cluster;
 pub mod collective;

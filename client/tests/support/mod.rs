@@ -64,6 +64,7 @@ fn coordinator() -> Node {
         subject: &Subject::Coordinator { cluster: CLUSTER, id: types::CoordinatorId(1) },
         hosts: &[],
         trusted: &[authority().certificate().clone()],
+        vouched: None,
         now: identity::now(),
         life: identity::CERTIFICATE_LIFE,
     };

@@ -10,9 +10,9 @@ const CERTIFICATE_BYTES_MAX: usize = 8 * 1024;
 /// The one that signs, and the one before it.
 const AUTHORITIES_MAX: usize = 2;
 
-pub(super) fn apply(state: &mut State, at: At, certificate: &[u8]) -> Result<Outcome, Refusal> {
-    if certificate.is_empty() || certificate.len() > CERTIFICATE_BYTES_MAX {
-        let bytes = certificate.len();
+pub(super) fn apply(state: &mut State, at: At, certificate: &[u8], vouched: &[u8]) -> Result<Outcome, Refusal> {
+    if certificate.is_empty() || certificate.len().max(vouched.len()) > CERTIFICATE_BYTES_MAX {
+        let bytes = certificate.len().max(vouched.len());
         return Err(Refusal::Invalid(format!("a certificate has 1 to {CERTIFICATE_BYTES_MAX} bytes, not {bytes}")));
     }
     let fingerprint: [u8; 32] = Sha256::digest(certificate).into();
@@ -27,7 +27,8 @@ pub(super) fn apply(state: &mut State, at: At, certificate: &[u8]) -> Result<Out
         let text = format!("{AUTHORITIES_MAX} authorities are trusted already: retire the older one first");
         return Err(Refusal::Invalid(text));
     }
-    authorities.push(Arc::new(Authority { fingerprint, certificate: certificate.to_vec(), created: at.time }));
+    let (certificate, vouched) = (certificate.to_vec(), vouched.to_vec());
+    authorities.push(Arc::new(Authority { fingerprint, certificate, vouched, created: at.time }));
     state.access.version += 1;
     Ok(Outcome::Done)
 }

@@ -3,9 +3,10 @@
 use super::At;
 use crate::audit::Deed;
 use crate::{Command, Outcome, Refusal, State};
+use std::sync::Arc;
 use types::Caller;
 
-pub(super) fn apply(state: &mut State, at: At, caller: &Caller, command: &Command) -> Result<Outcome, Refusal> {
+pub(super) fn apply(state: &mut State, at: At, caller: &Arc<Caller>, command: &Command) -> Result<Outcome, Refusal> {
     if matches!(command, Command::As { .. }) {
         return Err(Refusal::Invalid("a command is made in one name only".to_owned()));
     }

@@ -63,7 +63,7 @@ pub(crate) fn apply(state: &mut State, at: At, caller: Option<&Caller>, command:
         Command::PlanWindow { worker, window } => plan_window::apply(state, at, worker, *window),
         Command::As { caller, command } => as_caller::apply(state, at, caller, command),
         Command::NoteDenials { denials } => note_denials::apply(state, at, denials),
-        Command::AddAuthority { certificate } => add_authority::apply(state, at, certificate),
+        Command::AddAuthority { certificate, vouched } => add_authority::apply(state, at, certificate, vouched),
         Command::RetireAuthority { fingerprint } => retire_authority::apply(state, fingerprint),
         Command::SetUser { name, roles, how } => set_user::apply(state, at, name, roles, *how),
         Command::RemoveUser { name } => remove_user::apply(state, name),

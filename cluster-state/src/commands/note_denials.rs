@@ -3,6 +3,7 @@
 use super::At;
 use crate::audit::{DENIALS_MAX, Deed};
 use crate::{Denial, Outcome, Refusal, State};
+use std::sync::Arc;
 
 pub(super) fn apply(state: &mut State, at: At, denials: &[Denial]) -> Result<Outcome, Refusal> {
     if denials.len() > DENIALS_MAX {
@@ -10,7 +11,8 @@ pub(super) fn apply(state: &mut State, at: At, denials: &[Denial]) -> Result<Out
     }
     for Denial { caller, action, object, why, times } in denials {
         let result = format!("denied: {why}");
-        state.audit.append(at.time, &Deed { caller, action, object, result: &result, times: *times });
+        let caller = Arc::new(caller.clone());
+        state.audit.append(at.time, &Deed { caller: &caller, action, object, result: &result, times: *times });
     }
     Ok(Outcome::Done)
 }

@@ -4,6 +4,7 @@ use super::access::{set_user, token};
 use super::*;
 use crate::{AUDIT_KEPT, AuditRecord, Denial, SetUser, verify_chain};
 use proptest::prelude::*;
+use std::sync::Arc;
 use types::{Caller, Principal, Role};
 
 pub(super) fn caller(name: &str) -> Caller {
@@ -38,7 +39,7 @@ fn each_command_in_a_name_is_one_record_with_its_result() {
     assert_eq!(last(&log), texts("jobs/submit", "1", "ok"));
     let record = log.state.audit().last().unwrap().clone();
     assert_eq!((record.number, record.time, record.times), (1, Timestamp(log.now), 1));
-    assert_eq!(record.caller, caller("ana"));
+    assert_eq!(record.caller, Arc::new(caller("ana")));
     assert_eq!(log.apply(submit), Outcome::Submitted { job: JobId(1), repeated: true });
     assert_eq!(log.state.audit_head().0, 1, "a retry is no new deed");
     assert_eq!(log.apply(named(Command::CancelJob { job: JobId(1) })), Outcome::Canceled(JobPhase::Canceled));

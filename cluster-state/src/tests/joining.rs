@@ -3,7 +3,7 @@
 use super::access::DAY_MS;
 use super::*;
 use crate::JoinToken;
-use types::{Admits, Caller, CoordinatorId, Principal};
+use types::{Admits, Caller, CoordinatorId, Principal, Timestamp};
 
 const MINUTE_MS: u64 = 60_000;
 
@@ -142,7 +142,7 @@ fn there_is_an_end_to_open_join_tokens_and_old_ones_are_forgotten() {
 #[test]
 fn a_new_authority_signs_beside_the_old_one_until_that_is_retired() {
     let mut log = Log::default();
-    let add = |byte: u8| Command::AddAuthority { certificate: vec![byte; 300] };
+    let add = |byte: u8| Command::AddAuthority { certificate: vec![byte; 300], vouched: vec![byte; 200] };
     let prints = |log: &Log| log.state.authorities().iter().map(|known| known.fingerprint).collect::<Vec<_>>();
     let is_refused = |outcome| matches!(outcome, Outcome::Refused(Refusal::Invalid(_)));
     assert_eq!(log.apply(add(1)), Outcome::Done);
@@ -156,13 +156,27 @@ fn a_new_authority_signs_beside_the_old_one_until_that_is_retired() {
     assert_eq!(log.state.authorities().last().unwrap().certificate, vec![2; 300]);
     let unknown = Command::RetireAuthority { fingerprint: [0; 32] };
     assert_eq!(log.apply(unknown), Outcome::Refused(Refusal::UnknownAuthority));
+    assert_eq!(log.state.certificates_from(), Timestamp(0));
+    let added = log.state.authorities()[1].created;
     assert_eq!(log.apply(Command::RetireAuthority { fingerprint: first }), Outcome::Done);
+    assert_eq!(log.state.certificates_from(), added, "what the old one signed came before");
+    assert!(log.state.authorities()[0].vouched.is_empty());
     assert_eq!((log.state.authorities().len(), log.state.access_version()), (1, 3));
     assert!(!prints(&log).contains(&first));
+    // The newer one may go too: the old one signs again, and what it signed counts.
+    assert_eq!(log.apply(add(4)), Outcome::Done);
+    let newest = prints(&log)[1];
+    assert_eq!(log.apply(Command::RetireAuthority { fingerprint: newest }), Outcome::Done);
+    assert_eq!(log.state.certificates_from(), added);
+    let long = Command::AddAuthority { certificate: vec![5], vouched: vec![5; 8 * 1024 + 1] };
+    assert!(is_refused(log.apply(long)));
     for bytes in [0, 8 * 1024 + 1] {
-        assert!(is_refused(log.apply(Command::AddAuthority { certificate: vec![5; bytes] })), "{bytes}");
+        assert!(
+            is_refused(log.apply(Command::AddAuthority { certificate: vec![5; bytes], vouched: Vec::new() })),
+            "{bytes}"
+        );
     }
-    assert_eq!(log.apply(Command::AddAuthority { certificate: vec![5; 8 * 1024] }), Outcome::Done);
+    assert_eq!(log.apply(Command::AddAuthority { certificate: vec![5; 8 * 1024], vouched: Vec::new() }), Outcome::Done);
 }
 
 #[test]

@@ -60,7 +60,7 @@ pub(super) async fn run(options: &Options, report: &mut Report) -> anyhow::Resul
 }
 
 #[derive(Clone, Copy)]
-enum System {
+pub(super) enum System {
     Muster,
     Etcd { bytes: usize },
 }
@@ -90,7 +90,7 @@ impl Measured {
 static NUMBER: AtomicU64 = AtomicU64::new(0);
 
 /// One turn: all clients connect, begin together, and go on until the time is over.
-async fn turn(
+pub(super) async fn turn(
     clients: usize,
     addresses: &[String],
     system: System,

@@ -15,6 +15,8 @@ mod machine;
 mod many_jobs;
 mod peer;
 mod report;
+#[cfg(feature = "plain-text")]
+mod security;
 mod slurm;
 mod starts;
 mod stats;
@@ -43,6 +45,9 @@ pub enum Name {
     ManyJobs,
     /// Gang starts a second with workers that start no processes
     Starts,
+    /// What TLS costs: submits and logs in TLS and in plain text
+    #[cfg(feature = "plain-text")]
+    Security,
     /// Gangs that lose a rank: who is blamed, how soon the others are gone, how soon it trains on
     Faults,
 }
@@ -76,6 +81,8 @@ pub async fn run(name: Name, options: &Options) -> anyhow::Result<Report> {
         Name::Footprint => footprint::run(options, &mut report).await?,
         Name::ManyJobs => many_jobs::run(options, &mut report).await?,
         Name::Starts => starts::run(options, &mut report).await?,
+        #[cfg(feature = "plain-text")]
+        Name::Security => security::run(options, &mut report).await?,
         Name::Faults => faults::run(options, &mut report).await?,
     }
     report.machine = machine::describe(&options.dir);

@@ -6,6 +6,7 @@
 mod access;
 mod answers;
 mod api;
+mod authority;
 mod bad_input;
 mod damage;
 mod demo;

@@ -14,6 +14,7 @@ use tonic::{Request, Response, Status};
 use types::{Admits, Caller, CoordinatorId, Permission, Principal, Role, Timestamp, WorkerId};
 
 mod audit;
+mod authority;
 mod join;
 
 pub(crate) use join::Signer;
@@ -41,6 +42,32 @@ impl Access for Service {
         let caller = caller(&request)?;
         let result = join::renew(&self.0, &caller, request.into_inner()).await;
         self.0.observe(ACCESS, "Renew", result)
+    }
+
+    async fn authorities(
+        &self,
+        _request: Request<v1::AuthoritiesRequest>,
+    ) -> Result<Response<v1::AuthoritiesResponse>, Status> {
+        let result = self.0.read(false).await.map(|state| authority::list(&state, &self.0.signer));
+        self.0.observe(ACCESS, "Authorities", result)
+    }
+
+    async fn rotate_authority(
+        &self,
+        request: Request<v1::RotateAuthorityRequest>,
+    ) -> Result<Response<v1::AuthoritiesResponse>, Status> {
+        let caller = caller(&request)?;
+        let result = authority::rotate(&self.0, caller, request.into_inner()).await;
+        self.0.observe(ACCESS, "RotateAuthority", result)
+    }
+
+    async fn retire_authority(
+        &self,
+        request: Request<v1::RetireAuthorityRequest>,
+    ) -> Result<Response<v1::AuthoritiesResponse>, Status> {
+        let caller = caller(&request)?;
+        let result = authority::retire(&self.0, caller, request.into_inner()).await;
+        self.0.observe(ACCESS, "RetireAuthority", result)
     }
 
     async fn who_am_i(&self, request: Request<v1::WhoAmIRequest>) -> Result<Response<v1::WhoAmIResponse>, Status> {
@@ -143,7 +170,7 @@ fn token(token: &ApiToken) -> v1::Token {
 
 fn who_am_i(state: &State, caller: &Caller) -> v1::WhoAmIResponse {
     let roles = gate::roles(state, &caller.principal);
-    let given = Permission::ALL.iter().filter(|permission| roles.iter().any(|role| role.gives(**permission)));
+    let given = Permission::ALL.iter().filter(|permission| roles.clone().any(|role| role.gives(**permission)));
     let token = match &caller.principal {
         Principal::User { token, .. } => state.token(token),
         _ => None,
@@ -151,9 +178,10 @@ fn who_am_i(state: &State, caller: &Caller) -> v1::WhoAmIResponse {
     v1::WhoAmIResponse {
         principal: caller.principal.to_string(),
         permissions: given.map(|permission| permission.name().to_owned()).collect(),
-        roles: roles.iter().map(|role| role.name().to_owned()).collect(),
+        roles: roles.map(|role| role.name().to_owned()).collect(),
         token_id: token.map(|token| token.id.clone()).unwrap_or_default(),
         token_expires_ms: token.map_or(0, |token| token.expires.0),
+        authority: state.authorities().last().map(|one| one.fingerprint.to_vec().into()).unwrap_or_default(),
     }
 }
 
@@ -281,7 +309,7 @@ async fn create_token(
 
 /// Nobody gives what they lack.
 fn grantable(state: &State, caller: &Caller, roles: &BTreeSet<Role>) -> Result<(), Status> {
-    let own: BTreeSet<Role> = gate::roles(state, &caller.principal).into_iter().collect();
+    let own: BTreeSet<Role> = gate::roles(state, &caller.principal).copied().collect();
     if State::may_grant(&own, roles) {
         return Ok(());
     }

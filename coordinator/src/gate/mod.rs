@@ -25,7 +25,7 @@ use std::time::Duration;
 use strangers::Strangers;
 use tokio::sync::watch;
 use tonic::Status;
-use types::{Caller, Permission, Principal, Role};
+use types::{Caller, Permission, Principal, Role, Timestamp};
 
 /// Health checks: they say no more than that a coordinator serves.
 const HEALTH: &str = "/grpc.health.v1.Health/";
@@ -53,7 +53,7 @@ enum Wanted {
 impl Gate {
     /// Watches the tables from now on.
     pub(crate) fn new(node: Node) -> Self {
-        let (sender, version) = watch::channel(node.state().access_version());
+        let (sender, version) = watch::channel(node.look(State::access_version));
         tokio::spawn(follow(node.clone(), sender));
         let denials = Denials::start(node.clone());
         Self { node, denials, strangers: Arc::default(), version }
@@ -68,7 +68,7 @@ impl Gate {
                 if self.node.cluster().is_some_and(|cluster| cluster != subject.cluster()) {
                     return Err(Status::unauthenticated(format!("{subject} belongs to another cluster")));
                 }
-                if self.node.state().revocation(&principal).is_some_and(|revoked| *issued <= revoked.at) {
+                if self.node.look(|state| is_revoked(state, &principal, *issued)) {
                     return Err(self.reject(Caller { principal, from }, "its certificate was revoked"));
                 }
                 principal
@@ -82,7 +82,7 @@ impl Gate {
     async fn bearer(&self, peer: &Peer, bearer: &str) -> Result<Principal, Status> {
         let digest = digest(bearer);
         let now = daemon::clock::now();
-        if let Some(user) = user_of(&self.node.state(), &digest, now) {
+        if let Some(user) = self.node.look(|state| user_of(state, &digest, now)) {
             return Ok(user);
         }
         self.strangers.admit(peer.from, now)?;
@@ -106,7 +106,8 @@ impl Gate {
 
     /// Lets the caller through to the method of this path, or refuses in words that say what would be needed.
     fn allow(&self, caller: &Caller, path: &str) -> Result<(), Status> {
-        let Err(status) = allowed(&self.node.state(), caller, wanted(path)?) else { return Ok(()) };
+        let wanted = wanted(path)?;
+        let Err(status) = self.node.look(|state| allowed(state, caller, wanted)) else { return Ok(()) };
         // One kind for each address, whatever it calls: nobody unknown can fill the trail, which keeps the newest records only.
         let action = match caller.principal {
             Principal::Stranger => "call",
@@ -118,7 +119,7 @@ impl Gate {
 
     /// Lets the caller have what no gRPC method stands for.
     pub(crate) fn permit(&self, caller: &Caller, permission: Permission, what: &str) -> Result<(), Status> {
-        if may(&self.node.state(), &caller.principal, permission) {
+        if self.node.look(|state| may(state, &caller.principal, permission)) {
             return Ok(());
         }
         let status = refusal(caller, permission.name());
@@ -129,26 +130,25 @@ impl Gate {
     /// How long the token of the caller counts from now on; nothing for who has none.
     fn remaining(&self, caller: &Caller) -> Option<Duration> {
         let Principal::User { token, .. } = &caller.principal else { return None };
-        let state = self.node.state();
-        let expires = state.token(token)?.expires;
+        let expires = self.node.look(|state| state.token(token).map(|token| token.expires))?;
         Some(Duration::from_millis(expires.0.saturating_sub(daemon::clock::now().0)))
     }
 
     /// Is what was allowed when a stream began still allowed? Asked when access has changed.
     fn still(&self, peer: &Peer, caller: &Caller, path: &str) -> Result<(), Status> {
-        let state = self.node.state();
         let ended = || Status::permission_denied("access was taken back while the stream was open");
-        if let Some((_, issued)) = &peer.node
-            && state.revocation(&caller.principal).is_some_and(|revoked| *issued <= revoked.at)
-        {
-            return Err(ended());
-        }
-        if let Principal::User { token, .. } = &caller.principal
-            && state.token(token).is_none_or(|token| token.expires <= daemon::clock::now())
-        {
-            return Err(ended());
-        }
-        allowed(&state, caller, wanted(path)?).map_err(|_| ended())
+        let (wanted, now) = (wanted(path)?, daemon::clock::now());
+        self.node.look(|state| {
+            if peer.node.as_ref().is_some_and(|(_, issued)| is_revoked(state, &caller.principal, *issued)) {
+                return Err(ended());
+            }
+            if let Principal::User { token, .. } = &caller.principal
+                && state.token(token).is_none_or(|token| token.expires <= now)
+            {
+                return Err(ended());
+            }
+            allowed(state, caller, wanted).map_err(|_| ended())
+        })
     }
 }
 
@@ -167,7 +167,7 @@ fn allowed(state: &State, caller: &Caller, wanted: Wanted) -> Result<(), Status>
         Wanted::Nothing => Ok(()),
         Wanted::Known if known => Ok(()),
         Wanted::Known => Err(refusal(caller, "a token or a node's certificate")),
-        Wanted::Method(method) if method.allows(&caller.principal, &roles(state, &caller.principal)) => Ok(()),
+        Wanted::Method(method) if method.allows(&caller.principal, roles(state, &caller.principal)) => Ok(()),
         Wanted::Method(method) => Err(refusal(caller, &method.wanted())),
     }
 }
@@ -182,29 +182,34 @@ fn refusal(caller: &Caller, needs: &str) -> Status {
 }
 
 /// The user whose token has this digest, while both count.
-fn user_of(state: &State, digest: &[u8; 32], now: types::Timestamp) -> Option<Principal> {
+fn user_of(state: &State, digest: &[u8; 32], now: Timestamp) -> Option<Principal> {
     let token = state.token_by_digest(digest).filter(|token| now < token.expires)?;
     Some(Principal::User { name: token.user.clone(), token: token.id.clone() })
 }
 
+/// Does what this node shows count no more?
+fn is_revoked(state: &State, node: &Principal, issued: Timestamp) -> bool {
+    state.revocation(node).is_some_and(|revoked| issued <= revoked.at)
+}
+
 /// The roles of a user; nobody else has any.
-pub(crate) fn roles(state: &State, principal: &Principal) -> Vec<Role> {
-    match principal {
-        Principal::User { name, .. } => state.user(name).map(|user| user.roles.iter().copied().collect()),
+pub(crate) fn roles<'a>(state: &'a State, principal: &Principal) -> impl Iterator<Item = &'a Role> + Clone + use<'a> {
+    let user = match principal {
+        Principal::User { name, .. } => state.user(name),
         _ => None,
-    }
-    .unwrap_or_default()
+    };
+    user.into_iter().flat_map(|user| &user.roles)
 }
 
 /// Does some role of the caller give this?
 pub(crate) fn may(state: &State, principal: &Principal, permission: Permission) -> bool {
-    roles(state, principal).iter().any(|role| role.gives(permission))
+    roles(state, principal).any(|role| role.gives(permission))
 }
 
 /// Tells open streams that access has changed.
 async fn follow(node: Node, version: watch::Sender<u64>) {
     let mut applied = node.applied();
-    let state = move || node.state().access_version();
+    let state = move || node.look(State::access_version);
     loop {
         let now = state();
         version.send_if_modified(|known| std::mem::replace(known, now) != now);

@@ -154,7 +154,7 @@ impl Leader {
     /// A worker that is lost, or about to be, registers (again) first. Its session would go on in the tables' eyes as that of a
     /// lost worker; and until its loss is in the log, the wishes are for members that this loss ends.
     fn may_open(&self, worker: &WorkerId) -> bool {
-        let known = self.node.state().worker(worker).is_some_and(|known| !known.lost);
+        let known = self.node.look(|state| state.worker(worker).is_some_and(|known| !known.lost));
         self.leading_since.is_some() && known && !self.is_being_lost(worker)
     }
 
@@ -197,7 +197,7 @@ impl Leader {
             self.term = now.term;
             self.dispatched = LogIndex(0);
             // There are no reports yet.
-            self.looked = self.node.state().applied();
+            self.looked = self.node.look(State::applied);
         }
     }
 

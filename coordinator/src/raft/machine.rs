@@ -84,6 +84,12 @@ impl Machine {
         self.read().state.clone()
     }
 
+    /// Looks something up in the state as applied here. Unlike a copy it costs nothing, nor does it make the next entry copy
+    /// what it changes; `apply` waits for it.
+    pub fn look<T>(&self, look: impl FnOnce(&State) -> T) -> T {
+        look(&self.read().state)
+    }
+
     /// How far it is applied; a change is announced after it can be read.
     pub fn applied(&self) -> watch::Receiver<Applied> {
         self.shared.applied.subscribe()

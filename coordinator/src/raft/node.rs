@@ -225,7 +225,7 @@ impl Node {
         begun.map_err(|error| BootstrapError::Raft(error.to_string()))?;
         // Whoever is elected proposes the identity: see `form_cluster`.
         let mut applied = self.applied();
-        let formed = applied.wait_for(|_| self.inner.machine.state().cluster().is_some());
+        let formed = applied.wait_for(|_| self.inner.machine.look(|state| state.cluster().is_some()));
         match tokio::time::timeout(FORM_TIMEOUT, formed).await {
             Ok(Ok(_)) => Ok(()),
             _ => Err(BootstrapError::Propose(ProposeError::NoLeader)),
@@ -245,6 +245,11 @@ impl Node {
     /// The state as applied here: O(1), perhaps behind the leader's.
     pub fn state(&self) -> State {
         self.inner.machine.state()
+    }
+
+    /// Looks something up in the state as it is here; `apply` waits for it, so no more than that.
+    pub fn look<T>(&self, look: impl FnOnce(&State) -> T) -> T {
+        self.inner.machine.look(look)
     }
 
     /// A state that holds everything acknowledged anywhere before this call. Any coordinator answers.
@@ -368,7 +373,7 @@ async fn form_cluster(inner: std::sync::Weak<Inner>) {
             return;
         }
         let Some(inner) = inner.upgrade() else { return };
-        let (formed, known) = (inner.machine.state().cluster(), inner.identity.cluster());
+        let (formed, known) = (inner.machine.look(State::cluster), inner.identity.cluster());
         match (formed, known) {
             (None, Some(cluster)) => {
                 if let Err(error) = inner.proposals.propose(vec![Command::FormCluster { cluster }]).await {

@@ -7,7 +7,6 @@ use super::Error;
 use crate::config::{Config, Start};
 use crate::raft::{Addresses, Node};
 use cluster_state::{ApiToken, Command, SetUser};
-use daemon::Shutdown;
 use identity::{
     Authority, Credentials, Joined, Joiner, Material, NodeFolder, NodeRequest, Secret, SecretKind, Subject,
     fingerprint, signing,
@@ -25,8 +24,6 @@ const ADMIN_LIFE: Duration = Duration::from_hours(365 * 24);
 /// Between two tries to join.
 const PAUSE: Duration = Duration::from_millis(200);
 const PAUSE_MAX: Duration = Duration::from_secs(5);
-/// Between two looks at the certificate, unless its life is short.
-const LOOK: Duration = Duration::from_mins(1);
 /// Between two tries to write what the cluster is founded with.
 const FOUND_PAUSE: Duration = Duration::from_millis(100);
 
@@ -35,8 +32,8 @@ const FOUND_PAUSE: Duration = Duration::from_millis(100);
 pub(super) struct Identified {
     pub(super) node: identity::Node,
     pub(super) folder: NodeFolder,
-    hosts: Vec<String>,
-    admin: PathBuf,
+    pub(super) hosts: Vec<String>,
+    pub(super) admin: PathBuf,
 }
 
 /// Reads who it is, or becomes somebody.
@@ -103,7 +100,8 @@ fn begin(
     credentials.store(admin).map_err(|error| Error::Failed(error.to_string()))?;
     let subject = Subject::Coordinator { cluster, id: config.id };
     let trusted = [authority.certificate().clone()];
-    let request = NodeRequest { subject: &subject, hosts, trusted: &trusted, now, life: config.certificate_life };
+    let life = config.certificate_life;
+    let request = NodeRequest { subject: &subject, hosts, trusted: &trusted, vouched: None, now, life };
     let material = Material::issue(&authority, &request)?;
     folder.store(&material)?;
     Ok(material)
@@ -136,44 +134,17 @@ fn renewed(folder: &NodeFolder, now: Material, hosts: &[String], life: Duration)
     let time = daemon::clock::now();
     let Some(signing) = signing(&now).filter(|_| time >= now.renew_at()) else { return Ok(now) };
     let Some(authority) = folder.authority(signing)? else { return Ok(now) };
-    let request = NodeRequest { subject: &now.subject, hosts, trusted: now.trusted(), now: time, life };
+    let (subject, trusted, vouched) = (&now.subject, now.trusted(), now.vouched());
+    let request = NodeRequest { subject, hosts, trusted, vouched, now: time, life };
     let next = Material::issue(&authority, &request)?;
     folder.store(&next)?;
     Ok(next)
 }
 
-/// Renews the certificate in time, until `ending`.
-pub(super) async fn keep(identified: Identified, life: Duration, ending: Shutdown) {
-    let Identified { node: own, folder, hosts, .. } = identified;
-    loop {
-        tokio::select! {
-            () = tokio::time::sleep(LOOK.min(life / 6)) => {}
-            () = ending.requested() => return,
-        }
-        let before = own.material();
-        if daemon::clock::now() < before.renew_at() {
-            continue;
-        }
-        let (folder, hosts) = (folder.clone(), hosts.clone());
-        let made = tokio::task::spawn_blocking(move || {
-            let stored = folder.load()?.ok_or(Error::Nowhere)?;
-            renewed(&folder, stored, &hosts, life)
-        });
-        match made.await {
-            Ok(Ok(next)) => {
-                tracing::info!(ends_ms = next.ends.0, "the certificate was renewed");
-                own.replace(next);
-            }
-            Ok(Err(error)) => tracing::error!(%error, "the certificate was not renewed"),
-            Err(error) => tracing::error!(%error, "the certificate was not renewed"),
-        }
-    }
-}
-
 /// Brings the authority and the owner into the tables, once. Until then nobody is served.
 pub(super) async fn found(identified: &Identified, node: &Node) {
     loop {
-        if !node.state().authorities().is_empty() {
+        if !node.look(|state| state.authorities().is_empty()) {
             return;
         }
         match founding(identified) {
@@ -195,7 +166,7 @@ fn founding(identified: &Identified) -> Result<Vec<Command>, identity::Credentia
     let now = daemon::clock::now();
     let material = identified.node.material();
     let authorities =
-        material.trusted().iter().map(|certificate| Command::AddAuthority { certificate: certificate.to_vec() });
+        material.trusted().iter().map(|one| Command::AddAuthority { certificate: one.to_vec(), vouched: Vec::new() });
     let owner = Command::SetUser { name: ADMIN_NAME.into(), roles: [Role::Owner].into(), how: SetUser::Create };
     let token = ApiToken {
         id: "founder".into(),

@@ -6,11 +6,12 @@
 
 use crate::tree;
 use anyhow::Context;
-use std::path::Path;
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
 /// Every benchmark, as `cluster-tests` names it, and that of the scheduler.
-const NAMES: [&str; 11] = [
+const NAMES: [&str; 12] = [
     "control-plane",
     "failover",
     "gang-start",
@@ -20,9 +21,16 @@ const NAMES: [&str; 11] = [
     "many-jobs",
     "starts",
     "faults",
+    SECURITY,
     SCHEDULER,
     COLLECTIVES,
 ];
+
+/// TLS beside plain text, in a build of its own: what is released speaks TLS only.
+const SECURITY: &str = "security";
+
+/// Where that build goes, below the folder that cargo builds in.
+const PLAIN_TEXT: &str = "plain-text";
 
 /// The one that needs no cluster.
 const SCHEDULER: &str = "scheduler";
@@ -49,8 +57,14 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let root = tree::find_root()?;
     let names: Vec<&str> =
         if arguments.names.is_empty() { NAMES.into() } else { arguments.names.iter().map(String::as_str).collect() };
-    if names.iter().any(|name| ![SCHEDULER, COLLECTIVES].contains(name)) {
-        build(&root, &["-p", "cli", "-p", "cluster-tests", "--bin", "muster", "--bin", "bench"])?;
+    let clusters = ["-p", "cli", "-p", "cluster-tests", "--bin", "muster", "--bin", "bench"];
+    if names.iter().any(|name| ![SCHEDULER, COLLECTIVES, SECURITY].contains(name)) {
+        build(&root, &clusters)?;
+    }
+    if names.contains(&SECURITY) {
+        let folder = target(&root)?.join(PLAIN_TEXT);
+        let features = ["--features", "cluster-tests/plain-text", "--target-dir"].map(OsStr::new);
+        build(&root, &[&clusters.map(OsStr::new)[..], &features, &[folder.as_os_str()]].concat())?;
     }
     if names.contains(&SCHEDULER) {
         build(&root, &["-p", "scheduler", "--example", "measure"])?;
@@ -67,7 +81,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
 }
 
 /// Builds in one call what is built from the same crates.
-fn build(root: &Path, what: &[&str]) -> anyhow::Result<()> {
+fn build(root: &Path, what: &[impl AsRef<OsStr>]) -> anyhow::Result<()> {
     let mut command = Command::new("cargo");
     command.args(["build", "--release", "--locked"]).args(what).current_dir(root);
     let status = command.status().context("cannot run cargo")?;
@@ -75,10 +89,17 @@ fn build(root: &Path, what: &[&str]) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn measure(root: &Path, name: &str, arguments: &Arguments) -> anyhow::Result<bool> {
-    // Cargo builds beside this program, wherever that is.
+/// Cargo builds beside this program, wherever that is.
+fn target(root: &Path) -> anyhow::Result<PathBuf> {
     let program = std::env::current_exe().context("cannot find this program")?;
-    let target = program.ancestors().nth(2).map_or_else(|| root.join("target"), Path::to_path_buf);
+    Ok(program.ancestors().nth(2).map_or_else(|| root.join("target"), Path::to_path_buf))
+}
+
+fn measure(root: &Path, name: &str, arguments: &Arguments) -> anyhow::Result<bool> {
+    let mut target = target(root)?;
+    if name == SECURITY {
+        target.push(PLAIN_TEXT);
+    }
     let (release, results) = (target.join("release"), root.join("target/bench"));
     std::fs::create_dir_all(&results)?;
     let json = results.join(format!("{name}.json"));

@@ -82,7 +82,7 @@ pub(super) fn command(log: &Log, step: Step) -> Command {
             Command::CreateJoinToken { token }
         }
         Step::UseJoin(secret, who) => Command::UseJoinToken { digest: [secret; 32], as_whom: node(who) },
-        Step::AddAuthority(n) => Command::AddAuthority { certificate: vec![n; 9] },
+        Step::AddAuthority(n) => Command::AddAuthority { certificate: vec![n; 9], vouched: vec![n; 3] },
         Step::Retire(place) => {
             let known = log.state.authorities().get(place);
             Command::RetireAuthority { fingerprint: known.map_or([0; 32], |known| known.fingerprint) }

@@ -23,6 +23,15 @@ impl Signer {
     pub(crate) fn new(folder: NodeFolder, life: std::time::Duration) -> Self {
         Self { folder, life }
     }
+
+    pub(super) fn folder(&self) -> &NodeFolder {
+        &self.folder
+    }
+
+    /// Of a certificate.
+    pub(super) fn life(&self) -> std::time::Duration {
+        self.life
+    }
 }
 
 pub(super) async fn join(
@@ -60,10 +69,12 @@ pub(super) async fn renew(
     request: v1::RenewRequest,
 ) -> Result<v1::JoinResponse, Status> {
     let cluster = context.node.cluster().ok_or_else(|| Status::unavailable("the cluster is being formed"))?;
-    let Principal::Worker(name) = &caller.principal else {
-        return Err(Status::permission_denied("only workers renew their certificates here"));
+    let subject = match &caller.principal {
+        Principal::Worker(name) => Subject::Worker { cluster, name: name.clone() },
+        // It makes its certificate itself: what it lacks is the key of an authority that another coordinator made.
+        Principal::Coordinator(id) => Subject::Coordinator { cluster, id: *id },
+        _ => return Err(Status::permission_denied("only nodes renew their certificates")),
     };
-    let subject = Subject::Worker { cluster, name: name.clone() };
     sign(context, &subject, request.public_key.to_vec(), Vec::new()).await
 }
 
@@ -116,11 +127,12 @@ async fn sign(
 ) -> Result<v1::JoinResponse, Status> {
     let state = context.read(false).await?;
     let authorities: Vec<Vec<u8>> = state.authorities().iter().map(|authority| authority.certificate.clone()).collect();
-    let signing = state.authorities().last().map(|authority| Fingerprint(authority.fingerprint));
-    let signing = signing.ok_or_else(|| Status::unavailable("the cluster is being formed"))?;
+    let signing = state.authorities().last().ok_or_else(|| Status::unavailable("the cluster is being formed"))?;
+    let (vouched, since) = (signing.vouched.clone(), signing.created);
+    let signing = Fingerprint(signing.fingerprint);
     // Issued after what was revoked of this name, though this clock be behind that of who wrote that down.
     let revoked = state.revocation(&subject.principal()).map_or(Timestamp(0), |revoked| Timestamp(revoked.at.0 + 1));
-    let now = daemon::clock::now().max(revoked);
+    let now = daemon::clock::now().max(revoked).max(since);
     let (signer, subject) = (context.signer.clone(), subject.clone());
     let signed = tokio::task::spawn_blocking(move || {
         let authority = signer.folder.authority(signing).map_err(|error| Status::internal(error.to_string()))?;
@@ -138,5 +150,6 @@ async fn sign(
         authorities: authorities.into_iter().map(Into::into).collect(),
         cluster_id: cluster.0.to_vec().into(),
         authority_key,
+        vouched: vouched.into(),
     })
 }

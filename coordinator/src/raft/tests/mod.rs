@@ -177,6 +177,7 @@ fn material(id: CoordinatorId) -> identity::Material {
         subject: &identity::Subject::Coordinator { cluster: CLUSTER, id },
         hosts: &[],
         trusted: &[authority.certificate().clone()],
+        vouched: None,
         now: daemon::clock::now(),
         life: identity::CERTIFICATE_LIFE,
     };
