@@ -3,10 +3,12 @@
 use crate::command::{Answer, Following};
 use crate::daemon_process::{Daemon, environment};
 use crate::janitor::Janitor;
+use crate::network::Network;
 use crate::shape::{Shape, WorkerShape};
 use crate::wait::{PATIENCE, until};
 use anyhow::Context as _;
 use client::v1;
+use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -14,6 +16,8 @@ use std::time::Duration;
 use tokio::process::Command;
 use types::{CoordinatorId, JobId, JobPhase};
 
+mod hosts;
+mod processes;
 mod reach;
 
 /// Coordinators and workers as processes on loopback, with a folder of their own.
@@ -25,6 +29,8 @@ pub struct Cluster {
     workers: Vec<Daemon>,
     program: PathBuf,
     folder: PathBuf,
+    /// Hosts of their own for the daemons, and who is on which; none: all are on this one.
+    network: Option<(Network, BTreeMap<String, usize>)>,
     /// After the daemons, so that they are reaped before it looks for what is left.
     _janitor: Janitor,
 }
@@ -55,11 +61,13 @@ impl Cluster {
             workers: Vec::new(),
             program,
             folder,
+            network: None,
             _janitor: janitor,
         })
     }
 
-    async fn come_up(&mut self, shape: &Shape) -> anyhow::Result<()> {
+    /// Brings these up and waits until all coordinators vote and all workers are ready.
+    pub async fn come_up(&mut self, shape: &Shape) -> anyhow::Result<()> {
         for id in 1..=shape.coordinators {
             self.add_coordinator(id, &shape.coordinator_arguments).await?;
         }
@@ -77,6 +85,7 @@ impl Cluster {
     pub async fn add_coordinator(&mut self, id: u64, arguments: &[OsString]) -> anyhow::Result<()> {
         let mut daemon = Daemon::new(&self.folder, &self.program, &format!("coordinator-{id}"));
         let data = daemon.data().as_os_str().to_owned();
+        let host = self.place(&mut daemon)?;
         let all = daemon.arguments_mut();
         all.extend(["coordinator", "--id", &id.to_string(), "--data"].map(OsString::from));
         all.push(data);
@@ -87,7 +96,8 @@ impl Cluster {
             [] => all.push("--bootstrap".into()),
             known => all.extend(["--join".into(), OsString::from(known.join(","))]),
         }
-        all.extend(["--listen", "127.0.0.1:0", "--http", "127.0.0.1:0"].map(OsString::from));
+        let listen = format!("{host}:0");
+        all.extend(["--listen", &listen, "--http", &listen].map(OsString::from));
         daemon.start(&self.program)?;
         let addresses = listening(&mut daemon).await;
         // From now on it is known under these.
@@ -112,11 +122,15 @@ impl Cluster {
     pub fn add_worker(&mut self, name: &str, shape: &WorkerShape) -> anyhow::Result<()> {
         let mut daemon = Daemon::new(&self.folder, &self.program, name);
         let data = daemon.data().as_os_str().to_owned();
+        let host = self.place(&mut daemon)?;
         let addresses: Vec<&str> = self.addresses.iter().map(|(grpc, _)| grpc.as_str()).collect();
         let all = daemon.arguments_mut();
         all.extend(["worker", "--name", name, "--data"].map(OsString::from));
         all.push(data);
         all.extend(["--coordinators", &addresses.join(","), "--cpus", &shape.cpus.to_string()].map(OsString::from));
+        if self.network.is_some() {
+            all.extend(["--data-address", &host, "--insecure-listen"].map(OsString::from));
+        }
         all.extend_from_slice(&shape.arguments);
         daemon.wrapper_mut().extend_from_slice(&shape.wrapper);
         daemon.start(&self.program)?;
@@ -138,13 +152,6 @@ impl Cluster {
     pub fn pids(&self) -> (Vec<i32>, Vec<i32>) {
         let of = |daemons: &[Daemon]| daemons.iter().filter_map(Daemon::pid).collect();
         (of(&self.coordinators), of(&self.workers))
-    }
-
-    /// The processes that fork the ranks' supervisors: one for each worker that has started a rank.
-    pub fn nurseries(&self) -> Vec<i32> {
-        let folder = self.folder.join("");
-        let folder = folder.as_os_str().as_encoded_bytes();
-        processes_with(&|_, line| contains(line, b"rank-nursery") && contains(line, folder))
     }
 
     /// The coordinator of this number.
@@ -281,21 +288,6 @@ impl Cluster {
         Ok(client.get(job).await?)
     }
 
-    /// Process ids of everything that belongs to a rank of this job, wherever it went.
-    pub fn processes_of(&self, job: JobId) -> Vec<i32> {
-        let folder = self.folder.as_os_str().as_encoded_bytes();
-        let member = format!("/members/{job}-");
-        processes_with(&|environ, _| contains(environ, folder) && contains(environ, member.as_bytes()))
-    }
-
-    /// Process ids of everything that was started in the cluster's name: daemons, supervisors, ranks, commands.
-    pub fn processes(&self) -> Vec<i32> {
-        let folder = self.folder.join("");
-        let folder = folder.as_os_str().as_encoded_bytes();
-        let nursed = |line: &[u8]| contains(line, b"rank-nursery") && contains(line, folder);
-        processes_with(&|environ, line| contains(environ, folder) || nursed(line))
-    }
-
     /// Hands leadership to this coordinator.
     pub async fn transfer(&self, to: u64) -> anyhow::Result<()> {
         let client = self.client();
@@ -359,18 +351,6 @@ fn under_its_name(program: &Path) -> anyhow::Result<PathBuf> {
     std::fs::rename(&beside, &named)?;
     let _ = std::fs::remove_file(&beside); // Renaming one link of a file over another leaves both.
     Ok(named)
-}
-
-/// Of those whose environment and command line are wanted. A zombie has neither: it does not count.
-fn processes_with(wanted: &dyn Fn(&[u8], &[u8]) -> bool) -> Vec<i32> {
-    let Ok(entries) = std::fs::read_dir("/proc") else { return Vec::new() };
-    let pids = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
-    let read = |pid: i32, file: &str| std::fs::read(format!("/proc/{pid}/{file}")).unwrap_or_default();
-    pids.filter(|pid| wanted(&read(*pid, "environ"), &read(*pid, "cmdline"))).collect()
-}
-
-fn contains(bytes: &[u8], part: &[u8]) -> bool {
-    bytes.windows(part.len()).any(|window| window == part)
 }
 
 #[cfg(test)]

@@ -15,6 +15,7 @@ mod daemon_process;
 pub mod https;
 mod janitor;
 mod jobs;
+mod network;
 mod shape;
 mod wait;
 
@@ -24,5 +25,6 @@ pub use cluster::Cluster;
 pub use command::{Answer, Following};
 pub use daemon_process::Daemon;
 pub use jobs::{gang, spec};
+pub use network::Network;
 pub use shape::{Shape, WorkerShape};
 pub use wait::{PATIENCE, until};

@@ -15,6 +15,7 @@ mod environment;
 mod frameworks;
 mod full_disk;
 mod gpus;
+mod hosts;
 mod jobs;
 mod leaders;
 mod lineage;

@@ -1,0 +1,33 @@
+//! Daemons on hosts of their own, which can be cut off.
+
+use super::Cluster;
+use crate::daemon_process::Daemon;
+use crate::network::Network;
+use anyhow::Context as _;
+use std::collections::BTreeMap;
+use std::path::Path;
+
+impl Cluster {
+    /// The same on a network of its own, where each daemon that is added gets a host; fails where that is not permitted.
+    pub fn empty_network(parent: &Path, program: &Path) -> anyhow::Result<Self> {
+        let mut cluster = Self::empty(parent, program)?;
+        cluster.network = Some((Network::start(&cluster.folder)?, BTreeMap::new()));
+        Ok(cluster)
+    }
+
+    /// Puts the daemon on a host of its own if there is a network, and answers with its address.
+    pub(super) fn place(&mut self, daemon: &mut Daemon) -> anyhow::Result<String> {
+        let Some((network, hosts)) = &mut self.network else { return Ok("127.0.0.1".to_owned()) };
+        let host = network.add_host(&self.folder)?;
+        hosts.insert(daemon.name().to_owned(), host);
+        daemon.wrapper_mut().extend(network.wrapper(host)?);
+        Ok(network.address(host))
+    }
+
+    /// Cuts the host of a daemon off from all others, or joins it again.
+    pub fn cut(&self, daemon: &str, is_cut: bool) -> anyhow::Result<()> {
+        let (network, hosts) = self.network.as_ref().context("the cluster has no network of its own")?;
+        let host = *hosts.get(daemon).with_context(|| format!("no host of {daemon}"))?;
+        if is_cut { network.cut(host) } else { network.mend(host) }
+    }
+}

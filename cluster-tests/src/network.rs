@@ -1,0 +1,136 @@
+//! Hosts of their own for daemons: network namespaces round one switch, each with an address, that can be cut off and joined again.
+//!
+//! ```text
+//!  this process ── 198.18.N.254 ──┐
+//!                              switch (a namespace with a bridge)
+//!                  ┌──────────────┼──────────────┐
+//!            198.18.N.1      198.18.N.2      198.18.N.3      each the only address of its namespace
+//! ```
+//!
+//! A namespace lives as long as the process that holds it. The holders end with the cluster, by whatever death, and with them all
+//! interfaces. 198.18.0.0/15 is set aside for benchmarks (RFC 2544): no real host has such an address.
+
+use crate::janitor;
+use anyhow::Context as _;
+use std::ffi::OsString;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+
+/// Networks on one machine at a time.
+const NETWORKS: u8 = 250;
+/// What is needed besides the right to use it.
+const TOOLS: &str = "the commands unshare, nsenter and ip, as root";
+
+/// A process in a namespace of its own that does nothing.
+#[derive(Debug)]
+struct Holder(Child);
+
+impl Holder {
+    fn start(folder: &Path) -> anyhow::Result<Self> {
+        let mut command = Command::new("unshare");
+        // Says that it is inside, then waits for the end of its input.
+        command.args(["--net", "sh", "-c", "ip link set lo up && echo in && exec cat"]);
+        command.env(janitor::MARKER, janitor::mark(folder));
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().with_context(|| format!("a network needs {TOOLS}"))?;
+        let mut line = [0; 3];
+        let told = child.stdout.as_mut().context("no output")?;
+        let inside = std::io::Read::read_exact(told, &mut line).is_ok() && &line == b"in\n";
+        let holder = Self(child);
+        anyhow::ensure!(inside, "a network of its own is not permitted: it needs {TOOLS}");
+        Ok(holder)
+    }
+
+    fn enter(&self) -> [OsString; 2] {
+        ["nsenter".into(), format!("--net=/proc/{}/ns/net", self.0.id()).into()]
+    }
+
+    /// Runs `ip` with these words inside.
+    fn ip(&self, words: &str) -> anyhow::Result<()> {
+        let [program, namespace] = self.enter();
+        run(Command::new(program).arg(namespace).arg("ip").args(words.split(' ')))
+    }
+}
+
+impl Drop for Holder {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn run(command: &mut Command) -> anyhow::Result<()> {
+    let output = command.output().with_context(|| format!("cannot run {command:?}"))?;
+    anyhow::ensure!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr).trim());
+    Ok(())
+}
+
+/// Hosts that reach each other, and are reached from here, unless they are cut off.
+#[derive(Debug)]
+pub struct Network {
+    switch: Holder,
+    hosts: Vec<Holder>,
+    number: u8,
+}
+
+impl Network {
+    /// A network without hosts; fails with the reason where this user may not make one.
+    pub(crate) fn start(folder: &Path) -> anyhow::Result<Self> {
+        let switch = Holder::start(folder)?;
+        switch.ip("link add switch type bridge")?;
+        switch.ip("link set switch up")?;
+        let first = u8::try_from(std::process::id() % u32::from(NETWORKS)).unwrap_or(0);
+        let mut last = None;
+        for step in 0..NETWORKS {
+            let number = (first + step) % NETWORKS;
+            // Taken by another network: the name of the interface is there already.
+            match uplink(&switch, number) {
+                Ok(()) => return Ok(Self { switch, hosts: Vec::new(), number }),
+                Err(error) => last = Some(error),
+            }
+        }
+        Err(last.unwrap_or_else(|| anyhow::anyhow!("no network is free")))
+    }
+
+    /// One more host; answers with its number, from 1.
+    pub(crate) fn add_host(&mut self, folder: &Path) -> anyhow::Result<usize> {
+        let (holder, host) = (Holder::start(folder)?, self.hosts.len() + 1);
+        let pid = holder.0.id();
+        self.switch.ip(&format!("link add port{host} type veth peer name eth0 netns {pid}"))?;
+        self.switch.ip(&format!("link set port{host} master switch up"))?;
+        holder.ip(&format!("addr add {}/24 dev eth0", self.address(host)))?;
+        holder.ip("link set eth0 up")?;
+        self.hosts.push(holder);
+        Ok(host)
+    }
+
+    /// Of a host.
+    pub fn address(&self, host: usize) -> String {
+        format!("198.18.{}.{host}", self.number)
+    }
+
+    /// What is run in front of a program so that it runs on this host.
+    pub(crate) fn wrapper(&self, host: usize) -> anyhow::Result<Vec<OsString>> {
+        Ok(self.hosts.get(host - 1).context("no such host")?.enter().into())
+    }
+
+    /// Nothing reaches the host any more, and it reaches nobody; what stands open stays open until somebody gives up.
+    pub fn cut(&self, host: usize) -> anyhow::Result<()> {
+        self.switch.ip(&format!("link set port{host} down"))
+    }
+
+    /// Ends `cut`.
+    pub fn mend(&self, host: usize) -> anyhow::Result<()> {
+        self.switch.ip(&format!("link set port{host} up"))
+    }
+}
+
+/// The way from here into the switch.
+fn uplink(switch: &Holder, number: u8) -> anyhow::Result<()> {
+    let (name, pid) = (format!("muster{number}"), switch.0.id());
+    let ip = |words: String| run(Command::new("ip").args(words.split(' ')));
+    ip(format!("link add {name} type veth peer name port0 netns {pid}"))?;
+    switch.ip("link set port0 master switch up")?;
+    ip(format!("addr add 198.18.{number}.254/24 dev {name}"))?;
+    ip(format!("link set {name} up"))
+}
