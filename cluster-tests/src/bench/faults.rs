@@ -30,10 +30,17 @@ enum Fault {
     Exception,
     Stopped,
     DaemonKilled,
+    CutOff,
 }
 
 impl Fault {
-    const ALL: [Fault; 5] = [Fault::Killed, Fault::Exit, Fault::Exception, Fault::Stopped, Fault::DaemonKilled];
+    /// What happens on one host.
+    const HERE: [Fault; 5] = [Fault::Killed, Fault::Exit, Fault::Exception, Fault::Stopped, Fault::DaemonKilled];
+
+    /// The others notice by themselves that nothing comes any more, after the time that an operation may take.
+    fn is_silent(self) -> bool {
+        matches!(self, Fault::Stopped | Fault::CutOff)
+    }
 
     fn name(self) -> &'static str {
         match self {
@@ -42,6 +49,7 @@ impl Fault {
             Fault::Exception => "exception, exit 1",
             Fault::Stopped => "SIGSTOP, after its 2 s",
             Fault::DaemonKilled => "its daemon killed",
+            Fault::CutOff => "its host cut off, after its 2 s",
         }
     }
 
@@ -75,21 +83,37 @@ pub(super) async fn run(options: &Options, report: &mut Report) -> anyhow::Resul
         ["ranks", "fault", "trials", "culprit right", "others gone ms, median", "p99", "trains on ms, median", "max"];
     let mut table = Table::new("A gang that trains, one worker a rank, loses one", &columns);
     for ranks in RANKS {
-        for fault in Fault::ALL {
+        for fault in Fault::HERE {
             let trials = if (ranks, fault) == (4, Fault::Killed) { trials } else { trials.div_ceil(10) };
-            let mut outcomes = Vec::new();
-            for trial in 0..trials {
-                let name = format!("{ranks}-{fault:?}-{trial}");
-                let outcome = one(&mut cluster, &name, fault, ranks, trial as u32 % ranks).await;
-                outcomes.push(outcome.with_context(|| name.clone())?);
-            }
-            table.row(row(ranks, fault, &outcomes));
+            table.row(row(ranks, fault, &several(&mut cluster, fault, ranks, trials).await?));
         }
+    }
+    drop(cluster);
+    match Cluster::empty_network(&options.dir, &options.muster) {
+        Ok(mut cluster) => {
+            cluster.come_up(&Shape::new(3, most as usize).cpus(1)).await?;
+            for ranks in RANKS {
+                let outcomes = several(&mut cluster, Fault::CutOff, ranks, trials.div_ceil(10)).await?;
+                table.row(row(ranks, Fault::CutOff, &outcomes));
+            }
+            report.note("cut off: each daemon on a host of its own (a network namespace); the host is joined again once the others are gone");
+        }
+        Err(error) => report.note(format!("no host was cut off: {error:#}")),
     }
     report.table(table);
     report.note("a killed daemon ends nobody: its rank trains on and the daemon, started again, adopts it; its two times are those of the next checkpoint");
     report.note("trains on: the first checkpoint of the next attempt, after the usual back-off of 1 s and 50 steps, is safe on a majority");
     Ok(())
+}
+
+async fn several(cluster: &mut Cluster, fault: Fault, ranks: u32, trials: usize) -> anyhow::Result<Vec<Outcome>> {
+    let mut outcomes = Vec::new();
+    for trial in 0..trials {
+        let name = format!("{ranks}-{fault:?}-{trial}");
+        let outcome = one(cluster, &name, fault, ranks, trial as u32 % ranks).await;
+        outcomes.push(outcome.with_context(|| name.clone())?);
+    }
+    Ok(outcomes)
 }
 
 fn row(ranks: u32, fault: Fault, outcomes: &[Outcome]) -> [String; 8] {
@@ -114,18 +138,23 @@ async fn one(cluster: &mut Cluster, name: &str, fault: Fault, ranks: u32, culpri
     let outcome = if fault == Fault::DaemonKilled {
         without_daemon(cluster, job, culprit, &pids, begun).await?
     } else {
+        let at = worker_of(cluster, job, culprit).await?;
         match fault {
+            Fault::CutOff => cluster.cut(&at, true)?,
             Fault::Killed => kill_process(Pid::from_raw(at_fault).context("a process")?, Signal::KILL)?,
             Fault::Stopped => kill_process(Pid::from_raw(at_fault).context("a process")?, Signal::STOP)?,
             _ => std::fs::write(folder.join("go"), "")?,
         }
         let others_gone = until_gone(&others, begun).await?;
+        if fault == Fault::CutOff {
+            cluster.cut(&at, false)?;
+        }
         until_saved(cluster, job, 2).await?;
         let trains_on = begun.elapsed();
         let told = cluster.client().get(job).await?.attempts.first().cloned().unwrap_or_default();
-        let waited = if fault == Fault::Stopped { OPERATION_TIMEOUT } else { Duration::ZERO };
+        let waited = if fault.is_silent() { OPERATION_TIMEOUT } else { Duration::ZERO };
         Outcome {
-            is_culprit_right: names(&told, culprit, fault),
+            is_culprit_right: names(&told, culprit, &at, fault),
             others_gone: others_gone.saturating_sub(waited),
             trains_on: trains_on.saturating_sub(waited),
         }
@@ -149,6 +178,12 @@ fn spec(fault: Fault, folder: &Path, ranks: u32, culprit: u32) -> JobSpec {
     spec
 }
 
+/// Where the rank runs.
+async fn worker_of(cluster: &Cluster, job: JobId, rank: u32) -> anyhow::Result<String> {
+    let members = cluster.client().get(job).await?.attempts.last().cloned().unwrap_or_default().members;
+    Ok(members.into_iter().find(|member| member.ranks.contains(&rank)).context("a member")?.worker)
+}
+
 /// The daemon of the rank's worker dies: nobody ends, and when it is back the gang saves on.
 async fn without_daemon(
     cluster: &mut Cluster,
@@ -157,8 +192,7 @@ async fn without_daemon(
     pids: &[(u32, i32)],
     begun: Instant,
 ) -> anyhow::Result<Outcome> {
-    let members = cluster.client().get(job).await?.attempts.last().cloned().unwrap_or_default().members;
-    let at = members.into_iter().find(|member| member.ranks.contains(&culprit)).context("a member")?.worker;
+    let at = worker_of(cluster, job, culprit).await?;
     cluster.worker(&at)?.kill()?;
     cluster.restart_worker(&at)?;
     let client = cluster.client();
@@ -171,9 +205,12 @@ async fn without_daemon(
     Ok(Outcome { is_culprit_right: all_live && attempts == 1, others_gone: took, trains_on: took })
 }
 
-/// Does the end of the attempt name this rank, and no other as the one at fault?
-fn names(attempt: &v1::Attempt, culprit: u32, fault: Fault) -> bool {
+/// Does the end of the attempt name this rank, or its worker where that is what failed, and no other as the one at fault?
+fn names(attempt: &v1::Attempt, culprit: u32, at: &str, fault: Fault) -> bool {
     let cause = &attempt.cause;
+    if fault == Fault::CutOff && *cause == format!("worker {at} was lost") {
+        return true;
+    }
     cause.starts_with(&format!("rank {culprit} ")) && (fault != Fault::Exception || cause.contains("boom"))
 }
 

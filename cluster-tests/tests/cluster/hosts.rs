@@ -124,3 +124,28 @@ async fn a_leader_that_is_cut_off_acknowledges_nothing_and_the_others_go_on() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn a_training_gang_whose_rank_is_cut_off_blames_that_one_and_goes_on() {
+    on_hosts(Shape::new(1, 3), async |cluster| {
+        let train = "exec muster train --training.epochs 1000000 --checkpoint.every_steps 50 --communication.operation_timeout_s 2";
+        let mut job = gang(2, train);
+        job.restart = types::RestartPolicy { max_restarts: 1, backoff: types::Millis(10) };
+        let job = cluster.client().submit(&job).await?;
+        let saved = async |attempt: u32| {
+            until("a checkpoint", 2 * PATIENCE, async || {
+                let job = cluster.client().get(job).await.ok()?;
+                job.checkpoints.iter().any(|saved| saved.attempt == attempt).then_some(job)
+            })
+            .await
+        };
+        let lost = saved(1).await?.attempts[0].members[1].worker.clone();
+        cluster.cut(&lost, true)?;
+        let after = saved(2).await?;
+        let first = &after.attempts[0];
+        assert!(first.cause.contains("rank 1 ") || first.cause.contains(&lost), "{}", first.cause);
+        assert!(after.attempts[1].resumed_from_step > 0);
+        Ok(())
+    })
+    .await;
+}
