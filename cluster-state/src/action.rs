@@ -1,7 +1,7 @@
 //! What the audit trail calls a command, and what it says that it was done to; never a secret nor the digest of one.
 
-use crate::{Command, State, is_token_id};
-use types::ContentHash;
+use crate::{Command, MemberChange, State, is_token_id};
+use types::{ContentHash, Principal};
 
 impl Command {
     /// Kind of thing and what is done with it; of a command in somebody's name, what that one does.
@@ -25,6 +25,9 @@ impl Command {
             Command::SetQueue { .. } => "queues/set",
             Command::DeleteQueue { .. } => "queues/delete",
             Command::As { command, .. } => command.action(),
+            Command::NoteMembers { change: MemberChange::Add(_) } => "members/add",
+            Command::NoteMembers { change: MemberChange::Remove(_) } => "members/remove",
+            Command::NoteMembers { change: MemberChange::Transfer(_) } => "leadership/transfer",
             Command::NoteDenials { .. } => "audit/denials",
             Command::AddAuthority { .. } => "authorities/add",
             Command::RetireAuthority { .. } => "authorities/retire",
@@ -60,6 +63,12 @@ impl Command {
                 name.clone()
             }
             Command::As { command, .. } => command.object(state),
+            Command::NoteMembers { change } => match change {
+                MemberChange::Add(id) | MemberChange::Remove(id) | MemberChange::Transfer(Some(id)) => {
+                    Principal::Coordinator(*id).to_string()
+                }
+                MemberChange::Transfer(None) => "any coordinator".to_owned(),
+            },
             Command::NoteDenials { denials } => format!("{} denials", denials.len()),
             Command::AddAuthority { .. } => "authority".to_owned(),
             Command::RetireAuthority { fingerprint } => ContentHash(*fingerprint).to_string(),

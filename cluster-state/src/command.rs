@@ -5,9 +5,9 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use types::{
-    AttemptSecret, Availability, Caller, CheckpointRef, ClusterId, EndCause, Endpoint, JobId, JobPhase, JobSpec,
-    LogIndex, MemberEnd, MemberKey, Placement, Principal, Queue, RequestId, Role, Timestamp, Token, Window, WorkerId,
-    WorkerRegistration,
+    AttemptSecret, Availability, Caller, CheckpointRef, ClusterId, CoordinatorId, EndCause, Endpoint, JobId, JobPhase,
+    JobSpec, LogIndex, MemberEnd, MemberKey, Placement, Principal, Queue, RequestId, Role, Timestamp, Token, Window,
+    WorkerId, WorkerRegistration,
 };
 
 /// One change. Effects of none happen here: leaders' loops look at the tables and act.
@@ -139,6 +139,11 @@ pub enum Command {
         /// Any but another of these.
         command: Box<Command>,
     },
+    /// Changes nothing here: a change of the coordinators that was asked for, so that the audit trail has it.
+    NoteMembers {
+        /// Which.
+        change: MemberChange,
+    },
     /// Writes calls that were denied into the audit trail.
     NoteDenials {
         /// At most `DENIALS_MAX`; long texts are cut.
@@ -212,6 +217,17 @@ pub struct Denial {
     pub why: String,
     /// How often.
     pub times: u32,
+}
+
+/// A change of the coordinators, which Raft makes itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum MemberChange {
+    /// One becomes a member.
+    Add(CoordinatorId),
+    /// One ceases to be one.
+    Remove(CoordinatorId),
+    /// One is to lead; any that is up to date when none is named.
+    Transfer(Option<CoordinatorId>),
 }
 
 /// What a user that is set must be.

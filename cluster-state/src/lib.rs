@@ -34,7 +34,7 @@ pub use access::{
     ApiToken, Authority, JoinToken, Revocation, TOKEN_DAYS_MAX, TOKENS_OF_USER_MAX, USERS_MAX, User, is_token_id,
 };
 pub use audit::{AUDIT_KEPT, AuditRecord, DENIALS_MAX, verify_chain};
-pub use command::{Command, Denial, Outcome, PlannedGang, Promise, Refusal, SetQueue, SetUser};
+pub use command::{Command, Denial, MemberChange, Outcome, PlannedGang, Promise, Refusal, SetQueue, SetUser};
 pub use job::{Attempt, Job, JobOutput, SavedCheckpoint};
 pub use state::State;
 pub use transitions::{cause_of, first_failed};

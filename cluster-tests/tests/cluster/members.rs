@@ -30,6 +30,11 @@ async fn members_are_added_and_removed_at_run_time() {
         let second = cluster.client().submit(&spec("true")).await?;
         assert!(second > first);
         assert_eq!(cluster.client_of(4)?.get(first).await?.summary.unwrap_or_default().id, first.0);
+        let trail = cluster.muster(&["audit", "list", "-n", "1000"]).await?.good()?.stdout;
+        for (action, object) in [("members/add", "4"), ("members/remove", "1"), ("leadership/transfer", "2")] {
+            let object = format!("coordinator/{object}");
+            assert!(trail.lines().any(|line| line.contains(action) && line.contains(&object)), "{action}: {trail}");
+        }
         let members = cluster.muster(&["cluster", "members", "-o", "json"]).await?.json()?;
         let ids: Vec<u64> =
             members["members"].as_array().into_iter().flatten().filter_map(|member| member["id"].as_u64()).collect();

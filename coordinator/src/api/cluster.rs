@@ -3,7 +3,7 @@
 use super::{Context, caller, unchanged, wire};
 use crate::leader::Message;
 use crate::raft::{Addresses, Role};
-use cluster_state::Command;
+use cluster_state::{Command, MemberChange};
 use proto::v1;
 use proto::v1::cluster_client::ClusterClient;
 use proto::v1::cluster_server::Cluster;
@@ -37,7 +37,8 @@ impl Cluster for Service {
         &self,
         request: Request<v1::AddMemberRequest>,
     ) -> Result<Response<v1::MembersResponse>, Status> {
-        let result = add_member(&self.0, request.into_inner()).await;
+        let caller = caller(&request)?;
+        let result = add_member(&self.0, caller, request.into_inner()).await;
         self.0.observe(CLUSTER, "AddMember", result)
     }
 
@@ -54,10 +55,9 @@ impl Cluster for Service {
         &self,
         request: Request<v1::TransferLeadershipRequest>,
     ) -> Result<Response<v1::TransferLeadershipResponse>, Status> {
+        let caller = caller(&request)?;
         let to = request.into_inner().to;
-        let moved = self.0.node.transfer_leadership((to > 0).then_some(CoordinatorId(to))).await;
-        let result =
-            moved.map(|leader| v1::TransferLeadershipResponse { leader: leader.0 }).map_err(|error| unchanged(&error));
+        let result = transfer(&self.0, caller, (to > 0).then_some(CoordinatorId(to))).await;
         self.0.observe(CLUSTER, "TransferLeadership", result)
     }
 
@@ -100,11 +100,27 @@ impl Cluster for Service {
 }
 
 /// What is not a member any more is nobody's coordinator: its certificate ends with its membership.
+/// Into the trail before it is done: afterwards another may lead, or this one be no member.
+async fn note(context: &Context, caller: &Arc<Caller>, change: MemberChange) -> Result<(), Status> {
+    context.write_as(caller.clone(), Command::NoteMembers { change }).await.map(drop)
+}
+
+async fn transfer(
+    context: &Context,
+    caller: Arc<Caller>,
+    to: Option<CoordinatorId>,
+) -> Result<v1::TransferLeadershipResponse, Status> {
+    note(context, &caller, MemberChange::Transfer(to)).await?;
+    let leader = context.node.transfer_leadership(to).await.map_err(|error| unchanged(&error))?;
+    Ok(v1::TransferLeadershipResponse { leader: leader.0 })
+}
+
 async fn remove_member(
     context: &Context,
     caller: Arc<Caller>,
     id: CoordinatorId,
 ) -> Result<v1::MembersResponse, Status> {
+    note(context, &caller, MemberChange::Remove(id)).await?;
     context.node.remove_member(id).await.map_err(|error| unchanged(&error))?;
     context.write_as(caller, Command::RevokeNode { node: Principal::Coordinator(id) }).await?;
     Ok(members(context))
@@ -188,7 +204,11 @@ async fn plan_window(
     Ok(wire::worker(worker))
 }
 
-async fn add_member(context: &Context, request: v1::AddMemberRequest) -> Result<v1::MembersResponse, Status> {
+async fn add_member(
+    context: &Context,
+    caller: Arc<Caller>,
+    request: v1::AddMemberRequest,
+) -> Result<v1::MembersResponse, Status> {
     let mut faults = Vec::new();
     if request.id == 0 {
         faults.push("id must be at least 1".to_owned());
@@ -206,6 +226,7 @@ async fn add_member(context: &Context, request: v1::AddMemberRequest) -> Result<
         return Err(Status::invalid_argument(faults.join("\n")));
     }
     let at = Addresses { grpc: request.address, http: request.http_address };
+    note(context, &caller, MemberChange::Add(CoordinatorId(request.id))).await?;
     context.node.add_member(CoordinatorId(request.id), at).await.map_err(|error| unchanged(&error))?;
     Ok(members(context))
 }
