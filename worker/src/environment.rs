@@ -36,6 +36,8 @@ impl Base {
         variables.insert("PATH".into(), format!("{}:{path}", programs.display()));
         // Lines of a Python rank show as they are printed.
         variables.insert("PYTHONUNBUFFERED".into(), "1".into());
+        // One that hangs says where, when it is asked before it is ended.
+        variables.insert("PYTHONFAULTHANDLER".into(), "1".into());
         Self { variables }
     }
 }

@@ -7,6 +7,7 @@ use crate::environment::{self, Shared};
 use crate::layout::MemberLayout;
 use crate::shim::nursery::Nursery;
 use crate::shim::record;
+use crate::shim::silence::SilenceLimits;
 use crate::shim::spec::ShimSpec;
 use std::fs::OpenOptions;
 use std::io::{self, Write};
@@ -14,6 +15,9 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use types::{Distribution, Endpoint, RankIndex, Wish};
+
+/// A rank that has said nothing for so long may hang, where its job does not say otherwise: as in the built-in training.
+const LOOK_AFTER_S: u64 = 30;
 
 /// A supervisor that was started, or was found running.
 #[derive(Debug)]
@@ -67,6 +71,7 @@ pub(super) fn launch(
             spool_bytes_max: context.spool_bytes_max,
             groups,
             listens: true,
+            silence: silence(wish),
         };
         // Free for the framework from now on.
         drop(sockets.framework);
@@ -103,6 +108,18 @@ fn direct(wish: &Wish, command: &str) -> Vec<String> {
     words.into_iter().map(str::to_owned).collect()
 }
 
+/// By the job's own variables. Whether a rank by itself hangs nobody but its job can know; a rank of a gang is looked at.
+fn silence(wish: &Wish) -> SilenceLimits {
+    let variables = &wish.spec.environment_variables;
+    let seconds = |name| variables.get(name).and_then(|text: &String| text.trim().parse::<u64>().ok());
+    let look = seconds("MUSTER_STALL_AFTER_S").map_or(LOOK_AFTER_S, |seconds| seconds.max(1));
+    let is_gang = wish.spec.gang.ranks_per_instance > 1 || wish.placement.members.len() > 1;
+    SilenceLimits {
+        look_ms: if is_gang { look.saturating_mul(1_000) } else { 0 },
+        end_ms: seconds("MUSTER_HANG_AFTER_S").unwrap_or(0).saturating_mul(1_000),
+    }
+}
+
 /// Of one supervisor: for as many ranks as stand below it.
 fn limits(context: &Context, wish: &Wish) -> cgroup::Limits {
     let wanted = &wish.spec.gang.per_rank;
@@ -131,6 +148,7 @@ fn write_private(path: &Path, bytes: &[u8]) -> io::Result<()> {
 mod tests {
     use super::*;
     use crate::testing;
+    use std::sync::Arc;
     use types::{AttemptNumber, Goal, JobId, MemberKey, Token};
 
     #[test]
@@ -158,5 +176,22 @@ mod tests {
         ] {
             assert!(direct(&wish, shell).is_empty(), "{shell}");
         }
+    }
+
+    #[test]
+    fn a_job_says_by_its_variables_how_long_its_ranks_may_be_silent() {
+        let key = MemberKey { job: JobId(1), attempt: AttemptNumber(1), node_rank: 0 };
+        let limits = |ranks, variables: &[(&str, &str)]| {
+            let mut wish = testing::wish(key, Token(1), Goal::Run, vec![]);
+            let mut spec = (*wish.spec).clone();
+            spec.gang.ranks_per_instance = ranks;
+            spec.environment_variables = variables.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned())).collect();
+            wish.spec = Arc::new(spec);
+            let limits = silence(&wish);
+            (limits.look_ms, limits.end_ms)
+        };
+        assert_eq!(limits(2, &[]), (30_000, 0));
+        assert_eq!(limits(2, &[("MUSTER_STALL_AFTER_S", "0"), ("MUSTER_HANG_AFTER_S", "600")]), (1_000, 600_000));
+        assert_eq!(limits(2, &[("MUSTER_STALL_AFTER_S", "${{inputs.n}}")]), (30_000, 0));
     }
 }

@@ -35,15 +35,17 @@ pub(super) struct Metrics {
     last: BTreeMap<String, String>,
     notice: PathBuf,
     blamed: Option<RankIndex>,
+    used: bool,
 }
 
 impl Metrics {
     /// `notice` is where a checkpoint is announced to the daemon.
     pub(super) fn new(notice: PathBuf) -> Self {
-        Self { line: Vec::new(), skipping: false, last: BTreeMap::new(), notice, blamed: None }
+        Self { line: Vec::new(), skipping: false, last: BTreeMap::new(), notice, blamed: None, used: false }
     }
 
     pub(super) fn push(&mut self, mut bytes: &[u8]) {
+        self.used = true;
         while let Some(end) = bytes.iter().position(|byte| *byte == b'\n') {
             self.extend(&bytes[..end]);
             let line = std::mem::take(&mut self.line);
@@ -83,6 +85,16 @@ impl Metrics {
 
     fn keeps(&self, name: &str) -> bool {
         name.len() <= NAME_BYTES_MAX && (self.last.len() < NAMES_MAX || self.last.contains_key(name))
+    }
+
+    /// The rank has written here.
+    pub(super) fn is_used(&self) -> bool {
+        self.used
+    }
+
+    /// No line is begun: one of the supervisor's own may come in between.
+    pub(super) fn is_between_lines(&self) -> bool {
+        self.line.is_empty() && !self.skipping
     }
 
     /// The rank that it said it ends because of.

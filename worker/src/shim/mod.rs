@@ -18,8 +18,11 @@ pub(crate) mod record;
 mod rendezvous;
 mod run;
 mod signals;
+pub(crate) mod silence;
 pub(crate) mod spec;
 mod spool;
+mod threads;
+mod words;
 
 pub(crate) use signals::{KILL, STOP};
 

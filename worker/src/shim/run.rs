@@ -1,11 +1,15 @@
 //! A supervisor's life after its start: one loop over signals, deadlines and pipes until no descendant is left.
 
+mod hang;
+
 use super::child::{self, Descriptors, Program};
 use super::metrics::Metrics;
 use super::rendezvous;
 use super::signals::{Received, Signals, Timer};
+use super::silence::Silence;
 use super::spec::{ExitRecord, LaunchFault, ShimSpec, StoppedBy};
 use super::spool::{BUFFER_BYTES, Stream, Tail};
+use super::words::LastWords;
 use crate::layout::rank;
 use crate::lease::Lease;
 use daemon::clock::boot_time;
@@ -58,6 +62,9 @@ pub(super) fn run(spec: &ShimSpec) -> io::Result<ExitRecord> {
         all_gone: false,
         kill_at: None,
         stopped_by: None,
+        silence: Silence::new(spec.silence, boot_time()),
+        last_words: None,
+        hung: None,
     };
     let launched = shim.launch(ends);
     if shim.child != 0 {
@@ -89,6 +96,11 @@ struct Shim<'a> {
     /// When the grace ends; zero = now.
     kill_at: Option<Duration>,
     stopped_by: Option<StoppedBy>,
+    silence: Silence,
+    /// What it was found at before it was killed.
+    last_words: Option<LastWords>,
+    /// Ended because it had said nothing for so long.
+    hung: Option<Duration>,
 }
 
 impl Shim<'_> {
@@ -147,7 +159,9 @@ impl Shim<'_> {
 
     fn arm_timer(&mut self) -> io::Result<()> {
         let lease = self.lease.deadline().unwrap_or(Duration::ZERO);
-        self.timer.arm(self.kill_at.map_or(lease, |kill_at| kill_at.min(lease)))
+        let silence = self.silence.deadline().filter(|_| self.kill_at.is_none() && self.exit.is_none());
+        let first = self.kill_at.into_iter().chain(silence).fold(lease, Duration::min);
+        self.timer.arm(first)
     }
 
     fn wait(&mut self) -> io::Result<()> {
@@ -170,7 +184,8 @@ impl Shim<'_> {
 
     fn obey(&mut self, received: Received) {
         if received.kill {
-            self.stop(StoppedBy::Daemon, Duration::ZERO);
+            self.stopped(StoppedBy::Daemon);
+            self.kill();
         } else if received.stop && self.kill_at.is_none() {
             self.stop(StoppedBy::Daemon, boot_time() + Duration::from_millis(self.spec.grace_ms));
         }
@@ -182,8 +197,11 @@ impl Shim<'_> {
             super::say(format_args!("the worker's lease is over: the rank is killed"));
             self.stop(StoppedBy::Lease, Duration::ZERO);
         }
-        if self.kill_at.is_some_and(|kill_at| kill_at <= boot_time()) {
-            self.kill_at = Some(Duration::ZERO);
+        if self.kill_at.is_some_and(|kill_at| kill_at > Duration::ZERO && kill_at <= boot_time()) {
+            self.kill();
+        }
+        if self.kill_at.is_none() && self.exit.is_none() {
+            self.mind_silence();
         }
     }
 
@@ -192,15 +210,23 @@ impl Shim<'_> {
     }
 
     fn stop(&mut self, by: StoppedBy, kill_at: Duration) {
-        // A rank that has ended by itself was not stopped.
-        if self.exit.is_none() && self.stopped_by.is_none() {
-            self.stopped_by = Some(by);
-        }
+        self.stopped(by);
         self.kill_at = Some(kill_at);
         if kill_at > Duration::ZERO && self.exit.is_none() {
             // SAFETY: the child is not reaped, so its process group is still its own.
             unsafe { libc::kill(-self.child, libc::SIGTERM) };
         }
+    }
+
+    /// A rank that has ended by itself was not stopped.
+    fn stopped(&mut self, by: StoppedBy) {
+        if self.exit.is_none() && self.stopped_by.is_none() {
+            self.stopped_by = Some(by);
+        }
+    }
+
+    fn descendants(&self) -> Vec<i32> {
+        crate::process::descendants(std::process::id().cast_signed())
     }
 
     /// Takes the status of every descendant that has ended.
@@ -224,14 +250,23 @@ impl Shim<'_> {
     fn kill_tree(&self) {
         self.spec.groups.kill();
         // Descendants may have moved out of the group, if they had the right to.
-        crate::process::kill_all(&crate::process::descendants(std::process::id().cast_signed()));
+        crate::process::kill_all(&self.descendants());
     }
 
     fn pump(&mut self) {
         let Self { spool, streams, buffer, tail, metrics, .. } = self;
+        let mut heard = false;
         for stream in streams {
             let kind = stream.kind;
-            stream.pump(spool, buffer, &mut |bytes| observe(kind, bytes, tail, metrics));
+            stream.pump(spool, buffer, &mut |bytes| {
+                heard = true;
+                observe(kind, bytes, tail, metrics);
+            });
+            // What it has to say finds no room.
+            heard |= stream.is_blocked();
+        }
+        if heard {
+            self.silence.heard(boot_time());
         }
     }
 
@@ -242,6 +277,7 @@ impl Shim<'_> {
             let timeout = Timespec { tv_sec: 0, tv_nsec: i64::from(LOOK_AGAIN.subsec_nanos()) };
             let _ = poll(&mut [], Some(&timeout));
         }
+        self.pass_on_last_words();
         // A folder with anything but files in it is not used again.
         let _ = std::fs::remove_file(self.spec.rank_folder.join(rank::METRICS));
         let exit = match (self.stopped_by, self.exit) {

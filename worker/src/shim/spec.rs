@@ -1,6 +1,7 @@
 //! What a daemon and its ranks' supervisors say to each other: a specification in, records out. Both sides are of one
 //! version or of two versions that differ by one: fields are only added, with defaults.
 
+use super::silence::SilenceLimits;
 use crate::cgroup::Groups;
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
@@ -32,6 +33,9 @@ pub(crate) struct ShimSpec {
     pub(crate) groups: Groups,
     /// The supervisor's stdin is a listening socket to hand on.
     pub(crate) listens: bool,
+    /// What is done when the rank says nothing for long.
+    #[serde(default)]
+    pub(crate) silence: SilenceLimits,
 }
 
 /// Number of the listening socket in the rank.

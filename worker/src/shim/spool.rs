@@ -89,6 +89,12 @@ impl Stream {
         }
     }
 
+    /// Adds some bytes of the supervisor's own, after what is there.
+    pub(super) fn insert(&mut self, spool: &mut SpoolWriter, bytes: &[u8]) {
+        let written = if self.unwritten.is_empty() { self.write(spool, bytes, Phase::Final) } else { 0 };
+        self.unwritten.extend_from_slice(&bytes[written..]);
+    }
+
     /// After the last writer is gone: moves all that is left, beyond the budget too (a pipe holds little). False when
     /// there is no room at all: try again later.
     pub(super) fn drain(&mut self, spool: &mut SpoolWriter, buffer: &mut [u8], seen: Observer<'_>) -> bool {
@@ -152,10 +158,13 @@ impl Stream {
 #[derive(Debug, Default)]
 pub(super) struct Tail {
     bytes: Vec<u8>,
+    /// Of all that ever came.
+    count: u64,
 }
 
 impl Tail {
     pub(super) fn push(&mut self, bytes: &[u8]) {
+        self.count += bytes.len() as u64;
         let keep = types::Limits::STDERR_TAIL_BYTES;
         self.bytes.extend_from_slice(&bytes[bytes.len().saturating_sub(keep)..]);
         // Trimmed at twice the size: not on each write.
@@ -167,6 +176,17 @@ impl Tail {
     /// All that is left of the stream: the framework's words may stand above a long traceback.
     pub(super) fn all(&self) -> String {
         String::from_utf8_lossy(&self.bytes).into_owned()
+    }
+
+    /// How many bytes came until now.
+    pub(super) fn count(&self) -> u64 {
+        self.count
+    }
+
+    /// What is left of what came after the first `count` bytes.
+    pub(super) fn since(&self, count: u64) -> String {
+        let new = usize::try_from(self.count - count).unwrap_or(usize::MAX).min(self.bytes.len());
+        String::from_utf8_lossy(&self.bytes[self.bytes.len() - new..]).into_owned()
     }
 
     /// At most the limits' lines and bytes, from the start of a line where one is in reach.
@@ -205,6 +225,39 @@ mod tests {
         tail.push(&vec![0xff; 100_000]);
         assert!(tail.text().len() <= types::Limits::STDERR_TAIL_BYTES);
         assert_eq!(Tail::default().text(), "");
+    }
+
+    #[test]
+    fn what_came_after_a_moment_is_known_as_far_as_it_is_kept() {
+        let mut tail = Tail::default();
+        tail.push(b"before");
+        let then = tail.count();
+        assert_eq!(tail.since(then), "");
+        tail.push(b"after");
+        assert_eq!(tail.since(then), "after");
+        tail.push(&vec![b'x'; 100_000]);
+        assert!(tail.since(then).len() < 100_000 && tail.since(then).ends_with("xxx"));
+    }
+
+    #[test]
+    fn a_line_of_the_supervisor_stands_after_what_waits_for_room() {
+        use stores::spool::{BUDGET_BYTES_MIN, SpoolBudget, SpoolReader};
+        let folder = tempfile::tempdir().unwrap();
+        let budget = SpoolBudget { bytes_per_stream_max: BUDGET_BYTES_MIN, disk_free_min: 0 };
+        let mut spool = SpoolWriter::open(folder.path(), budget).unwrap();
+        let (mut stream, write) = Stream::new(StreamKind::Metrics).unwrap();
+        rustix::io::write(&write, b"rank\n").unwrap();
+        let mut buffer = vec![0; BUFFER_BYTES];
+        stream.pump(&mut spool, &mut buffer, &mut |_| {});
+        stream.insert(&mut spool, b"supervisor\n");
+        stream.unwritten = b"waits\n".to_vec();
+        stream.insert(&mut spool, b"last\n");
+        drop(write);
+        assert!(stream.drain(&mut spool, &mut buffer, &mut |_| {}));
+        assert_eq!(SpoolReader::open(folder.path()).unwrap().length(StreamKind::Metrics).unwrap(), 27);
+        let text =
+            std::fs::read_dir(folder.path()).unwrap().flatten().filter_map(|file| std::fs::read(file.path()).ok());
+        assert!(text.into_iter().any(|text| text.ends_with(b"rank\nsupervisor\nwaits\nlast\n")));
     }
 
     #[test]
