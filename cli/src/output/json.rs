@@ -208,6 +208,23 @@ pub fn explanation(job_id: u64, explanation: &v1::Explanation) -> Value {
         "start_ms": explanation.start_ms,
         "start_basis": explanation.start_basis,
         "queue": explanation.queue,
+        "stragglers": stragglers(explanation),
+    })
+}
+
+/// Ranks that are slower than the rest of their gang.
+pub fn stragglers(explanation: &v1::Explanation) -> Value {
+    explanation.stragglers.iter().map(straggler).collect()
+}
+
+fn straggler(straggler: &v1::Straggler) -> Value {
+    json!({
+        "rank": straggler.rank,
+        "worker": straggler.worker,
+        "compute_ms": straggler.compute_ms,
+        "others_compute_ms": straggler.others_compute_ms,
+        "all_wait_share": straggler.all_wait_share,
+        "since_ms": straggler.since_ms,
     })
 }
 

@@ -6,6 +6,9 @@ use rustix::process::{Pid, Signal, kill_process};
 use std::path::PathBuf;
 use types::JobId;
 
+/// What its supervisor sees of a rank that stopped itself.
+const STOPPED: &str = ": stopped by a signal";
+
 /// A gang that trains until its rank 2 has stopped itself, and the folder with its ranks' process numbers.
 async fn hung(cluster: &Cluster, name: &str, options: &str) -> anyhow::Result<(JobId, PathBuf)> {
     let folder = cluster.folder().join(name);
@@ -47,6 +50,7 @@ async fn explain_names_the_rank_that_stopped_itself_until_it_goes_on() {
         let worker = worker_of_rank_2(cluster, job).await?;
         assert!(said.contains(&format!("rank 2 on worker {worker} is behind: ")), "{said}");
         assert!(said.contains(" in all_reduce #") && said.contains(" since "), "{said}");
+        until("what it is at", PATIENCE, async || summary().await.filter(|summary| summary.contains(STOPPED))).await?;
 
         let pid: i32 = line_in(&folder.join("2")).await?.parse()?;
         kill_process(Pid::from_raw(pid).unwrap(), Signal::CONT)?;
@@ -69,7 +73,7 @@ async fn a_gang_that_waited_in_vain_says_for_whom() {
         let worker = worker_of_rank_2(cluster, job).await?;
         let details = cluster.client().explain(job).await?.details.join("\n");
         let expected = format!("seen last in attempt 1: rank 2 on worker {worker} is behind: ");
-        assert!(details.contains(&expected), "{details}");
+        assert!(details.contains(&expected) && details.contains(STOPPED), "{details}");
         Ok(())
     })
     .await;

@@ -1,7 +1,7 @@
 //! `Jobs.Explain`: only the leader's scheduler knows why a job waits, so another coordinator asks it.
 
 use super::jobs::find;
-use super::{Context, stalls};
+use super::{Context, gang};
 use crate::leader::{self, Message};
 use proto::v1;
 use proto::v1::jobs_client::JobsClient;
@@ -19,7 +19,7 @@ pub(super) async fn explain(context: &Context, request: &v1::ExplainRequest) -> 
     if job.phase != types::JobPhase::Queued {
         let mut settled = leader::settled(job);
         if matches!(job.phase, types::JobPhase::Running | types::JobPhase::Failed) {
-            stalls::add(context, job, &mut settled).await;
+            gang::add(context, job, &mut settled).await;
         }
         return Ok(settled);
     }

@@ -10,6 +10,7 @@ mod explain;
 mod finals;
 mod fits;
 mod follow;
+mod gang;
 pub(crate) use access::Signer;
 
 pub(crate) mod gather;
@@ -20,7 +21,9 @@ mod metrics;
 mod queues;
 pub(crate) mod replicate;
 mod session;
+mod stacks;
 mod stalls;
+mod stragglers;
 mod telemetry;
 pub(crate) mod version;
 mod watch;

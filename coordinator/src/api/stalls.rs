@@ -1,29 +1,21 @@
-//! Which rank a running gang waits for, by what its ranks last said on their metrics streams: a rank that hangs says nothing,
-//! those that wait for it do.
-//!
-//! Read when somebody asks, so nothing of it is in the tables.
+//! Which rank a gang waits for, by what its ranks last said on their metrics streams: a rank that hangs says nothing, those
+//! that wait for it do.
 
-use super::Context;
-use super::follow::{self, Selection};
-use cluster_state::{Attempt, Job};
-use futures::StreamExt;
-use proto::v1;
+use super::stacks::Stack;
 use serde::Deserialize;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::time::Duration;
-use types::{Millis, RankIndex, StreamKind, Timestamp};
+use types::{Millis, Timestamp};
 
-/// Of each stream's end: a rank that waits writes nothing after its stall.
-const TAIL_BYTES: u64 = 16 * 1024;
-/// For the bytes of all ranks; who comes late is not heard.
-const READ_TIME: Duration = Duration::from_secs(2);
 /// Ranks named one by one.
 const NAMED_MAX: usize = 8;
 
+/// Where a rank runs.
+pub(super) type Worker<'a> = &'a dyn Fn(u32) -> String;
+
 /// A stall's line: what a rank waits in, and for whom. Nobody is behind once it went on.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
-struct Stall {
+pub(super) struct Stall {
     collective: String,
     sequence: u64,
     dtype: Option<String>,
@@ -40,49 +32,8 @@ struct Behind {
     sequence: u64,
 }
 
-/// Adds to the explanation of a running job which of its ranks the others wait for, and to that of a failed one which they
-/// waited for in vain: who fails first at the time limit is not who is to blame.
-pub(super) async fn add(context: &Context, job: &Job, explanation: &mut v1::Explanation) {
-    let Some(attempt) = job.attempts.last() else { return };
-    let selection = Selection {
-        job: job.id,
-        attempt: Some(attempt.number),
-        ranks: BTreeSet::new(),
-        kinds: [StreamKind::Metrics].into(),
-        follow: false,
-        tail_bytes: Some(TAIL_BYTES),
-        from: BTreeMap::new(),
-    };
-    let mut tails: BTreeMap<RankIndex, Vec<u8>> = BTreeMap::new();
-    let mut pieces = follow::follow(context, selection);
-    let read = async {
-        while let Some(Ok(piece)) = pieces.next().await {
-            tails.entry(piece.name.rank).or_default().extend_from_slice(&piece.data);
-        }
-    };
-    if tokio::time::timeout(READ_TIME, read).await.is_err() {
-        tracing::debug!(job_id = %job.id, "not all metrics were read in time to explain");
-    }
-    let stalls: BTreeMap<u32, Stall> =
-        tails.iter().filter_map(|(rank, tail)| Some((rank.0, last_stall(tail)?))).collect();
-    let until = attempt.ended.unwrap_or_else(daemon::clock::now);
-    let lines = explain(&stalls, until, |rank| worker_of(attempt, rank));
-    if !attempt.phase.is_live() {
-        let number = attempt.number;
-        explanation.details.extend(lines.iter().map(|line| format!("seen last in attempt {number}: {line}")));
-    } else if let Some(first) = lines.first() {
-        explanation.summary = format!("it runs, but {first}");
-        explanation.details.extend(lines.iter().skip(1).cloned());
-    }
-}
-
-fn worker_of(attempt: &Attempt, rank: u32) -> String {
-    let holds = |member: &&types::Member| member.ranks.iter().any(|placed| placed.rank.0 == rank);
-    attempt.placement.members.iter().find(holds).map_or_else(String::new, |member| member.worker.to_string())
-}
-
 /// The last one in a stream's end, unless its rank went on since.
-fn last_stall(tail: &[u8]) -> Option<Stall> {
+pub(super) fn last(tail: &[u8]) -> Option<Stall> {
     #[derive(Deserialize)]
     struct Line {
         kind: String,
@@ -95,8 +46,14 @@ fn last_stall(tail: &[u8]) -> Option<Stall> {
     (!last.behind.is_empty()).then_some(last)
 }
 
-/// A line for each rank that others wait for. One that waits itself is not to blame: it is behind because of another.
-fn explain(stalls: &BTreeMap<u32, Stall>, now: Timestamp, worker: impl Fn(u32) -> String) -> Vec<String> {
+/// A line for each rank that others wait for, with where it was seen meanwhile. One that waits itself is not to blame: it is
+/// behind because of another.
+pub(super) fn explain(
+    stalls: &BTreeMap<u32, Stall>,
+    stacks: &BTreeMap<u32, Stack>,
+    now: Timestamp,
+    worker: Worker<'_>,
+) -> Vec<String> {
     let mut waited_for: BTreeMap<u32, Vec<(u32, &Stall)>> = BTreeMap::new();
     for (waiter, stall) in stalls {
         for behind in &stall.behind {
@@ -129,6 +86,10 @@ fn explain(stalls: &BTreeMap<u32, Stall>, now: Timestamp, worker: impl Fn(u32) -
                 last if last == stall.sequence => write!(line, "; it came, but does not go on"),
                 last => write!(line, "; it was last in #{last}"),
             };
+            // One that was made before may show a rank that was well.
+            if let Some(stack) = stacks.get(rank).filter(|stack| stack.time >= stall.since) {
+                let _ = write!(line, "; {}", stack.text());
+            }
             Some(line)
         })
         .collect();
@@ -156,6 +117,8 @@ fn grouped(number: u64) -> String {
 mod tests {
     use super::*;
 
+    const NOW: Timestamp = Timestamp(131_400);
+
     fn stall(behind: &[(u32, u64)], since: f64) -> Stall {
         Stall {
             collective: "all_reduce".into(),
@@ -168,7 +131,7 @@ mod tests {
     }
 
     fn lines(stalls: &[(u32, Stall)]) -> Vec<String> {
-        explain(&stalls.iter().cloned().collect(), Timestamp(131_400), |rank| format!("w{}", rank + 1))
+        explain(&stalls.iter().cloned().collect(), &BTreeMap::new(), NOW, &|rank| format!("w{}", rank + 1))
     }
 
     #[test]
@@ -179,6 +142,18 @@ mod tests {
         assert_eq!(lines(&all), [expected]);
         assert!(lines(&all[..1])[0].contains("behind: rank 0 waits in"));
         assert!(lines(&[]).is_empty());
+    }
+
+    #[test]
+    fn its_threads_are_shown_as_they_were_since() {
+        let stack = |time| {
+            let line = format!(r#"{{"kind":"stack","text":"process 7 sh","silent":40,"time":{time}}}"#);
+            BTreeMap::from([(2, super::super::stacks::last(line.as_bytes()).unwrap())])
+        };
+        let stalls = [(0, stall(&[(2, 411)], 100.0))].into();
+        let told = |time| explain(&stalls, &stack(time), NOW, &|rank| format!("w{rank}")).remove(0);
+        assert!(told(120.0).ends_with("in #411; its threads when it had said nothing for 40.0 s:\nprocess 7 sh"));
+        assert!(told(99.0).ends_with("it was last in #411"));
     }
 
     #[test]
@@ -198,10 +173,10 @@ mod tests {
         let goes_on = r#"{"kind":"stall","collective":"barrier","sequence":412,"dtype":null,"elements":0,"behind":[],"since":100.0}"#;
         let point = r#"{"name":"loss","value":0.5}"#;
         let tail = |parts: &[&str]| parts.join("\n").into_bytes();
-        assert_eq!(last_stall(&tail(&[point, "cut\"}", waits, ""])), Some(stall(&[(2, 411)], 100.0)));
-        assert_eq!(last_stall(&tail(&[waits, goes_on, point, ""])), None);
-        assert_eq!(last_stall(&tail(&[goes_on, waits, point])), Some(stall(&[(2, 411)], 100.0)));
-        assert_eq!(last_stall(b""), None);
+        assert_eq!(last(&tail(&[point, "cut\"}", waits, ""])), Some(stall(&[(2, 411)], 100.0)));
+        assert_eq!(last(&tail(&[waits, goes_on, point, ""])), None);
+        assert_eq!(last(&tail(&[goes_on, waits, point])), Some(stall(&[(2, 411)], 100.0)));
+        assert_eq!(last(b""), None);
     }
 
     #[test]

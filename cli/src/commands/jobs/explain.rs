@@ -34,7 +34,10 @@ fn page(job: JobId, answer: &v1::Explanation, output: &Output) -> String {
         let _ = writeln!(page, "  {}", clean(line));
     }
     for detail in &answer.details {
-        let _ = writeln!(page, "  - {}", clean(detail));
+        for (at, line) in detail.trim_end().lines().enumerate() {
+            let mark = if at == 0 { "- " } else { "    " };
+            let _ = writeln!(page, "  {mark}{}", clean(line));
+        }
     }
     if answer.position > 0 {
         let _ = write!(page, "position {} in its queue", answer.position);

@@ -24,14 +24,30 @@ pub struct ShowArgs {
 pub(super) async fn run(args: &ShowArgs, client: &Client, session: &Session) -> anyhow::Result<Exit> {
     show(session, args.watch, || async {
         let job = client.get(args.job).await?;
-        Ok(Shown { value: json::job(&job), table: Box::new(move |output| page(&job, output)) })
+        let runs = told_of_gang(client, args.job, &job).await;
+        let mut value = json::job(&job);
+        if let (Some(object), Some(runs)) = (value.as_object_mut(), &runs) {
+            object.insert("stragglers".into(), json::stragglers(runs));
+        }
+        Ok(Shown { value, table: Box::new(move |output| page(&job, runs.as_ref(), output)) })
     })
     .await
 }
 
-fn page(job: &v1::Job, output: &Output) -> String {
+/// How the ranks of a running gang keep up with each other. A job is shown also where that is not to be had at the moment.
+async fn told_of_gang(client: &Client, id: JobId, job: &v1::Job) -> Option<v1::Explanation> {
+    let summary = job.summary.as_ref()?;
+    let is_asked = summary.phase == types::JobPhase::Running.name() && summary.world_size > 1;
+    if is_asked { client.explain(id).await.ok() } else { None }
+}
+
+fn page(job: &v1::Job, runs: Option<&v1::Explanation>, output: &Output) -> String {
     let mut page = String::new();
-    let summary = job.summary.clone().unwrap_or_default();
+    let mut summary = job.summary.clone().unwrap_or_default();
+    // Where a rank hangs or is slow, this is the reason to look here.
+    if let Some(runs) = runs.filter(|runs| runs.summary.contains(" but rank ")) {
+        summary.reason.clone_from(&runs.summary);
+    }
     let spec = job.spec.clone().unwrap_or_default();
     head(&mut page, &summary, &spec, output);
     if let Some(promise) = &job.promise {
