@@ -62,8 +62,9 @@ pub(super) fn paces(tail: &[u8]) -> BTreeMap<u64, Pace> {
             _ => {}
         }
     }
-    let whole =
-        |(step, (time, share))| Some((step, Pace { step_time: Option::<f64>::from(time)?, wait_share: share? }));
+    let whole = |(step, (time, share)): (u64, (Option<f64>, Option<f64>))| {
+        Some((step, Pace { step_time: time?, wait_share: share? }))
+    };
     halves.into_iter().filter_map(whole).collect()
 }
 

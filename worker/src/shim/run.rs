@@ -225,10 +225,6 @@ impl Shim<'_> {
         }
     }
 
-    fn descendants(&self) -> Vec<i32> {
-        crate::process::descendants(std::process::id().cast_signed())
-    }
-
     /// Takes the status of every descendant that has ended.
     fn reap(&mut self) {
         loop {
@@ -250,7 +246,7 @@ impl Shim<'_> {
     fn kill_tree(&self) {
         self.spec.groups.kill();
         // Descendants may have moved out of the group, if they had the right to.
-        crate::process::kill_all(&self.descendants());
+        crate::process::kill_all(&descendants());
     }
 
     fn pump(&mut self) {
@@ -318,6 +314,11 @@ impl Shim<'_> {
         }
         done
     }
+}
+
+/// Of this supervisor: all that is left of its rank.
+fn descendants() -> Vec<i32> {
+    crate::process::descendants(std::process::id().cast_signed())
 }
 
 fn observe(kind: StreamKind, bytes: &[u8], tail: &mut Tail, metrics: &mut Metrics) {

@@ -1,7 +1,7 @@
 //! What a supervisor does with a rank that may hang: looks at its threads, ends it where its job wants that, and passes its last
 //! words on.
 
-use super::Shim;
+use super::{Shim, descendants};
 use crate::shim::silence::Due;
 use crate::shim::threads;
 use crate::shim::words::{self, LastWords};
@@ -16,7 +16,7 @@ impl Shim<'_> {
         match self.silence.take(now) {
             // Nobody reads it of a rank that never wrote there, and it must not cut a line in two.
             Some(Due::Look) if self.metrics.is_used() && self.metrics.is_between_lines() => {
-                let text = threads::text(&self.descendants());
+                let text = threads::text(&descendants());
                 self.insert(StreamKind::Metrics, &words::line(&text, self.silence.lasts(now)));
             }
             Some(Due::End) => {
@@ -39,7 +39,7 @@ impl Shim<'_> {
             return;
         }
         if self.exit.is_none() && (self.hung.is_some() || self.silence.is_long(now)) {
-            let all = self.descendants();
+            let all = descendants();
             let text = threads::text(&all);
             if let Some(silent) = self.hung {
                 let line = format!("muster: nothing was said for {}\n{text}", millis(silent));
