@@ -16,6 +16,7 @@ mod frameworks;
 mod full_disk;
 mod gpus;
 mod hosts;
+mod isolation;
 mod jobs;
 mod leaders;
 mod lineage;

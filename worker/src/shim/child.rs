@@ -1,6 +1,7 @@
 //! Starts the rank: fork (into its control group where there is one), own session, its descriptors, exec. Between fork and
 //! exec only calls that are safe there, on values made before; a fault comes back through a pipe with its stage.
 
+use super::confine::{close_others_at_exec, confine, hide_memory};
 use super::spec::{LISTEN_FD, METRICS_FD, ShimSpec};
 use crate::cgroup::Groups;
 use std::ffi::CString;
@@ -41,6 +42,7 @@ enum Stage {
     Session = 1,
     Join,
     Descriptors,
+    Confinement,
     Folder,
     Exec,
 }
@@ -51,7 +53,8 @@ impl Stage {
             1 => "cannot make a session",
             2 => "cannot join its control group",
             3 => "cannot set up its descriptors",
-            4 => "cannot enter its folder",
+            4 => "cannot be confined",
+            5 => "cannot enter its folder",
             _ => "cannot execute its program",
         }
     }
@@ -194,11 +197,9 @@ unsafe fn run_child(pointers: &Pointers, program: &Program, parked: &Parked, par
                 fail(parked, Stage::Join);
             }
         }
+        // The files of a hidden process are root's, whoever it runs as.
+        hide_memory(false);
         write_file(c"/proc/self/oom_score_adj".as_ptr(), OOM_SCORE);
-        // No program that it starts has more rights than itself (setuid, file capabilities), and what it held in memory is not
-        // left on a disk when it dies.
-        libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
-        libc::setrlimit(libc::RLIMIT_CORE, &libc::rlimit { rlim_cur: 0, rlim_max: 0 });
         let metrics = (parked.metrics.as_raw_fd(), METRICS_FD);
         let standard = parked.standard.iter().zip(0..).map(|(fd, number)| (fd.as_raw_fd(), number));
         let listener = parked.listener.iter().map(|fd| (fd.as_raw_fd(), LISTEN_FD));
@@ -206,6 +207,10 @@ unsafe fn run_child(pointers: &Pointers, program: &Program, parked: &Parked, par
             if libc::dup2(from, to) < 0 {
                 fail(parked, Stage::Descriptors);
             }
+        }
+        close_others_at_exec();
+        if !confine() {
+            fail(parked, Stage::Confinement);
         }
         if libc::chdir(program.folder.as_ptr()) < 0 {
             fail(parked, Stage::Folder);
