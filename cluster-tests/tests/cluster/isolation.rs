@@ -53,7 +53,7 @@ async fn a_rank_inherits_no_right_and_no_secret_of_its_daemon() {
     shared(async |cluster| {
         let probe = "grep NoNewPrivs /proc/self/status; echo core $(ulimit -Hc) mask $(umask); \
                      test $(ulimit -Hn) -le 1048576 && echo files bounded; \
-                     for fd in /proc/$$/fd/*; do echo fd ${fd##*/}; done";
+                     ls /proc/$$/fd | sed 's/^/fd /'";
         let all = said(cluster, &spec(probe)).await?;
         for part in ["NoNewPrivs:\t1\n", "core 0 mask 0077\n", "files bounded\n"] {
             assert!(all.contains(part), "{part:?} in {all}");
@@ -78,18 +78,14 @@ async fn a_rank_inherits_no_right_and_no_secret_of_its_daemon() {
 }
 
 #[tokio::test]
-async fn a_daemons_memory_is_nobodys_to_read() {
+async fn daemons_leave_no_core_files() {
     shared(async |cluster| {
-        let job = cluster.client().submit(&spec("sleep 600")).await?;
-        cluster.until_phase(job, types::JobPhase::Running).await?;
         let (coordinators, workers) = cluster.pids();
         for pid in coordinators.iter().chain(&workers) {
             let limits = std::fs::read_to_string(format!("/proc/{pid}/limits"))?;
             let core = limits.lines().find(|line| line.starts_with("Max core file size")).unwrap_or_default();
             assert!(core.split_whitespace().filter(|word| *word == "0").count() == 2, "{core}");
         }
-        cluster.client().cancel(job).await?;
-        cluster.ended(job).await?;
         Ok(())
     })
     .await;

@@ -17,6 +17,7 @@ mod full_disk;
 mod gpus;
 mod hosts;
 mod isolation;
+mod isolation_users;
 mod jobs;
 mod leaders;
 mod lineage;

@@ -2,7 +2,7 @@
 //! exec only calls that are safe there, on values made before; a fault comes back through a pipe with its stage.
 
 use super::confine::{close_others_at_exec, confine, hide_memory};
-use super::spec::{LISTEN_FD, METRICS_FD, ShimSpec};
+use super::spec::{Credentials, LISTEN_FD, METRICS_FD, ShimSpec};
 use crate::cgroup::Groups;
 use std::ffi::CString;
 use std::fs::File;
@@ -16,6 +16,7 @@ pub(super) struct Program {
     direct: Vec<CString>,
     environment: Vec<CString>,
     folder: CString,
+    user: Option<Credentials>,
     /// `cgroup.procs` of the v2 group, for a child that was not born in it.
     unified: Option<CString>,
     /// `cgroup.procs` files to join.
@@ -77,6 +78,7 @@ impl Program {
                 .map(|(name, value)| text(format!("{name}={value}").as_bytes()))
                 .collect::<io::Result<_>>()?,
             folder: text(spec.folder.as_os_str().as_bytes())?,
+            user: spec.user.clone(),
             unified: groups.unified.as_ref().map(members).transpose()?,
             joins: groups.controllers.iter().map(members).collect::<io::Result<_>>()?,
         })
@@ -187,11 +189,6 @@ unsafe fn run_child(pointers: &Pointers, program: &Program, parked: &Parked, par
             fail(parked, Stage::Session);
         }
         reset_signals();
-        libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
-        // The supervisor may have died before the line above.
-        if libc::getppid() != parent {
-            libc::_exit(127);
-        }
         for join in program.unified.iter().filter(|_| !in_group).chain(&program.joins) {
             if !write_file(join.as_ptr(), b"0") {
                 fail(parked, Stage::Join);
@@ -209,8 +206,14 @@ unsafe fn run_child(pointers: &Pointers, program: &Program, parked: &Parked, par
             }
         }
         close_others_at_exec();
-        if !confine() {
+        if !confine(program.user.as_ref()) {
             fail(parked, Stage::Confinement);
+        }
+        // A change of user would have taken it back.
+        libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
+        // The supervisor may have died before the line above.
+        if libc::getppid() != parent {
+            libc::_exit(127);
         }
         if libc::chdir(program.folder.as_ptr()) < 0 {
             fail(parked, Stage::Folder);

@@ -142,6 +142,7 @@ mod tests {
             spool_bytes_max: 1,
             groups: Default::default(),
             listens: false,
+            user: None,
         }
     }
 

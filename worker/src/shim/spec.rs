@@ -32,6 +32,17 @@ pub(crate) struct ShimSpec {
     pub(crate) groups: Groups,
     /// The supervisor's stdin is a listening socket to hand on.
     pub(crate) listens: bool,
+    /// Whom the rank becomes; none = it stays the daemon's user.
+    #[serde(default)]
+    pub(crate) user: Option<Credentials>,
+}
+
+/// Of a process: user, group and further groups.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Credentials {
+    pub(crate) uid: u32,
+    pub(crate) gid: u32,
+    pub(crate) groups: Vec<u32>,
 }
 
 /// Number of the listening socket in the rank.
