@@ -1,5 +1,6 @@
 //! Code, data and checkpoints in, outputs and checkpoints out: trees between this machine and any coordinator.
 
+use crate::owner::Owner;
 use futures::{StreamExt, TryStreamExt};
 use identity::Dialer;
 use proto::v1::blobs_client::BlobsClient;
@@ -49,6 +50,8 @@ pub(crate) enum TransferError {
     Materialise(#[from] MaterialiseError),
     #[error(transparent)]
     Scan(#[from] trees::ScanError),
+    #[error("the folder cannot be read as its owner")]
+    Owner(#[source] io::Error),
     #[error("a part of the work ended unexpectedly")]
     Lost,
 }
@@ -233,11 +236,13 @@ impl Blobs {
         stored.map(|_| ()).map_err(sender_fault)
     }
 
-    /// Stores a folder's files and tree in the cluster: on a majority's disks when this returns.
-    pub(crate) async fn upload(&self, folder: &Path) -> Result<Uploaded, TransferError> {
+    /// Stores a folder's files and tree in the cluster, read as its owner would: on a majority's disks when this returns.
+    pub(crate) async fn upload(&self, folder: &Path, owner: Option<Owner>) -> Result<Uploaded, TransferError> {
         let root = folder.to_owned();
-        let scan = tokio::task::spawn_blocking(move || trees::hash_folder(&root, &ScanOptions::default()));
-        let scan = scan.await.map_err(|_| TransferError::Lost)??;
+        let scan = tokio::task::spawn_blocking(move || {
+            Owner::act(owner, || Ok(trees::hash_folder(&root, &ScanOptions::default())))
+        });
+        let scan = scan.await.map_err(|_| TransferError::Lost)?.map_err(TransferError::Owner)??;
         let mut sources: BTreeMap<ContentHash, Source> = BTreeMap::new();
         for entry in scan.tree.entries() {
             sources.insert(entry.hash, Source::File(folder.join(&entry.path), entry.bytes));
@@ -246,7 +251,7 @@ impl Blobs {
         let mut error = TransferError::Unreachable("none is known".into());
         let coordinators = self.coordinators.borrow().clone();
         for address in coordinators {
-            match upload_to(&self.dialer, &address, &sources).await {
+            match upload_to(&self.dialer, &address, &sources, owner).await {
                 Ok(()) => {
                     let bytes = scan.tree.bytes_total();
                     return Ok(Uploaded { tree: scan.hash, bytes });
@@ -280,6 +285,7 @@ async fn upload_to(
     dialer: &Dialer,
     address: &str,
     sources: &BTreeMap<ContentHash, Source>,
+    owner: Option<Owner>,
 ) -> Result<(), TransferError> {
     let mut client = client(dialer, address).await?;
     let hashes: Vec<ContentHash> = sources.keys().copied().collect();
@@ -297,7 +303,7 @@ async fn upload_to(
     }
     let bytes: u64 = wanted.iter().map(|(_, source)| source.bytes_total()).sum();
     let (sender, receiver) = mpsc::channel(8);
-    let reading = tokio::task::spawn_blocking(move || send_all(&wanted, &sender));
+    let reading = tokio::task::spawn_blocking(move || Owner::act(owner, || send_all(&wanted, &sender)));
     let deadline = PUT_BASE + Duration::from_secs(bytes / PUT_BYTES_PER_SECOND);
     let put = timeout(deadline, client.put(ReceiverStream::new(receiver))).await.map_err(silent)?.map_err(broken);
     match reading.await.map_err(|_| TransferError::Lost)? {

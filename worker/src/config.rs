@@ -1,5 +1,6 @@
 //! What a worker daemon is told at start: every field with its unit, default and reason; all faults are found at once.
 
+use crate::users::{Accounts, RankUser};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -48,6 +49,9 @@ pub struct Config {
     pub hard_cpu_limit: bool,
     /// Most processes and threads of one rank; 0 (default) = no limit.
     pub pids_max: u32,
+    /// Who ranks run as: `NAME`, `UID`, either with `:GID`, or `FIRST-LAST` for a user of its own for each job. None
+    /// (default) = the daemon's own user. Only root can give processes to others.
+    pub rank_user: Option<String>,
     /// What an orderly stop does to running ranks.
     pub on_stop: OnStop,
 }
@@ -83,6 +87,7 @@ pub(crate) struct Checked {
     pub(crate) worker: WorkerId,
     pub(crate) data_address: IpAddr,
     pub(crate) topology: Topology,
+    pub(crate) rank_user: Option<RankUser>,
     pub(crate) config: Config,
 }
 
@@ -114,6 +119,7 @@ impl Config {
             cgroups: CgroupMode::Auto,
             hard_cpu_limit: false,
             pids_max: 0,
+            rank_user: None,
             on_stop: OnStop::KeepRanks,
         }
     }
@@ -130,6 +136,7 @@ impl Config {
         self.check_coordinators(&mut faults);
         self.check_amounts(&mut faults);
         self.check_texts(&mut faults);
+        let rank_user = self.check_rank_user(&mut faults);
         let config = self.absolute(&mut faults);
         match (worker, address, config, faults.is_empty()) {
             (Some(worker), Some(data_address), Some(config), true) => {
@@ -139,7 +146,7 @@ impl Config {
                     rack: self.rack.clone(),
                     switch: self.switch.clone(),
                 };
-                Ok(Checked { worker, data_address, topology, config })
+                Ok(Checked { worker, data_address, topology, rank_user, config })
             }
             _ => Err(ConfigError(faults)),
         }
@@ -158,6 +165,14 @@ impl Config {
             ));
         }
         Some(address)
+    }
+
+    fn check_rank_user(&self, faults: &mut Vec<String>) -> Option<RankUser> {
+        let text = self.rank_user.as_ref()?;
+        if !rustix::process::geteuid().is_root() {
+            faults.push(format!("rank user {text:?}: only root can run ranks as another user, and this is not root"));
+        }
+        RankUser::parse(text, &Accounts::of_machine()).map_err(|fault| faults.push(format!("rank user: {fault}"))).ok()
     }
 
     fn check_coordinators(&self, faults: &mut Vec<String>) {
@@ -258,8 +273,10 @@ mod tests {
         bad.cpus = Some(0);
         bad.taints = ["not good".to_owned()].into();
         bad.program = "/no/such/file".into();
+        bad.rank_user = Some("root".into());
         let faults = bad.validate().unwrap_err().0;
-        assert_eq!(faults.len(), 6, "{faults:?}");
+        let more = usize::from(!rustix::process::geteuid().is_root());
+        assert_eq!(faults.len(), 7 + more, "{faults:?}");
     }
 
     #[test]

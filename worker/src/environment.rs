@@ -4,6 +4,7 @@
 use crate::expand::{ExpandError, Names, expand};
 use crate::layout::MemberLayout;
 use crate::shim::spec::{LISTEN_FD, METRICS_FD};
+use crate::users::User;
 use serde_json::json;
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -52,6 +53,8 @@ pub(crate) struct Shared<'a> {
     pub(crate) endpoints: &'a [Endpoint],
     pub(crate) devices: &'a [Device],
     pub(crate) loopback: bool,
+    /// None = the daemon's own.
+    pub(crate) user: Option<&'a User>,
 }
 
 /// Everything that one rank sees.
@@ -59,6 +62,14 @@ pub(crate) fn of_rank(shared: &Shared<'_>, rank: &RankPlacement) -> Result<Vec<(
     let mut all = shared.base.variables.clone();
     let mut set = |name: &str, value: String| drop(all.insert(name.to_owned(), value));
     set("TMPDIR", text(&shared.layout.tmp()));
+    if let Some(user) = shared.user {
+        // The daemon's own home is shut to it. Without one, what programs keep at home goes with the job.
+        set("HOME", text(user.home.as_deref().unwrap_or(&shared.layout.tmp())));
+        for name in ["USER", "LOGNAME"] {
+            set(name, user.name.clone());
+        }
+        set("SHELL", "/bin/sh".into());
+    }
     if shared.loopback {
         // Gloo and NCCL else choose the interface of the host's name, where nobody of a loopback gang listens.
         for name in ["GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME", "TP_SOCKET_IFNAME"] {
@@ -284,6 +295,7 @@ mod tests {
             endpoints: &endpoints(),
             devices: &[],
             loopback: true,
+            user: None,
         };
         of_rank(&shared, &wish.member().unwrap().ranks[0]).unwrap().into_iter().collect()
     }

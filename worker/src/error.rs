@@ -30,6 +30,9 @@ pub enum Error {
         #[source]
         source: io::Error,
     },
+    /// Ranks cannot be started as the user that was named.
+    #[error("--rank-user: {0}")]
+    RankUser(String),
     /// The cluster does not take this worker: duplicate name, other cluster, other protocol.
     #[error("the cluster refused this worker: {0}")]
     Refused(String),

@@ -145,7 +145,7 @@ impl MemberLayout {
         self.root.join("checkpoints")
     }
 
-    /// The checkpoint that is being uploaded, as it was when that began.
+    /// Where the checkpoint that is being uploaded is kept, as it was when that began.
     pub(crate) fn saving(&self) -> PathBuf {
         self.root.join("saving")
     }
@@ -156,6 +156,11 @@ impl MemberLayout {
 
     pub(crate) fn tmp(&self) -> PathBuf {
         self.root.join("tmp")
+    }
+
+    /// The folders that are the ranks' own, as far as the job has them.
+    pub(crate) fn given_to_ranks(&self) -> [PathBuf; 6] {
+        [self.code(), self.inputs(), self.outputs(), self.checkpoints(), self.resume(), self.tmp()]
     }
 
     pub(crate) fn rank(&self, rank: RankIndex) -> PathBuf {

@@ -33,6 +33,7 @@ mod life;
 mod member;
 mod monitor;
 pub mod mpi;
+mod owner;
 mod process;
 mod reconciler;
 mod session;
@@ -41,6 +42,7 @@ mod ship;
 mod spares;
 #[cfg(test)]
 mod testing;
+mod users;
 mod watch;
 
 pub use config::{CgroupMode, Config, ConfigError, OnStop};
@@ -91,6 +93,7 @@ pub async fn run(config: Config, shutdown: daemon::Shutdown) -> Result<(), Error
     let context = context(&checked, &layout, &registration, blobs, shipper, watcher, spares);
     let found = member::find(&layout).map_err(Error::io("look for members of a former life"))?;
     let context = Arc::new(context);
+    prepare_rank_user(&checked, &layout, &context.users, &found)?;
     let (handle, reconciling) = reconciler::start(context.clone(), found, restarted);
     let reconciling = tokio::spawn(reconciling);
     let (registration, watched) = channel::channel(registration);
@@ -154,6 +157,24 @@ fn link_program(checked: &Checked, layout: &Layout) -> std::io::Result<()> {
     std::fs::rename(&beside, &link)
 }
 
+/// Opens the way to the ranks' folders for who they run as, and tries it; what still runs keeps its user.
+fn prepare_rank_user(
+    checked: &Checked,
+    layout: &Layout,
+    users: &users::Users,
+    found: &[(types::Wish, member::Found)],
+) -> Result<(), Error> {
+    let Some(user) = &checked.rank_user else { return Ok(()) };
+    owner::open_the_way(layout).map_err(Error::io("shut the data folder"))?;
+    owner::try_out(user, &checked.config.program, layout).map_err(Error::RankUser)?;
+    for (wish, _) in found {
+        if let Some(owner) = owner::Owner::of(&layout.member(wish.key)) {
+            users.keep(wish.key, owner.uid);
+        }
+    }
+    Ok(())
+}
+
 fn register(checked: &Checked, layout: &Layout) -> Result<WorkerRegistration, Error> {
     Ok(WorkerRegistration {
         worker: checked.worker.clone(),
@@ -201,6 +222,7 @@ fn context(
         spool_bytes_max: config.spool_bytes_max,
         hard_cpu_limit: config.hard_cpu_limit,
         pids_max: config.pids_max,
+        users: users::Users::new(checked.rank_user.clone()),
         driver,
         blobs,
         shipper,

@@ -73,9 +73,7 @@ impl RoleArgs {
     {
         // First of all, and on the main thread: the kernel ties the signal to the thread that asked for it.
         self.tie_to_parent()?;
-        // A core file would hold keys and tokens.
-        let none = rustix::process::Rlimit { current: Some(0), maximum: Some(0) };
-        rustix::process::setrlimit(rustix::process::Resource::Core, none).context("cannot forbid core files")?;
+        keep_to_itself()?;
         let format = if self.log_format == Format::Json { LogFormat::Json } else { LogFormat::Text };
         daemon::logging::init(format, daemon::environment::text("MUSTER_LOG").as_deref());
         let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -107,6 +105,18 @@ impl RoleArgs {
         }
         Ok(())
     }
+}
+
+/// A daemon's memory holds keys and tokens, and its files may: neither is for other processes, those of its own user (ranks may be
+/// such) included.
+fn keep_to_itself() -> anyhow::Result<()> {
+    let none = rustix::process::Rlimit { current: Some(0), maximum: Some(0) };
+    rustix::process::setrlimit(rustix::process::Resource::Core, none).context("cannot forbid core files")?;
+    // No `ptrace`, no `/proc/PID/environ` or `mem` but for root.
+    let hidden = rustix::process::DumpableBehavior::NotDumpable;
+    rustix::process::set_dumpable_behavior(hidden).context("cannot hide the daemon's memory")?;
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
+    Ok(())
 }
 
 /// Half of the cores: the daemons' own threads (log, streams, shipping) and blocking work want the others, and on a small

@@ -69,6 +69,10 @@ pub struct WorkerArgs {
     /// Most processes and threads of one rank; 0 = no limit
     #[arg(long, value_name = "N", default_value_t = 0)]
     pids_max: u32,
+    /// Run ranks as this user (NAME, UID, or either with :GID), or as one of a range for each job (FIRST-LAST); needs root
+    /// [default: the daemon's own user]
+    #[arg(long, value_name = "USER")]
+    rank_user: Option<String>,
     /// Bytes of one rank's stream kept here until the coordinators have them; past it the rank waits
     #[arg(long, value_name = "BYTES", value_parser = parse_bytes, default_value = "256M")]
     spool_max: u64,
@@ -138,6 +142,7 @@ fn config(args: &WorkerArgs, coordinators: Vec<String>) -> anyhow::Result<worker
         },
         hard_cpu_limit: args.hard_cpu_limit,
         pids_max: args.pids_max,
+        rank_user: args.rank_user.clone(),
         on_stop: match args.on_stop {
             OnStop::Keep => worker::OnStop::KeepRanks,
             OnStop::Kill => worker::OnStop::KillRanks,

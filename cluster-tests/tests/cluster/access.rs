@@ -1,7 +1,7 @@
 //! Attempts from outside, by the released command: strangers, low roles, spent join tokens, revoked workers, open keys, short
 //! certificates, altered trails.
 
-use crate::support::{alone, program, shape, shared};
+use crate::support::{alone, cannot_run, program, shape, shared};
 use cluster_tests::{Cluster, PATIENCE, Shape, WorkerShape, spec, until};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
@@ -191,28 +191,6 @@ async fn no_token_is_on_a_disk_in_clear_but_its_owners() {
     .await;
 }
 
-#[tokio::test]
-async fn a_rank_inherits_no_right_and_no_secret_of_its_daemon() {
-    shared(async |cluster| {
-        let probe = "grep NoNewPrivs /proc/self/status; echo core $(ulimit -c); env | sed 's/=.*//'";
-        let job = cluster.client().submit(&spec(probe)).await?;
-        cluster.ended(job).await?;
-        let said = cluster.muster(&["logs", &job.to_string()]).await?.good()?.stdout;
-        assert!(said.contains("NoNewPrivs:\t1\n") && said.contains("core 0\n"), "{said}");
-        for secret in ["MUSTER_CREDENTIALS", "MUSTER_ACCESS_TOKEN", "MUSTER_JOIN_TOKEN"] {
-            assert!(!said.lines().any(|name| name == secret), "{said}");
-        }
-        let (coordinators, workers) = cluster.pids();
-        for pid in coordinators.iter().chain(&workers) {
-            let limits = std::fs::read_to_string(format!("/proc/{pid}/limits"))?;
-            let core = limits.lines().find(|line| line.starts_with("Max core file size")).unwrap_or_default();
-            assert!(core.split_whitespace().filter(|word| *word == "0").count() == 2, "{core}");
-        }
-        Ok(())
-    })
-    .await;
-}
-
 /// All files below that hold these bytes.
 fn files_with(folder: &Path, wanted: &[u8]) -> anyhow::Result<Vec<std::path::PathBuf>> {
     let mut found = Vec::new();
@@ -239,6 +217,10 @@ async fn nothing_listens_but_what_is_documented() {
         cluster.until_phase(job, types::JobPhase::Running).await?;
         let (coordinators, workers) = cluster.pids();
         let (grpc, http) = cluster.addresses_of(1)?.clone();
+        if !rustix::process::geteuid().is_root() {
+            cannot_run("which ports the daemons listen on: only root may look at their descriptors");
+            return Ok(());
+        }
         let port = |address: &str| address.rsplit(':').next().and_then(|port| port.parse().ok()).unwrap_or(0);
         let mut wanted: Vec<u16> = vec![port(&grpc), port(&http)];
         wanted.sort_unstable();

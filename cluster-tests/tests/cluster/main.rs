@@ -16,6 +16,8 @@ mod frameworks;
 mod full_disk;
 mod gpus;
 mod hosts;
+mod isolation;
+mod isolation_users;
 mod jobs;
 mod leaders;
 mod lineage;

@@ -5,10 +5,11 @@ use super::{Context, Fault, supervised};
 use crate::cgroup;
 use crate::environment::{self, Shared};
 use crate::layout::MemberLayout;
+use crate::owner;
 use crate::shim::nursery::Nursery;
 use crate::shim::record;
 use crate::shim::silence::SilenceLimits;
-use crate::shim::spec::ShimSpec;
+use crate::shim::spec::{Credentials, ShimSpec};
 use std::fs::OpenOptions;
 use std::io::{self, Write};
 use std::os::fd::OwnedFd;
@@ -43,6 +44,10 @@ pub(super) fn launch(
     write_private(&layout.manifest(), environment::manifest(wish, endpoints).to_string().as_bytes())
         .and_then(|()| write_private(&layout.wish(), &postcard::to_stdvec(wish).map_err(io::Error::other)?))
         .map_err(|error| Fault::machine(format!("cannot write its manifest: {error}")))?;
+    let user = context.users.of(wish.key).map_err(|error| Fault::machine(error.to_string()))?;
+    if let Some(user) = &user {
+        give(layout, &user.credentials)?;
+    }
     let shared = Shared {
         base: &context.base,
         wish,
@@ -51,6 +56,7 @@ pub(super) fn launch(
         endpoints,
         devices: &context.devices,
         loopback: context.data_address.is_loopback(),
+        user: user.as_ref(),
     };
     for (placed, sockets) in supervised(wish).iter().zip(prepared.sockets) {
         let environment = environment::of_rank(&shared, placed).map_err(|error| Fault::job(error.to_string()))?;
@@ -72,6 +78,7 @@ pub(super) fn launch(
             groups,
             listens: true,
             silence: silence(wish),
+            user: user.as_ref().map(|user| user.credentials.clone()),
         };
         // Free for the framework from now on.
         drop(sockets.framework);
@@ -80,6 +87,13 @@ pub(super) fn launch(
         started.push(Supervised { rank: placed.rank, folder, process });
     }
     Ok(())
+}
+
+/// What its ranks write in, and the manifest.
+fn give(layout: &MemberLayout, user: &Credentials) -> Result<(), Fault> {
+    owner::give(layout, user)
+        .and_then(|()| owner::give_one(&layout.manifest(), user))
+        .map_err(|error| Fault::machine(format!("cannot give its folders to user {}: {error}", user.uid)))
 }
 
 fn command(context: &Context, wish: &Wish, command: &str) -> Vec<String> {
@@ -135,6 +149,10 @@ fn limits(context: &Context, wish: &Wish) -> cgroup::Limits {
 
 fn start(nursery: &Nursery, spec: &ShimSpec, listener: &OwnedFd) -> io::Result<OwnedFd> {
     daemon::files::create_private_folder(&spec.rank_folder)?;
+    if let Some(user) = &spec.user {
+        // The pipe for metrics stands in it.
+        owner::let_group_enter(&spec.rank_folder, user)?;
+    }
     nursery.start(&record::create(spec)?, listener)
 }
 

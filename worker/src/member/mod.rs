@@ -26,6 +26,7 @@ use crate::layout::{Layout, MemberLayout};
 use crate::shim::nursery::Nursery;
 use crate::ship::{self, RankKey};
 use crate::spares::Spares;
+use crate::users::Users;
 use crate::watch;
 use launch::Supervised;
 use prepare::Prepared;
@@ -56,6 +57,7 @@ pub(crate) struct Context {
     pub(crate) spool_bytes_max: u64,
     pub(crate) hard_cpu_limit: bool,
     pub(crate) pids_max: u32,
+    pub(crate) users: Users,
     pub(crate) driver: cgroup::Driver,
     pub(crate) blobs: Blobs,
     pub(crate) shipper: ship::Handle,
@@ -354,6 +356,7 @@ impl Member {
         if let Ok(Err(error)) = removed {
             tracing::warn!(%error, "the member's folder cannot be removed");
         }
+        self.context.users.free(key);
     }
 }
 

@@ -4,6 +4,7 @@ use super::ranks::Ranks;
 use super::{Context, Fault, links, supervised};
 use crate::blobs::TransferError;
 use crate::layout::{MemberLayout, rank};
+use crate::owner::Owner;
 use crate::shim::spec::{CheckpointNotice, read_record};
 use crate::watch;
 use std::future::Future;
@@ -19,6 +20,9 @@ const RETRY: Duration = Duration::from_millis(500);
 /// How long a member's end waits for its last checkpoint.
 const LAST_MAX: Duration = Duration::from_secs(30);
 
+/// The name in its folder of what is held fast.
+const HELD: &str = "held";
+
 type Upload = Pin<Box<dyn Future<Output = (CheckpointNotice, Result<CheckpointRef, TransferError>)> + Send>>;
 
 /// Uploads checkpoints as ranks announce them: one at a time, the newest first.
@@ -28,6 +32,7 @@ pub(super) struct Saver {
     checkpoints: PathBuf,
     /// Where the one that is uploaded is held fast.
     saving: PathBuf,
+    owner: Option<Owner>,
     folders: Vec<PathBuf>,
     changes: Option<Vec<channel::Receiver<u64>>>,
     /// The step of the last one that was saved or given up.
@@ -46,6 +51,7 @@ impl Saver {
             watcher: context.watcher.clone(),
             checkpoints: layout.checkpoints(),
             saving: layout.saving(),
+            owner: Owner::of(layout),
             folders,
             changes: None,
             done: None,
@@ -114,11 +120,12 @@ impl Saver {
         }
         let Some(notice) = self.newest() else { return };
         let (blobs, folder) = (self.blobs.clone(), self.checkpoints.join(&notice.checkpoint));
-        let saving = self.saving.clone();
+        let (saving, owner) = (self.saving.clone(), self.owner);
         self.upload = Some(Box::pin(async move {
-            let uploaded = blobs.upload(&held_fast(folder, &saving).await).await;
+            let uploaded = blobs.upload(&held_fast(folder, &saving, owner).await, owner).await;
             let saved = uploaded.map(|uploaded| CheckpointRef { step: notice.step, tree: uploaded.tree });
-            let _ = tokio::task::spawn_blocking(move || links::remove(&saving)).await;
+            let held = saving.join(HELD);
+            let _ = tokio::task::spawn_blocking(move || Owner::act(owner, || links::remove(&held))).await;
             (notice, saved)
         }));
     }
@@ -171,10 +178,14 @@ impl Saver {
 
 /// The folder to upload: links to what is announced, so that a rank which saves faster than this can remove it; the folder itself
 /// where the file system has no links.
-async fn held_fast(folder: PathBuf, saving: &Path) -> PathBuf {
-    let (from, to) = (folder.clone(), saving.to_owned());
-    let linked = tokio::task::spawn_blocking(move || links::link(&from, &to)).await;
-    if matches!(linked, Ok(Ok(()))) { saving.to_owned() } else { folder }
+async fn held_fast(folder: PathBuf, saving: &Path, owner: Option<Owner>) -> PathBuf {
+    let (from, saving, held) = (folder.clone(), saving.to_owned(), saving.join(HELD));
+    let to = held.clone();
+    let linked = tokio::task::spawn_blocking(move || {
+        Owner::make_folder(owner, &saving)?;
+        Owner::act(owner, || links::link(&from, &to))
+    });
+    if matches!(linked.await, Ok(Ok(()))) { held } else { folder }
 }
 
 /// Saves every output folder. Goes on trying while no coordinator answers: the work of the whole job hangs on it.
@@ -183,7 +194,7 @@ pub(super) async fn outputs(context: &Context, wish: &Wish, layout: &MemberLayou
     for name in wish.spec.outputs.keys() {
         let folder = layout.output(name);
         let uploaded = loop {
-            match context.blobs.upload(&folder).await {
+            match context.blobs.upload(&folder, Owner::of(layout)).await {
                 Ok(uploaded) => break uploaded,
                 Err(error) if error.is_the_folders_fault() => {
                     return Err(Fault::job(format!("output {name} cannot be saved: {}", error.chain())));

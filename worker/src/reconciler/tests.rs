@@ -37,6 +37,7 @@ fn worker(root: &Path) -> Worker {
         spool_bytes_max: 1 << 30,
         hard_cpu_limit: false,
         pids_max: 0,
+        users: crate::users::Users::new(None),
         driver: cgroup::Driver::None,
         blobs: blobs::Blobs::new(cache, coordinators, crate::testing::dialer()),
         shipper,

@@ -1,7 +1,8 @@
 //! Starts the rank: fork (into its control group where there is one), own session, its descriptors, exec. Between fork and
 //! exec only calls that are safe there, on values made before; a fault comes back through a pipe with its stage.
 
-use super::spec::{LISTEN_FD, METRICS_FD, ShimSpec};
+use super::confine::{close_others_at_exec, confine, hide_memory};
+use super::spec::{Credentials, LISTEN_FD, METRICS_FD, ShimSpec};
 use crate::cgroup::Groups;
 use std::ffi::CString;
 use std::fs::File;
@@ -15,6 +16,7 @@ pub(super) struct Program {
     direct: Vec<CString>,
     environment: Vec<CString>,
     folder: CString,
+    user: Option<Credentials>,
     /// `cgroup.procs` of the v2 group, for a child that was not born in it.
     unified: Option<CString>,
     /// `cgroup.procs` files to join.
@@ -41,6 +43,7 @@ enum Stage {
     Session = 1,
     Join,
     Descriptors,
+    Confinement,
     Folder,
     Exec,
 }
@@ -51,7 +54,8 @@ impl Stage {
             1 => "cannot make a session",
             2 => "cannot join its control group",
             3 => "cannot set up its descriptors",
-            4 => "cannot enter its folder",
+            4 => "cannot be confined",
+            5 => "cannot enter its folder",
             _ => "cannot execute its program",
         }
     }
@@ -74,6 +78,7 @@ impl Program {
                 .map(|(name, value)| text(format!("{name}={value}").as_bytes()))
                 .collect::<io::Result<_>>()?,
             folder: text(spec.folder.as_os_str().as_bytes())?,
+            user: spec.user.clone(),
             unified: groups.unified.as_ref().map(members).transpose()?,
             joins: groups.controllers.iter().map(members).collect::<io::Result<_>>()?,
         })
@@ -184,21 +189,14 @@ unsafe fn run_child(pointers: &Pointers, program: &Program, parked: &Parked, par
             fail(parked, Stage::Session);
         }
         reset_signals();
-        libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
-        // The supervisor may have died before the line above.
-        if libc::getppid() != parent {
-            libc::_exit(127);
-        }
         for join in program.unified.iter().filter(|_| !in_group).chain(&program.joins) {
             if !write_file(join.as_ptr(), b"0") {
                 fail(parked, Stage::Join);
             }
         }
+        // The files of a hidden process are root's, whoever it runs as.
+        hide_memory(false);
         write_file(c"/proc/self/oom_score_adj".as_ptr(), OOM_SCORE);
-        // No program that it starts has more rights than itself (setuid, file capabilities), and what it held in memory is not
-        // left on a disk when it dies.
-        libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
-        libc::setrlimit(libc::RLIMIT_CORE, &libc::rlimit { rlim_cur: 0, rlim_max: 0 });
         let metrics = (parked.metrics.as_raw_fd(), METRICS_FD);
         let standard = parked.standard.iter().zip(0..).map(|(fd, number)| (fd.as_raw_fd(), number));
         let listener = parked.listener.iter().map(|fd| (fd.as_raw_fd(), LISTEN_FD));
@@ -206,6 +204,16 @@ unsafe fn run_child(pointers: &Pointers, program: &Program, parked: &Parked, par
             if libc::dup2(from, to) < 0 {
                 fail(parked, Stage::Descriptors);
             }
+        }
+        close_others_at_exec();
+        if !confine(program.user.as_ref()) {
+            fail(parked, Stage::Confinement);
+        }
+        // A change of user would have taken it back.
+        libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
+        // The supervisor may have died before the line above.
+        if libc::getppid() != parent {
+            libc::_exit(127);
         }
         if libc::chdir(program.folder.as_ptr()) < 0 {
             fail(parked, Stage::Folder);

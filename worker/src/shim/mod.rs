@@ -12,6 +12,7 @@
 //! and never dropped while there is room; the rank's end is recorded, whole, before it ends.
 
 mod child;
+mod confine;
 mod metrics;
 pub mod nursery;
 pub(crate) mod record;

@@ -141,6 +141,8 @@ pub fn main(_: &[OsString]) -> ExitCode {
 fn serve() -> io::Result<()> {
     // Out of the daemon's group: a terminal's interrupt is not meant for it. Fails only for a leader, which is out already.
     let _ = rustix::process::setsid();
+    // Supervisors, its forks, hold their gang's secret.
+    super::confine::hide_memory(true);
     let stdin = io::stdin();
     let line = stdin.as_fd();
     loop {

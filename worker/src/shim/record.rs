@@ -143,6 +143,7 @@ mod tests {
             groups: Default::default(),
             listens: false,
             silence: Default::default(),
+            user: None,
         }
     }
 

@@ -44,6 +44,10 @@ pub(super) fn run(spec: &ShimSpec) -> io::Result<ExitRecord> {
             }
             StreamKind::Stdout | StreamKind::Stderr => Stream::new(kind)?,
         };
+        if let Some(user) = &spec.user {
+            // Programs open `/dev/stderr` and the pipe for metrics by their names.
+            std::os::unix::fs::fchown(&end, Some(user.uid), Some(user.gid))?;
+        }
         streams.push(stream);
         ends.push(end);
     }

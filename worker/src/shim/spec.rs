@@ -36,6 +36,17 @@ pub(crate) struct ShimSpec {
     /// What is done when the rank says nothing for long.
     #[serde(default)]
     pub(crate) silence: SilenceLimits,
+    /// Whom the rank becomes; none = it stays the daemon's user.
+    #[serde(default)]
+    pub(crate) user: Option<Credentials>,
+}
+
+/// Of a process: user, group and further groups.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Credentials {
+    pub(crate) uid: u32,
+    pub(crate) gid: u32,
+    pub(crate) groups: Vec<u32>,
 }
 
 /// Number of the listening socket in the rank.
