@@ -2,13 +2,13 @@
 
 use super::super::Session;
 use super::super::watching::{Shown, show};
-use super::parse_job;
+use super::{explain, parse_job};
 use crate::failure::Exit;
 use crate::output::{Cell, Column, Output, Table, json, style, text};
 use clap::Args;
 use client::{Client, v1};
 use std::fmt::Write as _;
-use types::JobId;
+use types::{JobId, JobPhase};
 
 /// `muster jobs show`
 #[derive(Args, Debug)]
@@ -24,12 +24,24 @@ pub struct ShowArgs {
 pub(super) async fn run(args: &ShowArgs, client: &Client, session: &Session) -> anyhow::Result<Exit> {
     show(session, args.watch, || async {
         let job = client.get(args.job).await?;
-        Ok(Shown { value: json::job(&job), table: Box::new(move |output| page(&job, output)) })
+        let mut value = json::job(&job);
+        let why = expected(&job, client).await;
+        if let Some(why) = &why {
+            json::add_expected(&mut value, why);
+        }
+        Ok(Shown { value, table: Box::new(move |output| page(&job, why.as_ref(), output)) })
     })
     .await
 }
 
-fn page(job: &v1::Job, output: &Output) -> String {
+/// What the scheduler says of a job that waits. The page is of use without it.
+async fn expected(job: &v1::Job, client: &Client) -> Option<v1::Explanation> {
+    let summary = job.summary.as_ref().filter(|summary| summary.phase == JobPhase::Queued.name())?;
+    let unknown = |error| v1::Explanation { expected_start_unknown: format!("{error}"), ..Default::default() };
+    Some(client.explain(JobId(summary.id)).await.unwrap_or_else(unknown))
+}
+
+fn page(job: &v1::Job, why: Option<&v1::Explanation>, output: &Output) -> String {
     let mut page = String::new();
     let summary = job.summary.clone().unwrap_or_default();
     let spec = job.spec.clone().unwrap_or_default();
@@ -37,6 +49,9 @@ fn page(job: &v1::Job, output: &Output) -> String {
     if let Some(promise) = &job.promise {
         let by = text::instant(promise.start_by_ms);
         let _ = writeln!(page, "  {:<12} a start by {by}, on {}", "promised", promise.workers.join(", "));
+    }
+    if let Some(start) = why.and_then(explain::expected) {
+        let _ = writeln!(page, "  {:<12} {}", "expected", crate::output::table::clean(&start));
     }
     attempts(&mut page, &job.attempts, output);
     if let Some(newest) = job.attempts.last() {
