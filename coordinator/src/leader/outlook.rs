@@ -83,8 +83,8 @@ impl Outlook {
         copy: impl std::future::Future<Output = Option<Copied>>,
     ) -> Expected {
         match tokio::time::timeout(self.patience, self.look(job, version, now, copy)).await {
-            Ok(Some(look)) => look.expected(job),
-            Ok(None) => Expected::Unknown("the leader is changing".to_owned()),
+            Ok(Ok(look)) => look.expected(job),
+            Ok(Err(why)) => Expected::Unknown(why.to_owned()),
             Err(_) => Expected::Unknown(format!(
                 "looks ahead take so long at the moment that none was made within {:?}; ask again",
                 self.patience
@@ -98,21 +98,21 @@ impl Outlook {
         version: Version,
         now: Timestamp,
         copy: impl std::future::Future<Output = Option<Copied>>,
-    ) -> Option<Arc<Look>> {
+    ) -> Result<Arc<Look>, &'static str> {
         let holds =
             |look: &Arc<Look>| look.holds(version, now) || (look.rests_until() > Instant::now() && look.knows(job));
         if let Some(look) = self.kept().filter(holds) {
-            return Some(look);
+            return Ok(look);
         }
-        let turn = self.turn.clone().acquire_owned().await.ok()?;
+        let turn = self.turn.clone().acquire_owned().await.map_err(|_| "this coordinator ends")?;
         // Another may have made it meanwhile.
         if let Some(look) = self.kept() {
             if holds(&look) {
-                return Some(look);
+                return Ok(look);
             }
             tokio::time::sleep_until(look.rests_until()).await;
         }
-        let copied = copy.await?;
+        let copied = copy.await.ok_or("the leader is changing")?;
         let kept = self.kept.clone();
         // Who asked may lose patience: the look goes on, and is there for the next.
         let made = tokio::task::spawn_blocking(move || {
@@ -121,7 +121,7 @@ impl Outlook {
             *kept.lock().unwrap_or_else(PoisonError::into_inner) = Some(look.clone());
             look
         });
-        made.await.ok()
+        made.await.map_err(|_| "the look ahead did not come to its end")
     }
 
     fn kept(&self) -> Option<Arc<Look>> {
