@@ -127,6 +127,8 @@ pub struct Core {
     spare: RefCell<sweep::Freed>,
     /// Starts and ends so far.
     turns: u64,
+    /// Facts and answers so far.
+    version: u64,
 }
 
 impl Core {
@@ -169,6 +171,7 @@ impl Core {
             givers: givers::Givers::default(),
             spare: RefCell::default(),
             turns: 0,
+            version: 0,
         }
     }
 
@@ -198,6 +201,7 @@ impl Scheduler for Core {
         self.now = self.now.max(now);
         self.apply_event(event)?;
         self.has_changed = true;
+        self.version += 1;
         Ok(())
     }
 
@@ -235,6 +239,7 @@ impl Scheduler for Core {
                 self.grow(&mut decisions);
             }
         }
+        self.version += u64::from(!decisions.is_empty());
         decisions
     }
 

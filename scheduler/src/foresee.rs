@@ -12,6 +12,8 @@ const OVERRUN_PART: u64 = 10;
 const OVERRUN_MIN: Millis = Millis(60_000);
 /// Rounds of stops and starts at one instant: a policy that stops what has just started must not go on for ever.
 const DECIDE_MAX: u32 = 1_000;
+/// Instants that are looked at while nothing runs: a scheduler that wakes again and again for those that never start.
+const ALONE_MAX: u32 = 1_000;
 
 /// What is known of a gang before looking ahead.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,8 +31,14 @@ pub struct Future {
     pub starts: BTreeMap<JobId, Timestamp>,
     /// How often each gang is stopped for another.
     pub stops: BTreeMap<JobId, u32>,
-    /// The look ahead ended before all had started: at its bound of turns.
+    /// Those that wait and do not start within the look ahead.
+    pub left: BTreeSet<JobId>,
+    /// The look ahead ended before all had started: at its bound.
     pub is_cut: bool,
+    /// The last instant that was looked at.
+    pub until: Timestamp,
+    /// The first instant after the beginning at which something is foreseen: past it, without a fact, the future is another.
+    pub next: Option<Timestamp>,
 }
 
 /// Drives a scheduler that knows these gangs until all that can start have started, at most `turns_max` instants far. Under a
@@ -42,9 +50,20 @@ pub fn foresee(
     gangs: &BTreeMap<JobId, Course>,
     turns_max: u32,
 ) -> Result<Future, Refused> {
+    let mut turns = 0..turns_max;
+    foresee_while(scheduler, now, gangs, || turns.next().is_some())
+}
+
+/// As `foresee`, for as long as the caller says before each instant.
+pub fn foresee_while(
+    scheduler: &mut impl Scheduler,
+    now: Timestamp,
+    gangs: &BTreeMap<JobId, Course>,
+    goes_on: impl FnMut() -> bool,
+) -> Result<Future, Refused> {
     let mut ahead = Ahead::new(now, gangs);
-    ahead.future.is_cut = ahead.go(scheduler, turns_max, |ahead| ahead.waiting.is_empty())?;
-    Ok(ahead.future)
+    let is_cut = ahead.go(scheduler, goes_on, |ahead| ahead.waiting.is_empty())?;
+    Ok(Future { left: ahead.waiting, is_cut, until: ahead.now, ..ahead.future })
 }
 
 /// As `foresee`, but no further than to the start of one gang: when that is, if it is within the bound.
@@ -55,8 +74,8 @@ pub fn foresee_start(
     turns_max: u32,
     job: JobId,
 ) -> Result<Option<Timestamp>, Refused> {
-    let mut ahead = Ahead::new(now, gangs);
-    ahead.go(scheduler, turns_max, |ahead| ahead.future.starts.contains_key(&job))?;
+    let (mut ahead, mut turns) = (Ahead::new(now, gangs), 0..turns_max);
+    ahead.go(scheduler, || turns.next().is_some(), |ahead| ahead.future.starts.contains_key(&job))?;
     Ok(ahead.future.starts.get(&job).copied())
 }
 
@@ -86,10 +105,11 @@ impl<'a> Ahead<'a> {
     fn go(
         &mut self,
         scheduler: &mut impl Scheduler,
-        turns_max: u32,
+        mut goes_on: impl FnMut() -> bool,
         is_seen: impl Fn(&Self) -> bool,
     ) -> Result<bool, Refused> {
-        for _ in 0..turns_max {
+        let mut alone = 0;
+        while alone < ALONE_MAX && goes_on() {
             self.decide(scheduler)?;
             if is_seen(self) {
                 return Ok(false);
@@ -97,6 +117,8 @@ impl<'a> Ahead<'a> {
             let end = self.ends.first().map(|(at, _)| *at);
             let Some(next) = end.into_iter().chain(scheduler.next_wake(self.now)).min() else { return Ok(false) };
             self.now = next.max(self.now);
+            self.future.next.get_or_insert(self.now);
+            alone += u32::from(end.is_none());
             self.end_due(scheduler)?;
         }
         Ok(true)

@@ -209,6 +209,9 @@ pub fn explanation(job_id: u64, explanation: &v1::Explanation) -> Value {
         "start_basis": explanation.start_basis,
         "queue": explanation.queue,
         "stragglers": stragglers(explanation),
+        "expected_start_ms": explanation.expected_start_ms,
+        "expected_start_assumption": explanation.expected_start_assumption,
+        "expected_start_unknown": explanation.expected_start_unknown,
     })
 }
 
@@ -226,6 +229,13 @@ fn straggler(straggler: &v1::Straggler) -> Value {
         "all_wait_share": straggler.all_wait_share,
         "since_ms": straggler.since_ms,
     })
+}
+
+/// The same of a waiting job, beside what else is shown of it.
+pub fn add_expected(value: &mut Value, explanation: &v1::Explanation) {
+    value["expected_start_ms"] = json!(explanation.expected_start_ms);
+    value["expected_start_assumption"] = json!(explanation.expected_start_assumption);
+    value["expected_start_unknown"] = json!(explanation.expected_start_unknown);
 }
 
 /// A metric point. A value that JSON has no number for is `null`.

@@ -2,7 +2,7 @@
 
 use crate::support::{add_worker, alone, held_by, open, shape};
 use cluster_tests::{Cluster, PATIENCE, gang, spec, until};
-use types::{JobId, JobPhase, Millis, PlaceLevel};
+use types::{JobId, JobPhase, JobSpec, Millis, PlaceLevel};
 
 /// When the newest attempt was placed.
 async fn placed(cluster: &Cluster, job: JobId) -> anyhow::Result<u64> {
@@ -231,6 +231,66 @@ async fn priorities_and_windows_change_what_starts() {
         let shown = cluster.muster(&["workers", "show", "a", "-o", "json"]).await?.json()?;
         let from = shown["windows"][0]["from_ms"].as_u64().unwrap_or_default();
         client.plan_window("a", client::v1::MaintenanceWindow { from_ms: from, to_ms: from }).await?;
+        assert_eq!(cluster.ended(long).await?.summary.unwrap_or_default().phase, "Completed");
+        Ok(())
+    })
+    .await;
+}
+
+/// In how many seconds the command says that a waiting job is expected to start.
+async fn expected_in(cluster: &Cluster, job: JobId) -> anyhow::Result<u64> {
+    let why = cluster.muster(&["jobs", "explain", &job.to_string(), "-o", "json"]).await?.json()?;
+    let at = why["expected_start_ms"].as_u64().unwrap_or_default();
+    anyhow::ensure!(at > 0 && why["expected_start_unknown"] == "", "{why}");
+    anyhow::ensure!(why["expected_start_assumption"].as_str().is_some_and(|text| text.contains("estimates")), "{why}");
+    Ok(at.saturating_sub(daemon::clock::now().0) / 1_000)
+}
+
+#[tokio::test]
+async fn every_waiting_job_has_an_expected_start_that_moves_with_what_happens() {
+    alone(shape(3, &[]), async |cluster| {
+        add_worker(cluster, "a", 1, &[])?;
+        cluster.until_ready(1).await?;
+        let client = cluster.client();
+        let limited =
+            |gate: &str, seconds: u64| JobSpec { timeout: Some(Millis(seconds * 1_000)), ..held_by(cluster, gate) };
+        let running = client.submit(&limited("first", 3_600)).await?;
+        cluster.until_phase(running, JobPhase::Running).await?;
+        // The least work goes first, whoever came first.
+        let long = client.submit(&limited("long", 1_800)).await?;
+        let short = client.submit(&limited("short", 600)).await?;
+        let (short_in, long_in) = (expected_in(cluster, short).await?, expected_in(cluster, long).await?);
+        assert!((3_300..=3_600).contains(&short_in), "{short_in}");
+        assert!((3_900..=4_200).contains(&long_in), "{long_in}");
+        let shown = cluster.muster(&["jobs", "show", &long.to_string()]).await?.good()?.stdout;
+        assert!(shown.contains("  expected     20") && shown.contains("if running jobs end at their"), "{shown}");
+        let listed = cluster.muster(&["jobs", "list", "--pending", "-o", "json"]).await?.json()?;
+        let starts: Vec<u64> = listed["jobs"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .filter_map(|job| job["expected_start_ms"].as_u64())
+            .collect();
+        assert!(starts.len() == 2 && starts[0].abs_diff(starts[1]).abs_diff(600_000) < 60_000, "{listed}");
+
+        // An hour early.
+        open(cluster, "first")?;
+        cluster.until_phase(short, JobPhase::Running).await?;
+        let long_in = until("the new forecast", PATIENCE, async || {
+            expected_in(cluster, long).await.ok().filter(|seconds| *seconds <= 600)
+        });
+        let long_in = long_in.await?;
+        assert!(long_in >= 300, "{long_in}");
+
+        // What can never start says that, and not when.
+        let mut huge = spec("true");
+        huge.gang.per_rank.cpus = 2;
+        let huge = client.submit_for_later(&huge).await?;
+        let why = cluster.muster(&["jobs", "explain", &huge.to_string()]).await?.good()?.stdout;
+        assert!(why.contains("expected start: not known: it cannot start in this cluster as it is"), "{why}");
+        for gate in ["short", "long"] {
+            open(cluster, gate)?;
+        }
         assert_eq!(cluster.ended(long).await?.summary.unwrap_or_default().phase, "Completed");
         Ok(())
     })

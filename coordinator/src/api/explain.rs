@@ -26,7 +26,7 @@ pub(super) async fn explain(context: &Context, request: &v1::ExplainRequest) -> 
     let (reply, answer) = oneshot::channel();
     context.leader.send(Message::Explain { job: JobId(request.job_id), reply }).await;
     match tokio::time::timeout(ANSWER_TIMEOUT, answer).await {
-        Ok(Ok(explanation)) => return Ok(explanation),
+        Ok(Ok(explained)) => return Ok(context.leader.complete(job.id, explained).await),
         Ok(Err(_)) => {} // it does not lead
         Err(_) => return Err(Status::unavailable("the scheduler gives no answer")),
     }

@@ -147,6 +147,7 @@ impl Leader {
             }
             Message::Planned { refused } => self.planned(&refused),
             Message::Explain { job, reply } => self.explain(job, reply),
+            Message::Copy { reply } => self.copy(reply),
             Message::SetAside { reply } => self.set_aside(reply),
         }
     }

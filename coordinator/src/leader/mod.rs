@@ -15,6 +15,7 @@ mod actor;
 mod facts;
 mod in_flight;
 mod leases;
+mod outlook;
 mod planning;
 mod schedule;
 mod sessions;
@@ -28,8 +29,10 @@ pub(crate) use schedule::Schedule;
 pub(crate) use schedule::{Counts, forecast, settled};
 pub(crate) use sessions::SessionId;
 
+use outlook::{Copied, Expected, Outlook, Version};
 use proto::internal::ToWorker;
 use proto::v1;
+use schedule::ASSUMPTION;
 use scheduler::policy::Policy;
 use std::sync::Arc;
 use tokio::sync::{Semaphore, mpsc, oneshot};
@@ -63,9 +66,19 @@ pub(crate) enum Message {
     /// The plans came back; the tables did not take these starts.
     Planned { refused: Vec<JobId> },
     /// Why does it wait? Dropped when this coordinator does not lead, or there is no such job.
-    Explain { job: JobId, reply: oneshot::Sender<v1::Explanation> },
+    Explain { job: JobId, reply: oneshot::Sender<Explained> },
+    /// The scheduler, to look ahead. Dropped when this coordinator does not lead.
+    Copy { reply: oneshot::Sender<Copied> },
     /// Which workers are set aside for failing jobs, and until when? Dropped when this coordinator does not lead.
     SetAside { reply: oneshot::Sender<Vec<(WorkerId, Timestamp)>> },
+}
+
+/// What the loop says of a job.
+#[derive(Debug)]
+pub(crate) struct Explained {
+    pub(crate) explanation: v1::Explanation,
+    /// By what, and when. None of a job that does not wait.
+    pub(crate) by: Option<(Version, Timestamp)>,
 }
 
 /// Reaches the loop; cheap to clone.
@@ -75,13 +88,15 @@ pub(crate) struct Handle {
     policy: Arc<Policy>,
     /// Looks ahead take a processor for seconds: one at a time.
     foresights: Arc<Semaphore>,
+    outlook: Outlook,
 }
 
 impl Handle {
     /// This policy's, if this coordinator leads.
     pub(crate) fn new(policy: Policy) -> (Self, mpsc::Receiver<Message>) {
         let (mailbox, receiver) = mpsc::channel(MAILBOX_MAX);
-        (Self { mailbox, policy: Arc::new(policy), foresights: Arc::new(Semaphore::new(1)) }, receiver)
+        let foresights = Arc::new(Semaphore::new(1));
+        (Self { mailbox, policy: Arc::new(policy), foresights, outlook: Outlook::new() }, receiver)
     }
 
     /// The policy of this coordinator.
@@ -92,6 +107,29 @@ impl Handle {
     /// The turn to look ahead.
     pub(crate) fn foresights(&self) -> Arc<Semaphore> {
         self.foresights.clone()
+    }
+
+    /// Completes what the loop said of a waiting job with its expected start, or why that is not known.
+    pub(crate) async fn complete(&self, job: JobId, explained: Explained) -> v1::Explanation {
+        let Explained { mut explanation, by } = explained;
+        let Some(by) =
+            by.filter(|_| explanation.expected_start_ms == 0 && explanation.expected_start_unknown.is_empty())
+        else {
+            return explanation;
+        };
+        let copy = async {
+            let (reply, answer) = oneshot::channel();
+            self.send(Message::Copy { reply }).await;
+            answer.await.ok()
+        };
+        match self.outlook.expected(job, by, copy).await {
+            Expected::At(at) => {
+                explanation.expected_start_ms = at.max(by.1).0;
+                explanation.expected_start_assumption = ASSUMPTION.into();
+            }
+            Expected::Unknown(why) => explanation.expected_start_unknown = why,
+        }
+        explanation
     }
 
     /// False when the loop is gone: this process ends.

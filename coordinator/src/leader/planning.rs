@@ -1,11 +1,11 @@
 //! The part of the loop that drives the scheduler: one cycle at a time, its plans to the log, attempts that give way.
 
-use super::Message;
 use super::actor::Leader;
 use super::facts::Fact;
+use super::outlook::Copied;
 use super::schedule::{Schedule, Stopping, settled};
+use super::{Explained, Message};
 use cluster_state::{Command, Job, Outcome, State};
-use proto::v1;
 use std::collections::BTreeMap;
 use std::time::Duration;
 use tokio::sync::oneshot;
@@ -150,7 +150,7 @@ impl Leader {
     }
 
     /// Why a job waits, or how it stands; nothing for one that is not known.
-    pub(super) fn explain(&mut self, id: JobId, reply: oneshot::Sender<v1::Explanation>) {
+    pub(super) fn explain(&mut self, id: JobId, reply: oneshot::Sender<Explained>) {
         if self.leading_since.is_none() {
             return;
         }
@@ -158,12 +158,23 @@ impl Leader {
         let Some(job) = state.job(id) else { return };
         let answer = if job.phase == types::JobPhase::Queued {
             let now = daemon::clock::now();
-            up_to_date(&mut self.planning.schedule, &self.config.policy, &state, now).explain(job, now)
+            let schedule = up_to_date(&mut self.planning.schedule, &self.config.policy, &state, now);
+            Explained { explanation: schedule.explain(job, now), by: Some((schedule.version(), now)) }
         } else {
-            settled(job)
+            Explained { explanation: settled(job), by: None }
         };
         // Who asked may be gone.
         let _ = reply.send(answer);
+    }
+
+    /// The scheduler as it is, for a look ahead.
+    pub(super) fn copy(&mut self, reply: oneshot::Sender<Copied>) {
+        if self.leading_since.is_none() {
+            return;
+        }
+        let (state, now) = (self.node.state(), daemon::clock::now());
+        let schedule = up_to_date(&mut self.planning.schedule, &self.config.policy, &state, now);
+        let _ = reply.send(schedule.copy(now));
     }
 
     pub(super) fn set_aside(&mut self, reply: oneshot::Sender<Vec<(WorkerId, Timestamp)>>) {

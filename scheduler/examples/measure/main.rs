@@ -126,6 +126,31 @@ fn take_over(workers: u64, options: &Options) -> Row {
     ]
 }
 
+/// What it takes to tell when those who wait are expected to start: a copy, and a second of looking ahead.
+fn look_ahead(workers: u64, options: &Options) -> std::io::Result<Row> {
+    let mut busy = Busy::new(policies().remove(0).1, workers);
+    for _ in 0..options.gangs {
+        busy.submit();
+    }
+    busy.cycle();
+    let begin = cpu_ns();
+    let copy = busy.core.clone();
+    let copied = cpu_ns();
+    let goes_on = || cpu_ns() - copied < 1_000_000_000;
+    let future = copy.look_ahead(Timestamp(busy.now), goes_on).map_err(std::io::Error::other)?;
+    let (starts, cut) = (future.starts.len(), future.is_cut);
+    let ms = |ns: u64| ns as f64 / 1e6;
+    Ok(vec![
+        ("workers", workers as f64),
+        ("running", busy.starts as f64),
+        ("waiting", busy.core.waiting() as f64),
+        ("copy ms", ms(copied - begin)),
+        ("look ms", ms(cpu_ns() - copied)),
+        ("starts seen", starts as f64),
+        ("cut short", f64::from(u8::from(cut))),
+    ])
+}
+
 /// What it takes to explain a gang, of a hundred that wait: the mean and the worst, in microseconds.
 fn explain(busy: &Busy) -> (f64, f64) {
     let mut costs = Vec::new();
@@ -157,12 +182,15 @@ fn main() -> std::io::Result<()> {
     for workers in &options.sizes {
         leaders.push(told("new leader", take_over(*workers, &options)));
     }
+    let looks = options.sizes.iter().map(|workers| Ok(told("look ahead", look_ahead(*workers, &options)?)));
+    let looks = looks.collect::<std::io::Result<Vec<Value>>>()?;
     let Some(path) = &options.json else { return Ok(()) };
     let title = format!("CPU time of a cycle, {} gangs submitted, {} events", options.gangs, options.events);
     let note = "peak MiB is of the whole process so far";
     let tables = json!([
         { "title": title, "rows": rows },
-        { "title": "CPU time of a new leader's first cycle", "rows": leaders }
+        { "title": "CPU time of a new leader's first cycle", "rows": leaders },
+        { "title": "CPU time of a look ahead of at most a second", "rows": looks }
     ]);
     let report = json!({ "benchmark": "Scheduler", "tables": tables, "notes": [note] });
     std::fs::write(path, format!("{report:#}\n"))

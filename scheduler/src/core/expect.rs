@@ -5,7 +5,8 @@
 
 use crate::core::Core;
 use crate::core::gang::Gang;
-use crate::foresee::{Course, foresee_start};
+use crate::foresee::{Course, Future, foresee_start, foresee_while};
+use crate::model::Refused;
 use std::collections::BTreeMap;
 use types::{JobId, Millis, Timestamp};
 
@@ -13,6 +14,29 @@ use types::{JobId, Millis, Timestamp};
 const TURNS_MAX: u32 = 5_000;
 
 impl Core {
+    /// Rises with each fact that is taken and each answer that decides something: while it stays, the expected starts do.
+    pub fn version(&self) -> u64 {
+        self.version
+    }
+
+    /// When each waiting gang is expected to start, for one with a promise not later than that. It drives this core into that
+    /// future, so it is for a copy: a cycle for each end and start, for as long as the caller says before each of them.
+    pub fn look_ahead(mut self, now: Timestamp, goes_on: impl FnMut() -> bool) -> Result<Future, Refused> {
+        let now = self.now.max(now);
+        let courses: BTreeMap<JobId, Course> = self.gangs.iter().map(|(_, gang)| self.course(now, gang)).collect();
+        let waiting = self.gangs.iter().filter(|(_, gang)| gang.running().is_none());
+        let promises =
+            waiting.filter_map(|(index, gang)| Some((gang.job, self.promised(index).filter(|at| *at > now)?)));
+        let promises: Vec<(JobId, Timestamp)> = promises.collect();
+        let mut future = foresee_while(&mut self, now, &courses, goes_on)?;
+        for (job, promised) in promises {
+            future.left.remove(&job);
+            let expected = future.starts.entry(job).or_insert(promised);
+            *expected = promised.min(*expected);
+        }
+        Ok(future)
+    }
+
     /// When a waiting gang is expected to start; nothing when that is too far to be seen. Its cost is that of a copy of the
     /// core and of a cycle for each end and start until then: milliseconds, in which nothing else should wait for the core.
     pub(super) fn expected_start(&self, now: Timestamp, job: JobId) -> Option<Timestamp> {

@@ -1,5 +1,6 @@
 //! Virtual time: from one event to the next, all of an instant together, then the scheduler's answer.
 
+use super::agenda::Agenda;
 use super::cluster::Cluster;
 use super::machines::{Machines, Take};
 use super::measure::{Measures, Outcome};
@@ -9,8 +10,7 @@ use super::shares::Shares;
 use super::trace::Trace;
 use super::{Purpose, Settings, gangs};
 use crate::model::{Budget, EndedBy, Event, Placed, QueueSpec, Refused, Scheduler, Shape, WorkerState};
-use std::cmp::Reverse;
-use std::collections::{BTreeSet, BinaryHeap};
+use std::collections::BTreeSet;
 use types::{InvalidName, Millis, Timestamp};
 
 /// All that a simulation is made of, but the scheduler.
@@ -94,7 +94,7 @@ pub(crate) struct Driver<'a> {
     pub(crate) machines: Machines,
     pub(crate) shares: Shares,
     pub(crate) measures: Measures,
-    pub(crate) happenings: BinaryHeap<Reverse<(u64, Happening)>>,
+    pub(crate) agenda: Agenda,
     pub(crate) waiting: BTreeSet<u32>,
     pub(crate) running: BTreeSet<u32>,
     pub(crate) largest: u32,
@@ -151,7 +151,7 @@ impl<'a> Driver<'a> {
             machines: Machines::new(inputs.cluster),
             shares: Shares::new(inputs),
             measures: Measures::new(inputs),
-            happenings: BinaryHeap::new(),
+            agenda: Agenda::default(),
             waiting: BTreeSet::new(),
             running: BTreeSet::new(),
             largest: inputs.cluster.machines.iter().map(|machine| machine.devices).max().unwrap_or(0),
@@ -178,7 +178,7 @@ impl<'a> Driver<'a> {
     }
 
     fn next_time(&self) -> Option<u64> {
-        let happening = self.happenings.peek().map(|Reverse((time, _))| *time);
+        let happening = self.agenda.next();
         let submit = self.inputs.trace.jobs.get(self.submitted).map(|job| job.submit.0);
         [happening, submit, self.wake].into_iter().flatten().min()
     }
@@ -186,8 +186,7 @@ impl<'a> Driver<'a> {
     /// True when something happened that is more than a checkpoint: that alone changes no decision.
     fn happen(&mut self, now: u64, scheduler: &mut dyn Scheduler) -> Result<bool, Fail> {
         let mut is_news = self.wake.is_some_and(|wake| wake <= now);
-        while let Some(Reverse((_, happening))) = self.happenings.peek().copied().filter(|Reverse((t, _))| *t <= now) {
-            self.happenings.pop();
+        while let Some(happening) = self.agenda.pop_due(now) {
             match happening {
                 Happening::End { job, attempt } if self.is_current(job, attempt) => self.end(now, job, scheduler)?,
                 Happening::Stop { job, attempt } if self.is_current(job, attempt) => {
@@ -314,7 +313,7 @@ impl<'a> Driver<'a> {
         let Some(until) = self.inputs.model.until_checkpoint(Millis(ran.0 + 1)) else { return };
         let at = now.max(begins) + 1 + until.0;
         if until.0 > 0 && at < state.attempt.end(state.left) {
-            self.happenings.push(Reverse((at, Happening::Saved { job, attempt: state.attempts })));
+            self.agenda.push(at, Happening::Saved { job, attempt: state.attempts });
         }
     }
 
@@ -324,7 +323,7 @@ impl<'a> Driver<'a> {
         let n = (u64::from(machine) << 32) | u64::from(times);
         let up = (stream.exponential(n) * failures.mean.0 as f64) as u64;
         let from = now + if times == 0 { 0 } else { failures.repair.0 };
-        self.happenings.push(Reverse((from.saturating_add(up).saturating_add(1), Happening::Down { machine, times })));
+        self.agenda.push(from.saturating_add(up).saturating_add(1), Happening::Down { machine, times });
     }
 
     /// A machine is back, or lost with all that ran on it.
@@ -344,7 +343,7 @@ impl<'a> Driver<'a> {
             tell(scheduler, now, &event)?;
         }
         let repair = self.inputs.settings.failures.map_or(0, |failures| failures.repair.0);
-        self.happenings.push(Reverse((now + repair.max(1), Happening::Up { machine: at })));
+        self.agenda.push(now + repair.max(1), Happening::Up { machine: at });
         Ok(())
     }
 }

@@ -9,6 +9,7 @@
 //!   part of a gang, ends the simulation with an error.
 //! - `SIM-2`: the same inputs give the same outcome; chance comes from the seed, one stream a purpose.
 
+mod agenda;
 mod cluster;
 mod driver;
 mod gangs;

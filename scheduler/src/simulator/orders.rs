@@ -4,7 +4,6 @@ use super::driver::{Driver, Fail, Happening, Phase, take};
 use super::gangs;
 use super::progress::{Attempt, Span};
 use crate::model::{Decision, EndedBy, Event, Placed, Scheduler, Stop};
-use std::cmp::Reverse;
 use std::collections::BTreeSet;
 use types::{JobId, Timestamp};
 
@@ -64,7 +63,7 @@ impl Driver<'_> {
         if at <= now {
             return Some(self.stop(now, index, EndedBy::Order));
         }
-        self.happenings.push(Reverse((at, Happening::Stop { job: index, attempt: job.attempts })));
+        self.agenda.push(at, Happening::Stop { job: index, attempt: job.attempts });
         None
     }
 
@@ -120,7 +119,7 @@ impl Driver<'_> {
             speed: self.inputs.model.speed(trace_job, &span).max(1),
         };
         let end = state.attempt.end(state.left);
-        self.happenings.push(Reverse((end, Happening::End { job: index, attempt: state.attempts })));
+        self.agenda.push(end, Happening::End { job: index, attempt: state.attempts });
         self.plan_checkpoint(now, index);
         Ok(())
     }

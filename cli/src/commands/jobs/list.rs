@@ -2,7 +2,7 @@
 
 use super::super::Session;
 use super::super::watching::{Shown, show};
-use super::parse_phase;
+use super::{explain, parse_phase};
 use crate::failure::Exit;
 use crate::output::{Cell, Column, Output, Table, json, text};
 use clap::Args;
@@ -24,7 +24,7 @@ pub struct ListArgs {
     /// Only jobs in this phase; may be given several times
     #[arg(long, value_name = "PHASE")]
     phase: Vec<String>,
-    /// Only jobs that have not started; the first 200 with why they wait, unless --stale is given
+    /// Only jobs that have not started; the first 200 with why they wait and when they are expected to start, unless --stale is given
     #[arg(long)]
     pending: bool,
     /// Only jobs of this experiment
@@ -61,33 +61,56 @@ pub(super) async fn run(args: ListArgs, client: &Client, session: &Session) -> a
     };
     let limit = if args.all { usize::MAX } else { args.limit };
     show(session, args.watch, || async {
-        let mut jobs = client.list_up_to(query.clone(), limit).await?;
-        if args.pending && !args.stale {
-            jobs = explained(jobs, client).await;
-        }
-        let value = serde_json::json!({ "jobs": jobs.iter().map(json::summary).collect::<Vec<_>>() });
-        Ok(Shown { value, table: Box::new(move |output| table(&jobs, output)) })
+        let jobs = client.list_up_to(query.clone(), limit).await?;
+        let rows = explained(jobs, if args.pending && !args.stale { EXPLAINED_MAX } else { 0 }, client).await;
+        let value = serde_json::json!({ "jobs": rows.iter().map(Row::json).collect::<Vec<_>>() });
+        Ok(Shown { value, table: Box::new(move |output| table(&rows, output)) })
     })
     .await
 }
 
-/// Waiting jobs with what the scheduler says of them. One that has started meanwhile stays as it was listed.
-async fn explained(jobs: Vec<v1::JobSummary>, client: &Client) -> Vec<v1::JobSummary> {
-    let asked = jobs.into_iter().enumerate().map(|(at, mut job)| async move {
-        if at < EXPLAINED_MAX
+/// A job, and what the scheduler says of it if it waits and was asked for.
+struct Row {
+    job: v1::JobSummary,
+    why: Option<v1::Explanation>,
+}
+
+impl Row {
+    fn json(&self) -> serde_json::Value {
+        let mut value = json::summary(&self.job);
+        if let Some(why) = &self.why {
+            json::add_expected(&mut value, why);
+        }
+        value
+    }
+
+    /// In how long it is expected to start.
+    fn starts(&self) -> String {
+        let Some(why) = &self.why else { return String::new() };
+        if why.expected_start_ms > 0 { explain::wait(why.expected_start_ms) } else { "not known".to_owned() }
+    }
+}
+
+/// The first `asked` of them with what the scheduler says. One that has started meanwhile stays as it was listed.
+async fn explained(jobs: Vec<v1::JobSummary>, asked: usize, client: &Client) -> Vec<Row> {
+    let rows = jobs.into_iter().enumerate().map(|(at, mut job)| async move {
+        let mut why = None;
+        if at < asked
             && let Ok(answer) = client.explain(JobId(job.id)).await
             && !answer.obstacle.is_empty()
         {
-            job.reason = answer.summary;
+            job.reason.clone_from(&answer.summary);
+            why = Some(answer);
         }
-        job
+        Row { job, why }
     });
-    futures::stream::iter(asked).buffered(EXPLAINED_AT_ONCE).collect().await
+    futures::stream::iter(rows).buffered(EXPLAINED_AT_ONCE).collect().await
 }
 
-fn table(jobs: &[v1::JobSummary], output: &Output) -> String {
+fn table(rows: &[Row], output: &Output) -> String {
     let now = daemon::clock::now();
-    let mut table = Table::new(vec![
+    let has_starts = rows.iter().any(|row| row.why.is_some());
+    let mut columns = vec![
         Column::number("ID"),
         Column::whole("PHASE"),
         Column::text("NAME"),
@@ -97,10 +120,13 @@ fn table(jobs: &[v1::JobSummary], output: &Output) -> String {
         Column::number("AGE"),
         Column::number("RAN"),
         Column::text("WORKERS"),
-        Column::text("REASON"),
-    ]);
-    for job in jobs {
-        table.row(vec![
+    ];
+    columns.extend(has_starts.then(|| Column::whole("STARTS")));
+    columns.push(Column::text("REASON"));
+    let mut table = Table::new(columns);
+    for row in rows {
+        let job = &row.job;
+        let mut cells: Vec<Cell> = vec![
             job.id.to_string().into(),
             Cell::state(&job.phase),
             job.display_name.as_str().into(),
@@ -110,8 +136,10 @@ fn table(jobs: &[v1::JobSummary], output: &Output) -> String {
             text::age(job.submitted_ms, now).into(),
             text::duration(job.started_ms, job.ended_ms, now).into(),
             job.workers.join(",").into(),
-            job.reason.lines().next().unwrap_or_default().into(),
-        ]);
+        ];
+        cells.extend(has_starts.then(|| row.starts().into()));
+        cells.push(job.reason.lines().next().unwrap_or_default().into());
+        table.row(cells);
     }
     table.render(output, "no jobs")
 }

@@ -2,13 +2,13 @@
 
 use super::super::Session;
 use super::super::watching::{Shown, show};
-use super::parse_job;
+use super::{explain, parse_job};
 use crate::failure::Exit;
 use crate::output::{Cell, Column, Output, Table, json, style, text};
 use clap::Args;
 use client::{Client, v1};
 use std::fmt::Write as _;
-use types::JobId;
+use types::{JobId, JobPhase};
 
 /// `muster jobs show`
 #[derive(Args, Debug)]
@@ -24,35 +24,56 @@ pub struct ShowArgs {
 pub(super) async fn run(args: &ShowArgs, client: &Client, session: &Session) -> anyhow::Result<Exit> {
     show(session, args.watch, || async {
         let job = client.get(args.job).await?;
-        let runs = told_of_gang(client, args.job, &job).await;
+        let told = told(args.job, &job, client).await;
         let mut value = json::job(&job);
-        if let (Some(object), Some(runs)) = (value.as_object_mut(), &runs) {
-            object.insert("stragglers".into(), json::stragglers(runs));
+        if let Some(told) = &told {
+            if waits(&job) {
+                json::add_expected(&mut value, told);
+            } else if let Some(object) = value.as_object_mut() {
+                object.insert("stragglers".into(), json::stragglers(told));
+            }
         }
-        Ok(Shown { value, table: Box::new(move |output| page(&job, runs.as_ref(), output)) })
+        Ok(Shown { value, table: Box::new(move |output| page(&job, told.as_ref(), output)) })
     })
     .await
 }
 
-/// How the ranks of a running gang keep up with each other. A job is shown also where that is not to be had at the moment.
-async fn told_of_gang(client: &Client, id: JobId, job: &v1::Job) -> Option<v1::Explanation> {
-    let summary = job.summary.as_ref()?;
-    let is_asked = summary.phase == types::JobPhase::Running.name() && summary.world_size > 1;
-    if is_asked { client.explain(id).await.ok() } else { None }
+fn waits(job: &v1::Job) -> bool {
+    job.summary.as_ref().is_some_and(|summary| summary.phase == JobPhase::Queued.name())
 }
 
-fn page(job: &v1::Job, runs: Option<&v1::Explanation>, output: &Output) -> String {
+/// What the scheduler says of a job that waits, or how the ranks of a running gang keep up with each other. The page is of use
+/// without it.
+async fn told(id: JobId, job: &v1::Job, client: &Client) -> Option<v1::Explanation> {
+    let summary = job.summary.as_ref()?;
+    let is_gang = summary.phase == JobPhase::Running.name() && summary.world_size > 1;
+    if !is_gang && !waits(job) {
+        return None;
+    }
+    match client.explain(id).await {
+        Ok(told) => Some(told),
+        Err(error) if waits(job) => {
+            Some(v1::Explanation { expected_start_unknown: error.to_string(), ..Default::default() })
+        }
+        Err(_) => None,
+    }
+}
+
+fn page(job: &v1::Job, told: Option<&v1::Explanation>, output: &Output) -> String {
     let mut page = String::new();
     let mut summary = job.summary.clone().unwrap_or_default();
     // Where a rank hangs or is slow, this is the reason to look here.
-    if let Some(runs) = runs.filter(|runs| runs.summary.contains(" but rank ")) {
-        summary.reason.clone_from(&runs.summary);
+    if let Some(told) = told.filter(|told| told.summary.contains(" but rank ")) {
+        summary.reason.clone_from(&told.summary);
     }
     let spec = job.spec.clone().unwrap_or_default();
     head(&mut page, &summary, &spec, output);
     if let Some(promise) = &job.promise {
         let by = text::instant(promise.start_by_ms);
         let _ = writeln!(page, "  {:<12} a start by {by}, on {}", "promised", promise.workers.join(", "));
+    }
+    if let Some(start) = told.and_then(explain::expected) {
+        let _ = writeln!(page, "  {:<12} {}", "expected", crate::output::table::clean(&start));
     }
     attempts(&mut page, &job.attempts, output);
     if let Some(newest) = job.attempts.last() {

@@ -2,7 +2,7 @@
 //!
 //! Jobs are taken to run as long as they say: the estimate, else the time limit, else an hour.
 
-use super::{Schedule, read};
+use super::{ASSUMPTION, Schedule, read};
 use cluster_state::{Command, Job, Outcome, State};
 use proto::v1;
 use scheduler::foresee::{Course, Future, foresee};
@@ -52,7 +52,7 @@ pub(crate) fn forecast(
     };
     let Some(job) = with.job(id) else { return Err("the job is not in the tables".to_owned()) };
     let mut schedule = Schedule::new(policy, &with, now);
-    let explanation = schedule.explain(job, now);
+    let mut explanation = schedule.explain(job, now);
     gangs.insert(id, course(job));
     let after = ahead(&mut schedule, &gangs, now)?;
     let mut starts: Vec<_> = rows(state, &before, &after).filter(is_delayed).collect();
@@ -60,8 +60,13 @@ pub(crate) fn forecast(
     starts.sort_by_key(|row| (row.start_ms > 0, std::cmp::Reverse(row.start_ms.saturating_sub(row.start_without_ms))));
     starts.truncate(ROWS_MAX);
     let more = |job: &&JobId| after.stops.get(job) > before.stops.get(job) && **job != id;
+    let start_ms = after.starts.get(&id).map_or(0, |at| at.0);
+    if start_ms > 0 {
+        explanation.expected_start_ms = start_ms;
+        explanation.expected_start_assumption = ASSUMPTION.into();
+    }
     Ok(v1::Forecast {
-        start_ms: after.starts.get(&id).map_or(0, |at| at.0),
+        start_ms,
         explanation: Some(explanation),
         starts,
         delayed,

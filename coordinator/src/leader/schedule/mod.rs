@@ -15,9 +15,10 @@ mod why;
 mod write;
 
 pub(crate) use foresight::forecast;
-pub(crate) use why::settled;
+pub(crate) use why::{ASSUMPTION, settled};
 pub(crate) use write::{Counts, Cycle, Stopping};
 
+use super::outlook::{Copied, Version, WAITING_MAX};
 use cluster_state::{Job, State, Worker};
 use proto::v1;
 use scheduler::Core;
@@ -25,7 +26,8 @@ use scheduler::model::{Budget, Decision, Event, Placed, Refused, Scheduler, Work
 use scheduler::policy::Policy;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use types::{AttemptSecret, JobId, Timestamp, WorkerId};
+use tokio::time::Instant;
+use types::{AttemptSecret, JobId, LogIndex, Timestamp, WorkerId};
 
 /// Steps of one cycle: a few milliseconds, so that sessions and facts are not held up; the next turn goes on.
 const STEPS: Budget = Budget(4_000);
@@ -49,6 +51,8 @@ struct Known {
 /// The core of a leader, and how far it has followed the tables.
 pub(crate) struct Schedule {
     core: Core,
+    /// Of the tables that it was built from.
+    built: LogIndex,
     seen: State,
     gangs: BTreeMap<JobId, Known>,
     /// Jobs that the core did not take, and why.
@@ -64,6 +68,7 @@ impl Schedule {
     pub(crate) fn new(policy: &Policy, state: &State, now: Timestamp) -> Self {
         let mut schedule = Self {
             core: Core::new(policy.clone()),
+            built: state.applied(),
             seen: State::new(),
             gangs: BTreeMap::new(),
             refused: BTreeMap::new(),
@@ -276,6 +281,23 @@ impl Schedule {
             return why::left_out(job, fault);
         }
         why::waiting(&self.core, &self.seen, job, now)
+    }
+
+    /// What an expected start was worked out from.
+    pub(crate) fn version(&self) -> Version {
+        Version { built: self.built, changes: self.core.version() }
+    }
+
+    /// To look ahead elsewhere.
+    pub(crate) fn copy(&self, now: Timestamp) -> Copied {
+        let begun = Instant::now();
+        let waiting = self.gangs.len().saturating_sub(self.core.running());
+        let core = if waiting < WAITING_MAX {
+            Ok(Box::new(self.core.clone()))
+        } else {
+            Err(format!("{waiting} jobs wait, and a look ahead is made for fewer than {WAITING_MAX}"))
+        };
+        Copied { version: self.version(), now, cost: begun.elapsed(), core }
     }
 }
 

@@ -15,7 +15,10 @@ const AHEAD_NAMED_MAX: usize = 20;
 /// Running jobs that are named.
 const JOBS_NAMED_MAX: usize = 10;
 
-/// A waiting job.
+/// On what an expected start rests, beside that jobs run as long as they say.
+pub(crate) const ASSUMPTION: &str = "if running jobs end at their estimates and nothing new arrives";
+
+/// A waiting job. Its expected start is left to a look ahead, but for one that starts now or can never start.
 pub(super) fn waiting(core: &Core, state: &State, job: &Job, now: Timestamp) -> v1::Explanation {
     let mut details = vec![shape(job)];
     details.extend(state.workers().take(WORKERS_LISTED_MAX).map(|(_, worker)| worker_line(worker)));
@@ -34,7 +37,14 @@ pub(super) fn waiting(core: &Core, state: &State, job: &Job, now: Timestamp) -> 
     };
     let Some(why) = core.explain(now, job.id) else {
         let summary = "it was just given its place and starts at once".to_owned();
-        return v1::Explanation { summary, obstacle: "none".into(), ..base };
+        let assumption = ASSUMPTION.into();
+        return v1::Explanation {
+            summary,
+            obstacle: "none".into(),
+            expected_start_ms: now.0,
+            expected_start_assumption: assumption,
+            ..base
+        };
     };
     let name = |worker: WorkerIndex| core.worker_id(worker).map(ToString::to_string).unwrap_or_default();
     v1::Explanation {
@@ -45,7 +55,17 @@ pub(super) fn waiting(core: &Core, state: &State, job: &Job, now: Timestamp) -> 
         obstacle: kind(&why.obstacle).into(),
         start_ms: why.start.map_or(0, |start| start.at.0),
         start_basis: why.start.map_or("", |start| basis(start.basis)).into(),
+        expected_start_unknown: unknown(&why.obstacle).into(),
         ..base
+    }
+}
+
+/// Why there is no start to expect, where that needs no look ahead.
+fn unknown(obstacle: &Obstacle) -> &'static str {
+    match obstacle {
+        Obstacle::NeverFits(_) => "it cannot start in this cluster as it is",
+        Obstacle::OverCeiling { .. } => "its queue may never have as much as it needs",
+        _ => "",
     }
 }
 
@@ -56,6 +76,7 @@ pub(super) fn left_out(job: &Job, fault: &str) -> v1::Explanation {
         summary: format!("the scheduler does not take it: {fault}"),
         obstacle: "left_out".into(),
         queue: job.spec.queue.clone(),
+        expected_start_unknown: "the scheduler does not take it".into(),
         ..Default::default()
     }
 }
@@ -94,13 +115,8 @@ pub(crate) fn settled(job: &Job) -> v1::Explanation {
 
 fn summary(state: &State, why: &Explanation, now: Timestamp, name: impl Fn(WorkerIndex) -> String) -> String {
     let mut text = obstacle(state, &why.obstacle, now, name);
-    if let Some(Forecast { at, basis }) = why.start {
-        let left = at.since(now);
-        let _ = match basis {
-            Basis::Promised => write!(text, "; a start within {left} is promised"),
-            Basis::Releases => write!(text, "; expected to start in {left}, if what runs ends as it said"),
-            Basis::Backlog => write!(text, "; expected to start in about {left}, by the work ahead of it"),
-        };
+    if let Some(Forecast { at, basis: Basis::Promised }) = why.start {
+        let _ = write!(text, "; a start within {} is promised", at.since(now));
     }
     text
 }
