@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use types::JobSpec;
 
 /// All that a rank may find in its environment: whatever else is there was the daemon's.
-const VARIABLES: [&str; 14] = [
+const VARIABLES: [&str; 15] = [
     "HOME",
     "USER",
     "LOGNAME",
@@ -18,6 +18,7 @@ const VARIABLES: [&str; 14] = [
     "PATH",
     "PWD",
     "PYTHONUNBUFFERED",
+    "PYTHONFAULTHANDLER",
     "TMPDIR",
     "CUDA_VISIBLE_DEVICES",
     "_",
