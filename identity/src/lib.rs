@@ -40,6 +40,9 @@ pub use secret::{Fingerprint, InvalidSecret, Secret, SecretKind, digest, fingerp
 pub use subject::{Peer, Subject};
 pub use tls::{COORDINATOR_NAME, TlsError};
 
+/// An X.509 certificate in DER.
+pub type Certificate = rustls_pki_types::CertificateDer<'static>;
+
 /// A certificate in DER as PEM text.
 pub fn pem_of(der: &[u8]) -> String {
     pem::encode(&pem::Pem::new("CERTIFICATE", der))

@@ -5,8 +5,7 @@ use super::identify::Identified;
 use crate::raft::Node;
 use cluster_state::State;
 use daemon::Shutdown;
-use identity::{Credentials, Fingerprint, Joined, Material, NodeRequest, fingerprint};
-use rustls_pki_types::CertificateDer;
+use identity::{Certificate, Credentials, Fingerprint, Joined, Material, NodeRequest, fingerprint};
 use std::time::Duration;
 use types::Timestamp;
 
@@ -18,8 +17,8 @@ const PAUSE: Duration = Duration::from_secs(1);
 /// Whom nodes believe.
 struct Authorities {
     /// The one that signs last.
-    trusted: Vec<CertificateDer<'static>>,
-    vouched: Option<CertificateDer<'static>>,
+    trusted: Vec<Certificate>,
+    vouched: Option<Certificate>,
     /// When the one that signs came.
     since: Timestamp,
 }
