@@ -4,13 +4,14 @@
 use protox::prost_reflect::{DescriptorPool, Value};
 use std::fmt::Write as _;
 
-const FILES: [&str; 10] = [
+const FILES: [&str; 11] = [
     "muster/v1/options.proto",
     "muster/v1/access.proto",
     "muster/v1/jobs.proto",
     "muster/v1/cluster.proto",
     "muster/v1/lineage.proto",
     "muster/v1/queues.proto",
+    "muster/v1/secrets.proto",
     "muster/v1/blobs.proto",
     "muster/v1/telemetry.proto",
     "muster/internal/v1/session.proto",

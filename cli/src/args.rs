@@ -98,6 +98,9 @@ pub enum Command {
     /// Tokens: shown once, kept as hashes
     #[command(subcommand)]
     Tokens(commands::access::TokensCommand),
+    /// Values that jobs need and nobody is to see: kept sealed, given to their ranks, kept out of logs
+    #[command(subcommand)]
+    Secrets(commands::secrets::SecretsCommand),
     /// What was done and what was denied, and by whom
     #[command(subcommand)]
     Audit(commands::audit::AuditCommand),

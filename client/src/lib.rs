@@ -19,6 +19,7 @@ mod logs;
 mod metrics;
 mod pool;
 mod queues;
+mod secrets;
 #[cfg(test)]
 mod testing;
 mod upload;

@@ -38,6 +38,10 @@ impl Command {
             Command::CreateJoinToken { .. } => "join-tokens/create",
             Command::UseJoinToken { .. } => "join-tokens/use",
             Command::RevokeNode { .. } => "nodes/revoke",
+            Command::SetSecret { .. } => "secrets/set",
+            Command::ShareSecret { .. } => "secrets/share",
+            Command::RemoveSecret { .. } => "secrets/remove",
+            Command::NoteSecretsUsed { .. } => "secrets/use",
         }
     }
 
@@ -82,6 +86,14 @@ impl Command {
                 None => format!("unknown token as {as_whom}"),
             },
             Command::RevokeNode { node } => node.to_string(),
+            Command::SetSecret { name, version, .. } => format!("{name} version {version}"),
+            Command::ShareSecret { name, add, remove } => {
+                let added = add.iter().flat_map(|user| [" +", user]);
+                let removed = remove.iter().flat_map(|user| [" -", user]);
+                [name.as_str()].into_iter().chain(added).chain(removed).collect()
+            }
+            Command::RemoveSecret { name } => name.clone(),
+            Command::NoteSecretsUsed { job, names } => format!("{} for job {job}", names.join(", ")),
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Everything that can change the tables, and every answer; the entry's payload, so names and order here are a wire format.
 
-use crate::{ApiToken, JoinToken};
+use crate::{ApiToken, JoinToken, Refusal, Sealed};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -202,6 +202,38 @@ pub enum Command {
         /// A coordinator or worker.
         node: Principal,
     },
+    /// Makes a secret of the caller's, or gives one another value.
+    SetSecret {
+        /// Its name.
+        name: String,
+        /// What it is for; nothing = as before.
+        note: Option<String>,
+        /// One more than that of the present value, which is 0 before there is one.
+        version: u64,
+        /// The value.
+        sealed: Sealed,
+    },
+    /// Changes who else may give a secret to their jobs.
+    ShareSecret {
+        /// Its name.
+        name: String,
+        /// These may; `*` = everybody.
+        add: BTreeSet<String>,
+        /// These may not, unless everybody may.
+        remove: BTreeSet<String>,
+    },
+    /// Forgets a secret.
+    RemoveSecret {
+        /// Its name.
+        name: String,
+    },
+    /// Changes nothing here: a worker is given secrets for a job that runs on it, so that the audit trail has it.
+    NoteSecretsUsed {
+        /// Which job.
+        job: JobId,
+        /// Their names.
+        names: Vec<String>,
+    },
 }
 
 /// A call that was denied, or several alike.
@@ -286,80 +318,4 @@ pub enum Outcome {
     PlanTaken(Token),
     /// Nothing changed.
     Refused(Refusal),
-}
-
-/// Why nothing changed.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
-pub enum Refusal {
-    /// The log belongs to a cluster already.
-    #[error("the cluster {0} is formed already")]
-    FormedAlready(ClusterId),
-    /// No such job.
-    #[error("there is no job {0}")]
-    UnknownJob(JobId),
-    /// No such worker.
-    #[error("there is no worker {0}")]
-    UnknownWorker(WorkerId),
-    /// A live worker has this name.
-    #[error(
-        "the name {0} is in use by another worker; give this one another --name, or stop the other and wait for its lease to end"
-    )]
-    NameInUse(WorkerId),
-    /// The request id came with another job before.
-    #[error("request id {0} was used for another job ({1})")]
-    RequestReused(RequestId, JobId),
-    /// The report or wish belongs to an earlier attempt (`FENCE-2`).
-    #[error("token {given} of job {job} is out of date")]
-    StaleToken {
-        /// Which job.
-        job: JobId,
-        /// What came.
-        given: Token,
-    },
-    /// The tables have changed since the plan was made.
-    #[error("the plan does not fit the present state: {0}")]
-    PlanOutOfDate(String),
-    /// No such queue, or one that jobs cannot wait in.
-    #[error("there is no queue {name:?}; jobs can wait in {}", .known.join(", "))]
-    UnknownQueue {
-        /// As given.
-        name: String,
-        /// Some that are there.
-        known: Vec<String>,
-    },
-    /// A queue of this name is there, and is another.
-    #[error("queue {0:?} exists already; `update` changes it")]
-    QueueExists(String),
-    /// Jobs or queues are below it.
-    #[error("queue {name:?} {why}")]
-    QueueInUse {
-        /// Which.
-        name: String,
-        /// What keeps it.
-        why: String,
-    },
-    /// It has ended.
-    #[error("job {0} has ended")]
-    JobEnded(JobId),
-    /// What is asked cannot be, whatever the tables hold of jobs; the text says why.
-    #[error("{0}")]
-    Invalid(String),
-    /// No such user.
-    #[error("there is no user {0:?}")]
-    UnknownUser(String),
-    /// A user of this name is there, with other roles.
-    #[error("user {0:?} exists already; `update` changes it")]
-    UserExists(String),
-    /// Nobody would be left who can give roles.
-    #[error("{0:?} is the last owner: make another user an owner first")]
-    LastOwner(String),
-    /// No such token of a user.
-    #[error("there is no token {0:?}")]
-    UnknownToken(String),
-    /// No such certificate authority.
-    #[error("the cluster trusts no such authority")]
-    UnknownAuthority,
-    /// A join token that lets this node in, now, is not there; the text says why.
-    #[error("the join token {0}")]
-    JoinToken(String),
 }

@@ -15,6 +15,8 @@ pub struct Job {
     pub id: JobId,
     /// The client's request that made it.
     pub request: RequestId,
+    /// The user whose it is; none when the cluster itself submitted it.
+    pub submitter: Option<Arc<str>>,
     /// What was asked.
     pub spec: Arc<JobSpec>,
     /// Where it stands.

@@ -6,6 +6,7 @@
 //!                ├── jobs, attempts, checkpoints        transitions.rs: what the end of an attempt does to its job
 //!                ├── workers and what they hold
 //!                ├── users, tokens, authorities         access.rs: who may do what, and by which proof
+//!                ├── secrets of jobs, sealed              secrets.rs: who may give them to a job
 //!                ├── the audit trail                    audit.rs: who did what, each record bound to the one before
 //!                └── queries: waiting jobs, wishes of a worker, changes since an index
 //! ```
@@ -13,8 +14,8 @@
 //! No clock, no randomness, no hash order: time and secrets come in with the command. `State::clone` is O(1) (persistent
 //! maps), so a reader takes a snapshot and never holds up `apply`.
 //!
-//! Kept here: `GANG-1`, `GANG-2`, `SLOT-1`, `FENCE-1`, `FENCE-2`, `JOB-1`, `JOB-2`, `ACCESS-1`, `ACCESS-2`, `AUDIT-1`; `LEASE-1`
-//! together with the leader, who proposes `LoseWorker` only when the lease is over.
+//! Kept here: `GANG-1`, `GANG-2`, `SLOT-1`, `FENCE-1`, `FENCE-2`, `JOB-1`, `JOB-2`, `ACCESS-1`, `ACCESS-2`, `AUDIT-1`, `SECRET-1`;
+//! `LEASE-1` together with the leader, who proposes `LoseWorker` only when the lease is over.
 
 mod access;
 mod action;
@@ -22,6 +23,8 @@ mod audit;
 mod command;
 mod commands;
 mod job;
+mod refusal;
+mod secrets;
 mod state;
 mod transitions;
 mod wishes;
@@ -34,8 +37,10 @@ pub use access::{
     ApiToken, Authority, JoinToken, Revocation, TOKEN_DAYS_MAX, TOKENS_OF_USER_MAX, USERS_MAX, User, is_token_id,
 };
 pub use audit::{AUDIT_KEPT, AuditRecord, DENIALS_MAX, verify_chain};
-pub use command::{Command, Denial, MemberChange, Outcome, PlannedGang, Promise, Refusal, SetQueue, SetUser};
+pub use command::{Command, Denial, MemberChange, Outcome, PlannedGang, Promise, SetQueue, SetUser};
 pub use job::{Attempt, Job, JobOutput, SavedCheckpoint};
+pub use refusal::Refusal;
+pub use secrets::{EVERYBODY, Sealed, Secret};
 pub use state::State;
 pub use transitions::{cause_of, first_failed};
 pub use wishes::WishMark;

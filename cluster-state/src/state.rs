@@ -2,7 +2,7 @@
 
 use crate::access::Access;
 use crate::audit::Trail;
-use crate::{Command, Job, Outcome, Refusal, Worker, commands};
+use crate::{Command, Job, Outcome, Refusal, Secret, Worker, commands};
 use imbl::ordmap::DiffItem;
 use imbl::{OrdMap, OrdSet};
 use serde::{Deserialize, Serialize};
@@ -37,6 +37,8 @@ pub struct State {
     /// By full name; `default` is always there.
     pub(crate) queues: OrdMap<String, Arc<Queue>>,
     pub(crate) access: Access,
+    /// By name.
+    pub(crate) secrets: OrdMap<String, Arc<Secret>>,
     pub(crate) audit: Trail,
 }
 
@@ -57,6 +59,7 @@ impl Default for State {
             requests_forgotten_to: JobId(0),
             queues: OrdMap::unit(default.name.clone(), Arc::new(default)),
             access: Access::default(),
+            secrets: OrdMap::new(),
             audit: Trail::default(),
         }
     }

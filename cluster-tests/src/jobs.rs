@@ -13,6 +13,7 @@ pub fn spec(command: &str) -> JobSpec {
         command: command.to_owned(),
         code: None,
         environment_variables: BTreeMap::new(),
+        secrets: BTreeMap::new(),
         inputs: BTreeMap::new(),
         outputs: BTreeMap::new(),
         gang: GangSpec {

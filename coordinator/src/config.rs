@@ -56,6 +56,8 @@ pub struct Config {
     pub admission: Option<Admission>,
     /// How long the certificates count that it signs. Default 24 hours.
     pub certificate_life: Duration,
+    /// A file of the operator's with the key for secrets of jobs; none = one of the cluster's own, in the data folder.
+    pub secrets_key: Option<std::path::PathBuf>,
 }
 
 impl Config {
@@ -77,6 +79,7 @@ impl Config {
             resize_after: Duration::from_mins(10),
             admission: None,
             certificate_life: identity::CERTIFICATE_LIFE,
+            secrets_key: None,
         }
     }
 

@@ -191,6 +191,7 @@ impl Running {
             gathers: api::gather::Gathers::default(),
             gate: Gate::new(node.clone()),
             signer: api::Signer::new(identified.folder.clone(), config.certificate_life),
+            sealer: api::Sealer::new(identified.folder.clone()),
             fatal,
         };
         let loop_config = leader::LeaderConfig { lease: config.lease, policy: config.scheduling() };

@@ -163,6 +163,7 @@ fn spec() -> JobSpec {
         command: "true".into(),
         code: None,
         environment_variables: BTreeMap::new(),
+        secrets: BTreeMap::new(),
         inputs: BTreeMap::new(),
         outputs: BTreeMap::new(),
         gang: GangSpec {

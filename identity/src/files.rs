@@ -5,10 +5,12 @@
 //!  identity/authorities.pem     whom it believes, the one that signs now last
 //!  identity/vouched.pem         what the one before it says of that one, while both count
 //!  identity/authority-HASH.pem  certificate, key           0600, coordinators only
+//!  identity/secrets.key         what seals secrets of jobs 0600, coordinators only; or where the operator holds it
 //! ```
 
 use crate::authority::Authority;
 use crate::node::{Material, certificates, to_pem};
+use crate::sealing::SealingKey;
 use crate::secret::{Fingerprint, fingerprint};
 use crate::tls::TlsError;
 use daemon::files::{create_private_folder, read_secret, write_atomically, write_secret};
@@ -46,6 +48,8 @@ pub enum FilesError {
 #[derive(Clone, Debug)]
 pub struct NodeFolder {
     path: PathBuf,
+    /// Where the operator holds the key for secrets; none = in the folder.
+    held: Option<PathBuf>,
 }
 
 impl NodeFolder {
@@ -53,7 +57,36 @@ impl NodeFolder {
     pub fn open(data: &Path) -> Result<Self, FilesError> {
         let path = data.join(FOLDER);
         create_private_folder(&path).map_err(|source| FilesError::Io { path: path.clone(), source })?;
-        Ok(Self { path })
+        Ok(Self { path, held: None })
+    }
+
+    /// With the key for secrets in a file of the operator's, which is read whenever it is needed and never written.
+    pub fn with_sealing_key(self, held: Option<PathBuf>) -> Self {
+        Self { held, ..self }
+    }
+
+    /// Does the operator hold the key for secrets?
+    pub fn sealing_key_is_held(&self) -> bool {
+        self.held.is_some()
+    }
+
+    /// The key for secrets, where it is here.
+    pub fn sealing_key(&self) -> Result<Option<SealingKey>, FilesError> {
+        let path = self.held.clone().unwrap_or_else(|| self.path.join("secrets.key"));
+        let read = absent(read_secret(&path)).map_err(|source| FilesError::Io { path: path.clone(), source })?;
+        let Some(bytes) = read.map(zeroize::Zeroizing::new) else { return Ok(None) };
+        let key = SealingKey::parse(&String::from_utf8_lossy(&bytes));
+        let damaged = |error: crate::SealingError| TlsError::Certificate(error.to_string());
+        key.map(Some).map_err(|error| FilesError::Damaged { path, source: damaged(error) })
+    }
+
+    /// Stores the key for secrets, unless the operator holds it.
+    pub fn store_sealing_key(&self, key: &SealingKey) -> Result<(), FilesError> {
+        if self.held.is_some() {
+            return Ok(());
+        }
+        let path = self.path.join("secrets.key");
+        write_secret(&path, key.text().as_bytes()).map_err(|source| FilesError::Io { path, source })
     }
 
     /// What was stored; none before the first time.

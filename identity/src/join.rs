@@ -5,6 +5,7 @@ use crate::authority::Authority;
 use crate::credentials::Credentials;
 use crate::dial::{Dialer, chain_of};
 use crate::node::{Material, Node, NodeKey};
+use crate::sealing::SealingKey;
 use crate::secret::{Fingerprint, Secret, fingerprint};
 use crate::subject::Subject;
 use crate::tls::TlsError;
@@ -51,6 +52,8 @@ pub struct Joined {
     pub material: Material,
     /// To a coordinator: the authority that it signs with.
     pub authority: Option<Authority>,
+    /// To a coordinator, unless the operator holds it: what secrets of jobs are sealed with.
+    pub sealing_key: Option<SealingKey>,
 }
 
 /// Why a node was not admitted.
@@ -92,8 +95,8 @@ pub async fn join(coordinators: &[String], admission: &Admission, joiner: &Joine
         }
     });
     let answer = asked.await?;
-    let authority = authority_of(&answer)?;
-    Ok(Joined { material: certified(key, answer, &joiner.expected())?, authority })
+    let (authority, sealing_key) = (authority_of(&answer)?, SealingKey::parse(&answer.sealing_key).ok());
+    Ok(Joined { material: certified(key, answer, &joiner.expected())?, authority, sealing_key })
 }
 
 /// A node's next certificate, by the one that it has; to a coordinator with the authority that signs now.
@@ -107,8 +110,8 @@ pub async fn renew(coordinators: &[String], node: &Node) -> Result<Joined, JoinE
     });
     let expected = node.material().subject.principal();
     let answer = asked.await?;
-    let authority = authority_of(&answer)?;
-    Ok(Joined { material: certified(key, answer, &expected)?, authority })
+    let (authority, sealing_key) = (authority_of(&answer)?, SealingKey::parse(&answer.sealing_key).ok());
+    Ok(Joined { material: certified(key, answer, &expected)?, authority, sealing_key })
 }
 
 impl Joiner {

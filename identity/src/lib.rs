@@ -21,6 +21,7 @@ mod listen;
 mod node;
 #[cfg(feature = "plain-text")]
 pub mod plain_text;
+mod sealing;
 mod secret;
 mod secured;
 mod subject;
@@ -36,6 +37,7 @@ pub use files::{FilesError, NodeFolder};
 pub use join::{Admission, JoinError, Joined, Joiner, join, renew, signing};
 pub use listen::{Accepted, Incoming, Protocol, accept};
 pub use node::{Material, Node, NodeKey, NodeRequest};
+pub use sealing::{SealedValue, SealingError, SealingKey};
 pub use secret::{Fingerprint, InvalidSecret, Secret, SecretKind, digest, fingerprint};
 pub use subject::{Peer, Subject};
 pub use tls::{COORDINATOR_NAME, TlsError};

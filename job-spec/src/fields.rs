@@ -7,7 +7,7 @@ use crate::yaml::{Entry, Node, Scalar, Value};
 use std::ops::RangeInclusive;
 
 /// Fields that belong somewhere else than where people put them, for suggestions.
-const ELSEWHERE: [&str; 29] = [
+const ELSEWHERE: [&str; 30] = [
     "resources.instance_count",
     "resources.instance_type",
     "resources.shm_size",
@@ -35,6 +35,7 @@ const ELSEWHERE: [&str; 29] = [
     "x-muster.estimate",
     "x-muster.group",
     "x-muster.away_from",
+    "x-muster.secrets",
     "environment_variables",
     "experiment_name",
 ];

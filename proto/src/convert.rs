@@ -37,6 +37,7 @@ pub fn job_spec(wire: v1::JobSpec) -> Result<JobSpec, InvalidMessage> {
         command: wire.command,
         code,
         environment_variables: wire.environment_variables,
+        secrets: wire.secrets,
         inputs,
         outputs,
         gang,
@@ -97,6 +98,25 @@ fn check_sizes(wire: &v1::JobSpec, faults: &mut Vec<String>) {
     for (name, value) in &wire.environment_variables {
         if name.is_empty() || name.contains(['=', '\0']) || value.contains('\0') {
             faults.push(format!("environment variable {name:?} is not valid"));
+        }
+    }
+    check_secrets(wire, faults);
+}
+
+fn check_secrets(wire: &v1::JobSpec, faults: &mut Vec<String>) {
+    let (count, most) = (wire.secrets.len(), Limits::SECRETS_OF_JOB_MAX);
+    if count > most {
+        faults.push(format!("secrets has {count} entries; at most {most} are allowed"));
+    }
+    for (variable, secret) in &wire.secrets {
+        if variable.is_empty() || variable.contains(['=', '\0']) || variable.starts_with("MUSTER_") {
+            faults.push(format!("secrets: {variable:?} cannot name a variable that holds a secret"));
+        }
+        if wire.environment_variables.contains_key(variable) {
+            faults.push(format!("secrets.{variable} is among the environment_variables too"));
+        }
+        if !types::is_secret_name(secret) {
+            faults.push(format!("secrets.{variable}: {secret:?} is no name of a secret: {}", types::SECRET_NAME_RULE));
         }
     }
 }
@@ -268,6 +288,7 @@ pub fn wire_job_spec(spec: &JobSpec) -> v1::JobSpec {
         command: spec.command.clone(),
         code: spec.code.as_ref().map(wire_code),
         environment_variables: spec.environment_variables.clone(),
+        secrets: spec.secrets.clone(),
         inputs: spec.inputs.iter().map(|(name, value)| (name.clone(), wire_input(value))).collect(),
         outputs: wire_outputs(&spec.outputs),
         gang: Some(wire_gang(&spec.gang)),

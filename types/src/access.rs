@@ -85,6 +85,10 @@ named!(
         AccessWrite = "access/write",
         /// Read the audit trail.
         AuditRead = "audit/read",
+        /// Make, share and remove secrets of one's own, and see which there are; never what they hold.
+        SecretsWrite = "secrets/write",
+        /// The same with everybody's.
+        SecretsManage = "secrets/manage",
     }
 );
 
@@ -114,7 +118,9 @@ impl Role {
         match self {
             Role::Owner => true,
             Role::Contributor => !matches!(permission, P::AccessRead | P::AccessWrite | P::AuditRead),
-            Role::DataScientist => reads || matches!(permission, P::JobsRead | P::JobsSubmit | P::JobsWrite),
+            Role::DataScientist => {
+                reads || matches!(permission, P::JobsRead | P::JobsSubmit | P::JobsWrite | P::SecretsWrite)
+            }
             Role::ComputeOperator => reads || permission == P::ComputeWrite,
             Role::Reader => reads || permission == P::JobsRead,
             Role::Auditor => matches!(permission, P::ClusterRead | P::AccessRead | P::AuditRead),
@@ -199,6 +205,17 @@ pub fn is_user_name(name: &str) -> bool {
     name.len() <= USER_NAME_BYTES_MAX
         && name.bytes().next().is_some_and(|byte| byte.is_ascii_alphanumeric())
         && name.bytes().all(inner)
+}
+
+/// Longest name of a secret.
+pub const SECRET_NAME_BYTES_MAX: usize = 63;
+
+/// What a secret may be called.
+pub const SECRET_NAME_RULE: &str = "1 to 63 of a-z, A-Z, 0-9, '.', '_' and '-', beginning with a letter or digit";
+
+/// True for a name that a secret may have.
+pub fn is_secret_name(name: &str) -> bool {
+    name.len() <= SECRET_NAME_BYTES_MAX && is_user_name(name) && !name.contains('@')
 }
 
 #[cfg(test)]

@@ -21,6 +21,8 @@ pub struct JobSpec {
     pub code: Option<CodeSnapshot>,
     /// Added to each rank's environment.
     pub environment_variables: BTreeMap<String, String>,
+    /// Variables of each rank that hold a secret, with the secret's name.
+    pub secrets: BTreeMap<String, String>,
     /// By name.
     pub inputs: BTreeMap<String, Input>,
     /// By name; each becomes a folder whose content is kept when the job ends.

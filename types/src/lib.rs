@@ -14,7 +14,10 @@ mod queue;
 mod time;
 mod wish;
 
-pub use access::{Admits, Caller, Permission, Principal, Role, USER_NAME_BYTES_MAX, UnknownWord, is_user_name};
+pub use access::{
+    Admits, Caller, Permission, Principal, Role, SECRET_NAME_RULE, USER_NAME_BYTES_MAX, UnknownWord, is_secret_name,
+    is_user_name,
+};
 pub use hash::{ContentHash, FileKind, Tree, TreeEntry, TreeError};
 pub use ids::{
     AttemptNumber, AttemptSecret, ClusterId, CoordinatorId, InvalidClusterId, InvalidName, JobId, LogIndex, RankIndex,

@@ -44,6 +44,16 @@ impl Limits {
     pub const TAINTS_MAX: usize = 16;
     /// Planned maintenance windows of one worker.
     pub const WINDOWS_MAX: usize = 16;
+    /// Bytes of a secret: fewer could not be told from ordinary words in a log.
+    pub const SECRET_BYTES_MIN: usize = 8;
+    /// Bytes of a secret: what one variable of a process may hold, with room to spare.
+    pub const SECRET_BYTES_MAX: usize = 32 * 1024;
+    /// Secrets of a cluster: their tables are held in memory.
+    pub const SECRETS_MAX: usize = 10_000;
+    /// Secrets that one job is given.
+    pub const SECRETS_OF_JOB_MAX: usize = 32;
+    /// Users whom a secret is shared with.
+    pub const SECRET_USERS_MAX: usize = 256;
     /// Bytes of one chunk of a blob or stream on the wire.
     pub const CHUNK_BYTES_MAX: usize = 256 * 1024;
     /// Bytes of one gRPC message.

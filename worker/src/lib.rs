@@ -36,6 +36,7 @@ pub mod mpi;
 mod owner;
 mod process;
 mod reconciler;
+mod secrets;
 mod session;
 pub mod shim;
 mod ship;
@@ -89,8 +90,10 @@ pub async fn run(config: Config, shutdown: daemon::Shutdown) -> Result<(), Error
         ship::start(known.clone(), watcher.clone(), dialer.clone()).map_err(Error::io("start the shipper's thread"))?;
     let spares = spares::Spares::open(layout.spares()).map_err(Error::io("open the folder of spare folders"))?;
     let blobs = blobs::Blobs::new(cache, known.clone(), dialer.clone());
+    let secrets = secrets::Source::new(known.clone(), dialer.clone());
     let renewing = tokio::spawn(admit::keep(node, folder, known));
-    let context = context(&checked, &layout, &registration, blobs, shipper, watcher, spares);
+    let sources = (blobs, secrets);
+    let context = context(&checked, &layout, &registration, sources, shipper, watcher, spares);
     let found = member::find(&layout).map_err(Error::io("look for members of a former life"))?;
     let context = Arc::new(context);
     prepare_rank_user(&checked, &layout, &context.users, &found)?;
@@ -192,7 +195,7 @@ fn context(
     checked: &Checked,
     layout: &Layout,
     registration: &WorkerRegistration,
-    blobs: blobs::Blobs,
+    (blobs, secrets): (blobs::Blobs, secrets::Source),
     shipper: ship::Handle,
     watcher: watch::Handle,
     spares: spares::Spares,
@@ -225,6 +228,7 @@ fn context(
         users: users::Users::new(checked.rank_user.clone()),
         driver,
         blobs,
+        secrets,
         shipper,
         watcher,
     }

@@ -40,6 +40,7 @@ pub(crate) fn spec(command: &str, instances: u32) -> JobSpec {
         command: command.into(),
         code: None,
         environment_variables: Default::default(),
+        secrets: Default::default(),
         inputs: Default::default(),
         outputs: Default::default(),
         gang: GangSpec {

@@ -74,6 +74,10 @@ pub struct CoordinatorArgs {
     /// How long the certificates count that it signs
     #[arg(long, value_name = "SPAN", default_value = "24h", value_parser = parse_span)]
     certificate_life: u64,
+    /// A file with the key under which secrets of jobs are kept, 64 hexadecimal digits for its user alone; the same for all
+    /// coordinators. Without it the cluster makes a key of its own in their data folders
+    #[arg(long, value_name = "FILE")]
+    secrets_key: Option<PathBuf>,
     /// How it is admitted to the cluster that it joins.
     #[command(flatten)]
     join_token: JoinTokenArgs,
@@ -146,6 +150,7 @@ fn config(args: &CoordinatorArgs) -> anyhow::Result<Config> {
     config.reserve_after = Duration::from_millis(args.reserve_after);
     config.resize_after = Duration::from_millis(args.resize_after);
     config.certificate_life = Duration::from_millis(args.certificate_life);
+    config.secrets_key.clone_from(&args.secrets_key);
     config.validate().map_err(|faults| bad_input(faults.to_string()))?;
     Ok(config)
 }

@@ -33,6 +33,7 @@ pub fn event(event: &v1::JobEvent) -> Value {
 pub fn job(job: &v1::Job) -> Value {
     json!({
         "summary": job.summary.as_ref().map(summary),
+        "submitted_by": job.submitted_by,
         "spec": job.spec.as_ref().map(spec),
         "attempts": job.attempts.iter().map(attempt).collect::<Vec<_>>(),
         "checkpoints": job.checkpoints.iter().map(checkpoint).collect::<Vec<_>>(),
@@ -62,6 +63,7 @@ pub fn spec(spec: &v1::JobSpec) -> Value {
             "git_dirty": code.git_dirty,
         })),
         "environment_variables": spec.environment_variables,
+        "secrets": spec.secrets,
         "inputs": inputs,
         "outputs": outputs,
         "gang": spec.gang.as_ref().map(gang),

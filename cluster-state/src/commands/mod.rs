@@ -15,6 +15,7 @@ mod note_promises;
 mod plan_window;
 mod record_checkpoint;
 mod register_worker;
+mod remove_secret;
 mod remove_user;
 mod retire_authority;
 mod revoke_node;
@@ -22,7 +23,9 @@ mod revoke_token;
 mod set_availability;
 mod set_priority;
 mod set_queue;
+mod set_secret;
 mod set_user;
+mod share_secret;
 mod start_attempt;
 mod stop_attempt;
 mod submit_job;
@@ -43,7 +46,7 @@ pub(crate) struct At {
 pub(crate) fn apply(state: &mut State, at: At, caller: Option<&Caller>, command: &Command) -> Result<Outcome, Refusal> {
     match command {
         Command::FormCluster { cluster } => form_cluster::apply(state, *cluster),
-        Command::SubmitJob { request, spec } => submit_job::apply(state, at, *request, spec),
+        Command::SubmitJob { request, spec } => submit_job::apply(state, at, caller, *request, spec),
         Command::CancelJob { job } => cancel_job::apply(state, at, *job),
         Command::RegisterWorker { registration } => register_worker::apply(state, at, registration),
         Command::SetAvailability { worker, availability } => set_availability::apply(state, at, worker, *availability),
@@ -62,10 +65,15 @@ pub(crate) fn apply(state: &mut State, at: At, caller: Option<&Caller>, command:
         Command::NotePromises { promises } => Ok(note_promises::apply(state, at, promises)),
         Command::PlanWindow { worker, window } => plan_window::apply(state, at, worker, *window),
         Command::As { caller, command } => as_caller::apply(state, at, caller, command),
-        Command::NoteMembers { .. } => Ok(Outcome::Done),
+        Command::NoteMembers { .. } | Command::NoteSecretsUsed { .. } => Ok(Outcome::Done),
         Command::NoteDenials { denials } => note_denials::apply(state, at, denials),
         Command::AddAuthority { certificate, vouched } => add_authority::apply(state, at, certificate, vouched),
         Command::RetireAuthority { fingerprint } => retire_authority::apply(state, fingerprint),
+        Command::SetSecret { name, note, version, sealed } => {
+            set_secret::apply(state, at, caller, name, note.as_deref(), *version, sealed)
+        }
+        Command::ShareSecret { name, add, remove } => share_secret::apply(state, caller, name, add, remove),
+        Command::RemoveSecret { name } => remove_secret::apply(state, caller, name),
         Command::SetUser { name, roles, how } => set_user::apply(state, at, name, roles, *how),
         Command::RemoveUser { name } => remove_user::apply(state, name),
         Command::CreateToken { token } => create_token::apply(state, at, token),

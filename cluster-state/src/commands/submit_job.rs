@@ -1,11 +1,18 @@
 //! Accepts a job; the request id makes a retry harmless (`JOB-1`).
 
 use super::At;
+use crate::secrets::user_of;
 use crate::{Job, Outcome, Refusal, State};
 use std::sync::Arc;
-use types::{JobId, JobPhase, JobSpec, RequestId, Timestamp};
+use types::{Caller, JobId, JobPhase, JobSpec, RequestId, Timestamp};
 
-pub(super) fn apply(state: &mut State, at: At, request: RequestId, spec: &Arc<JobSpec>) -> Result<Outcome, Refusal> {
+pub(super) fn apply(
+    state: &mut State,
+    at: At,
+    caller: Option<&Caller>,
+    request: RequestId,
+    spec: &Arc<JobSpec>,
+) -> Result<Outcome, Refusal> {
     if let Some(job) = state.requests.get(&request).and_then(|id| state.jobs.get(id)) {
         if job.spec != *spec {
             return Err(Refusal::RequestReused(request, job.id));
@@ -15,10 +22,16 @@ pub(super) fn apply(state: &mut State, at: At, request: RequestId, spec: &Arc<Jo
     if state.queue(&spec.queue).is_none() || !state.is_leaf(&spec.queue) {
         return Err(state.unknown_queue(&spec.queue));
     }
+    let submitter = user_of(caller);
+    let denied = state.secrets_denied(submitter, spec.secrets.values());
+    if !denied.is_empty() {
+        return Err(Refusal::SecretsDenied(denied));
+    }
     let id = JobId(state.jobs_ever + 1);
     state.insert_job(Job {
         id,
         request,
+        submitter: submitter.map(Arc::from),
         spec: spec.clone(),
         phase: JobPhase::Queued,
         priority: spec.priority,

@@ -11,6 +11,7 @@ mod joining;
 mod queues;
 mod random;
 mod rendezvous;
+mod secrets;
 
 use crate::{Command, Outcome, PlannedGang, Promise, Refusal, State};
 use std::collections::BTreeMap;
@@ -31,6 +32,7 @@ fn spec(instances: u32, ranks: u32, gpus: u32, max_restarts: u32) -> Arc<JobSpec
         command: "true".into(),
         code: None,
         environment_variables: BTreeMap::new(),
+        secrets: BTreeMap::new(),
         inputs: BTreeMap::new(),
         outputs: BTreeMap::new(),
         gang: GangSpec {

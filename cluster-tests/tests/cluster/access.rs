@@ -1,10 +1,9 @@
 //! Attempts from outside, by the released command: strangers, low roles, spent join tokens, revoked workers, open keys, short
 //! certificates, altered trails.
 
-use crate::support::{alone, cannot_run, program, shape, shared};
+use crate::support::{alone, cannot_run, files_with, program, shape, shared};
 use cluster_tests::{Cluster, PATIENCE, Shape, WorkerShape, spec, until};
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::Path;
 
 /// Leaves the owner's credentials out of a command's environment.
 const NOBODY: (&str, &str) = ("MUSTER_CREDENTIALS", "");
@@ -181,7 +180,7 @@ async fn no_token_is_on_a_disk_in_clear_but_its_owners() {
         for secret in [secret.as_str(), of_admin["token"].as_str().unwrap_or_default()] {
             let bare = secret.split('.').next().unwrap_or_default();
             assert!(bare.starts_with("muster_pat_") && bare.len() > 60);
-            let found = files_with(cluster.folder(), bare.as_bytes())?;
+            let found = files_with(cluster.folder(), bare)?;
             let own = |path: &&std::path::PathBuf| path.ends_with("admin.json") || path.ends_with("muster/config.json");
             let others = found.iter().filter(|path| !own(path)).collect::<Vec<_>>();
             assert!(others.is_empty(), "{others:?}");
@@ -189,23 +188,6 @@ async fn no_token_is_on_a_disk_in_clear_but_its_owners() {
         Ok(())
     })
     .await;
-}
-
-/// All files below that hold these bytes.
-fn files_with(folder: &Path, wanted: &[u8]) -> anyhow::Result<Vec<std::path::PathBuf>> {
-    let mut found = Vec::new();
-    for entry in std::fs::read_dir(folder)? {
-        let path = entry?.path();
-        if path.is_dir() && !path.is_symlink() {
-            found.extend(files_with(&path, wanted)?);
-        } else if path.is_file() {
-            let bytes = std::fs::read(&path)?;
-            if bytes.windows(wanted.len()).any(|window| window == wanted) {
-                found.push(path);
-            }
-        }
-    }
-    Ok(found)
 }
 
 /// The program's listeners are those that the documentation names.

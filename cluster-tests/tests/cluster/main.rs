@@ -28,6 +28,7 @@ mod queues;
 mod ranks;
 mod results;
 mod scheduling;
+mod secrets;
 mod silence;
 mod simulate;
 mod spool;

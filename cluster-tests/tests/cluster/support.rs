@@ -99,3 +99,11 @@ pub async fn line_in(path: &Path) -> anyhow::Result<String> {
     })
     .await
 }
+
+/// All files below that hold these bytes, as anybody would look for them.
+pub fn files_with(folder: &Path, wanted: &str) -> anyhow::Result<Vec<std::path::PathBuf>> {
+    let found = std::process::Command::new("grep").args(["-rlaF", "-e", wanted]).arg(folder).output()?;
+    // 1: there is none.
+    anyhow::ensure!(matches!(found.status.code(), Some(0 | 1)), "grep: {}", String::from_utf8_lossy(&found.stderr));
+    Ok(String::from_utf8_lossy(&found.stdout).lines().map(Into::into).collect())
+}

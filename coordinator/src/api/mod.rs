@@ -12,6 +12,7 @@ mod fits;
 mod follow;
 mod gang;
 pub(crate) use access::Signer;
+pub(crate) use secrets::Sealer;
 
 pub(crate) mod gather;
 mod jobs;
@@ -20,6 +21,7 @@ mod logs;
 mod metrics;
 mod queues;
 pub(crate) mod replicate;
+mod secrets;
 mod session;
 mod stacks;
 mod stalls;
@@ -55,6 +57,7 @@ pub(crate) struct Context {
     pub(crate) gathers: gather::Gathers,
     pub(crate) gate: Gate,
     pub(crate) signer: access::Signer,
+    pub(crate) sealer: Sealer,
     /// Told once why this process must end.
     pub(crate) fatal: tokio::sync::mpsc::Sender<String>,
 }
@@ -145,17 +148,20 @@ fn refused(refusal: &Refusal) -> Status {
         | Refusal::UnknownQueue { .. }
         | Refusal::UnknownUser(_)
         | Refusal::UnknownToken(_)
+        | Refusal::UnknownSecret(_)
+        | Refusal::SecretsDenied(_)
         | Refusal::UnknownAuthority => Code::NotFound,
         Refusal::RequestReused(..) | Refusal::NameInUse(_) | Refusal::QueueExists(_) | Refusal::UserExists(_) => {
             Code::AlreadyExists
         }
         Refusal::Invalid(_) => Code::InvalidArgument,
-        Refusal::JoinToken(_) => Code::PermissionDenied,
+        Refusal::JoinToken(_) | Refusal::NotYours(_) => Code::PermissionDenied,
         Refusal::FormedAlready(_)
         | Refusal::StaleToken { .. }
         | Refusal::PlanOutOfDate(_)
         | Refusal::QueueInUse { .. }
         | Refusal::LastOwner(_)
+        | Refusal::SecretChanged(_)
         | Refusal::JobEnded(_) => Code::FailedPrecondition,
     };
     Status::new(code, refusal.to_string())
@@ -166,7 +172,8 @@ pub(crate) fn services(context: &Context, health: tonic::service::Routes) -> ton
     use proto::internal::worker_session_server::WorkerSessionServer;
     use proto::v1::{
         access_server::AccessServer, blobs_server::BlobsServer, cluster_server::ClusterServer, jobs_server::JobsServer,
-        lineage_server::LineageServer, queues_server::QueuesServer, telemetry_server::TelemetryServer,
+        lineage_server::LineageServer, queues_server::QueuesServer, secrets_server::SecretsServer,
+        telemetry_server::TelemetryServer,
     };
     let bytes_max = types::Limits::MESSAGE_BYTES_MAX;
     health
@@ -175,6 +182,7 @@ pub(crate) fn services(context: &Context, health: tonic::service::Routes) -> ton
         .add_service(AccessServer::new(access::Service(context.clone())).max_decoding_message_size(bytes_max))
         .add_service(LineageServer::new(jobs::LineageService(context.clone())))
         .add_service(QueuesServer::new(queues::Service(context.clone())).max_decoding_message_size(bytes_max))
+        .add_service(SecretsServer::new(secrets::Service(context.clone())).max_decoding_message_size(bytes_max))
         .add_service(BlobsServer::new(blobs::Service(context.clone())).max_decoding_message_size(bytes_max))
         .add_service(TelemetryServer::new(telemetry::Service(context.clone())).max_decoding_message_size(bytes_max))
         .add_service(

@@ -59,6 +59,7 @@ fn first_line(text: &str) -> &str {
 pub(crate) fn job(job: &Job) -> v1::Job {
     v1::Job {
         summary: Some(summary(job)),
+        submitted_by: job.submitter.as_deref().unwrap_or_default().to_owned(),
         spec: Some(proto::convert::wire_job_spec(&job.spec)),
         attempts: job.attempts.iter().map(|attempt| self::attempt(attempt)).collect(),
         checkpoints: job

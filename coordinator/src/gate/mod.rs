@@ -127,6 +127,12 @@ impl Gate {
         Err(status)
     }
 
+    /// Refuses what this caller may not have of a method that it may call otherwise; the trail has it.
+    pub(crate) fn deny(&self, caller: &Caller, action: &'static str, object: &str, why: String) -> Status {
+        self.denials.note(caller.clone(), action, object, &why);
+        Status::permission_denied(why)
+    }
+
     /// How long the token of the caller counts from now on; nothing for who has none.
     fn remaining(&self, caller: &Caller) -> Option<Duration> {
         let Principal::User { token, .. } = &caller.principal else { return None };

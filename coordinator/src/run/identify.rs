@@ -8,7 +8,7 @@ use crate::config::{Config, Start};
 use crate::raft::{Addresses, Node};
 use cluster_state::{ApiToken, Command, SetUser};
 use identity::{
-    Authority, Credentials, Joined, Joiner, Material, NodeFolder, NodeRequest, Secret, SecretKind, Subject,
+    Authority, Credentials, Joined, Joiner, Material, NodeFolder, NodeRequest, SealingKey, Secret, SecretKind, Subject,
     fingerprint, signing,
 };
 use std::path::PathBuf;
@@ -38,7 +38,7 @@ pub(super) struct Identified {
 
 /// Reads who it is, or becomes somebody.
 pub(super) async fn identify(config: &Config, advertised: &Addresses) -> Result<Identified, Error> {
-    let folder = NodeFolder::open(&config.data_dir)?;
+    let folder = NodeFolder::open(&config.data_dir)?.with_sealing_key(config.secrets_key.clone());
     let hosts = hosts(config, advertised);
     let admin = config.data_dir.join(ADMIN);
     let named = types::Principal::Coordinator(config.id);
@@ -95,6 +95,13 @@ fn begin(
     let now = daemon::clock::now();
     let authority = Authority::create(cluster, now)?;
     folder.store_authority(&authority)?;
+    if folder.sealing_key()?.is_none() {
+        if let Some(held) = &config.secrets_key {
+            return Err(Error::Failed(format!("there is no key for secrets in {}", held.display())));
+        }
+        let key = SealingKey::generate().map_err(|error| Error::Failed(error.to_string()))?;
+        folder.store_sealing_key(&key)?;
+    }
     let token = Secret::generate(SecretKind::Access, fingerprint(authority.certificate())).map_err(random)?;
     let credentials = Credentials { coordinators: vec![advertised.grpc.clone()], token };
     credentials.store(admin).map_err(|error| Error::Failed(error.to_string()))?;
@@ -114,9 +121,12 @@ async fn join(config: &Config, folder: &NodeFolder, addresses: &[String], hosts:
     let mut pause = PAUSE;
     loop {
         match identity::join(addresses, admission, &joiner).await {
-            Ok(Joined { material, authority }) => {
+            Ok(Joined { material, authority, sealing_key }) => {
                 let authority = authority.ok_or_else(|| Error::Failed("no authority's key came".into()))?;
                 folder.store_authority(&authority)?;
+                if let Some(key) = sealing_key {
+                    folder.store_sealing_key(&key)?;
+                }
                 folder.store(&material)?;
                 tracing::info!(who = %material.subject, "admitted to the cluster");
                 return Ok(material);

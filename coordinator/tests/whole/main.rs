@@ -5,5 +5,6 @@ mod access;
 mod logs;
 mod matrix;
 mod run;
+mod secrets;
 mod sessions;
 mod support;

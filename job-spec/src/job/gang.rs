@@ -3,12 +3,13 @@
 use super::Reader;
 use crate::fields::{Field, Fields, shorten};
 use crate::yaml::Value;
+use std::collections::BTreeMap;
 use types::{Constraints, Distribution, GangSpec, Limits, Millis, RankResources, RestartPolicy};
 
 const RESOURCES: [&str; 7] =
     ["instance_count", "instance_type", "shm_size", "docker_args", "locations", "max_instance_count", "properties"];
 
-const EXTRAS: [&str; 20] = [
+const EXTRAS: [&str; 21] = [
     "gpus_per_rank",
     "cpus_per_rank",
     "memory_per_rank",
@@ -29,6 +30,7 @@ const EXTRAS: [&str; 20] = [
     "tolerations",
     "group",
     "away_from",
+    "secrets",
 ];
 
 /// GPUs one rank may ask for: the largest machines have 16, boards in one address space 72.
@@ -55,6 +57,7 @@ pub(super) struct Extras {
     pub(super) constraints: Constraints,
     pub(super) preemptible: bool,
     pub(super) estimate: Option<Millis>,
+    pub(super) secrets: BTreeMap<String, String>,
 }
 
 impl Default for Extras {
@@ -67,6 +70,7 @@ impl Default for Extras {
             constraints: Constraints::default(),
             preemptible: true,
             estimate: None,
+            secrets: BTreeMap::new(),
         }
     }
 }
@@ -177,6 +181,7 @@ impl Reader<'_> {
         self.fewest(&fields, gang);
         self.checkpoint(&fields);
         extras.constraints = self.constraints(&fields);
+        extras.secrets = self.secrets(&fields);
         if let Some(preemptible) = fields.get(&mut self.report, "preemptible") {
             extras.preemptible = preemptible.boolean(&mut self.report).unwrap_or(true);
         }

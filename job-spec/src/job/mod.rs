@@ -6,6 +6,7 @@
 mod constraints;
 mod gang;
 mod ignored;
+mod secrets;
 mod texts;
 mod values;
 
@@ -114,6 +115,7 @@ impl Reader<'_> {
         self.expressions(root, |name| inputs.contains_key(name) || data.contains_key(name), &outputs);
         let timeout = self.timeout(root);
         let (gang, extras) = self.gang(root);
+        self.one_source(root, &environment_variables);
         let spec = JobSpec {
             display_name: display_name.or(name).unwrap_or_default(),
             experiment_name,
@@ -122,6 +124,7 @@ impl Reader<'_> {
             command: command.unwrap_or_default(),
             code: None,
             environment_variables,
+            secrets: extras.secrets,
             inputs,
             outputs,
             gang,
@@ -190,6 +193,7 @@ impl Reader<'_> {
                 .sum::<usize>()
             + pairs(&spec.tags)
             + pairs(&spec.environment_variables)
+            + pairs(&spec.secrets)
             + spec.inputs.iter().map(|(name, input)| name.len() + literal(input) + EACH).sum::<usize>()
             + spec.outputs.iter().map(|(name, output)| name.len() + output.description.len() + EACH).sum::<usize>()
             + data.iter().map(|(name, input)| name.len() + input.path.written.len() + EACH).sum::<usize>();

@@ -117,7 +117,7 @@ impl Reader<'_> {
         variables
     }
 
-    fn check_variable_name(&mut self, field: &Field<'_>) {
+    pub(super) fn check_variable_name(&mut self, field: &Field<'_>) {
         let name = field.key;
         let bad = |c: char| c.is_control() || c.is_whitespace() || c == '=';
         if name.is_empty() || name.len() > NAME_BYTES_MAX || name.chars().any(bad) {

@@ -6,6 +6,7 @@ use crate::cgroup;
 use crate::environment::{self, Shared};
 use crate::layout::MemberLayout;
 use crate::owner;
+use crate::secrets::Secrets;
 use crate::shim::nursery::Nursery;
 use crate::shim::record;
 use crate::shim::silence::SilenceLimits;
@@ -82,7 +83,7 @@ pub(super) fn launch(
         };
         // Free for the framework from now on.
         drop(sockets.framework);
-        let process = start(&context.nursery, &spec, &sockets.data.into())
+        let process = start(&context.nursery, &spec, &sockets.data.into(), &prepared.secrets)
             .map_err(|error| Fault::machine(format!("cannot start the supervisor of rank {}: {error}", placed.rank)))?;
         started.push(Supervised { rank: placed.rank, folder, process });
     }
@@ -147,13 +148,13 @@ fn limits(context: &Context, wish: &Wish) -> cgroup::Limits {
     }
 }
 
-fn start(nursery: &Nursery, spec: &ShimSpec, listener: &OwnedFd) -> io::Result<OwnedFd> {
+fn start(nursery: &Nursery, spec: &ShimSpec, listener: &OwnedFd, secrets: &Secrets) -> io::Result<OwnedFd> {
     daemon::files::create_private_folder(&spec.rank_folder)?;
     if let Some(user) = &spec.user {
         // The pipe for metrics stands in it.
         owner::let_group_enter(&spec.rank_folder, user)?;
     }
-    nursery.start(&record::create(spec)?, listener)
+    nursery.start(&record::create(spec)?, listener, secrets)
 }
 
 /// A file that holds a secret.

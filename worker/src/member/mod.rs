@@ -23,6 +23,7 @@ use crate::blobs::Blobs;
 use crate::cgroup;
 use crate::environment::Base;
 use crate::layout::{Layout, MemberLayout};
+use crate::secrets;
 use crate::shim::nursery::Nursery;
 use crate::ship::{self, RankKey};
 use crate::spares::Spares;
@@ -60,6 +61,7 @@ pub(crate) struct Context {
     pub(crate) users: Users,
     pub(crate) driver: cgroup::Driver,
     pub(crate) blobs: Blobs,
+    pub(crate) secrets: secrets::Source,
     pub(crate) shipper: ship::Handle,
     pub(crate) watcher: watch::Handle,
 }

@@ -4,6 +4,7 @@ use super::{Context, Fault};
 use crate::blobs::TransferError;
 use crate::expand::{Names, expand};
 use crate::layout::MemberLayout;
+use crate::secrets::{Secrets, TakeError};
 use crate::spares::Spares;
 use rustix::net::{AddressFamily, SocketType, sockopt};
 use std::io;
@@ -19,6 +20,7 @@ pub(super) struct Prepared {
     pub(super) names: Names,
     pub(super) command: String,
     pub(super) sockets: Vec<Sockets>,
+    pub(super) secrets: Secrets,
     /// False: its folders are made when it is launched, in one go with the rest.
     pub(super) has_folders: bool,
 }
@@ -60,9 +62,13 @@ pub(super) async fn prepare(context: &Context, wish: &Wish, layout: &MemberLayou
     for (name, value) in &wish.spec.environment_variables {
         expand(value, &names).map_err(|error| Fault::job(format!("environment variable {name}: {error}")))?;
     }
+    let secrets = context.secrets.take(wish).await.map_err(|error| match error {
+        TakeError::Refused(_) => Fault::job(error.to_string()),
+        TakeError::Unreachable(_) => Fault::machine(error.to_string()),
+    })?;
     let sockets = bind_all(context, wish)
         .map_err(|error| Fault::machine(format!("cannot bind on {}: {error}", context.data_address)))?;
-    Ok(Prepared { names, command, sockets, has_folders })
+    Ok(Prepared { names, command, sockets, secrets, has_folders })
 }
 
 /// Those that the job has a use for: see `layout`. Blocks.

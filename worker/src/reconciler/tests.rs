@@ -39,7 +39,8 @@ fn worker(root: &Path) -> Worker {
         pids_max: 0,
         users: crate::users::Users::new(None),
         driver: cgroup::Driver::None,
-        blobs: blobs::Blobs::new(cache, coordinators, crate::testing::dialer()),
+        blobs: blobs::Blobs::new(cache, coordinators.clone(), crate::testing::dialer()),
+        secrets: crate::secrets::Source::new(coordinators, crate::testing::dialer()),
         shipper,
         watcher,
     };

@@ -4,6 +4,7 @@
 use super::confine::{close_others_at_exec, confine, hide_memory};
 use super::spec::{Credentials, LISTEN_FD, METRICS_FD, ShimSpec};
 use crate::cgroup::Groups;
+use crate::secrets::Secrets;
 use std::ffi::CString;
 use std::fs::File;
 use std::io::{self, Read};
@@ -62,7 +63,7 @@ impl Stage {
 }
 
 impl Program {
-    pub(super) fn new(spec: &ShimSpec, groups: &Groups) -> io::Result<Self> {
+    pub(super) fn new(spec: &ShimSpec, secrets: &Secrets, groups: &Groups) -> io::Result<Self> {
         use std::os::unix::ffi::OsStrExt;
         let text = |bytes: &[u8]| CString::new(bytes).map_err(|_| io::Error::other("a NUL in command or environment"));
         let members = |group: &std::path::PathBuf| text(group.join("cgroup.procs").as_os_str().as_bytes());
@@ -72,10 +73,8 @@ impl Program {
         Ok(Self {
             arguments: spec.command.iter().map(|argument| text(argument.as_bytes())).collect::<io::Result<_>>()?,
             direct: spec.direct.iter().map(|argument| text(argument.as_bytes())).collect::<io::Result<_>>()?,
-            environment: spec
-                .environment
-                .iter()
-                .map(|(name, value)| text(format!("{name}={value}").as_bytes()))
+            environment: environment(spec, secrets)
+                .map(|(name, value)| text(&[name.as_bytes(), b"=", value].concat()))
                 .collect::<io::Result<_>>()?,
             folder: text(spec.folder.as_os_str().as_bytes())?,
             user: spec.user.clone(),
@@ -83,6 +82,13 @@ impl Program {
             joins: groups.controllers.iter().map(members).collect::<io::Result<_>>()?,
         })
     }
+}
+
+/// A secret stands before whatever else has its name.
+fn environment<'a>(spec: &'a ShimSpec, secrets: &'a Secrets) -> impl Iterator<Item = (&'a str, &'a [u8])> {
+    let plain = spec.environment.iter().map(|(name, value)| (name.as_str(), value.as_bytes()));
+    let is_secret = |name: &str| secrets.iter().any(|(variable, _)| variable == name);
+    plain.filter(move |(name, _)| !is_secret(name)).chain(secrets.iter())
 }
 
 /// Starts the program; returns its process id once exec has succeeded.

@@ -16,6 +16,7 @@ mod confine;
 mod metrics;
 pub mod nursery;
 pub(crate) mod record;
+mod redact;
 mod rendezvous;
 mod run;
 mod signals;
@@ -28,6 +29,7 @@ mod words;
 pub(crate) use signals::{KILL, STOP};
 
 use crate::process::Identity;
+use crate::secrets::Secrets;
 use record::Record;
 use spec::ShimRecord;
 use std::io::{self, Write as _};
@@ -43,7 +45,7 @@ fn say(line: std::fmt::Arguments<'_>) {
     let _ = io::stderr().write_all(format!("{of}: {line}\n").as_bytes());
 }
 
-fn supervise(path: &Path) -> io::Result<()> {
+fn supervise(path: &Path, secrets: &Secrets) -> io::Result<()> {
     close_inherited();
     let rank = path.with_extension("");
     let of = rank.parent().and_then(Path::parent).and_then(|members| rank.strip_prefix(members).ok());
@@ -56,7 +58,7 @@ fn supervise(path: &Path) -> io::Result<()> {
     let _ = rustix::process::setsid();
     rustix::process::set_child_subreaper(rustix::process::Pid::from_raw(1))?;
     record.begin(&ShimRecord { process: Identity::own()? })?;
-    let end = run::run(&spec)?;
+    let end = run::run(&spec, secrets)?;
     record.end(&end)
 }
 

@@ -2,7 +2,7 @@
 //! and linking the whole program again (3 ms of CPU for a binary of this size; a fork of a small process is a tenth of it).
 //!
 //! ```text
-//!  daemon ──path of the record, listening socket──> nursery ──fork──> supervisor ──> rank
+//!  daemon ──path of the record, listening socket, secrets──> nursery ──fork──> supervisor ──> rank
 //!         <────── a handle of exactly that process ─┘
 //! ```
 //!
@@ -11,6 +11,7 @@
 use super::{say, supervise};
 use crate::layout::Layout;
 use crate::process;
+use crate::secrets::Secrets;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 use rustix::net::{
@@ -32,8 +33,8 @@ use std::sync::{Mutex, PoisonError};
 
 /// Longest path of a record.
 const PATH_BYTES_MAX: usize = 4_096;
-/// Descriptors that come with it: the rank's listening socket.
-const GIFTS: usize = 1;
+/// Descriptors that come with it: the rank's listening socket, and a file in memory with its secrets where it has some.
+const GIFTS: usize = 2;
 /// A log of this size is put aside when a nursery opens; the one put aside before is gone then.
 const LOG_BYTES_MAX: u64 = 1 << 20;
 /// Ended supervisors are taken note of this often, and before each birth.
@@ -56,15 +57,17 @@ impl Nursery {
 
     /// Starts the supervisor of this record; returns exactly that process. Blocks for a fraction of a millisecond;
     /// a nursery that is gone is started again.
-    pub(crate) fn start(&self, record: &Path, listener: &OwnedFd) -> io::Result<OwnedFd> {
+    pub(crate) fn start(&self, record: &Path, listener: &OwnedFd, secrets: &Secrets) -> io::Result<OwnedFd> {
+        let secrets = secrets.gift()?;
+        let gifts: Vec<BorrowedFd<'_>> = std::iter::once(listener).chain(&secrets).map(AsFd::as_fd).collect();
         let mut line = self.line.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(open) = line.as_ref()
-            && let Ok(answer) = ask(open, record, listener)
+            && let Ok(answer) = ask(open, record, &gifts)
         {
             return answer;
         }
         let fresh = line.insert(self.open()?);
-        ask(fresh, record, listener)?
+        ask(fresh, record, &gifts)?
     }
 
     fn open(&self) -> io::Result<OwnedFd> {
@@ -92,11 +95,10 @@ impl Nursery {
 }
 
 /// The outer error is the line's, the inner one the nursery's own: it could not fork.
-fn ask(line: &OwnedFd, record: &Path, listener: &OwnedFd) -> io::Result<io::Result<OwnedFd>> {
-    let gifts = [listener.as_fd()];
+fn ask(line: &OwnedFd, record: &Path, gifts: &[BorrowedFd<'_>]) -> io::Result<io::Result<OwnedFd>> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(GIFTS))];
     let mut ancillary = SendAncillaryBuffer::new(&mut space);
-    ancillary.push(SendAncillaryMessage::ScmRights(&gifts));
+    ancillary.push(SendAncillaryMessage::ScmRights(gifts));
     rustix::net::sendmsg(line, &[IoSlice::new(record.as_os_str().as_bytes())], &mut ancillary, SendFlags::NOSIGNAL)?;
     let (answer, mut handles) = receive(line.as_fd(), 4)?;
     let code: [u8; 4] = answer.try_into().map_err(|_| io::Error::other("the nursery is gone"))?;
@@ -156,7 +158,7 @@ fn serve() -> io::Result<()> {
         if path.is_empty() {
             return Ok(());
         }
-        let born = give_birth(Path::new(OsStr::from_bytes(&path)), &gifts);
+        let born = give_birth(Path::new(OsStr::from_bytes(&path)), gifts);
         answer(line, born)?;
     }
 }
@@ -165,19 +167,22 @@ fn reap() {
     while matches!(wait(WaitOptions::NOHANG), Ok(Some(_))) {}
 }
 
-fn give_birth(record: &Path, gifts: &[OwnedFd]) -> io::Result<OwnedFd> {
-    let [listener] = gifts else { return Err(Errno::INVAL.into()) };
+fn give_birth(record: &Path, gifts: Vec<OwnedFd>) -> io::Result<OwnedFd> {
+    let mut gifts = gifts.into_iter();
+    let (Some(listener), secrets) = (gifts.next(), gifts.next()) else { return Err(Errno::INVAL.into()) };
     // SAFETY: this process has one thread, so that the child may go on as it would have.
     match unsafe { libc::fork() } {
         -1 => Err(io::Error::last_os_error()),
-        0 => be_supervisor(record, listener),
+        0 => be_supervisor(record, &listener, secrets),
         // Not reaped before the next turn, so the id is still that child's.
         pid => process::open(pid),
     }
 }
 
-fn be_supervisor(record: &Path, listener: &OwnedFd) -> ! {
-    let code = match take_gift(listener).and_then(|()| supervise(record)) {
+fn be_supervisor(record: &Path, listener: &OwnedFd, secrets: Option<OwnedFd>) -> ! {
+    let secrets = || secrets.map(Secrets::receive).transpose().map(Option::unwrap_or_default);
+    let begun = take_gift(listener).and_then(|()| secrets()).and_then(|secrets| supervise(record, &secrets));
+    let code = match begun {
         Ok(()) => 0,
         Err(error) => {
             say(format_args!("{error}"));

@@ -4,6 +4,7 @@ mod hang;
 
 use super::child::{self, Descriptors, Program};
 use super::metrics::Metrics;
+use super::redact::Patterns;
 use super::rendezvous;
 use super::signals::{Received, Signals, Timer};
 use super::silence::Silence;
@@ -12,6 +13,7 @@ use super::spool::{BUFFER_BYTES, Stream, Tail};
 use super::words::LastWords;
 use crate::layout::rank;
 use crate::lease::Lease;
+use crate::secrets::Secrets;
 use daemon::clock::boot_time;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::time::Timespec;
@@ -28,7 +30,8 @@ const LOOK_AGAIN: Duration = Duration::from_millis(20);
 const DRAIN_MAX: Duration = Duration::from_secs(10);
 
 /// Runs one rank from start to end.
-pub(super) fn run(spec: &ShimSpec) -> io::Result<ExitRecord> {
+pub(super) fn run(spec: &ShimSpec, secrets: &Secrets) -> io::Result<ExitRecord> {
+    let patterns = Patterns::of(secrets)?;
     let lease = Lease::watch(&spec.lease)?;
     let signals = Signals::new()?;
     let budget = SpoolBudget::of_disk(&spec.rank_folder).map_err(io::Error::other)?;
@@ -37,7 +40,7 @@ pub(super) fn run(spec: &ShimSpec) -> io::Result<ExitRecord> {
     let mut streams = Vec::new();
     let mut ends = Vec::new();
     for kind in StreamKind::ALL {
-        let (stream, end) = match kind {
+        let (mut stream, end) = match kind {
             // Where the file system has no such pipes, or no room for a name, the descriptor is enough.
             StreamKind::Metrics => {
                 Stream::named(kind, &spec.rank_folder.join(rank::METRICS)).or_else(|_| Stream::new(kind))?
@@ -48,11 +51,15 @@ pub(super) fn run(spec: &ShimSpec) -> io::Result<ExitRecord> {
             // Programs open `/dev/stderr` and the pipe for metrics by their names.
             std::os::unix::fs::fchown(&end, Some(user.uid), Some(user.gid))?;
         }
+        if let Some(patterns) = &patterns {
+            stream.redact(patterns.clone());
+        }
         streams.push(stream);
         ends.push(end);
     }
     let mut shim = Shim {
         spec,
+        secrets,
         lease,
         timer: Timer::new()?,
         signals,
@@ -84,6 +91,7 @@ pub(super) fn run(spec: &ShimSpec) -> io::Result<ExitRecord> {
 
 struct Shim<'a> {
     spec: &'a ShimSpec,
+    secrets: &'a Secrets,
     lease: Lease,
     timer: Timer,
     signals: Signals,
@@ -124,7 +132,7 @@ impl Shim<'_> {
             std::fs::write(file, value).map_err(|error| named("set", file, error))?;
         }
         let group = groups.unified.as_ref().map(File::open).transpose()?;
-        let program = Program::new(self.spec, groups)?;
+        let program = Program::new(self.spec, self.secrets, groups)?;
         let null = File::open("/dev/null")?;
         let listener = if self.spec.listens { Some(child::copy_stdin()?) } else { None };
         let Ok([stdout, stderr, metrics]) = <[OwnedFd; 3]>::try_from(ends) else {

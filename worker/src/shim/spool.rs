@@ -3,11 +3,13 @@
 //! When the stream's budget is used up, or the disk is full, the pipe is no longer read and the rank waits in its write:
 //! output is delayed, never dropped.
 
+use super::redact::{Patterns, Redactor};
 use rustix::fs::{CWD, FileType, Mode, OFlags, mknodat};
 use rustix::io::Errno;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
+use std::sync::Arc;
 use stores::spool::SpoolWriter;
 use types::StreamKind;
 
@@ -32,6 +34,8 @@ pub(super) struct Stream {
     unwritten: Vec<u8>,
     blocked: bool,
     told: bool,
+    /// Keeps secrets out of it.
+    redactor: Option<Redactor>,
 }
 
 /// Gets each piece of a stream in order.
@@ -61,7 +65,12 @@ impl Stream {
     }
 
     fn of(kind: StreamKind, read: OwnedFd, kept: Option<OwnedFd>) -> Self {
-        Self { kind, pipe: Some(read), _kept: kept, unwritten: Vec::new(), blocked: false, told: false }
+        Self { kind, pipe: Some(read), _kept: kept, unwritten: Vec::new(), blocked: false, told: false, redactor: None }
+    }
+
+    /// From now on nothing of these passes.
+    pub(super) fn redact(&mut self, patterns: Arc<Patterns>) {
+        self.redactor = Some(Redactor::new(patterns));
     }
 
     /// Bytes that were read and could not be written.
@@ -100,6 +109,11 @@ impl Stream {
     pub(super) fn drain(&mut self, spool: &mut SpoolWriter, buffer: &mut [u8], seen: Observer<'_>) -> bool {
         self.write_rest(spool, Phase::Final);
         while !self.blocked && self.step(spool, buffer, seen, Phase::Final) {}
+        if !self.blocked
+            && let Some(rest) = self.redactor.as_mut().map(Redactor::end)
+        {
+            self.pass(spool, &rest, seen, Phase::Final);
+        }
         !self.blocked
     }
 
@@ -119,10 +133,19 @@ impl Stream {
                 return false;
             }
         };
-        seen(&buffer[..count]);
-        let written = self.write(spool, &buffer[..count], phase);
-        self.unwritten.extend_from_slice(&buffer[written..count]);
+        match self.redactor.as_mut().map(|redactor| redactor.push(&buffer[..count])) {
+            Some(clean) => self.pass(spool, &clean, seen, phase),
+            None => self.pass(spool, &buffer[..count], seen, phase),
+        }
         !self.blocked
+    }
+
+    fn pass(&mut self, spool: &mut SpoolWriter, bytes: &[u8], seen: Observer<'_>, phase: Phase) {
+        if !bytes.is_empty() {
+            seen(bytes);
+            let written = self.write(spool, bytes, phase);
+            self.unwritten.extend_from_slice(&bytes[written..]);
+        }
     }
 
     fn write_rest(&mut self, spool: &mut SpoolWriter, phase: Phase) {

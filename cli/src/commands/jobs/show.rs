@@ -67,7 +67,7 @@ fn page(job: &v1::Job, told: Option<&v1::Explanation>, output: &Output) -> Strin
         summary.reason.clone_from(&told.summary);
     }
     let spec = job.spec.clone().unwrap_or_default();
-    head(&mut page, &summary, &spec, output);
+    head(&mut page, &summary, &spec, &job.submitted_by, output);
     if let Some(promise) = &job.promise {
         let by = text::instant(promise.start_by_ms);
         let _ = writeln!(page, "  {:<12} a start by {by}, on {}", "promised", promise.workers.join(", "));
@@ -83,7 +83,7 @@ fn page(job: &v1::Job, told: Option<&v1::Explanation>, output: &Output) -> Strin
     page
 }
 
-fn head(page: &mut String, job: &v1::JobSummary, spec: &v1::JobSpec, output: &Output) {
+fn head(page: &mut String, job: &v1::JobSummary, spec: &v1::JobSpec, by: &str, output: &Output) {
     let now = daemon::clock::now();
     let phase = output.paint(style::state(&job.phase), &job.phase);
     let title = format!("job {}  {}", job.id, crate::output::table::clean(&job.display_name));
@@ -100,7 +100,8 @@ fn head(page: &mut String, job: &v1::JobSummary, spec: &v1::JobSpec, output: &Ou
     line("command", &spec.command);
     line("gang", &shape(&spec.gang.clone().unwrap_or_default(), job.world_size));
     line("queue", &format!("{}, priority {}", job.queue, job.priority));
-    line("submitted", &text::instant(job.submitted_ms));
+    let by = if by.is_empty() { String::new() } else { format!(" by {by}") };
+    line("submitted", &format!("{}{by}", text::instant(job.submitted_ms)));
     if job.started_ms > 0 {
         let waited = text::duration(job.submitted_ms, job.started_ms, now);
         line("started", &format!("{} (waited {waited})", text::instant(job.started_ms)));
@@ -118,6 +119,9 @@ fn head(page: &mut String, job: &v1::JobSummary, spec: &v1::JobSpec, output: &Ou
             }
         };
         line("code", &format!("{}{git}", text::hash(&code.tree)));
+    }
+    for (variable, secret) in &spec.secrets {
+        line("secret", &format!("{secret}, as {variable}"));
     }
     for (name, value) in &spec.inputs {
         line(&format!("input {name}"), &input(value));

@@ -146,7 +146,12 @@ pub(super) fn check_deed(log: &Log, before: &State, inner: &Command, is_named: b
     assert_eq!(&bare.apply(LogIndex(log.index), Timestamp(log.now), inner), outcome);
     if !matches!(inner, Command::RevokeNode { .. }) {
         bare.audit = log.state.audit.clone();
-        assert_eq!(bare, log.state, "a name changes nothing but the trail");
+        for (id, job) in &log.state.jobs {
+            if let Some(same) = bare.jobs.get_mut(id) {
+                Arc::make_mut(same).submitter = job.submitter.clone();
+            }
+        }
+        assert_eq!(bare, log.state, "a name changes nothing but whose a job is, and the trail");
     }
     let denials = if let Command::NoteDenials { denials } = inner { denials.len() as u64 } else { 0 };
     let is_retry = matches!(outcome, Outcome::Submitted { repeated: true, .. });

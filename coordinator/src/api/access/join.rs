@@ -142,14 +142,21 @@ async fn sign(
         let certificate = authority.sign(&request).map_err(|error| Status::invalid_argument(error.to_string()))?;
         let is_coordinator = matches!(subject, Subject::Coordinator { .. });
         let authority_key = if is_coordinator { authority.key_pem() } else { String::new() };
-        Ok::<_, Status>((certificate.to_vec(), subject.cluster(), authority_key))
+        let sealing = if is_coordinator && !signer.folder.sealing_key_is_held() {
+            signer.folder.sealing_key().map_err(|error| Status::internal(error.to_string()))?
+        } else {
+            None
+        };
+        Ok::<_, Status>((certificate.to_vec(), subject.cluster(), authority_key, sealing))
     });
-    let (certificate, cluster, authority_key) = signed.await.map_err(|error| Status::internal(error.to_string()))??;
+    let (certificate, cluster, authority_key, sealing) =
+        signed.await.map_err(|error| Status::internal(error.to_string()))??;
     Ok(v1::JoinResponse {
         certificate: certificate.into(),
         authorities: authorities.into_iter().map(Into::into).collect(),
         cluster_id: cluster.0.to_vec().into(),
         authority_key,
+        sealing_key: sealing.map(|key| key.text().as_str().to_owned()).unwrap_or_default(),
         vouched: vouched.into(),
     })
 }

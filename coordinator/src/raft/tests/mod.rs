@@ -215,6 +215,7 @@ pub(crate) fn submit(number: u64) -> Command {
         command: "true".to_owned(),
         code: None,
         environment_variables: BTreeMap::new(),
+        secrets: BTreeMap::new(),
         inputs: BTreeMap::new(),
         outputs: BTreeMap::new(),
         gang,
