@@ -1,5 +1,5 @@
-//! Over TLS: `/healthz` (the process runs), `/readyz` (it has a leader and keeps up) for everybody; `/metrics` (Prometheus
-//! text) and `/sd` (where all coordinators are, for Prometheus) for who brings a token whose user may look at the cluster.
+//! Over TLS: `/healthz` (the process runs), `/readyz` (it has a leader and keeps up) for everybody; `/metrics`,
+//! `/metrics/workers` (Prometheus text) and `/sd` (where all coordinators are, for Prometheus) for who brings a token whose user may look at the cluster.
 
 use crate::gate::{Gate, bearer};
 use crate::observe::{self, Observed, Place};
@@ -19,6 +19,8 @@ use types::Permission;
 
 /// What this coordinator counts and sees.
 const METRICS: &str = "/metrics";
+/// What the workers say of their machines, and what they hold; empty but on the leader.
+const WORKERS: &str = "/metrics/workers";
 /// Where the coordinators answer, as Prometheus's HTTP service discovery takes it.
 const TARGETS: &str = "/sd";
 /// Entries that a ready coordinator may have to catch up with.
@@ -41,6 +43,7 @@ pub(crate) async fn serve(incoming: Incoming, context: Context, shutdown: daemon
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(ready))
         .route(METRICS, get(metrics))
+        .route(WORKERS, get(workers))
         .route(TARGETS, get(targets))
         .with_state(context)
         .into_make_service_with_connect_info::<From>();
@@ -123,6 +126,18 @@ async fn metrics(
     }
     // A hundred thousand waiting jobs and a slow disk are no reason to hold up anybody else.
     let made = tokio::task::spawn_blocking(move || context.observed.text(&context.node, &context.place));
+    exposed(&headers, made.await)
+}
+
+async fn workers(
+    ConnectInfo(From(peer)): ConnectInfo<From>,
+    State(context): State<Context>,
+    headers: HeaderMap,
+) -> Response {
+    if let Err(refused) = allowed(&context, &peer, &headers, WORKERS).await {
+        return refused;
+    }
+    let made = tokio::task::spawn_blocking(move || context.observed.workers(&context.node));
     exposed(&headers, made.await)
 }
 

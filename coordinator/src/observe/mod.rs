@@ -12,6 +12,7 @@ mod leadership;
 mod place;
 mod tables;
 mod text;
+mod workers;
 
 pub(crate) use leadership::follow_leaders;
 pub(crate) use place::Place;
@@ -24,7 +25,10 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::{Registry, Unit};
+use proto::internal::Figures;
 use std::time::Duration;
+use tokio::time::Instant;
+use types::WorkerId;
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Call {
@@ -110,6 +114,7 @@ pub(crate) struct Observed {
     finished: Family<Finished, Counter>,
     leader_changes: Counter,
     surveyed: figures::Surveyed,
+    workers: workers::Workers,
 }
 
 impl Observed {
@@ -135,6 +140,7 @@ impl Observed {
             finished: Family::default(),
             leader_changes: Counter::default(),
             surveyed: figures::Surveyed::default(),
+            workers: workers::Workers::default(),
         }
     }
 
@@ -210,6 +216,25 @@ impl Observed {
         self.surveyed.set(reasons);
     }
 
+    /// A worker whose session is here is alive.
+    pub(crate) fn heard(&self, worker: &WorkerId) {
+        self.workers.heard(worker, Instant::now());
+    }
+
+    /// It told of its machine.
+    pub(crate) fn figures(&self, worker: &WorkerId, figures: Figures) {
+        self.workers.told(worker, figures, Instant::now());
+    }
+
+    /// Every worker as Prometheus text; empty where this coordinator does not lead, for the leader has all sessions.
+    pub(crate) fn workers(&self, node: &Node) -> Result<String, std::fmt::Error> {
+        if node.leadership().borrow().leading {
+            self.workers.text(&node.state(), Instant::now())
+        } else {
+            text::encode(&[])
+        }
+    }
+
     /// Everything of this coordinator as Prometheus text. Reads the tables and the disk: not for a thread that serves others.
     pub(crate) fn text(&self, node: &Node, place: &Place) -> Result<String, std::fmt::Error> {
         let mut registry = Registry::with_prefix("muster");
@@ -220,7 +245,11 @@ impl Observed {
         let flush = "Writing and flushing a group of the Raft log";
         registry.register_with_unit("wal_fsync_duration", flush, Unit::Seconds, latencies.flushes.clone());
         tables::raft(&mut registry, &node.status().borrow().clone());
-        tables::state(&mut registry, &node.state(), daemon::clock::now());
+        let state = node.state();
+        tables::state(&mut registry, &state, daemon::clock::now());
+        if node.leadership().borrow().leading {
+            self.workers.silences(&mut registry, &state, Instant::now());
+        }
         place.register(&mut registry);
         let mut process = Registry::default();
         place::process(&mut process);
