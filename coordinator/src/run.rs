@@ -178,10 +178,12 @@ impl Running {
         let ending = Shutdown::new();
         let (fatal, failures) = mpsc::channel(1);
         let (handle, mailbox) = leader::Handle::new(config.scheduling());
+        let observed = Arc::new(observe::Observed::new());
+        tokio::spawn(observe::follow_leaders(node.clone(), observed.clone()));
         let context = api::Context {
             node: node.clone(),
             leader: handle.clone(),
-            observed: Arc::new(observe::Observed::new()),
+            observed: observed.clone(),
             blobs,
             streams,
             flusher,
@@ -189,7 +191,7 @@ impl Running {
             shutdown: ending.clone(),
             peers: api::replicate::Peers::new(dialer),
             gathers: api::gather::Gathers::default(),
-            gate: Gate::new(node.clone()),
+            gate: Gate::new(node.clone(), observed),
             signer: api::Signer::new(identified.folder.clone(), config.certificate_life),
             sealer: api::Sealer::new(identified.folder.clone()),
             fatal,
@@ -198,7 +200,8 @@ impl Running {
         let acts = leader::Leader::new(node.clone(), loop_config, context.observed.clone(), handle, mailbox);
         tokio::spawn(acts.run(ending.clone()));
         let Ports { grpc, http, advertised } = ports;
-        let served = serve::serve(context, &identified.node, grpc, http, &ending)?;
+        let place = observe::Place { data_dir: config.data_dir.clone(), own: identified.node.clone() };
+        let served = serve::serve(context, place, grpc, http, &ending)?;
         tokio::spawn(certificate::keep(identified.clone(), node.clone(), config.certificate_life, ending.clone()));
         Ok(Self {
             node,

@@ -6,7 +6,8 @@
 //!       │    └─ member*   prepares, starts, watches, saves ──> supervisor of each rank (a process: `shim`)
 //!       ├─ shipper        (a thread) spools ──> every coordinator; a link for each
 //!       ├─ watcher        inotify: says which folder changed
-//!       └─ device monitor looks at the GPUs; a change is registered anew
+//!       ├─ device monitor looks at the GPUs; a change is registered anew
+//!       └─ figures        (a thread) load of the machine and its GPUs, for the session
 //! ```
 //!
 //! A member that fails is started again from what is on disk, as a restarted daemon does it. The others end the daemon
@@ -24,6 +25,7 @@ mod dial;
 mod environment;
 mod error;
 mod expand;
+mod figures;
 mod held;
 mod inventory;
 mod islands;
@@ -101,8 +103,10 @@ pub async fn run(config: Config, shutdown: daemon::Shutdown) -> Result<(), Error
     let reconciling = tokio::spawn(reconciling);
     let (registration, watched) = channel::channel(registration);
     let monitoring = tokio::spawn(monitor::run(checked.config.clone(), registration));
+    let figures = figures::start(&layout).map_err(Error::io("start the thread of the figures"))?;
     let session = session::Session {
         layout,
+        figures,
         registration: watched,
         seeds: checked.config.coordinators.clone(),
         coordinators,

@@ -17,7 +17,7 @@ use crate::life;
 use crate::reconciler::{self, News, Subscription};
 use daemon::clock::{self, boot_time};
 use proto::internal::worker_session_client::WorkerSessionClient;
-use proto::internal::{CheckpointSaved, FromWorker, Heartbeat, Hello, Statuses, ToWorker, Welcome};
+use proto::internal::{CheckpointSaved, Figures, FromWorker, Heartbeat, Hello, Statuses, ToWorker, Welcome};
 use proto::internal::{from_worker, to_worker};
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -44,6 +44,8 @@ pub(crate) struct Session {
     pub(crate) layout: Layout,
     /// What this worker says of itself; a change begins a new session.
     pub(crate) registration: watch::Receiver<WorkerRegistration>,
+    /// Of the machine, for whoever watches the cluster; none before the first look.
+    pub(crate) figures: watch::Receiver<Option<Figures>>,
     /// Named by the operator: tried when no other is known.
     pub(crate) seeds: Vec<String>,
     /// All coordinators as the cluster names them; written here, read by whoever dials.
@@ -211,6 +213,8 @@ impl Session {
         let mut beat = interval(Duration::from_millis(welcome.heartbeat_ms.max(10)));
         beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut beats = Beats::default();
+        // A new leader knows none.
+        self.figures.mark_changed();
         // A leader that was cut off greets, but it grants no lease; and without a lease nothing may start.
         let mut held = Held::default();
         // Enough of the lease is left to find another leader.
@@ -244,6 +248,13 @@ impl Session {
                     }
                 },
                 changed = self.registration.changed() => changed.is_ok().then_some(Ended::Changed),
+                changed = self.figures.changed(), if self.figures.has_changed().is_ok() => {
+                    let figures = changed.ok().and_then(|()| self.figures.borrow_and_update().clone());
+                    match figures {
+                        Some(figures) => send(outbox, from_worker::Message::Figures(figures)).await,
+                        None => None,
+                    }
+                }
             };
             if let Some(ended) = ended {
                 return ended;

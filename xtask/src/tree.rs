@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// Kinds of text that checks read; other files are only known to exist.
-const TEXT_ENDINGS: [&str; 8] = [".rs", ".md", ".toml", ".proto", ".sh", ".yml", ".yaml", ".py"];
+const TEXT_ENDINGS: [&str; 9] = [".rs", ".md", ".toml", ".proto", ".sh", ".yml", ".yaml", ".py", ".json"];
 /// Text files with other endings or none.
 const TEXT_FILES: [&str; 2] = [".ci/run", "Cargo.lock"];
 

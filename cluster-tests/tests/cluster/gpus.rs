@@ -11,8 +11,8 @@ use std::sync::OnceLock;
 use types::JobId;
 
 /// Folders of libraries, for `LD_LIBRARY_PATH`.
-struct Libraries {
-    whole: PathBuf,
+pub struct Libraries {
+    pub whole: PathBuf,
     /// With a library of NCCL's name that has none of its functions.
     without_nccl: PathBuf,
     _root: tempfile::TempDir,
@@ -27,7 +27,7 @@ fn build(source: &str, flags: &[&str], library: &Path) {
     assert!(rustc.args(["--cap-lints", "allow", "-o"]).arg(library).arg(source).status().unwrap().success());
 }
 
-fn libraries() -> &'static Libraries {
+pub fn libraries() -> &'static Libraries {
     static LIBRARIES: OnceLock<Libraries> = OnceLock::new();
     LIBRARIES.get_or_init(|| {
         let root = tempfile::tempdir().unwrap();
@@ -55,7 +55,7 @@ fn libraries() -> &'static Libraries {
 }
 
 /// A worker that finds these libraries on a machine of this name: two workers of one name would offer the same devices.
-fn on_machine(name: &str, libraries: &Path) -> WorkerShape {
+pub fn on_machine(name: &str, libraries: &Path) -> WorkerShape {
     let mut path = OsString::from("LD_LIBRARY_PATH=");
     path.push(libraries);
     let wrapper = vec!["env".into(), path, format!("STANDIN_MACHINE={name}").into()];

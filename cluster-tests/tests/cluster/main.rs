@@ -24,6 +24,7 @@ mod lineage;
 mod logs;
 mod members;
 mod metrics;
+mod prometheus;
 mod queues;
 mod ranks;
 mod results;

@@ -13,7 +13,9 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
-use types::{Caller, ClusterId, MemberEnd, MemberState, MemberStatus, Principal, Timestamp, Token, WorkerRegistration};
+use types::{
+    Caller, ClusterId, MemberEnd, MemberState, MemberStatus, Principal, Timestamp, Token, WorkerId, WorkerRegistration,
+};
 
 /// Messages on their way to a worker; one that lets them pile up loses its session.
 const OUTBOX_MAX: usize = 64;
@@ -79,7 +81,7 @@ async fn serve(
     // From here on the stream is the leader's loop's alone, and ends when that lets go of it.
     drop(outbox);
     tracing::info!(worker_id = %registration.worker, "session opened");
-    relay(&context, session, &mut incoming).await;
+    relay(&context, &registration.worker, session, &mut incoming).await;
     context.leader.send(Message::Closed { session }).await;
     tracing::info!(worker_id = %registration.worker, "session closed");
     None
@@ -184,13 +186,24 @@ async fn register(context: &Context, registration: &WorkerRegistration) -> Resul
 
 /// Until either side ends the stream, or the leader's loop is gone. Messages that cannot be read end it too: both sides run
 /// the same version, so that is a fault and not news.
-async fn relay(context: &Context, session: SessionId, incoming: &mut Streaming<FromWorker>) {
+async fn relay(context: &Context, worker: &WorkerId, session: SessionId, incoming: &mut Streaming<FromWorker>) {
     loop {
         let message = tokio::select! {
             message = incoming.message() => message,
             () = context.shutdown.requested() => return,
         };
         let Ok(Some(FromWorker { message: Some(message) })) = message else { return };
+        let message = match message {
+            // Nothing is decided by them: past the leader's loop.
+            from_worker::Message::Figures(figures) => {
+                context.observed.figures(worker, figures);
+                continue;
+            }
+            message => message,
+        };
+        if matches!(message, from_worker::Message::Heartbeat(_)) {
+            context.observed.heard(worker);
+        }
         let Some(message) = read(session, message) else {
             tracing::warn!(session, "session ended: a message of its worker cannot be read");
             return;
@@ -203,7 +216,7 @@ async fn relay(context: &Context, session: SessionId, incoming: &mut Streaming<F
 
 fn read(session: SessionId, message: from_worker::Message) -> Option<Message> {
     match message {
-        from_worker::Message::Hello(_) => None,
+        from_worker::Message::Hello(_) | from_worker::Message::Figures(_) => None,
         from_worker::Message::Heartbeat(heartbeat) => {
             Some(Message::Heartbeat { session, sequence: heartbeat.sequence })
         }

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use stores::streams::{AppendOutcome, StreamError, StreamName};
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 use types::{AttemptNumber, Caller, JobId, Principal, RankIndex, StreamKind, Token};
@@ -72,6 +73,7 @@ struct Queued {
     offset: u64,
     bytes: u64,
     flushed: Flushed,
+    came: Instant,
 }
 
 async fn queue(context: &Context, caller: &Caller, append: v1::StreamAppend) -> Result<Entry, Status> {
@@ -82,9 +84,9 @@ async fn queue(context: &Context, caller: &Caller, append: v1::StreamAppend) -> 
     if let Err(reason) = allowed(context, caller, name, token).await? {
         return Ok(Entry::Refused(wire, reason));
     }
-    let (offset, bytes) = (append.offset, append.data.len() as u64);
+    let (offset, bytes, came) = (append.offset, append.data.len() as u64, Instant::now());
     match context.flusher.queue_append(name, token, offset, append.data).await {
-        Ok(flushed) => Ok(Entry::Queued(Queued { wire, name, offset, bytes, flushed })),
+        Ok(flushed) => Ok(Entry::Queued(Queued { wire, name, offset, bytes, flushed, came })),
         Err(error) => Err(failed(context, &error)),
     }
 }
@@ -124,7 +126,7 @@ async fn allowed(
 async fn answer(context: Context, mut waiting: mpsc::Receiver<Entry>, acks: Acks) {
     while let Some(entry) = waiting.recv().await {
         let ack = match entry {
-            Entry::Refused(name, reason) => Ok(v1::StreamAck { name: Some(name), length: 0, refused: true, reason }),
+            Entry::Refused(name, reason) => Ok(refusal(&context, name, reason)),
             Entry::Queued(queued) => flushed_ack(&context, queued).await,
         };
         let over = ack.is_err();
@@ -135,22 +137,25 @@ async fn answer(context: Context, mut waiting: mpsc::Receiver<Entry>, acks: Acks
 }
 
 async fn flushed_ack(context: &Context, queued: Queued) -> Result<v1::StreamAck, Status> {
-    let Queued { wire, name, offset, bytes, flushed } = queued;
+    let Queued { wire, name, offset, bytes, flushed, came } = queued;
     match tokio::time::timeout(DISK_TIMEOUT, flushed).await {
         Ok(Ok(Ok(outcome))) => {
-            context.observed.telemetry(bytes.min(outcome.taken as u64));
+            context.observed.telemetry(bytes.min(outcome.taken as u64), came.elapsed());
             if outcome.length < offset {
                 // The pusher goes on where others are: a majority has what is missing here.
                 follow::catch_up(context, name);
             }
             Ok(v1::StreamAck { name: Some(wire), length: outcome.length, refused: false, reason: String::new() })
         }
-        Ok(Ok(Err(error))) if error.is_refusal() => {
-            Ok(v1::StreamAck { name: Some(wire), length: 0, refused: true, reason: error.to_string() })
-        }
+        Ok(Ok(Err(error))) if error.is_refusal() => Ok(refusal(context, wire, error.to_string())),
         Ok(Ok(Err(error))) => Err(failed(context, &error)),
         Ok(Err(_)) | Err(_) => Err(Status::unavailable("the disk gave no answer")),
     }
+}
+
+fn refusal(context: &Context, name: v1::StreamName, reason: String) -> v1::StreamAck {
+    context.observed.telemetry_refused();
+    v1::StreamAck { name: Some(name), length: 0, refused: true, reason }
 }
 
 fn failed(context: &Context, error: &StreamError) -> Status {

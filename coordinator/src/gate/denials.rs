@@ -1,8 +1,10 @@
 //! Denials on their way into the audit trail: gathered, so that a flood of them is a few entries with counts.
 
+use crate::observe::{Denied, Observed};
 use crate::raft::Node;
 use cluster_state::{Command, Denial};
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
 use types::Caller;
@@ -22,18 +24,20 @@ type Kind = (Caller, String, String, String);
 #[derive(Clone)]
 pub(super) struct Denials {
     mailbox: mpsc::Sender<Kind>,
+    observed: Arc<Observed>,
 }
 
 impl Denials {
     /// Starts the task that brings them to the log; it ends when the last handle is gone.
-    pub(super) fn start(node: Node) -> Self {
+    pub(super) fn start(node: Node, observed: Arc<Observed>) -> Self {
         let (mailbox, denied) = mpsc::channel(WAITING_MAX);
         tokio::spawn(gather(node, denied));
-        Self { mailbox }
+        Self { mailbox, observed }
     }
 
     /// One call was refused. Never waits.
-    pub(super) fn note(&self, caller: Caller, action: &str, object: &str, why: &str) {
+    pub(super) fn note(&self, kind: Denied, caller: Caller, action: &str, object: &str, why: &str) {
+        self.observed.denied(kind);
         tracing::warn!(who = %caller.principal, from = caller.from, action, object, why, "denied");
         let cut = |text: &str| text.chars().take(TEXT_BYTES_MAX).collect::<String>();
         // A full mailbox: the warning above is all that is left of this one.

@@ -58,12 +58,15 @@ where
         let gate = self.gate.clone();
         Box::pin(async move {
             let call = Call::of(&request);
+            let path = call.path.clone();
             let admitted = match admit(&gate, call).await {
                 Ok(admitted) => admitted,
                 Err(status) => return Ok(status.into_http()),
             };
             request.extensions_mut().insert(admitted.caller.clone());
+            let begun = tokio::time::Instant::now();
             let response = inner.call(request).await?;
+            gate.took(&path, begun.elapsed());
             Ok(match admitted.path {
                 Some(path) => {
                     response.map(|body| Body::new(Guarded::new(body, gate, admitted.peer, admitted.caller, path)))

@@ -15,6 +15,7 @@ mod strangers;
 
 pub(crate) use guard::{GuardLayer, bearer};
 
+use crate::observe::{Denied, Observed};
 use crate::raft::Node;
 use cluster_state::State;
 use denials::Denials;
@@ -40,6 +41,7 @@ pub(crate) struct Gate {
     strangers: Arc<Strangers>,
     /// Rises with every change of users, tokens, roles and revocations.
     version: watch::Receiver<u64>,
+    observed: Arc<Observed>,
 }
 
 /// What a path asks of its caller.
@@ -52,11 +54,11 @@ enum Wanted {
 
 impl Gate {
     /// Watches the tables from now on.
-    pub(crate) fn new(node: Node) -> Self {
+    pub(crate) fn new(node: Node, observed: Arc<Observed>) -> Self {
         let (sender, version) = watch::channel(node.look(State::access_version));
         tokio::spawn(follow(node.clone(), sender));
-        let denials = Denials::start(node.clone());
-        Self { node, denials, strangers: Arc::default(), version }
+        let denials = Denials::start(node.clone(), observed.clone());
+        Self { node, denials, strangers: Arc::default(), version, observed }
     }
 
     /// Who calls: by the certificate of the connection, or by the token of the call.
@@ -69,7 +71,8 @@ impl Gate {
                     return Err(Status::unauthenticated(format!("{subject} belongs to another cluster")));
                 }
                 if self.node.look(|state| is_revoked(state, &principal, *issued)) {
-                    return Err(self.reject(Caller { principal, from }, "its certificate was revoked"));
+                    let caller = Caller { principal, from };
+                    return Err(self.reject(Denied::Certificate, caller, "its certificate was revoked"));
                 }
                 principal
             }
@@ -85,7 +88,7 @@ impl Gate {
         if let Some(user) = self.node.look(|state| user_of(state, &digest, now)) {
             return Ok(user);
         }
-        self.strangers.admit(peer.from, now)?;
+        self.strangers.admit(peer.from, now).inspect_err(|_| self.observed.denied(Denied::Throttled))?;
         let recent = self.node.linearizable().await.map_err(|error| Status::unavailable(error.to_string()))?;
         if recent.authorities().is_empty() {
             return Err(Status::unavailable("the cluster is being formed"));
@@ -95,12 +98,13 @@ impl Gate {
         }
         self.strangers.failed(peer.from, now);
         let from = peer.from.map(|address| address.to_string()).unwrap_or_default();
-        Err(self.reject(Caller { principal: Principal::Stranger, from }, "the token is unknown, revoked or expired"))
+        let stranger = Caller { principal: Principal::Stranger, from };
+        Err(self.reject(Denied::Token, stranger, "the token is unknown, revoked or expired"))
     }
 
     /// Refuses who is not known.
-    fn reject(&self, caller: Caller, why: &'static str) -> Status {
-        self.denials.note(caller, "call", "", why);
+    fn reject(&self, kind: Denied, caller: Caller, why: &'static str) -> Status {
+        self.denials.note(kind, caller, "call", "", why);
         Status::unauthenticated(format!("{why}: `muster login` with a token that counts"))
     }
 
@@ -113,7 +117,7 @@ impl Gate {
             Principal::Stranger => "call",
             _ => path.trim_start_matches('/'),
         };
-        self.denials.note(caller.clone(), action, "", status.message());
+        self.denials.note(kind_of(caller), caller.clone(), action, "", status.message());
         Err(status)
     }
 
@@ -123,7 +127,7 @@ impl Gate {
             return Ok(());
         }
         let status = refusal(caller, permission.name());
-        self.denials.note(caller.clone(), what, "", status.message());
+        self.denials.note(kind_of(caller), caller.clone(), what, "", status.message());
         Err(status)
     }
 
@@ -131,6 +135,13 @@ impl Gate {
     pub(crate) fn deny(&self, caller: &Caller, action: &'static str, object: &str, why: String) -> Status {
         self.denials.note(caller.clone(), action, object, &why);
         Status::permission_denied(why)
+    }
+
+    /// The method of this path was answered after so long.
+    fn took(&self, path: &str, took: Duration) {
+        if let Some(method) = method(path) {
+            self.observed.took(method.path, took);
+        }
     }
 
     /// How long the token of the caller counts from now on; nothing for who has none.
@@ -155,6 +166,13 @@ impl Gate {
             }
             allowed(state, caller, wanted).map_err(|_| ended())
         })
+    }
+}
+
+fn kind_of(refused: &Caller) -> Denied {
+    match refused.principal {
+        Principal::Stranger => Denied::NoCredentials,
+        _ => Denied::Permission,
     }
 }
 

@@ -1,8 +1,8 @@
-//! Over TLS: `/healthz` (the process runs), `/readyz` (it has a leader and keeps up) for everybody, and `/metrics` (Prometheus
-//! text) for who brings a token whose user may look at the cluster.
+//! Over TLS: `/healthz` (the process runs), `/readyz` (it has a leader and keeps up) for everybody; `/metrics`,
+//! `/metrics/workers` (Prometheus text) and `/sd` (where all coordinators are, for Prometheus) for who brings a token whose user may look at the cluster.
 
 use crate::gate::{Gate, bearer};
-use crate::observe::Observed;
+use crate::observe::{self, Observed, Place};
 use crate::raft::{Node, Role};
 use axum::Router;
 use axum::extract::connect_info::Connected;
@@ -17,31 +17,35 @@ use std::time::Duration;
 use tonic::Code;
 use types::Permission;
 
+/// What this coordinator counts and sees.
+const METRICS: &str = "/metrics";
+/// What the workers say of their machines, and what they hold; empty but on the leader.
+const WORKERS: &str = "/metrics/workers";
+/// Where the coordinators answer, as Prometheus's HTTP service discovery takes it.
+const TARGETS: &str = "/sd";
 /// Entries that a ready coordinator may have to catch up with.
 const READY_LAG_MAX: u64 = 1_000;
 /// A leader that has not heard of a majority for so long answers neither reads nor writes: dozens of heartbeats.
 const QUORUM_AGE_MAX: Duration = Duration::from_secs(2);
 
+/// What the answers are made of.
 #[derive(Clone)]
-struct Context {
-    node: Node,
-    observed: Arc<Observed>,
-    gate: Gate,
+pub(crate) struct Context {
+    pub(crate) node: Node,
+    pub(crate) observed: Arc<Observed>,
+    pub(crate) gate: Gate,
+    pub(crate) place: Place,
 }
 
 /// Serves until `shutdown`.
-pub(crate) async fn serve(
-    incoming: Incoming,
-    node: Node,
-    observed: Arc<Observed>,
-    gate: Gate,
-    shutdown: daemon::Shutdown,
-) -> std::io::Result<()> {
+pub(crate) async fn serve(incoming: Incoming, context: Context, shutdown: daemon::Shutdown) -> std::io::Result<()> {
     let router = Router::new()
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(ready))
-        .route("/metrics", get(metrics))
-        .with_state(Context { node, observed, gate })
+        .route(METRICS, get(metrics))
+        .route(WORKERS, get(workers))
+        .route(TARGETS, get(targets))
+        .with_state(context)
         .into_make_service_with_connect_info::<From>();
     axum::serve(Listener(incoming), router).with_graceful_shutdown(async move { shutdown.requested().await }).await
 }
@@ -96,9 +100,9 @@ impl Connected<IncomingStream<'_, Listener>> for From {
 }
 
 /// Answers with the status of a refusal: 401 to who is not known, 403 to who may not.
-async fn allowed(context: &Context, peer: &Peer, headers: &HeaderMap) -> Result<(), Response> {
+async fn allowed(context: &Context, peer: &Peer, headers: &HeaderMap, path: &str) -> Result<(), Response> {
     let admitted = match context.gate.identify(peer, bearer(headers)).await {
-        Ok(caller) => context.gate.permit(&caller, Permission::ClusterRead, "/metrics"),
+        Ok(caller) => context.gate.permit(&caller, Permission::ClusterRead, path),
         Err(status) => Err(status),
     };
     admitted.map_err(|status| {
@@ -117,14 +121,60 @@ async fn metrics(
     State(context): State<Context>,
     headers: HeaderMap,
 ) -> Response {
-    if let Err(refused) = allowed(&context, &peer, &headers).await {
+    if let Err(refused) = allowed(&context, &peer, &headers, METRICS).await {
         return refused;
     }
-    match context.observed.text(&context.node) {
-        Ok(text) => {
-            let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-            ([(header::CONTENT_TYPE, kind)], text).into_response()
-        }
-        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")).into_response(),
+    // A hundred thousand waiting jobs and a slow disk are no reason to hold up anybody else.
+    let made = tokio::task::spawn_blocking(move || context.observed.text(&context.node, &context.place));
+    exposed(&headers, made.await)
+}
+
+async fn workers(
+    ConnectInfo(From(peer)): ConnectInfo<From>,
+    State(context): State<Context>,
+    headers: HeaderMap,
+) -> Response {
+    if let Err(refused) = allowed(&context, &peer, &headers, WORKERS).await {
+        return refused;
     }
+    let made = tokio::task::spawn_blocking(move || context.observed.workers(&context.node));
+    exposed(&headers, made.await)
+}
+
+/// In the form that is asked for.
+fn exposed(headers: &HeaderMap, made: Result<Result<String, std::fmt::Error>, tokio::task::JoinError>) -> Response {
+    let text = match made {
+        Ok(Ok(text)) => text,
+        Ok(Err(error)) => return failed(&error),
+        Err(error) => return failed(&error),
+    };
+    let accept = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    if observe::wants_open(accept) {
+        ([(header::CONTENT_TYPE, observe::OPEN)], text).into_response()
+    } else {
+        ([(header::CONTENT_TYPE, observe::CLASSIC)], observe::classic(&text)).into_response()
+    }
+}
+
+fn failed(error: &dyn std::error::Error) -> Response {
+    (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")).into_response()
+}
+
+async fn targets(
+    ConnectInfo(From(peer)): ConnectInfo<From>,
+    State(context): State<Context>,
+    headers: HeaderMap,
+) -> Response {
+    if let Err(refused) = allowed(&context, &peer, &headers, TARGETS).await {
+        return refused;
+    }
+    let status = context.node.status().borrow().clone();
+    let groups = status.members.iter().map(|member| {
+        serde_json::json!({
+            "targets": [member.addresses.http],
+            "labels": {"coordinator": member.id.to_string()},
+        })
+    });
+    let all = serde_json::Value::Array(groups.collect());
+    ([(header::CONTENT_TYPE, "application/json")], all.to_string()).into_response()
 }

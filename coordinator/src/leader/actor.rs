@@ -1,5 +1,6 @@
 //! The loop itself: one owner of sessions and reports, effects only through the node and the sessions' outboxes.
 
+use super::ends::{Ended, Ends};
 use super::facts::{Fact, Reports};
 use super::in_flight::InFlight;
 use super::leases;
@@ -53,6 +54,7 @@ pub(crate) struct Leader {
     dispatched: LogIndex,
     /// Up to which entry reports were compared with the tables.
     looked: LogIndex,
+    ends: Ends,
     checkpoints: BTreeMap<MemberKey, (WorkerId, u64)>,
 }
 
@@ -78,6 +80,7 @@ impl Leader {
             planning: Planning::default(),
             dispatched: LogIndex(0),
             looked: LogIndex(0),
+            ends: Ends::default(),
             checkpoints: BTreeMap::new(),
         }
     }
@@ -190,6 +193,7 @@ impl Leader {
             self.reports = Reports::default();
             self.checkpoints.clear();
             self.planning = Planning::default();
+            self.observed.survey(&[]);
             self.leading_since = None;
         }
         if self.leading_since.is_none() && now.leading {
@@ -198,7 +202,8 @@ impl Leader {
             self.term = now.term;
             self.dispatched = LogIndex(0);
             // There are no reports yet.
-            self.looked = self.node.look(State::applied);
+            let state = self.node.state();
+            (self.looked, self.ends) = (state.applied(), Ends::begin(&state));
         }
     }
 
@@ -210,6 +215,7 @@ impl Leader {
         self.dispatch(state);
         // What came back without being in the log rests until the tick, and is then found by looking at all.
         let changed = (!ticked).then(|| state.changed_after(self.looked).map(|(_, job)| job.id).collect());
+        self.count_ends(state);
         self.looked = state.applied();
         for (fact, command) in self.reports.due(state, &self.in_flight, changed) {
             self.propose(fact, command);
@@ -219,6 +225,18 @@ impl Leader {
             self.look_at_clocks(state);
         }
         self.schedule(state, ticked);
+        if ticked {
+            self.survey(state);
+        }
+    }
+
+    fn count_ends(&mut self, state: &State) {
+        for ended in self.ends.look(state, self.looked) {
+            match ended {
+                Ended::Attempt(cause) => self.observed.ended(cause),
+                Ended::Job(phase) => self.observed.finished(phase),
+            }
+        }
     }
 
     /// A lost worker must register again, and does so when it dials.

@@ -12,6 +12,7 @@
 //! leader needs no hand-over. The mailbox is bounded; a full one holds up the session that fills it.
 
 mod actor;
+mod ends;
 mod facts;
 mod in_flight;
 mod leases;
@@ -19,6 +20,7 @@ mod outlook;
 mod planning;
 mod schedule;
 mod sessions;
+mod survey;
 mod trim;
 
 pub(crate) use actor::{Leader, LeaderConfig};

@@ -4,6 +4,7 @@ use super::actor::Leader;
 use super::facts::Fact;
 use super::outlook::Copied;
 use super::schedule::{Schedule, Stopping, settled};
+use super::survey::Survey;
 use super::{Explained, Message};
 use cluster_state::{Command, Job, Outcome, State};
 use std::collections::BTreeMap;
@@ -30,6 +31,7 @@ pub(super) struct Planning {
     /// A cycle is due then though the tables are the same.
     wake_at: Option<Timestamp>,
     stops: BTreeMap<JobId, Stopping>,
+    survey: Survey,
 }
 
 impl Planning {
@@ -146,6 +148,15 @@ impl Leader {
         });
         for Stopping { job, token, cause, .. } in due {
             self.propose(Fact::Preempted(job), Command::StopAttempt { job, token, cause });
+        }
+    }
+
+    /// A step of finding out what waiting jobs wait for.
+    pub(super) fn survey(&mut self, state: &State) {
+        let planning = &mut self.planning;
+        let Some(schedule) = &planning.schedule else { return };
+        if let Some(found) = planning.survey.step(state, schedule, daemon::clock::now(), Instant::now()) {
+            self.observed.survey(&found);
         }
     }
 

@@ -11,6 +11,7 @@
 
 mod error;
 mod gather;
+mod latency;
 mod machine;
 mod members;
 mod network;

@@ -1,6 +1,7 @@
 //! One coordinator's part in the group: opened from its store, asked through a cheap handle, stopped in order.
 
 use super::error::{BootstrapError, MemberError, OpenError, ProposeError, ReadError};
+use super::latency::Latencies;
 use super::machine::{Applied, Machine};
 use super::members::{Members, TRANSFER_TIMEOUT};
 use super::network::Peers;
@@ -112,6 +113,7 @@ struct Inner {
     reads: Reads,
     members: Members,
     succession: Succession,
+    latencies: Latencies,
     opened_empty: bool,
     stopping: AtomicBool,
     /// Told when the store's files are closed.
@@ -149,7 +151,7 @@ impl Node {
     pub(super) async fn start(config: Config, store: Store, machine: Machine) -> Result<Self, OpenError> {
         let raft_config = Arc::new(config.raft_config()?);
         let Store { log, snapshots, identity, closed } = store;
-        let opened_empty = log.is_pristine();
+        let (opened_empty, latencies) = (log.is_pristine(), Latencies::new(log.flushes()));
         let peers = Peers::new(identity.clone(), config.dialer.clone());
         let raft = Raft::new(config.id.0, raft_config, peers.clone(), log, machine.clone()).await;
         let raft = raft.map_err(|error| OpenError::Raft(error.to_string()))?;
@@ -165,6 +167,7 @@ impl Node {
             identity,
             snapshots,
             watches,
+            latencies,
             opened_empty,
             stopping: AtomicBool::new(false),
             closed: Mutex::new(Some(closed)),
@@ -234,12 +237,12 @@ impl Node {
 
     /// Applies commands, in order and in one entry, wherever the leader is. Concurrent calls share entries and flushes.
     pub async fn propose(&self, commands: Vec<Command>) -> Result<Committed, ProposeError> {
-        self.inner.proposals.propose(commands).await
+        self.inner.latencies.commit(self.inner.proposals.propose(commands)).await
     }
 
     /// As `propose`, but only if this coordinator leads: for what only the leader can know.
     pub(crate) async fn propose_here(&self, commands: Vec<Command>) -> Result<Committed, ProposeError> {
-        self.inner.proposals.propose_here(commands).await
+        self.inner.latencies.commit(self.inner.proposals.propose_here(commands)).await
     }
 
     /// The state as applied here: O(1), perhaps behind the leader's.
@@ -294,6 +297,11 @@ impl Node {
     /// Where each member's API listens, by number.
     pub fn grpc_addresses(&self) -> Vec<String> {
         self.inner.watches.status.borrow().members.iter().map(|member| member.addresses.grpc.clone()).collect()
+    }
+
+    /// How long proposals and flushes take here.
+    pub(crate) fn latencies(&self) -> &Latencies {
+        &self.inner.latencies
     }
 
     /// How long ago a majority last followed this leader; none when it does not lead. A leader that was cut off sees it grow.

@@ -2,6 +2,7 @@
 
 use super::Error;
 use crate::gate::GuardLayer;
+use crate::observe::Place;
 use crate::{api, http, raft};
 use daemon::Shutdown;
 use identity::Protocol;
@@ -36,7 +37,7 @@ pub(super) struct Served {
 /// Serves until `ending`.
 pub(super) fn serve(
     context: api::Context,
-    node: &identity::Node,
+    place: Place,
     grpc: TcpListener,
     http: TcpListener,
     ending: &Shutdown,
@@ -50,11 +51,18 @@ pub(super) fn serve(
     let routes = api::services(&context, reflection(Routes::new(health))?);
     let (failure, failed) = watch::channel(None);
     let accepting = |listener, protocol| {
-        identity::accept(listener, node.clone(), protocol).map_err(|source| Error::Io { what: "listen".into(), source })
+        identity::accept(listener, place.own.clone(), protocol)
+            .map_err(|source| Error::Io { what: "listen".into(), source })
     };
     let (incoming, web_incoming) = (accepting(grpc, Protocol::Grpc)?, accepting(http, Protocol::Http)?);
-    let (gate, web_gate) = (context.gate.clone(), context.gate.clone());
-    let web = http::serve(web_incoming, context.node.clone(), context.observed.clone(), web_gate, ending.clone());
+    let gate = context.gate.clone();
+    let seen = http::Context {
+        node: context.node.clone(),
+        observed: context.observed.clone(),
+        gate: gate.clone(),
+        place: place.clone(),
+    };
+    let web = http::serve(web_incoming, seen, ending.clone());
     let ended = ending.clone();
     let calls = raft::tuned_server()
         .layer(InterceptorLayer::new(api::version::check))

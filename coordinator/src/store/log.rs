@@ -41,6 +41,11 @@ impl LogStore {
         cache.last.is_none() && cache.vote.is_none()
     }
 
+    /// Seconds that each flush took.
+    pub(crate) fn flushes(&self) -> prometheus_client::metrics::histogram::Histogram {
+        self.writer.flushes.clone()
+    }
+
     async fn read(&self, range: Range<u64>, bytes_max: usize) -> io::Result<Vec<Entry>> {
         let (on_disk, cached) = self.cache.lock().read(range, bytes_max);
         if on_disk.is_empty() {

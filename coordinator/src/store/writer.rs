@@ -15,11 +15,13 @@ use super::header::{Mark, MarkFile};
 use crate::raft::types::{LogId, TypeConfig, Vote};
 use daemon::files::FolderLock;
 use openraft::storage::IOFlushed;
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use serde::Serialize;
 use std::io;
 use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Instant;
 use tokio::sync::{mpsc, oneshot};
 
 /// Jobs that may wait; a full queue holds its callers back.
@@ -76,6 +78,8 @@ impl Answer {
 #[derive(Clone, Debug)]
 pub(crate) struct WriterHandle {
     jobs: mpsc::Sender<Job>,
+    /// Seconds from the first write of a group until it is flushed.
+    pub(crate) flushes: Histogram,
 }
 
 impl WriterHandle {
@@ -118,14 +122,17 @@ impl Writer {
     pub(crate) fn start(self) -> io::Result<(WriterHandle, oneshot::Receiver<()>)> {
         let (jobs, queue) = mpsc::channel(QUEUE_MAX);
         let (ended, end) = oneshot::channel();
+        // From 0.1 ms, a disk with a cache of its own, to 3 s, one that is about to fail.
+        let flushes = Histogram::new(exponential_buckets(0.000_1, 2.0, 16));
+        let observed = flushes.clone();
         std::thread::Builder::new().name("raft-log".to_owned()).spawn(move || {
-            self.run(queue);
+            self.run(queue, &observed);
             let _ = ended.send(());
         })?;
-        Ok((WriterHandle { jobs }, end))
+        Ok((WriterHandle { jobs, flushes }, end))
     }
 
-    fn run(mut self, mut queue: mpsc::Receiver<Job>) {
+    fn run(mut self, mut queue: mpsc::Receiver<Job>, flushes: &Histogram) {
         let mut failure: Option<String> = None;
         loop {
             let removing = self.purged.is_some() && failure.is_none();
@@ -139,9 +146,12 @@ impl Writer {
             if jobs.is_empty() && (!removing || queue.is_closed()) {
                 break;
             }
+            let (begun, must_flush) = (Instant::now(), !jobs.is_empty() && failure.is_none());
             if let Err(error) = self.group(jobs, failure.as_deref()) {
                 tracing::error!(%error, "the raft store has stopped");
                 failure.get_or_insert(error);
+            } else if must_flush {
+                flushes.observe(begun.elapsed().as_secs_f64());
             }
         }
         // A last flush on an orderly end, so that the next start finds the hints too.

@@ -2,16 +2,19 @@
 //!
 //! Built with rustc alone by the tests of `worker/src/inventory.rs`. With `--cfg mismatch` its version is not that of
 //! the driver, as after an upgrade without a restart. With `--cfg four` it has four devices, in pairs on two NUMA nodes; with
-//! `switched` besides, each has a link to one switch; with `bridged`, 0 and 2 have one between them, and so have 1 and 3.
+//! `switched` besides, each has a link to one switch; with `bridged`, 0 and 2 have one between them, and so have 1 and 3. Files
+//! `xid`, `ecc` and `temperature` in the folder that STANDIN_STAGE names hold numbers that befall the devices.
 #![allow(non_snake_case, clippy::missing_safety_doc)]
 
 use std::ffi::{c_char, c_int, c_uint};
+use std::time::{Duration, Instant};
 
 const OK: c_int = 0;
 const GPU_IS_LOST: c_int = 15;
 const LIBRARY_MISMATCH: c_int = 18;
 const INVALID_ARGUMENT: c_int = 2;
 const NOT_SUPPORTED: c_int = 3;
+const TIMEOUT: c_int = 10;
 const SAME_NODE: c_int = 40;
 const OTHER_NODE: c_int = 50;
 const SWITCH: usize = 99;
@@ -43,6 +46,25 @@ macro_rules! export {
     };
 }
 
+/// `nvmlEventData_t`.
+#[repr(C)]
+pub struct Event {
+    device: usize,
+    kind: u64,
+    data: u64,
+    instances: [c_uint; 2],
+}
+
+/// The folder whose files say what befalls the devices.
+fn stage() -> String {
+    std::env::var("STANDIN_STAGE").unwrap_or_default()
+}
+
+fn staged(name: &str, otherwise: u64) -> u64 {
+    let text = std::fs::read_to_string(format!("{}/{name}", stage())).unwrap_or_default();
+    text.trim().parse().unwrap_or(otherwise)
+}
+
 unsafe fn put(text: &str, to: *mut c_char, length: c_uint) -> c_int {
     let count = text.len().min(length as usize - 1);
     unsafe {
@@ -69,7 +91,36 @@ export! {
     }
     fn nvmlDeviceGetName(_device: usize, to: *mut c_char, length: c_uint) { put("stand-in", to, length) }
     // Version, total, reserved, free, used.
-    fn nvmlDeviceGetMemoryInfo_v2(_device: usize, memory: *mut [u64; 5]) { (*memory)[1] = 80 << 30; OK }
+    fn nvmlDeviceGetMemoryInfo_v2(_device: usize, memory: *mut [u64; 5]) {
+        ((*memory)[1], (*memory)[3], (*memory)[4]) = (80 << 30, 60 << 30, 20 << 30);
+        OK
+    }
+    fn nvmlDeviceGetIndex(device: usize, index: *mut c_uint) { *index = device as c_uint - 1; OK }
+    fn nvmlDeviceGetUtilizationRates(_device: usize, rates: *mut [c_uint; 2]) { *rates = [1, 2]; OK }
+    fn nvmlDeviceGetTemperature(_device: usize, _sensor: c_uint, celsius: *mut c_uint) { *celsius = staged("temperature", 41) as c_uint; OK }
+    fn nvmlDeviceGetPowerUsage(_device: usize, milliwatts: *mut c_uint) { *milliwatts = 310_500; OK }
+    fn nvmlDeviceGetClockInfo(_device: usize, _clock: c_uint, megahertz: *mut c_uint) { *megahertz = 1_980; OK }
+    fn nvmlDeviceGetTotalEccErrors(_device: usize, is_uncorrected: c_uint, _kind: c_uint, count: *mut u64) {
+        *count = if is_uncorrected == 1 { staged("ecc", 0) } else { 3 };
+        OK
+    }
+    fn nvmlEventSetCreate(set: *mut usize) { *set = 1; OK }
+    fn nvmlEventSetFree(_set: usize) { OK }
+    fn nvmlDeviceRegisterEvents(_device: usize, _events: u64, _set: usize) { OK }
+    // An error comes once for each file that is put there.
+    fn nvmlEventSetWait_v2(_set: usize, event: *mut Event, longest: c_uint) {
+        let until = Instant::now() + Duration::from_millis(longest.into());
+        loop {
+            let xid = staged("xid", 0);
+            if xid > 0 {
+                let _ = std::fs::remove_file(format!("{}/xid", stage()));
+                event.write(Event { device: 1, kind: 8, data: xid, instances: [0; 2] });
+                return OK;
+            }
+            if Instant::now() >= until { return TIMEOUT }
+            std::thread::park_timeout(Duration::from_millis(50));
+        }
+    }
     fn nvmlDeviceGetTopologyCommonAncestor(one: usize, other: usize, level: *mut c_int) {
         *level = if (one - 1) / 2 == (other - 1) / 2 { SAME_NODE } else { OTHER_NODE };
         if cfg!(four) { OK } else { NOT_SUPPORTED }

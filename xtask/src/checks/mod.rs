@@ -1,6 +1,7 @@
 //! The rules that a change must keep, cheapest first; each file holds one rule and its unit tests.
 
 mod commands;
+mod dashboards;
 mod docs;
 mod functions;
 mod heads;
@@ -78,7 +79,7 @@ macro_rules! text_check {
 }
 
 /// Every check, in the order in which they run.
-pub const ALL: [Check; 13] = [
+pub const ALL: [Check; 14] = [
     Check { name: "heads", rule: "files begin with a sentence", cost: Cost::Text, run: text_check!(heads) },
     Check { name: "length", rule: "files of at most 400 lines", cost: Cost::Text, run: text_check!(length) },
     Check { name: "functions", rule: "functions of at most 70 lines", cost: Cost::Text, run: text_check!(functions) },
@@ -87,6 +88,7 @@ pub const ALL: [Check; 13] = [
     Check { name: "markers", rule: "nothing is put off or ignored", cost: Cost::Text, run: text_check!(markers) },
     Check { name: "manifests", rule: "manifests inherit", cost: Cost::Text, run: text_check!(manifests) },
     Check { name: "docs", rule: "links and named files exist", cost: Cost::Text, run: text_check!(docs) },
+    Check { name: "dashboards", rule: "Grafana's are up to date", cost: Cost::Text, run: text_check!(dashboards) },
     Check {
         name: "layers",
         rule: "only the allowed arrows",

@@ -1,6 +1,7 @@
 //! One file for each subcommand.
 
 pub mod bench;
+pub mod dashboards;
 pub mod fix;
 pub mod tidy;
 pub mod verify;

@@ -283,6 +283,11 @@ impl Schedule {
         why::waiting(&self.core, &self.seen, job, now)
     }
 
+    /// What a waiting job waits for, in a word.
+    pub(crate) fn held_back_by(&self, job: &Job, now: Timestamp) -> &'static str {
+        if self.refused.contains_key(&job.id) { why::LEFT_OUT } else { why::word(&self.core, job, now) }
+    }
+
     /// What an expected start was worked out from.
     pub(crate) fn version(&self) -> Version {
         Version { built: self.built, changes: self.core.version() }

@@ -18,6 +18,14 @@ const JOBS_NAMED_MAX: usize = 10;
 /// On what an expected start rests, beside that jobs run as long as they say.
 pub(crate) const ASSUMPTION: &str = "if running jobs end at their estimates and nothing new arrives";
 
+/// The obstacle of a job that the scheduler does not take.
+pub(super) const LEFT_OUT: &str = "left_out";
+
+/// The obstacle of a waiting job.
+pub(super) fn word(core: &Core, job: &Job, now: Timestamp) -> &'static str {
+    core.explain(now, job.id).map_or("none", |why| kind(&why.obstacle))
+}
+
 /// A waiting job. Its expected start is left to a look ahead, but for one that starts now or can never start.
 pub(super) fn waiting(core: &Core, state: &State, job: &Job, now: Timestamp) -> v1::Explanation {
     let mut details = vec![shape(job)];
@@ -74,7 +82,7 @@ pub(super) fn left_out(job: &Job, fault: &str) -> v1::Explanation {
     v1::Explanation {
         phase: job.phase.name().into(),
         summary: format!("the scheduler does not take it: {fault}"),
-        obstacle: "left_out".into(),
+        obstacle: LEFT_OUT.into(),
         queue: job.spec.queue.clone(),
         expected_start_unknown: "the scheduler does not take it".into(),
         ..Default::default()
