@@ -20,7 +20,7 @@ mod logs;
 mod metrics;
 mod queues;
 pub(crate) mod replicate;
-mod session;
+pub(crate) mod session;
 mod stacks;
 mod stalls;
 mod stragglers;
