@@ -20,6 +20,7 @@ mod shape;
 mod wait;
 
 pub mod bench;
+pub mod sim;
 
 pub use cluster::Cluster;
 pub use command::{Answer, Following};

@@ -8,6 +8,7 @@
 //! ```
 
 mod api;
+mod blocking;
 mod config;
 mod gate;
 mod http;
@@ -15,6 +16,7 @@ mod leader;
 mod observe;
 pub mod raft;
 mod run;
+pub mod simulated;
 pub mod store;
 #[cfg(test)]
 mod testing;

@@ -10,7 +10,7 @@ use types::{Endpoint, Goal, JobId, MemberKey, Token, Wish};
 
 /// How far a member on this worker is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Stage {
+pub enum Stage {
     /// Prepares, or is prepared and waits.
     Waiting,
     /// Was told to start, or runs.
@@ -27,16 +27,18 @@ pub(crate) enum Stage {
 
 /// One member on this worker.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Running {
-    pub(crate) token: Token,
-    pub(crate) stage: Stage,
+pub struct Running {
+    /// Of the wish that made it.
+    pub token: Token,
+    /// How far it is.
+    pub stage: Stage,
     /// Devices that it holds until it has ended.
-    pub(crate) devices: BTreeSet<u32>,
+    pub devices: BTreeSet<u32>,
 }
 
 /// What is to be done.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Action {
+pub enum Action {
     /// Make the member and prepare it.
     Begin(MemberKey),
     /// Start its ranks with these endpoints.
@@ -54,7 +56,7 @@ pub(crate) enum Action {
 }
 
 /// Compares wishes with what runs. `newest` is the highest token seen for each job, these wishes not included.
-pub(crate) fn decide(
+pub fn decide(
     wishes: &BTreeMap<MemberKey, Wish>,
     running: &BTreeMap<MemberKey, Running>,
     newest: &BTreeMap<JobId, Token>,
@@ -78,7 +80,7 @@ pub(crate) fn decide(
 }
 
 /// The highest token of each job in what was seen, what is wished and what is here.
-pub(crate) fn newest_tokens(
+pub fn newest_tokens(
     wishes: &BTreeMap<MemberKey, Wish>,
     running: &BTreeMap<MemberKey, Running>,
     seen: &BTreeMap<JobId, Token>,
@@ -156,7 +158,7 @@ fn begin(
 }
 
 /// The devices that a wish gives to its member.
-pub(crate) fn wish_devices(wish: &Wish) -> BTreeSet<u32> {
+pub fn wish_devices(wish: &Wish) -> BTreeSet<u32> {
     let ranks = wish.member().map(|member| member.ranks.as_slice()).unwrap_or_default();
     ranks.iter().flat_map(|rank| rank.devices.iter().copied()).collect()
 }

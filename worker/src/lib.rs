@@ -20,7 +20,7 @@ mod admit;
 mod blobs;
 mod cgroup;
 mod config;
-mod decide;
+pub mod decide;
 mod dial;
 mod environment;
 mod error;

@@ -22,7 +22,7 @@ mod metrics;
 mod queues;
 pub(crate) mod replicate;
 mod secrets;
-mod session;
+pub(crate) mod session;
 mod stacks;
 mod stalls;
 mod stragglers;

@@ -2,6 +2,7 @@
 
 use super::{Context, caller};
 use crate::leader::{Message, SessionId, surely_leads};
+use crate::raft::Node;
 use cluster_state::{Command, Outcome};
 use daemon::clock;
 use futures::StreamExt;
@@ -110,7 +111,7 @@ async fn admit(
     if !context.node.leadership().borrow().leading || !surely_leads(&context.node) {
         return Err(Some(redirect(context)));
     }
-    match register(context, &registration).await {
+    match register(&context.node, &registration).await {
         Ok(()) => Ok((registration, statuses)),
         Err(Some(reason)) => Err(Some(refuse(reason))),
         Err(None) => Err(Some(redirect(context))),
@@ -168,17 +169,17 @@ fn decode_statuses(bytes: &[u8], sent_ms: u64) -> Option<Vec<MemberStatus>> {
 ///
 /// The tables must hold all that any leader acknowledged before this hello: wishes from older ones would begin anew what this
 /// worker has ended and reported elsewhere. So a majority confirms that no other leads.
-async fn register(context: &Context, registration: &WorkerRegistration) -> Result<(), Option<String>> {
-    let state = context.node.linearizable().await.map_err(|_| None)?;
+pub(crate) async fn register(node: &Node, registration: &WorkerRegistration) -> Result<(), Option<String>> {
+    let state = node.linearizable().await.map_err(|_| None)?;
     let known = state.worker(&registration.worker);
     if known.is_some_and(|known| !known.lost && known.registration == *registration) {
         return Ok(());
     }
     let command = Command::RegisterWorker { registration: Box::new(registration.clone()) };
-    match context.node.propose(vec![command]).await {
+    match node.propose(vec![command]).await {
         Ok(committed) => match committed.outcomes.into_iter().next() {
             Some(Outcome::Refused(refusal)) => Err(Some(refusal.to_string())),
-            _ => context.node.at_least(committed.index).await.map(drop).map_err(|_| None),
+            _ => node.at_least(committed.index).await.map(drop).map_err(|_| None),
         },
         Err(_) => Err(None),
     }

@@ -133,7 +133,7 @@ impl Gate {
 
     /// Refuses what this caller may not have of a method that it may call otherwise; the trail has it.
     pub(crate) fn deny(&self, caller: &Caller, action: &'static str, object: &str, why: String) -> Status {
-        self.denials.note(caller.clone(), action, object, &why);
+        self.denials.note(Denied::Permission, caller.clone(), action, object, &why);
         Status::permission_denied(why)
     }
 

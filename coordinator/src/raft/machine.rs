@@ -142,7 +142,7 @@ impl Machine {
 
 /// Runs blocking work off the runtime's own threads.
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {
-    tokio::task::spawn_blocking(work).await.map_err(io::Error::other)?
+    crate::blocking::run(work).await?
 }
 
 /// The state as it was when the snapshot was asked for.

@@ -12,6 +12,7 @@
 mod error;
 mod gather;
 mod latency;
+mod links;
 mod machine;
 mod members;
 mod network;
@@ -27,6 +28,7 @@ pub mod types;
 mod wire;
 
 pub use error::{BootstrapError, MemberError, OpenError, ProposeError, ReadError, Retry};
+pub use links::Links;
 pub use machine::{Applied, Machine};
 pub use node::{Config, Node, Timers};
 pub use propose::Committed;

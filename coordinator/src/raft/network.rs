@@ -3,11 +3,12 @@
 //! Every call has a deadline. Appends are one long stream a peer, pipelined; such a stream is given up when answers stay
 //! out, not when there is nothing to say.
 
+use super::links::Links;
 use super::types::{Addresses, Snapshot, SnapshotMeta, TypeConfig, Vote};
 use super::wire::{self, Appended, Ask, MESSAGE_BYTES_MAX, Reply, SNAPSHOT_CHUNK_BYTES};
+use crate::blocking;
 use crate::store::{Identity, SnapshotFile};
 use futures::{FutureExt, Stream, StreamExt};
-use identity::Dialer;
 use openraft::base::{BoxFuture, BoxStream};
 use openraft::errors::{NetworkError, RPCError, ReplicationClosed, StreamingError, Unreachable};
 use openraft::network::{RPCOption, RaftNetworkFactory, RaftNetworkV2};
@@ -55,7 +56,7 @@ enum Lane {
 #[derive(Clone, Debug)]
 pub(crate) struct Peers {
     identity: Arc<Identity>,
-    dialer: Dialer,
+    links: Arc<dyn Links>,
     channels: Arc<Mutex<BTreeMap<(String, Lane), Channel>>>,
 }
 
@@ -69,8 +70,8 @@ pub(crate) enum CallError {
 }
 
 impl Peers {
-    pub(crate) fn new(identity: Arc<Identity>, dialer: Dialer) -> Self {
-        Self { identity, dialer, channels: Arc::default() }
+    pub(crate) fn new(identity: Arc<Identity>, links: Arc<dyn Links>) -> Self {
+        Self { identity, links, channels: Arc::default() }
     }
 
     fn channel(&self, address: &str, lane: Lane) -> Result<Channel, String> {
@@ -87,7 +88,7 @@ impl Peers {
             .keep_alive_while_idle(true)
             .initial_stream_window_size(STREAM_WINDOW_BYTES)
             .initial_connection_window_size(CONNECTION_WINDOW_BYTES);
-        let channel = self.dialer.lazy(&endpoint);
+        let channel = self.links.channel(&endpoint);
         channels.insert((address.to_owned(), lane), channel.clone());
         Ok(channel)
     }
@@ -234,7 +235,7 @@ fn snapshot_chunks(file: SnapshotFile) -> impl Stream<Item = Payload> + Send {
             return None;
         }
         let reading = file.clone();
-        let read = tokio::task::spawn_blocking(move || reading.read_at(offset, SNAPSHOT_CHUNK_BYTES)).await;
+        let read = blocking::run(move || reading.read_at(offset, SNAPSHOT_CHUNK_BYTES)).await;
         match read {
             Ok(Ok(chunk)) => Some((wire::pack_bytes(&chunk), (file, offset + chunk.len() as u64))),
             Ok(Err(error)) => {

@@ -2,6 +2,7 @@
 
 use super::error::{BootstrapError, MemberError, OpenError, ProposeError, ReadError};
 use super::latency::Latencies;
+use super::links::Links;
 use super::machine::{Applied, Machine};
 use super::members::{Members, TRANSFER_TIMEOUT};
 use super::network::Peers;
@@ -65,7 +66,7 @@ pub struct Config {
     /// Entries kept in the log that a snapshot has already, for followers that are a little behind. Default 1,000.
     pub log_kept: u64,
     /// How it reaches the others.
-    pub dialer: identity::Dialer,
+    pub links: Arc<dyn Links>,
     /// For a proposal in all, with the wait for a leader. Default 5 s: longer than an election takes.
     pub propose_timeout: Duration,
 }
@@ -76,7 +77,7 @@ impl Config {
         Self {
             id,
             data_dir: data_dir.into(),
-            dialer,
+            links: Arc::new(dialer),
             timers: Timers::default(),
             snapshot_every: 5_000,
             log_kept: 1_000,
@@ -137,22 +138,19 @@ impl Node {
     pub async fn open(config: Config) -> Result<Self, OpenError> {
         config.raft_config()?; // before anything is written
         let (folder, id) = (config.data_dir.join("raft"), config.id.0);
-        let opened = tokio::task::spawn_blocking(move || {
-            let store = Store::open(&folder, id, StoreOptions::default())?;
-            let machine = Machine::open(store.snapshots.clone());
-            let machine = machine.map_err(StoreError::io("read the snapshots in", &folder))?;
-            Ok::<_, StoreError>((store, machine))
-        });
-        let (store, machine) = opened.await.map_err(|error| OpenError::Raft(error.to_string()))??;
-        Self::start(config, store, machine).await
+        let opened = crate::blocking::run(move || Store::open(&folder, id, StoreOptions::default())).await;
+        Self::over(config, opened.map_err(|error| OpenError::Raft(error.to_string()))??).await
     }
 
-    /// Takes part with an open store and what its newest snapshot is for.
-    pub(super) async fn start(config: Config, store: Store, machine: Machine) -> Result<Self, OpenError> {
+    /// As `open`, with a store that is open already.
+    pub async fn over(config: Config, store: Store) -> Result<Self, OpenError> {
+        let (folder, snapshots) = (config.data_dir.join("raft"), store.snapshots.clone());
+        let machine = crate::blocking::run(move || Machine::open(snapshots)).await;
+        let machine = machine.and_then(|opened| opened).map_err(StoreError::io("read the snapshots in", &folder))?;
         let raft_config = Arc::new(config.raft_config()?);
         let Store { log, snapshots, identity, closed } = store;
         let (opened_empty, latencies) = (log.is_pristine(), Latencies::new(log.flushes()));
-        let peers = Peers::new(identity.clone(), config.dialer.clone());
+        let peers = Peers::new(identity.clone(), config.links.clone());
         let raft = Raft::new(config.id.0, raft_config, peers.clone(), log, machine.clone()).await;
         let raft = raft.map_err(|error| OpenError::Raft(error.to_string()))?;
         let watches = watch_raft(&raft);
@@ -160,7 +158,7 @@ impl Node {
             proposals: Proposals::start(raft.clone(), peers.clone(), watches.route.clone(), config.propose_timeout),
             reads: Reads::start(raft.clone(), peers.clone(), watches.route.clone()),
             members: Members { raft: raft.clone(), peers, watches: watches.clone() },
-            succession: Succession::start(config.id.0, raft.clone()),
+            succession: Succession::start(config.id.0, raft.clone(), config.links.clone()),
             config,
             raft,
             machine,
@@ -221,7 +219,7 @@ impl Node {
             return Err(BootstrapError::NotAMember(self.id()));
         }
         let identity = self.inner.identity.clone();
-        let adopted = tokio::task::spawn_blocking(move || identity.adopt(cluster)).await;
+        let adopted = crate::blocking::run(move || identity.adopt(cluster)).await;
         adopted.map_err(|error| BootstrapError::Raft(error.to_string()))??;
         let members: BTreeMap<u64, Addresses> = members.into_iter().map(|(id, at)| (id.0, at)).collect();
         let begun = self.inner.raft.initialize(members).await;
@@ -364,6 +362,14 @@ impl Node {
         let Some(closed) = self.take_closed() else { return };
         if tokio::time::timeout(STOP_TIMEOUT, closed).await.is_err() {
             tracing::warn!("the raft store did not close within {STOP_TIMEOUT:?}");
+        }
+    }
+
+    /// Stops Raft without a word to anybody, as far as a process can that goes on: what a simulation's crash ends with.
+    pub async fn abandon(&self) {
+        self.inner.stopping.store(true, Ordering::Release);
+        if tokio::time::timeout(STOP_TIMEOUT, self.inner.raft.shutdown()).await.is_err() {
+            tracing::warn!("raft did not stop within {STOP_TIMEOUT:?}");
         }
     }
 

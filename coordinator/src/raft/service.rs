@@ -56,7 +56,7 @@ impl Service {
             return Ok(caller);
         }
         let identity = self.identity.clone();
-        let adopted = tokio::task::spawn_blocking(move || identity.adopt(caller.cluster)).await;
+        let adopted = crate::blocking::run(move || identity.adopt(caller.cluster)).await;
         adopted.map_err(internal)?.map_err(|error| Status::failed_precondition(error.to_string()))?;
         tracing::info!(cluster = %caller.cluster, from = caller.from, "joined a cluster");
         Ok(caller)
@@ -125,7 +125,7 @@ fn refused_proposal(error: ProposeError) -> Reply {
 
 /// Reads of a file's system calls stay off the runtime's threads.
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send + 'static) -> Result<T, Status> {
-    let done = tokio::task::spawn_blocking(work).await.map_err(internal)?;
+    let done = crate::blocking::run(work).await.map_err(internal)?;
     done.map_err(|error| Status::data_loss(format!("the snapshot was not taken: {error}")))
 }
 

@@ -6,14 +6,15 @@
 //! same before a vote is granted, so a broken link between two machines changes nothing. A machine that lost its power
 //! or its network refuses nothing and answers nothing: for that the timers are there, as before.
 
+use super::links::Links;
 use super::node::Raft;
 use super::types::{LogId, TypeConfig, Vote};
 use openraft::RaftMetrics;
 use openraft::async_runtime::WatchReceiver;
 use openraft::raft::TransferLeaderRequest;
 use std::io::ErrorKind;
+use std::sync::Arc;
 use std::time::Duration;
-use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
@@ -39,11 +40,11 @@ pub(crate) struct Succession {
 
 impl Succession {
     /// Starts the actor; it ends when every handle is gone.
-    pub(crate) fn start(id: u64, raft: Raft) -> Self {
+    pub(crate) fn start(id: u64, raft: Raft, links: Arc<dyn Links>) -> Self {
         let (ends, mut ended) = mpsc::channel(ENDS_MAX);
         tokio::spawn(async move {
             while let Some(from) = ended.recv().await {
-                replace_if_dead(id, &raft, from).await;
+                replace_if_dead(id, &raft, &*links, from).await;
             }
         });
         Self { ends }
@@ -91,10 +92,10 @@ fn followed(metrics: &RaftMetrics<TypeConfig>, id: u64, leader: u64) -> Option<F
     Some(Followed { vote: metrics.vote, applied: metrics.last_applied, address, heirs })
 }
 
-async fn replace_if_dead(id: u64, raft: &Raft, leader: u64) {
+async fn replace_if_dead(id: u64, raft: &Raft, links: &dyn Links, leader: u64) {
     let mut metrics = raft.metrics();
     let Some(followed) = followed(&metrics.borrow_and_update(), id, leader) else { return };
-    if !is_refused(&followed.address).await {
+    if !is_refused(links, &followed.address).await {
         return;
     }
     tracing::info!(leader, address = followed.address, "the leader's process is gone");
@@ -127,14 +128,14 @@ fn turns(id: u64, heirs: &[u64]) -> impl Iterator<Item = u32> + use<> {
 }
 
 /// Is it certain that no process listens there?
-async fn is_refused(address: &str) -> bool {
+async fn is_refused(links: &dyn Links, address: &str) -> bool {
     for knock in 0..KNOCKS {
         if knock > 0 {
             tokio::time::sleep(KNOCK_PAUSE).await;
         }
-        match tokio::time::timeout(KNOCK_TIMEOUT, TcpStream::connect(address)).await {
+        match tokio::time::timeout(KNOCK_TIMEOUT, links.knock(address)).await {
             Ok(Err(error)) if error.kind() == ErrorKind::ConnectionRefused => return true,
-            Ok(Ok(_)) => {}
+            Ok(Ok(())) => {}
             Ok(Err(_)) | Err(_) => return false,
         }
     }
@@ -157,9 +158,10 @@ mod tests {
     async fn an_address_is_given_up_only_when_it_refuses() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap().to_string();
-        assert!(!is_refused(&address).await, "somebody listens");
+        let links = crate::raft::tests::dialer(types::CoordinatorId(1));
+        assert!(!is_refused(&links, &address).await, "somebody listens");
         drop(listener);
-        assert!(is_refused(&address).await, "nobody listens");
-        assert!(!is_refused("not an address").await, "nothing is known of it");
+        assert!(is_refused(&links, &address).await, "nobody listens");
+        assert!(!is_refused(&links, "not an address").await, "nothing is known of it");
     }
 }

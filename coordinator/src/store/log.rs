@@ -52,8 +52,8 @@ impl LogStore {
             return Ok(cached);
         }
         let (disk, folder, wanted) = (self.disk.clone(), self.folder.clone(), on_disk.clone());
-        let read = tokio::task::spawn_blocking(move || read_disk(&*disk, &folder, wanted, bytes_max));
-        let mut entries = read.await.map_err(io::Error::other)?.map_err(StoreError::into_io)?;
+        let read = crate::blocking::run(move || read_disk(&*disk, &folder, wanted, bytes_max));
+        let mut entries = read.await?.map_err(StoreError::into_io)?;
         // What lies in memory follows without a gap only when the disk gave all that was asked of it.
         if entries.last().is_some_and(|last| last.index() + 1 == on_disk.end) && bytes_max == usize::MAX {
             entries.extend(cached);

@@ -35,3 +35,4 @@ pub use header::Identity;
 pub use log::LogStore;
 pub use open::{Store, StoreOptions};
 pub use snapshots::{Newest, Receiver, SNAPSHOT_BYTES_MAX, SnapshotFile, Snapshots};
+pub use writer::Pace;

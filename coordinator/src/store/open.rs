@@ -14,8 +14,9 @@ use super::journaled::Journaled;
 use super::log::{LogStore, decode, decode_entry};
 use super::sled_disk::SledDisk;
 use super::snapshots::{Newest, Snapshots};
-use super::writer::{self, Writer};
+use super::writer::{self, Pace, Writer};
 use crate::raft::types::{LogId, Vote};
+use daemon::files::FolderLock;
 use openraft::entry::RaftEntry;
 use serde::de::DeserializeOwned;
 use std::path::{Path, PathBuf};
@@ -75,24 +76,47 @@ impl Store {
             tracing::info!(bytes_before = used, bytes_live = read.live_bytes, "compacted the raft log");
         }
         let identity = Arc::new(Identity::new(folder, header));
-        let disk: Arc<dyn LogDisk> = Arc::new(disk);
-        let (first, purged, committed) = (read.first, read.cache.purged, read.cache.committed);
-        let cache = Arc::new(SharedCache::new(read.cache));
         let log_folder = header.log_folder(folder);
-        let writer = Writer {
-            disk: disk.clone(),
-            mark,
-            cache: cache.clone(),
-            folder: log_folder.clone(),
-            first,
-            committed,
-            _lock: lock,
-            purged: purged.map(|purged| purged.index).filter(|purged| *purged >= first),
-        };
+        let (writer, cache, disk) = writer_of(read, Arc::new(disk), mark, log_folder.clone(), lock);
         let (writer, closed) = writer.start().map_err(StoreError::io("start the writer of", &log_folder))?;
         let log = LogStore { cache, disk, writer, folder: Arc::new(log_folder) };
         Ok(Self { log, snapshots, identity, closed })
     }
+
+    /// As `open`, with another disk for the log and a writer that is a task: for a simulation. Needs a tokio runtime.
+    pub fn over(folder: &Path, coordinator: u64, disk: Arc<dyn LogDisk>, pace: Pace) -> Result<Self, StoreError> {
+        let lock = daemon::files::lock_folder(folder)?;
+        let header = Header::open(folder, coordinator)?;
+        let mark = MarkFile::open(folder, &header)?;
+        let snapshots = Snapshots::open(&folder.join("snapshots"))?;
+        let path = header.log_folder(folder);
+        let read = ReadLog::read(&*disk, &path, mark.mark())?;
+        check_snapshots(folder, &snapshots, read.cache.purged)?;
+        let identity = Arc::new(Identity::new(folder, header));
+        let (writer, cache, disk) = writer_of(read, disk, mark, path.clone(), lock);
+        let (writer, closed) = writer.start_paced(pace);
+        let log = LogStore { cache, disk, writer, folder: Arc::new(path) };
+        Ok(Self { log, snapshots, identity, closed })
+    }
+}
+
+type Shared = (Writer, Arc<SharedCache>, Arc<dyn LogDisk>);
+
+/// The writer of a log that was read, and what it shares with those who read.
+fn writer_of(read: ReadLog, disk: Arc<dyn LogDisk>, mark: MarkFile, folder: PathBuf, lock: FolderLock) -> Shared {
+    let (first, purged, committed) = (read.first, read.cache.purged, read.cache.committed);
+    let cache = Arc::new(SharedCache::new(read.cache));
+    let writer = Writer {
+        disk: disk.clone(),
+        mark,
+        cache: cache.clone(),
+        folder,
+        first,
+        committed,
+        _lock: lock,
+        purged: purged.map(|purged| purged.index).filter(|purged| *purged >= first),
+    };
+    (writer, cache, disk)
 }
 
 /// What a whole scan found.

@@ -21,7 +21,7 @@ use std::io;
 use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot};
 
 /// Jobs that may wait; a full queue holds its callers back.
@@ -100,6 +100,27 @@ fn stopped() -> io::Error {
     StoreError::Stopped("its writer thread has ended".to_owned()).into_io()
 }
 
+/// From 0.1 ms, a disk with a cache of its own, to 3 s, one that is about to fail.
+fn flush_histogram() -> Histogram {
+    Histogram::new(exponential_buckets(0.000_1, 2.0, 16))
+}
+
+/// How long the next write, or the next flush, takes.
+pub type Pace = Arc<dyn Fn() -> Duration + Send + Sync>;
+
+/// Jobs that are written and not yet flushed.
+struct Group {
+    answers: Vec<Answer>,
+    written: Result<Mark, String>,
+}
+
+/// sled panics on some kinds of damage.
+fn guarded<T>(work: impl FnOnce() -> Result<T, StoreError>) -> Result<T, String> {
+    std::panic::catch_unwind(AssertUnwindSafe(work))
+        .unwrap_or_else(|_| Err(StoreError::Stopped("the storage engine gave up while writing".to_owned())))
+        .map_err(|error| error.with_causes())
+}
+
 /// What the writer thread owns.
 pub(crate) struct Writer {
     pub(crate) disk: Arc<dyn LogDisk>,
@@ -122,8 +143,7 @@ impl Writer {
     pub(crate) fn start(self) -> io::Result<(WriterHandle, oneshot::Receiver<()>)> {
         let (jobs, queue) = mpsc::channel(QUEUE_MAX);
         let (ended, end) = oneshot::channel();
-        // From 0.1 ms, a disk with a cache of its own, to 3 s, one that is about to fail.
-        let flushes = Histogram::new(exponential_buckets(0.000_1, 2.0, 16));
+        let flushes = flush_histogram();
         let observed = flushes.clone();
         std::thread::Builder::new().name("raft-log".to_owned()).spawn(move || {
             self.run(queue, &observed);
@@ -162,30 +182,75 @@ impl Writer {
         }
     }
 
+    /// As a task that takes `pace()` for each write and each flush: for a simulation.
+    pub(crate) fn start_paced(self, pace: Pace) -> (WriterHandle, oneshot::Receiver<()>) {
+        let (jobs, queue) = mpsc::channel(QUEUE_MAX);
+        let (ended, end) = oneshot::channel();
+        tokio::spawn(async move {
+            self.run_paced(queue, pace).await;
+            let _ = ended.send(());
+        });
+        (WriterHandle { jobs, flushes: flush_histogram() }, end)
+    }
+
+    /// As `run`, but that purged records go with the next write and not when nothing else is to be done.
+    async fn run_paced(mut self, mut queue: mpsc::Receiver<Job>, pace: Pace) {
+        let mut failure: Option<String> = None;
+        while let Some(first) = queue.recv().await {
+            let mut jobs = vec![first];
+            while jobs.len() < GROUP_MAX
+                && let Ok(job) = queue.try_recv()
+            {
+                jobs.push(job);
+            }
+            tokio::time::sleep(pace()).await;
+            let group = self.begin(jobs, failure.as_deref());
+            tokio::time::sleep(pace()).await;
+            if let Err(error) = self.end(group) {
+                failure.get_or_insert(error);
+            }
+        }
+    }
+
     /// Writes a group; answers every job in it, whatever happens.
     fn group(&mut self, jobs: Vec<Job>, failure: Option<&str>) -> Result<(), String> {
+        let group = self.begin(jobs, failure);
+        self.end(group)
+    }
+
+    /// Writes without a flush.
+    fn begin(&mut self, jobs: Vec<Job>, failure: Option<&str>) -> Group {
         let (works, answers): (Vec<Work>, Vec<Answer>) = jobs.into_iter().map(|job| (job.work, job.answer)).unzip();
         let written = match failure {
             Some(failure) => Err(failure.to_owned()),
-            // sled panics on some kinds of damage.
-            None => std::panic::catch_unwind(AssertUnwindSafe(|| self.write(works)))
-                .unwrap_or_else(|_| Err(StoreError::Stopped("the storage engine gave up while writing".to_owned())))
-                .map_err(|error| error.with_causes()),
+            None => guarded(|| self.write(works)),
         };
-        for answer in answers {
-            let text = written.as_ref().err();
-            answer.send(text.map_or(Ok(()), |text| Err(StoreError::Stopped(text.clone()).into_io())));
-        }
-        written
+        Group { answers, written }
     }
 
-    fn write(&mut self, works: Vec<Work>) -> Result<(), StoreError> {
+    /// Flushes, and answers.
+    fn end(&mut self, group: Group) -> Result<(), String> {
+        let Group { answers, written } = group;
+        let must_flush = !answers.is_empty();
+        let flushed = written.and_then(|mark| guarded(|| self.flush(must_flush.then_some(mark))));
+        for answer in answers {
+            let text = flushed.as_ref().err();
+            answer.send(text.map_or(Ok(()), |text| Err(StoreError::Stopped(text.clone()).into_io())));
+        }
+        flushed
+    }
+
+    fn write(&mut self, works: Vec<Work>) -> Result<Mark, StoreError> {
         let mut mark = self.mark.mark();
-        let must_flush = !works.is_empty();
         for work in works {
             self.write_one(work, &mut mark)?;
         }
-        if must_flush {
+        Ok(mark)
+    }
+
+    /// What was written up to this mark, if anything was.
+    fn flush(&mut self, mark: Option<Mark>) -> Result<(), StoreError> {
+        if let Some(mark) = mark {
             self.note_committed().and_then(|()| self.disk.sync()).map_err(|error| self.wrap(error))?;
             if let Some(last) = mark.last {
                 self.cache.written_up_to(last.index);

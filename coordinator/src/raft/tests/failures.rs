@@ -1,7 +1,7 @@
 //! What the group promises when members die or strangers call.
 
 use super::{CLUSTER, Group, PATIENCE, defaults, submit, submit_through};
-use crate::raft::{Addresses, Config, Machine, Node, ReadError, Retry, Role, Timers, wire};
+use crate::raft::{Addresses, Config, Node, ReadError, Retry, Role, Timers, wire};
 use crate::store::tests::writer::{Flush, Gate, start};
 use crate::store::{LogStore, Store, StoreOptions};
 use proto::internal::Payload;
@@ -62,11 +62,8 @@ async fn a_failed_flush_stops_the_coordinator_and_acknowledges_nothing() {
     let disk = Gate::new(Flush::Succeed);
     let (_writer_folder, writer) = start(&disk);
     store.log = LogStore { cache: Arc::default(), disk: disk.clone(), writer, folder: Arc::default() };
-    let machine = Machine::open(store.snapshots.clone()).unwrap();
-    let node =
-        Node::start(Config::new(CoordinatorId(1), folder.path(), super::dialer(CoordinatorId(1))), store, machine)
-            .await
-            .unwrap();
+    let config = Config::new(CoordinatorId(1), folder.path(), super::dialer(CoordinatorId(1)));
+    let node = Node::over(config, store).await.unwrap();
     node.bootstrap([(CoordinatorId(1), Addresses::default())].into(), CLUSTER).await.unwrap();
     disk.tell(Flush::Fail);
     assert!(node.propose(vec![submit(1)]).await.is_err());

@@ -1,0 +1,88 @@
+//! What a simulation drives of a coordinator beside its `raft::Node`: the leader's loop, with workers' sessions as calls.
+//!
+//! The loop, the scheduler and the admission of a worker are those of the product; only the stream between them and the
+//! worker is not.
+
+use crate::api::session::register;
+use crate::leader::{Handle, Leader, LeaderConfig, Message, surely_leads};
+use crate::observe::Observed;
+use crate::raft::Node;
+use crate::raft::types::{Batch, Entry};
+use daemon::Shutdown;
+use openraft::EntryPayload;
+use proto::internal::ToWorker;
+use scheduler::policy::Policy;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{mpsc, oneshot};
+use types::{MemberStatus, WorkerRegistration};
+
+/// The leader's loop of one coordinator. Clones are one.
+#[derive(Clone, Debug)]
+pub struct LeaderLoop {
+    node: Node,
+    handle: Handle,
+}
+
+impl LeaderLoop {
+    /// Runs until `ending`, on the runtime of the caller.
+    pub fn start(node: Node, lease: Duration, ending: Shutdown) -> Self {
+        let (handle, mailbox) = Handle::new(Policy::default());
+        let config = LeaderConfig { lease, policy: Policy::default() };
+        let actor = Leader::new(node.clone(), config, Arc::new(Observed::new()), handle.clone(), mailbox);
+        tokio::spawn(actor.run(ending));
+        Self { node, handle }
+    }
+
+    /// Registers the worker and opens its session; none when this coordinator does not lead, or does not take the worker.
+    /// What the leader says comes by `outbox`, whose end is the session's.
+    pub async fn open(
+        &self,
+        registration: &WorkerRegistration,
+        statuses: Vec<MemberStatus>,
+        outbox: mpsc::Sender<ToWorker>,
+    ) -> Option<u64> {
+        if !self.node.leadership().borrow().leading || !surely_leads(&self.node) {
+            return None;
+        }
+        register(&self.node, registration).await.ok()?;
+        let (reply, number) = oneshot::channel();
+        let (worker, instance) = (registration.worker.clone(), registration.instance);
+        self.handle.send(Message::Opened { worker, instance, statuses, outbox, reply }).await;
+        number.await.ok()
+    }
+
+    /// The worker is alive and asks for its lease.
+    pub async fn heartbeat(&self, session: u64, sequence: u64) -> bool {
+        self.handle.send(Message::Heartbeat { session, sequence }).await
+    }
+
+    /// Members that changed.
+    pub async fn statuses(&self, session: u64, statuses: Vec<MemberStatus>) -> bool {
+        self.handle.send(Message::Statuses { session, statuses }).await
+    }
+
+    /// The worker's end of the session is gone.
+    pub async fn closed(&self, session: u64) -> bool {
+        self.handle.send(Message::Closed { session }).await
+    }
+}
+
+/// One entry of the log, as a record on disk holds it.
+#[derive(Clone, Debug)]
+pub struct LogEntry {
+    /// Its place.
+    pub index: u64,
+    /// Its commands; none of an entry that Raft made for itself.
+    pub batch: Option<Batch>,
+}
+
+/// Reads a record of the log; none when it is no entry.
+pub fn read_entry(record: &[u8]) -> Option<LogEntry> {
+    let entry: Entry = postcard::from_bytes(record).ok()?;
+    let batch = match entry.payload {
+        EntryPayload::Normal(batch) => Some(batch),
+        EntryPayload::Blank | EntryPayload::Membership(_) => None,
+    };
+    Some(LogEntry { index: entry.log_id.index, batch })
+}
