@@ -20,10 +20,12 @@ mod logs;
 mod metrics;
 mod queues;
 pub(crate) mod replicate;
+pub(crate) mod search;
 mod session;
 mod stacks;
 mod stalls;
 mod stragglers;
+mod tail;
 mod telemetry;
 pub(crate) mod version;
 mod watch;
@@ -53,6 +55,7 @@ pub(crate) struct Context {
     pub(crate) shutdown: daemon::Shutdown,
     pub(crate) peers: replicate::Peers,
     pub(crate) gathers: gather::Gathers,
+    pub(crate) searches: search::Searches,
     pub(crate) gate: Gate,
     pub(crate) signer: access::Signer,
     /// Told once why this process must end.
