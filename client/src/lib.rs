@@ -30,7 +30,7 @@ pub use call::Patience;
 pub use download::Downloaded;
 pub use error::{Error, Retry, Tried};
 pub use identity::{Credentials, CredentialsError, InvalidSecret, Secret};
-pub use logs::{LogQuery, Logs};
+pub use logs::{LogQuery, Logs, Pattern};
 pub use metrics::{MetricQuery, Metrics};
 pub use pool::Client;
 pub use proto::v1;

@@ -23,8 +23,21 @@ pub struct LogQuery {
     pub attempt: Option<u32>,
     /// Nothing = from the start; else at most so many bytes of each stream's end.
     pub tail_bytes: Option<u64>,
+    /// The same in lines; one of the two.
+    pub tail_lines: Option<u64>,
+    /// Only lines that match; chunks hold whole lines then, and those between are left out.
+    pub pattern: Option<Pattern>,
     /// Where to go on from: (attempt, rank, stream) and the offset of the first byte wanted.
     pub from: BTreeMap<(u32, u32, String), u64>,
+}
+
+/// What lines are searched for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Pattern {
+    /// A regular expression as the crate `regex` reads it, at most 1,024 bytes.
+    pub regex: String,
+    /// Upper and lower case are the same.
+    pub ignore_case: bool,
 }
 
 impl Client {
@@ -92,13 +105,15 @@ impl Logs {
         &self.positions
     }
 
-    /// Cuts off what was delivered before; a jump ahead is a gap.
+    /// Cuts off what was delivered before; a jump ahead is a gap, but in a search what lies between did not match.
     fn take(&mut self, mut chunk: v1::LogChunk) -> Result<Option<v1::LogChunk>, Error> {
         let key = (chunk.attempt, chunk.rank, chunk.stream.clone());
-        let whole = self.query.tail_bytes.is_none();
+        let whole = self.query.tail_bytes.is_none() && self.query.tail_lines.is_none();
         // With a tail the coordinator chooses where an unseen stream begins.
-        let expected = self.positions.get(&key).copied().unwrap_or(if whole { 0 } else { chunk.offset });
-        if chunk.offset > expected {
+        let mut expected = self.positions.get(&key).copied().unwrap_or(if whole { 0 } else { chunk.offset });
+        if self.query.pattern.is_some() {
+            expected = expected.max(chunk.offset);
+        } else if chunk.offset > expected {
             return Err(Error::LogGap {
                 attempt: chunk.attempt,
                 rank: chunk.rank,
@@ -110,11 +125,14 @@ impl Logs {
         let known = usize::try_from(expected - chunk.offset).unwrap_or(usize::MAX).min(chunk.data.len());
         let fresh = chunk.data.split_off(known);
         self.positions.insert(key, expected + fresh.len() as u64);
+        if !fresh.is_empty() || known == 0 {
+            // Bytes, or word of a search that goes on.
+            self.breaks = 0;
+            self.backoff = Backoff::new();
+        }
         if fresh.is_empty() {
             return Ok(None);
         }
-        self.breaks = 0;
-        self.backoff = Backoff::new();
         chunk.data = fresh;
         chunk.offset = expected;
         Ok(Some(chunk))
@@ -156,6 +174,9 @@ impl Logs {
             tail_bytes: self.query.tail_bytes.unwrap_or(0),
             from,
             local: false,
+            tail_lines: self.query.tail_lines.unwrap_or(0),
+            pattern: self.query.pattern.as_ref().map_or_else(String::new, |pattern| pattern.regex.clone()),
+            ignore_case: self.query.pattern.as_ref().is_some_and(|pattern| pattern.ignore_case),
         };
         let opened = self
             .client
@@ -213,6 +234,17 @@ mod tests {
         logs.take(chunk(0, "ab")).unwrap();
         assert!(matches!(logs.take(chunk(3, "x")), Err(Error::LogGap { expected: 2, got: 3, .. })));
         assert!(matches!(self::logs(None).take(chunk(1, "x")), Err(Error::LogGap { .. })));
+    }
+
+    #[test]
+    fn a_search_leaves_out_what_lies_between_and_goes_on_behind_what_it_saw() {
+        let query = LogQuery { pattern: Some(Pattern { regex: "x".into(), ignore_case: false }), ..Default::default() };
+        let mut logs = Client::connect(vec![], &crate::testing::token()).logs(JobId(1), query);
+        assert_eq!(logs.take(chunk(10, "x\n")).unwrap().unwrap().offset, 10);
+        assert!(logs.take(chunk(90, "")).unwrap().is_none(), "only word of how far it is");
+        assert_eq!(logs.positions().values().copied().collect::<Vec<_>>(), [90]);
+        assert!(logs.take(chunk(10, "x\n")).unwrap().is_none(), "seen before");
+        assert_eq!(logs.positions().values().copied().collect::<Vec<_>>(), [90]);
     }
 
     #[test]

@@ -191,6 +191,7 @@ impl Running {
             shutdown: ending.clone(),
             peers: api::replicate::Peers::new(dialer),
             gathers: api::gather::Gathers::default(),
+            searches: api::search::Searches::default(),
             gate: Gate::new(node.clone(), observed),
             signer: api::Signer::new(identified.folder.clone(), config.certificate_life),
             sealer: api::Sealer::new(identified.folder.clone()),

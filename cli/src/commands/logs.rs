@@ -4,7 +4,7 @@ use super::jobs::{parse_job, present};
 use super::{Session, follow};
 use crate::failure::Exit;
 use clap::{Args, ValueEnum};
-use client::{Client, LogQuery};
+use client::{Client, LogQuery, Pattern};
 use types::JobId;
 
 /// `muster logs`
@@ -17,7 +17,9 @@ Examples:
   muster logs 7                            everything so far
   muster logs 7 -f                         and what comes, until the job ends
   muster logs 7 --rank 0 --stream stdout > out.txt
-  muster logs 7 --tail 4K --attempt 2"
+  muster logs 7 --tail 4K --attempt 2
+  muster logs 7 --lines 20                 the last 20 lines of each stream
+  muster logs 7 --grep 'loss=nan' -i       only lines that match"
 )]
 pub struct LogsArgs {
     /// The job's number
@@ -33,8 +35,17 @@ pub struct LogsArgs {
     #[arg(long, value_enum, value_name = "STREAM")]
     stream: Option<Stream>,
     /// Only the last so many bytes of each stream (4096, 4K, 1M)
-    #[arg(long, value_name = "BYTES", value_parser = parse_bytes)]
+    #[arg(long, value_name = "BYTES", value_parser = parse_bytes, conflicts_with = "lines")]
     tail: Option<u64>,
+    /// Only the last so many lines of each stream (at most its last 16 MiB)
+    #[arg(long, short = 'n', value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    lines: Option<u64>,
+    /// Only lines that match this regular expression; with --tail or --lines, of these last ones
+    #[arg(long, short, value_name = "REGEX")]
+    grep: Option<String>,
+    /// Upper and lower case are the same to --grep
+    #[arg(long, short, requires = "grep")]
+    ignore_case: bool,
     /// Only this attempt
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     attempt: Option<u32>,
@@ -79,6 +90,8 @@ pub async fn run(args: LogsArgs, client: &Client, session: &Session) -> anyhow::
         follow: args.follow,
         attempt: args.attempt,
         tail_bytes: args.tail,
+        tail_lines: args.lines,
+        pattern: args.grep.map(|regex| Pattern { regex, ignore_case: args.ignore_case }),
         ..Default::default()
     };
     if args.follow {

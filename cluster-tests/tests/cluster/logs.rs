@@ -90,6 +90,40 @@ async fn flood(cluster: &Cluster) -> anyhow::Result<()> {
 }
 
 #[tokio::test]
+async fn a_search_finds_the_lines_of_all_ranks_from_any_coordinator_and_lines_count_from_the_end() {
+    shared(async |cluster| {
+        let script = "i=0; while [ $i -lt 3000 ]; do i=$((i+1)); echo step $i of rank $MUSTER_RANK; done; printf Odd";
+        let job = cluster.client().submit(&gang(2, script)).await?.to_string();
+        let live = cluster.muster(&["logs", &job, "-f", "--grep", "step 2[0-9]{2}5 "]).await?.good()?;
+        let wanted = |rank: u32| (200..300).map(move |tens| format!("rank {rank} | step {tens}5 of rank {rank}"));
+        for id in 1..=3 {
+            let address = &cluster.addresses_of(id)?.0;
+            let search = ["logs", &job, "-g", "step 2[0-9]{2}5 ", "--coordinators", address];
+            let found = cluster.muster(&search).await?.good()?;
+            for rank in 0..2 {
+                let prefix = format!("rank {rank} |");
+                for answer in [&found, &live] {
+                    let lines = answer.stdout.lines().filter(|line| line.starts_with(&prefix));
+                    assert!(lines.eq(wanted(rank)), "{}", answer.stdout);
+                }
+            }
+        }
+        let odd = cluster.muster(&["logs", &job, "--rank", "1", "-i", "-g", "^odd$"]).await?.good()?;
+        assert_eq!(odd.stdout, "Odd", "the last line, which does not end");
+        let last = cluster.muster(&["logs", &job, "--rank", "1", "-n", "3"]).await?.good()?;
+        assert_eq!(last.stdout, "step 2999 of rank 1\nstep 3000 of rank 1\nOdd");
+        let both = cluster.muster(&["logs", &job, "--rank", "1", "-n", "3", "-g", "9|[^3]000"]).await?.good()?;
+        assert_eq!(both.stdout, "step 2999 of rank 1\n", "of the last lines only");
+        for (bad, why) in [(&["-g", "("][..], "unclosed group"), (&["-n", "1", "--tail", "1"], "cannot be used with")] {
+            let answer = cluster.muster(&[&["logs", &job], bad].concat()).await?;
+            assert!(answer.code != 0 && answer.stderr.contains(why), "{answer:?}");
+        }
+        Ok(())
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn several_ranks_are_told_apart() {
     shared(async |cluster| {
         let job = cluster.client().submit(&gang(3, "echo out $MUSTER_RANK; echo err $MUSTER_RANK >&2")).await?;

@@ -101,7 +101,8 @@ impl Prometheus {
 
     async fn until_firing(&self, wanted: &[&str]) -> anyhow::Result<()> {
         let mut firing = Vec::new();
-        let all = until(&format!("{wanted:?} to fire"), PATIENCE, async || {
+        let what = format!("{wanted:?} to fire");
+        let all = until(&what, PATIENCE, async || {
             firing = self.firing().await.ok()?;
             wanted.iter().all(|name| firing.iter().any(|one| one == name)).then_some(())
         });

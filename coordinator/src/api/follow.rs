@@ -11,6 +11,7 @@
 //! none were recorded (its worker was lost) to what a majority of coordinators holds.
 
 use super::finals::Finals;
+use super::tail::Tail;
 use super::{Context, gather};
 use bytes::Bytes;
 use cluster_state::{Attempt, Job};
@@ -50,8 +51,8 @@ pub(super) struct Selection {
     pub(super) kinds: BTreeSet<StreamKind>,
     /// Goes on until the job has ended.
     pub(super) follow: bool,
-    /// At most so much of the end of what is there when it begins.
-    pub(super) tail_bytes: Option<u64>,
+    /// Of what is there when it begins, the end only.
+    pub(super) tail: Option<Tail>,
     /// Where to go on.
     pub(super) from: BTreeMap<StreamName, u64>,
 }
@@ -64,7 +65,7 @@ impl Selection {
             ranks: BTreeSet::new(),
             kinds: StreamKind::ALL.into(),
             follow: false,
-            tail_bytes: None,
+            tail: None,
             from: BTreeMap::new(),
         }
     }
@@ -92,7 +93,7 @@ pub(super) fn on_disk(context: &Context, selection: Selection) -> Pieces {
     let (sink, pieces) = mpsc::channel(PIECES_MAX);
     let mut reader = Reader::new(context.clone(), selection, sink);
     tokio::spawn(async move {
-        let mut cursor = Cursor::new(reader.tail_bytes);
+        let mut cursor = Cursor::new(reader.tail);
         let end = reader.drain(&mut cursor).await.map(drop);
         reader.finish(end).await;
     });
@@ -150,7 +151,7 @@ struct Reader {
     state_after: Instant,
     look_after: Instant,
     /// For streams that are there when the reader begins.
-    tail_bytes: Option<u64>,
+    tail: Option<Tail>,
 }
 
 impl Reader {
@@ -159,7 +160,7 @@ impl Reader {
             growth: context.streams.subscribe(selection.job),
             applied: context.node.applied(),
             context,
-            tail_bytes: selection.tail_bytes,
+            tail: selection.tail,
             selection: Arc::new(selection),
             sink,
             state_after: Instant::now(),
@@ -187,14 +188,14 @@ impl Reader {
                 return Ok(());
             } else {
                 // The next attempt is not there yet; what is written from now on is wanted whole.
-                self.tail_bytes = None;
+                self.tail = None;
                 self.wait(Instant::now() + SILENCE).await?;
             }
         }
     }
 
     async fn attempt(&mut self, number: AttemptNumber) -> Result<(), Stop> {
-        let mut cursor = Cursor { attempt: Some(number), ..Cursor::new(self.tail_bytes) };
+        let mut cursor = Cursor { attempt: Some(number), ..Cursor::new(self.tail) };
         let mut news = Instant::now();
         loop {
             let job = self.job()?;
@@ -212,8 +213,8 @@ impl Reader {
             if self.drain(&mut cursor).await? {
                 news = Instant::now();
             }
-            self.tail_bytes = None;
-            cursor.tail_bytes = None;
+            self.tail = None;
+            cursor.tail = None;
             self.wait(news + SILENCE).await?;
             if news.elapsed() >= SILENCE {
                 news = Instant::now();
@@ -324,12 +325,12 @@ struct Cursor {
     /// Whose bytes were read last.
     served: Option<StreamName>,
     /// For streams that are seen for the first time.
-    tail_bytes: Option<u64>,
+    tail: Option<Tail>,
 }
 
 impl Cursor {
-    fn new(tail_bytes: Option<u64>) -> Self {
-        Self { tail_bytes, ..Self::default() }
+    fn new(tail: Option<Tail>) -> Self {
+        Self { tail, ..Self::default() }
     }
 }
 
@@ -347,9 +348,12 @@ fn look(store: &StreamStore, selection: &Selection, mut cursor: Cursor) -> Resul
         if !selection.wants(&name) || cursor.attempt.is_some_and(|attempt| attempt != name.attempt) {
             continue;
         }
-        let begin = cursor.tail_bytes.map_or(0, |tail| length.saturating_sub(tail));
-        let begin = selection.from.get(&name).copied().unwrap_or(begin);
-        let position = *cursor.positions.entry(name).or_insert(begin);
+        let position = match (cursor.positions.get(&name), selection.from.get(&name), cursor.tail) {
+            (Some(position), ..) | (None, Some(position), _) => *position,
+            (None, None, Some(tail)) => tail.begin(store, &name, length)?,
+            (None, None, None) => 0,
+        };
+        cursor.positions.insert(name, position);
         if position < length {
             behind.push((name, position));
             bytes_behind += length - position;

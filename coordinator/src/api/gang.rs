@@ -6,6 +6,7 @@
 use super::follow::{self, Selection};
 use super::stacks::Stack;
 use super::stalls::{self, Stall};
+use super::tail::Tail;
 use super::{Context, stacks, stragglers};
 use cluster_state::{Attempt, Job};
 use futures::StreamExt;
@@ -77,7 +78,7 @@ async fn read(context: &Context, job: &Job, attempt: &Attempt, tail_bytes: u64) 
         ranks: BTreeSet::new(),
         kinds: [StreamKind::Metrics].into(),
         follow: false,
-        tail_bytes: Some(tail_bytes),
+        tail: Some(Tail::Bytes(tail_bytes)),
         from: BTreeMap::new(),
     };
     let mut tails: BTreeMap<u32, Vec<u8>> = BTreeMap::new();

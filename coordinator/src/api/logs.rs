@@ -1,8 +1,9 @@
 //! `Jobs.Logs`: bytes of ranks' streams with their places, from this coordinator's disk; what it lacks comes from the others.
 
 use super::follow::{self, Selection};
+use super::tail::Tail;
 use super::telemetry::stream_kind;
-use super::{Context, jobs};
+use super::{Context, jobs, search};
 use cluster_state::Job;
 use futures::StreamExt;
 use futures::stream::BoxStream;
@@ -16,16 +17,22 @@ type Chunks = BoxStream<'static, Result<v1::LogChunk, Status>>;
 
 pub(super) async fn logs(context: &Context, request: v1::LogsRequest) -> Result<Chunks, Status> {
     let selection = selection(&request)?;
+    let pattern = search::pattern(&request.pattern, request.ignore_case)?;
     if request.local {
-        if request.follow {
-            return Err(Status::invalid_argument("local and follow exclude each other"));
+        if request.follow || pattern.is_some() {
+            return Err(Status::invalid_argument("local excludes follow and a pattern"));
         }
         // No word of the tables: the asker may be ahead of this copy, and knows what it wants.
         return Ok(follow::on_disk(context, selection).map(|piece| piece.map(chunk)).boxed());
     }
     let state = context.read(false).await?;
     check(jobs::find(&state, request.job_id)?, &selection)?;
-    Ok(follow::follow(context, selection).map(|piece| piece.map(chunk)).boxed())
+    let pieces = follow::follow(context, selection).boxed();
+    let pieces = match pattern {
+        Some(pattern) => search::search(&context.searches, pattern, pieces),
+        None => pieces,
+    };
+    Ok(pieces.map(|piece| piece.map(chunk)).boxed())
 }
 
 fn chunk(piece: follow::Piece) -> v1::LogChunk {
@@ -64,7 +71,7 @@ fn selection(request: &v1::LogsRequest) -> Result<Selection, Status> {
         ranks: request.ranks.iter().copied().map(RankIndex).collect(),
         kinds,
         follow: request.follow,
-        tail_bytes: (request.tail_bytes > 0).then_some(request.tail_bytes),
+        tail: Tail::of(request.tail_bytes, request.tail_lines)?,
         from,
     })
 }
@@ -89,7 +96,7 @@ mod tests {
     fn stdout_and_stderr_are_the_default_and_an_unknown_stream_is_a_fault() {
         let chosen = selection(&v1::LogsRequest { job_id: 1, ..Default::default() }).unwrap();
         assert_eq!(chosen.kinds, [StreamKind::Stdout, StreamKind::Stderr].into());
-        assert_eq!((chosen.attempt, chosen.tail_bytes), (None, None));
+        assert_eq!((chosen.attempt, chosen.tail), (None, None));
         let wrong = v1::LogsRequest { job_id: 1, streams: vec!["stdin".into()], ..Default::default() };
         assert_eq!(selection(&wrong).unwrap_err().code(), tonic::Code::InvalidArgument);
     }

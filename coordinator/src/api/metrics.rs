@@ -27,7 +27,7 @@ pub(super) async fn metrics(context: &Context, request: v1::MetricsRequest) -> R
         ranks: request.ranks.iter().copied().map(RankIndex).collect(),
         kinds: [StreamKind::Metrics].into(),
         follow: request.follow,
-        tail_bytes: None,
+        tail: None,
         from: BTreeMap::new(),
     };
     let state = context.read(false).await?;

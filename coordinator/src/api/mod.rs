@@ -21,11 +21,13 @@ mod logs;
 mod metrics;
 mod queues;
 pub(crate) mod replicate;
+pub(crate) mod search;
 mod secrets;
 pub(crate) mod session;
 mod stacks;
 mod stalls;
 mod stragglers;
+mod tail;
 mod telemetry;
 pub(crate) mod version;
 mod watch;
@@ -55,6 +57,7 @@ pub(crate) struct Context {
     pub(crate) shutdown: daemon::Shutdown,
     pub(crate) peers: replicate::Peers,
     pub(crate) gathers: gather::Gathers,
+    pub(crate) searches: search::Searches,
     pub(crate) gate: Gate,
     pub(crate) signer: access::Signer,
     pub(crate) sealer: Sealer,
