@@ -35,6 +35,7 @@ fn tool(name: &str) -> Option<PathBuf> {
 struct Prometheus {
     child: Child,
     address: SocketAddr,
+    log: PathBuf,
 }
 
 impl Drop for Prometheus {
@@ -72,7 +73,7 @@ impl Prometheus {
             .stdout(log.try_clone()?)
             .stderr(log)
             .spawn()?;
-        let started = Self { child, address };
+        let started = Self { child, address, log: folder.join("log") };
         let ready = until("Prometheus to answer", PATIENCE, async || started.query("up").await.ok()).await;
         let log = || std::fs::read_to_string(folder.join("log")).unwrap_or_default();
         ready.with_context(log)?;
@@ -91,6 +92,16 @@ impl Prometheus {
         let answer: Value = serde_json::from_str(body).with_context(|| text.clone())?;
         anyhow::ensure!(answer["status"] == "success", "{expression}: {answer}");
         Ok(answer["data"]["result"].as_array().cloned().unwrap_or_default())
+    }
+
+    /// What these expressions give now, for who looks for a fault.
+    async fn says(&self, expressions: &[&str]) -> String {
+        let mut all = String::new();
+        for expression in expressions {
+            all += &format!("{expression}: {:?}\n", self.query(expression).await);
+        }
+        let log = std::fs::read_to_string(&self.log).unwrap_or_default();
+        all + &log.lines().filter(|line| !line.contains("level=info")).take(20).collect::<Vec<_>>().join("\n")
     }
 
     /// Names of the alerts that fire.
@@ -159,7 +170,13 @@ fn promtool(arguments: &[&str], input: &str) -> anyhow::Result<()> {
     std::io::Write::write_all(&mut child.stdin.take().context("no input")?, input.as_bytes())?;
     let output = child.wait_with_output()?;
     let said = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    anyhow::ensure!(output.status.success(), "promtool {arguments:?}: {said}");
+    // Names and labels of the DCGM exporter are what dashboards for it ask for, not what promtool likes.
+    let is_foreign = |line: &str| {
+        line.starts_with("DCGM_FI_DEV_") && (line.contains("snake_case") || line.contains("counter metrics"))
+    };
+    let own: Vec<&str> = said.lines().filter(|line| !line.is_empty() && !is_foreign(line)).collect();
+    let is_lint_only = output.status.code() == Some(3) && own.is_empty();
+    anyhow::ensure!(output.status.success() || is_lint_only, "promtool {arguments:?}: {}", own.join("\n"));
     Ok(())
 }
 
@@ -250,7 +267,10 @@ async fn prometheus_sees_every_panel_filled_and_alerts_at_their_faults_only() {
                 prometheus.query("muster_worker_figures_age_seconds and on () muster:raft_commit_seconds:p99").await;
             (!told.ok()?.is_empty()).then_some(())
         })
-        .await?;
+        .await
+        .context(
+            prometheus.says(&["up", "muster_worker_figures_age_seconds", "muster:raft_commit_seconds:p99"]).await,
+        )?;
         let staged = [&CAUSED[..], &AFTER_A_WORKER, &AFTER_A_COORDINATOR, &AFTER_A_MAJORITY].concat();
         let firing = prometheus.firing().await?;
         anyhow::ensure!(!firing.iter().any(|one| staged.contains(&one.as_str())), "before any fault: {firing:?}");

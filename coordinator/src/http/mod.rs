@@ -13,7 +13,6 @@ use axum::routing::get;
 use axum::serve::IncomingStream;
 use identity::{Accepted, Incoming, Peer};
 use std::sync::Arc;
-use std::time::Duration;
 use tonic::Code;
 use types::Permission;
 
@@ -25,8 +24,6 @@ const WORKERS: &str = "/metrics/workers";
 const TARGETS: &str = "/sd";
 /// Entries that a ready coordinator may have to catch up with.
 const READY_LAG_MAX: u64 = 1_000;
-/// A leader that has not heard of a majority for so long answers neither reads nor writes: dozens of heartbeats.
-const QUORUM_AGE_MAX: Duration = Duration::from_secs(2);
 
 /// What the answers are made of.
 #[derive(Clone)]
@@ -57,7 +54,7 @@ async fn ready(State(context): State<Context>) -> Response {
         "raft has stopped\n".to_owned()
     } else if status.leader.is_none() {
         "no leader is known\n".to_owned()
-    } else if status.role == Role::Leader && context.node.quorum_age().is_none_or(|age| age > QUORUM_AGE_MAX) {
+    } else if context.node.leads_alone() {
         "no majority answers this leader\n".to_owned()
     } else if lag > READY_LAG_MAX {
         format!("{lag} entries behind\n")

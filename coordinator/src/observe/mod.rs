@@ -244,7 +244,7 @@ impl Observed {
         registry.register_with_unit("raft_commit_duration", commit, Unit::Seconds, latencies.commits.clone());
         let flush = "Writing and flushing a group of the Raft log";
         registry.register_with_unit("wal_fsync_duration", flush, Unit::Seconds, latencies.flushes.clone());
-        tables::raft(&mut registry, &node.status().borrow().clone());
+        tables::raft(&mut registry, &node.status().borrow().clone(), node.leads_alone());
         let state = node.state();
         tables::state(&mut registry, &state, daemon::clock::now());
         if node.leadership().borrow().leading {

@@ -33,11 +33,12 @@ struct InQueue {
 }
 
 /// How far log, state and the other coordinators are.
-pub(super) fn raft(registry: &mut Registry, status: &Status) {
+pub(super) fn raft(registry: &mut Registry, status: &Status, leads_alone: bool) {
     let mut set = |name: &str, help: &str, value: u64| gauge(registry, name, help, value);
     set("raft_term", "Present term", status.term);
     set("raft_is_leader", "1 when this coordinator leads", u64::from(status.role == Role::Leader));
-    set("raft_has_leader", "1 when a leader is known", u64::from(status.leader.is_some()));
+    let help = "1 when a leader is known, and where this one leads, a majority has answered it within 2 s";
+    set("raft_has_leader", help, u64::from(status.leader.is_some() && !leads_alone));
     set("raft_last_log_index", "Last entry in the log", status.last_log);
     set("raft_committed_index", "Last entry known to be on a majority", status.committed);
     set("raft_applied_index", "Last entry applied here", status.applied);
@@ -174,7 +175,7 @@ mod tests {
         };
         let told = |status: &Status| {
             let mut registry = Registry::default();
-            raft(&mut registry, status);
+            raft(&mut registry, status, false);
             let text = super::super::text::encode(&[&registry]).unwrap();
             let lines = text.lines().filter(|line| line.starts_with("raft_replication_lag_entries{"));
             let mut lines: Vec<String> = lines.map(str::to_owned).collect();

@@ -52,16 +52,12 @@ impl Workers {
 
     fn seen(&self, worker: &WorkerId, now: Instant, change: impl FnOnce(&mut Seen)) {
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        match all.get_mut(worker) {
-            Some(seen) => {
-                seen.heard = now;
-                change(seen);
-            }
-            None => {
-                let mut seen = Seen { heard: now, figures: None };
-                change(&mut seen);
-                all.insert(worker.clone(), seen);
-            }
+        if !all.contains_key(worker) {
+            all.insert(worker.clone(), Seen { heard: now, figures: None });
+        }
+        if let Some(seen) = all.get_mut(worker) {
+            seen.heard = now;
+            change(seen);
         }
     }
 

@@ -14,8 +14,7 @@ use super::succession::Succession;
 use super::types::{Addresses, TypeConfig};
 use crate::store::{Identity, Snapshots, Store, StoreError, StoreOptions};
 use cluster_state::{Command, State};
-use openraft::async_runtime::WatchReceiver;
-use openraft::{Instant as _, ServerState, SnapshotPolicy};
+use openraft::SnapshotPolicy;
 use proto::internal::raft_server::RaftServer;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -304,13 +303,12 @@ impl Node {
 
     /// How long ago a majority last followed this leader; none when it does not lead. A leader that was cut off sees it grow.
     pub fn quorum_age(&self) -> Option<Duration> {
-        let metrics = self.inner.raft.metrics();
-        let metrics = metrics.borrow_watched();
-        if metrics.state != ServerState::Leader {
-            return None;
-        }
-        let alone = metrics.membership_config.membership().voter_ids().count() == 1;
-        if alone { Some(Duration::ZERO) } else { metrics.last_quorum_acked.map(|acked| acked.elapsed()) }
+        super::status::quorum_age(&self.inner.raft)
+    }
+
+    /// True for a leader that no majority has answered for 2 s, dozens of heartbeats: it serves neither reads nor writes.
+    pub fn leads_alone(&self) -> bool {
+        super::status::leads_alone(&self.inner.raft)
     }
 
     /// Adds a coordinator that runs with an empty store: a learner until it has caught up, then a voter. Nothing to do

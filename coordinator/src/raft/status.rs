@@ -3,8 +3,9 @@
 use super::node::Raft;
 use super::types::{Addresses, TypeConfig};
 use openraft::async_runtime::WatchReceiver;
-use openraft::{RaftMetrics, ServerState};
+use openraft::{Instant as _, RaftMetrics, ServerState};
 use std::collections::BTreeMap;
+use std::time::Duration;
 use tokio::sync::watch;
 use types::CoordinatorId;
 
@@ -198,4 +199,21 @@ fn role_of(metrics: &RaftMetrics<TypeConfig>) -> Role {
         ServerState::Learner => Role::Learner,
         ServerState::Shutdown => Role::Stopped,
     }
+}
+
+/// How long ago a majority last followed this leader, if one ever did; none when it does not lead.
+pub(super) fn quorum_age(raft: &Raft) -> Option<Duration> {
+    let metrics = raft.metrics();
+    let metrics = metrics.borrow_watched();
+    if metrics.state != ServerState::Leader {
+        return None;
+    }
+    let alone = metrics.membership_config.membership().voter_ids().count() == 1;
+    if alone { Some(Duration::ZERO) } else { metrics.last_quorum_acked.map(|acked| acked.elapsed()) }
+}
+
+/// True for a leader that no majority has answered for 2 s, dozens of heartbeats.
+pub(super) fn leads_alone(raft: &Raft) -> bool {
+    let leads = raft.metrics().borrow_watched().state == ServerState::Leader;
+    leads && quorum_age(raft).is_none_or(|age| age > Duration::from_secs(2))
 }
