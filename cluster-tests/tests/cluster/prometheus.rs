@@ -6,6 +6,7 @@ use crate::support::{add_worker, alone, cannot_run};
 use anyhow::Context as _;
 use cluster_tests::{Cluster, PATIENCE, Shape, https, until};
 use serde_json::Value;
+use std::fmt::Write as _;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -83,7 +84,10 @@ impl Prometheus {
     /// The series that an expression gives now.
     async fn query(&self, expression: &str) -> anyhow::Result<Vec<Value>> {
         let mut stream = tokio::net::TcpStream::connect(self.address).await?;
-        let encoded: String = expression.bytes().map(|byte| format!("%{byte:02X}")).collect();
+        let encoded = expression.bytes().fold(String::new(), |mut text, byte| {
+            let _ = write!(text, "%{byte:02X}");
+            text
+        });
         // 1.0: the answer ends with the connection, and comes in one piece.
         stream.write_all(format!("GET /api/v1/query?query={encoded} HTTP/1.0\r\nHost: x\r\n\r\n").as_bytes()).await?;
         let mut text = String::new();
@@ -98,7 +102,7 @@ impl Prometheus {
     async fn says(&self, expressions: &[&str]) -> String {
         let mut all = String::new();
         for expression in expressions {
-            all += &format!("{expression}: {:?}\n", self.query(expression).await);
+            let _ = writeln!(all, "{expression}: {:?}", self.query(expression).await);
         }
         let log = std::fs::read_to_string(&self.log).unwrap_or_default();
         all + &log.lines().filter(|line| !line.contains("level=info")).take(20).collect::<Vec<_>>().join("\n")
