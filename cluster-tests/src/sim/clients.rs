@@ -10,10 +10,7 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::task::JoinSet;
-use types::{
-    Constraints, Distribution, GangSpec, JobId, JobSpec, Millis, Queue, QueueQuota, RankResources, RequestId,
-    RestartPolicy,
-};
+use types::{JobId, JobSpec, Millis, Queue, QueueQuota, RequestId};
 
 const CLIENTS: u64 = 4;
 /// Their numbers in the network begin after this.
@@ -211,32 +208,13 @@ fn queue(register: u64) -> String {
 
 fn spec(name: &str, chance: &mut Chance) -> JobSpec {
     let gpus = u32::from(chance.thousandths(300));
-    JobSpec {
-        display_name: name.to_owned(),
-        experiment_name: String::new(),
-        description: String::new(),
-        tags: BTreeMap::new(),
-        command: "true".to_owned(),
-        code: None,
-        environment_variables: BTreeMap::new(),
-        secrets: BTreeMap::new(),
-        inputs: BTreeMap::new(),
-        outputs: BTreeMap::new(),
-        gang: GangSpec {
-            instances: chance.between(1, 4) as u32,
-            instances_min: None,
-            ranks_per_instance: chance.between(1, 3) as u32,
-            per_rank: RankResources { cpus: 1, memory_bytes: 0, gpus },
-            distribution: Distribution::None,
-            spread: None,
-        },
-        timeout: None,
-        grace: Millis(200),
-        priority: chance.between(0, 3) as i32,
-        queue: types::DEFAULT_QUEUE.to_owned(),
-        restart: RestartPolicy { max_restarts: 2, backoff: Millis(100) },
-        constraints: Constraints::default(),
-        preemptible: true,
-        estimate: None,
-    }
+    let mut spec = crate::spec("true");
+    name.clone_into(&mut spec.display_name);
+    spec.gang.instances = chance.between(1, 4) as u32;
+    spec.gang.ranks_per_instance = chance.between(1, 3) as u32;
+    spec.gang.per_rank.gpus = gpus;
+    spec.grace = Millis(200);
+    spec.priority = chance.between(0, 3) as i32;
+    spec.restart.max_restarts = 2;
+    spec
 }
