@@ -10,6 +10,7 @@
 //! Messages are those of `muster.v1` (`client::v1`); ids and hashes are `types`.
 
 mod access;
+mod backup;
 mod call;
 mod cluster;
 mod download;
@@ -26,6 +27,7 @@ mod upload;
 mod watch;
 
 pub use access::Audit;
+pub use backup::Backup;
 pub use call::Patience;
 pub use download::Downloaded;
 pub use error::{Error, Retry, Tried};

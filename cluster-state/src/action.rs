@@ -42,6 +42,7 @@ impl Command {
             Command::ShareSecret { .. } => "secrets/share",
             Command::RemoveSecret { .. } => "secrets/remove",
             Command::NoteSecretsUsed { .. } => "secrets/use",
+            Command::NoteBackup => "cluster/backup",
         }
     }
 
@@ -94,6 +95,7 @@ impl Command {
             }
             Command::RemoveSecret { name } => name.clone(),
             Command::NoteSecretsUsed { job, names } => format!("{} for job {job}", names.join(", ")),
+            Command::NoteBackup => "tables and keys".to_owned(),
         }
     }
 }

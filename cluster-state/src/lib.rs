@@ -8,6 +8,7 @@
 //!                ├── users, tokens, authorities         access.rs: who may do what, and by which proof
 //!                ├── secrets of jobs, sealed              secrets.rs: who may give them to a job
 //!                ├── the audit trail                    audit.rs: who did what, each record bound to the one before
+//!                ├── a beginning from an older copy     anew.rs: what happened since must not be taken for what comes
 //!                └── queries: waiting jobs, wishes of a worker, changes since an index
 //! ```
 //!
@@ -19,6 +20,7 @@
 
 mod access;
 mod action;
+mod anew;
 mod audit;
 mod command;
 mod commands;
@@ -36,6 +38,7 @@ mod tests;
 pub use access::{
     ApiToken, Authority, JoinToken, Revocation, TOKEN_DAYS_MAX, TOKENS_OF_USER_MAX, USERS_MAX, User, is_token_id,
 };
+pub use anew::{Anew, ENTRIES_LEFT_OUT};
 pub use audit::{AUDIT_KEPT, AuditRecord, DENIALS_MAX, verify_chain};
 pub use command::{Command, Denial, MemberChange, Outcome, PlannedGang, Promise, SetQueue, SetUser};
 pub use job::{Attempt, Job, JobOutput, SavedCheckpoint};

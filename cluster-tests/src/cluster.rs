@@ -148,6 +148,11 @@ impl Cluster {
         &self.program
     }
 
+    /// Another program for all that is started from now on.
+    pub fn set_program(&mut self, program: &Path) {
+        program.clone_into(&mut self.program);
+    }
+
     /// Processes of coordinators and of workers.
     pub fn pids(&self) -> (Vec<i32>, Vec<i32>) {
         let of = |daemons: &[Daemon]| daemons.iter().filter_map(Daemon::pid).collect();

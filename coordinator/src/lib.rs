@@ -5,9 +5,11 @@
 //!  leader  wishes to workers, their reports to the log, plans, leases, time limits
 //!  raft    the replicated log between coordinators, one handle: `raft::Node`
 //!  store   what it keeps on disk
+//!  backup  a copy of everything in one file, and how a cluster begins anew
 //! ```
 
 mod api;
+pub mod backup;
 mod blocking;
 mod config;
 mod gate;

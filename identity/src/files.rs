@@ -17,6 +17,7 @@ use daemon::files::{create_private_folder, read_secret, write_atomically, write_
 use rustls_pki_types::CertificateDer;
 use std::io;
 use std::path::{Path, PathBuf};
+use zeroize::Zeroizing;
 
 /// Below the data folder of a daemon.
 const FOLDER: &str = "identity";
@@ -43,6 +44,9 @@ pub enum FilesError {
         source: TlsError,
     },
 }
+
+/// Name and content of a file that all coordinators have..
+pub type SharedFile = (String, Zeroizing<Vec<u8>>);
 
 /// The folder.
 #[derive(Clone, Debug)]
@@ -74,7 +78,7 @@ impl NodeFolder {
     pub fn sealing_key(&self) -> Result<Option<SealingKey>, FilesError> {
         let path = self.held.clone().unwrap_or_else(|| self.path.join("secrets.key"));
         let read = absent(read_secret(&path)).map_err(|source| FilesError::Io { path: path.clone(), source })?;
-        let Some(bytes) = read.map(zeroize::Zeroizing::new) else { return Ok(None) };
+        let Some(bytes) = read.map(Zeroizing::new) else { return Ok(None) };
         let key = SealingKey::parse(&String::from_utf8_lossy(&bytes));
         let damaged = |error: crate::SealingError| TlsError::Certificate(error.to_string());
         key.map(Some).map_err(|error| FilesError::Damaged { path, source: damaged(error) })
@@ -96,7 +100,7 @@ impl NodeFolder {
         else {
             return Ok(None);
         };
-        let (trusted, vouched) = (self.authorities()?, self.several("vouched.pem")?.into_iter().next());
+        let (trusted, vouched) = (self.authorities()?, self.vouched()?);
         let read = || {
             let certificate = certificates(&node)?.into_iter().next();
             let certificate = certificate.ok_or_else(|| TlsError::Certificate("there is none in it".into()))?;
@@ -115,6 +119,40 @@ impl NodeFolder {
         let path = self.path.join("node.pem");
         let text = format!("{}{}", to_pem([material.certificate()]), material.key_pem());
         write_secret(&path, text.as_bytes()).map_err(|source| FilesError::Io { path, source })
+    }
+
+    /// What the authority before says of the one that signs, while both count.
+    pub fn vouched(&self) -> Result<Option<CertificateDer<'static>>, FilesError> {
+        Ok(self.several("vouched.pem")?.into_iter().next())
+    }
+
+    /// What a coordinator needs to be one of its cluster, apart from its own certificate: names and contents of files.
+    pub fn shared_files(&self) -> Result<Vec<SharedFile>, FilesError> {
+        let failed = |path: &Path| {
+            let path = path.to_owned();
+            move |source| FilesError::Io { path, source }
+        };
+        let mut files = Vec::new();
+        for entry in std::fs::read_dir(&self.path).map_err(failed(&self.path))? {
+            let path = entry.map_err(failed(&self.path))?.path();
+            let Some(name) = path.file_name().and_then(|name| name.to_str()).filter(|name| is_shared(name)) else {
+                continue;
+            };
+            let bytes = std::fs::read(&path).map_err(failed(&path))?;
+            files.push((name.to_owned(), Zeroizing::new(bytes)));
+        }
+        files.sort_by(|left, right| left.0.cmp(&right.0));
+        Ok(files)
+    }
+
+    /// Stores one of these. Another name is refused.
+    pub fn store_shared_file(&self, name: &str, bytes: &[u8]) -> Result<(), FilesError> {
+        let path = self.path.join(name);
+        if !is_shared(name) {
+            let source = io::Error::new(io::ErrorKind::InvalidInput, "no such file belongs there");
+            return Err(FilesError::Io { path, source });
+        }
+        write_secret(&path, bytes).map_err(|source| FilesError::Io { path, source })
     }
 
     /// Whom the node believes.
@@ -173,6 +211,13 @@ impl NodeFolder {
     fn authority_path(&self, which: Fingerprint) -> PathBuf {
         self.path.join(format!("authority-{}.pem", &which.to_string()[..16]))
     }
+}
+
+fn is_shared(name: &str) -> bool {
+    let authority = name.strip_prefix("authority-").and_then(|rest| rest.strip_suffix(".pem"));
+    let is_authority =
+        authority.is_some_and(|hash| hash.len() == 16 && hash.bytes().all(|byte| byte.is_ascii_hexdigit()));
+    is_authority || ["authorities.pem", "vouched.pem", "secrets.key"].contains(&name)
 }
 
 fn absent<T>(read: io::Result<T>) -> io::Result<Option<T>> {

@@ -24,6 +24,7 @@ pub mod plain_text;
 mod sealing;
 mod secret;
 mod secured;
+mod stream_seal;
 mod subject;
 mod tls;
 
@@ -33,12 +34,13 @@ mod tests;
 pub use authority::{Authority, CERTIFICATE_LIFE, Request};
 pub use credentials::{Credentials, CredentialsError};
 pub use dial::{Authorized, Bearer, Dialer, chain_of};
-pub use files::{FilesError, NodeFolder};
+pub use files::{FilesError, NodeFolder, SharedFile};
 pub use join::{Admission, JoinError, Joined, Joiner, join, renew, signing};
 pub use listen::{Accepted, Incoming, Protocol, accept};
 pub use node::{Material, Node, NodeKey, NodeRequest};
 pub use sealing::{SealedValue, SealingError, SealingKey};
 pub use secret::{Fingerprint, InvalidSecret, Secret, SecretKind, digest, fingerprint};
+pub use stream_seal::{SALT_BYTES, StreamOpener, StreamSealer};
 pub use subject::{Peer, Subject};
 pub use tls::{COORDINATOR_NAME, TlsError};
 

@@ -2,7 +2,7 @@
 //! into another's place does not open.
 //!
 //! The key lies on the coordinators' disks beside their own (mode 600), or where the operator holds it; it never goes into
-//! the tables, the log or a backup of these.
+//! the tables or the log.
 
 use ring::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 use sha2::{Digest as _, Sha256};
@@ -12,7 +12,7 @@ use zeroize::Zeroizing;
 #[derive(Debug, thiserror::Error)]
 pub enum SealingError {
     /// What should be a key is none.
-    #[error("a key for secrets is 64 hexadecimal digits")]
+    #[error("a key is 64 hexadecimal digits")]
     NoKey,
     /// Under another key.
     #[error("the secret was sealed under another key than the one that is here")]
@@ -57,6 +57,15 @@ impl SealingKey {
     /// For the disk and for other coordinators only.
     pub fn text(&self) -> Zeroizing<String> {
         Zeroizing::new(crate::Fingerprint(*self.0).to_string())
+    }
+
+    pub(crate) fn bytes(&self) -> &[u8] {
+        self.0.as_slice()
+    }
+
+    /// Of 32 bytes.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, SealingError> {
+        bytes.try_into().map(|bytes| Self(Zeroizing::new(bytes))).map_err(|_| SealingError::NoKey)
     }
 
     /// What names it without giving it away.

@@ -19,4 +19,4 @@ pub mod internal {
 pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/muster.bin"));
 
 /// Version of the internal protocol; both sides of a worker session must have the same.
-pub const PROTOCOL: u32 = 8;
+pub const PROTOCOL: u32 = 9;

@@ -65,6 +65,8 @@ named!(
         ClusterRead = "cluster/read",
         /// Add and remove coordinators, hand leadership over.
         ClusterWrite = "cluster/write",
+        /// Take a copy of everything, the cluster's keys among it.
+        ClusterBackup = "cluster/backup",
         /// Look at workers.
         ComputeRead = "compute/read",
         /// Admit, cordon, drain, taint and revoke workers.
@@ -97,7 +99,7 @@ named!(
     Role, "role", {
         /// Everything, who may do what included.
         Owner = "owner",
-        /// Everything but who may do what.
+        /// Everything but who may do what, and a copy of the keys.
         Contributor = "contributor",
         /// Runs jobs; changes neither workers nor queues.
         DataScientist = "data-scientist",
@@ -117,7 +119,9 @@ impl Role {
         let reads = matches!(permission, P::ClusterRead | P::ComputeRead | P::QueuesRead);
         match self {
             Role::Owner => true,
-            Role::Contributor => !matches!(permission, P::AccessRead | P::AccessWrite | P::AuditRead),
+            Role::Contributor => {
+                !matches!(permission, P::AccessRead | P::AccessWrite | P::AuditRead | P::ClusterBackup)
+            }
             Role::DataScientist => {
                 reads || matches!(permission, P::JobsRead | P::JobsSubmit | P::JobsWrite | P::SecretsWrite)
             }

@@ -27,6 +27,12 @@ pub enum ClusterCommand {
     /// List the cluster's certificate authorities, make a new one, retire the old one
     #[command(subcommand)]
     Authority(super::authority::AuthorityCommand),
+    /// Copy everything into one sealed file, while all goes on
+    Backup(super::backup::BackupArgs),
+    /// Make a coordinator's data folder from a backup: a cluster that begins anew
+    Restore(super::backup::RestoreArgs),
+    /// Make the last coordinator that is left the whole cluster
+    Recover(super::backup::RecoverArgs),
 }
 
 /// `muster cluster status`
@@ -88,6 +94,9 @@ pub async fn run(command: ClusterCommand, client: &Client, session: &Session) ->
             print_members(&client.add_member(member).await?, session)?;
         }
         ClusterCommand::Admit(args) => return super::admit::coordinator(args, client, session).await,
+        ClusterCommand::Backup(args) => return super::backup::take(&args, client, session).await,
+        // They need no cluster, and run without one.
+        ClusterCommand::Restore(_) | ClusterCommand::Recover(_) => return Ok(Exit::Error),
         ClusterCommand::Authority(command) => return super::authority::run(command, client, session).await,
         ClusterCommand::Remove(args) => {
             print_members(&client.remove_member(CoordinatorId(args.id)).await?, session)?;

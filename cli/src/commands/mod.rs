@@ -4,6 +4,7 @@ pub mod access;
 pub mod admit;
 pub mod audit;
 mod authority;
+pub mod backup;
 pub mod bench;
 pub mod cluster;
 pub mod collective;
@@ -92,6 +93,8 @@ pub fn run(cli: Cli) -> anyhow::Result<Exit> {
         Command::Contexts(command) => contexts::run(&command, &session),
         Command::Login(args) => login::run(&args, &session),
         Command::Audit(audit::AuditCommand::Verify(args)) if args.is_local() => audit::verify_file(&args, &session),
+        Command::Cluster(cluster::ClusterCommand::Restore(args)) => backup::restore(&args, &session),
+        Command::Cluster(cluster::ClusterCommand::Recover(args)) => backup::recover(&args, &session),
         Command::Coordinator(args) => coordinator::run(args, &session),
         Command::Worker(args) => worker::run(args, &session),
         Command::Demo(args) => demo::run(args, &session),

@@ -65,7 +65,7 @@ pub(crate) fn apply(state: &mut State, at: At, caller: Option<&Caller>, command:
         Command::NotePromises { promises } => Ok(note_promises::apply(state, at, promises)),
         Command::PlanWindow { worker, window } => plan_window::apply(state, at, worker, *window),
         Command::As { caller, command } => as_caller::apply(state, at, caller, command),
-        Command::NoteMembers { .. } | Command::NoteSecretsUsed { .. } => Ok(Outcome::Done),
+        Command::NoteMembers { .. } | Command::NoteSecretsUsed { .. } | Command::NoteBackup => Ok(Outcome::Done),
         Command::NoteDenials { denials } => note_denials::apply(state, at, denials),
         Command::AddAuthority { certificate, vouched } => add_authority::apply(state, at, certificate, vouched),
         Command::RetireAuthority { fingerprint } => retire_authority::apply(state, fingerprint),

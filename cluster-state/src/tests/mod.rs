@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 mod access;
+mod anew;
 mod audit;
 mod blame;
 mod drains;

@@ -97,6 +97,14 @@ impl Cluster for Service {
         let result = taint(&self.0, caller, request.into_inner()).await;
         self.0.observe(CLUSTER, "Taint", result)
     }
+
+    type BackupStream = super::backup::Chunks;
+
+    async fn backup(&self, request: Request<v1::BackupRequest>) -> Result<Response<Self::BackupStream>, Status> {
+        let caller = caller(&request)?;
+        let result = super::backup::backup(&self.0, caller, request.into_inner()).await;
+        self.0.observe(CLUSTER, "Backup", result)
+    }
 }
 
 /// What is not a member any more is nobody's coordinator: its certificate ends with its membership.

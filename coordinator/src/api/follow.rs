@@ -58,7 +58,7 @@ pub(super) struct Selection {
 }
 
 impl Selection {
-    fn all_of(job: JobId, attempt: AttemptNumber) -> Self {
+    pub(super) fn all_of(job: JobId, attempt: AttemptNumber) -> Self {
         Self {
             job,
             attempt: Some(attempt),

@@ -4,6 +4,7 @@
 //! client tries again, here or elsewhere.
 
 mod access;
+mod backup;
 mod blobs;
 mod cluster;
 mod explain;

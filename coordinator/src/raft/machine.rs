@@ -5,16 +5,19 @@
 //! nobody holds up `apply`; who waits for a change waits on `applied` and asks the copy what changed.
 
 use super::types::{Entry, LogId, Snapshot, SnapshotMeta, StoredMembership, TypeConfig};
-use crate::store::{SnapshotFile, Snapshots};
+use crate::store::{SnapshotFile, Snapshots, Store};
 use cluster_state::{Outcome, State};
 use futures::{Stream, TryStreamExt};
 use openraft::storage::{EntryResponder, RaftStateMachine};
-use openraft::{EntryPayload, OptionalSend, RaftSnapshotBuilder};
+use openraft::{EntryPayload, OptionalSend, RaftLogReader as _, RaftSnapshotBuilder};
 use std::io;
 use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use tokio::sync::watch;
 use types::{LogIndex, Timestamp};
+
+/// Entries read at once when a store is replayed.
+const REPLAYED_TOGETHER: u64 = 256;
 
 /// How far this replica is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -27,16 +30,46 @@ pub struct Applied {
 
 /// What the log has made so far.
 #[derive(Clone, Default)]
-struct Replica {
-    state: State,
-    time: Timestamp,
-    last: Option<LogId>,
-    membership: StoredMembership,
+pub(crate) struct Replica {
+    /// The tables.
+    pub(crate) state: State,
+    /// The cluster's time.
+    pub(crate) time: Timestamp,
+    /// The last entry.
+    pub(crate) last: Option<LogId>,
+    /// Who takes part.
+    pub(crate) membership: StoredMembership,
 }
 
 impl Replica {
     fn meta(&self) -> SnapshotMeta {
         SnapshotMeta { last_log_id: self.last, last_membership: self.membership.clone() }
+    }
+
+    fn of(snapshot: &SnapshotFile) -> Result<Self, String> {
+        let (meta, (time, state)) = snapshot.load::<(Timestamp, State)>()?;
+        Ok(Self { state, time, last: meta.last_log_id, membership: meta.last_membership })
+    }
+
+    /// What a store makes without its group: its newest snapshot, and all entries after that, committed or not.
+    pub(crate) async fn replay(store: &mut Store) -> io::Result<Self> {
+        let snapshots = store.snapshots.clone();
+        let loaded = blocking(move || {
+            let Some((_, newest)) = snapshots.newest()?.whole else { return Ok(Self::default()) };
+            Self::of(&newest)
+                .map_err(|what| io::Error::new(io::ErrorKind::InvalidData, format!("the snapshot: {what}")))
+        });
+        let mut replica = loaded.await?;
+        loop {
+            let next = replica.last.map_or(0, |last| last.index + 1);
+            let entries = store.log.try_get_log_entries(next..next.saturating_add(REPLAYED_TOGETHER)).await?;
+            if entries.is_empty() {
+                return Ok(replica);
+            }
+            for entry in entries {
+                replica.apply(entry);
+            }
+        }
     }
 
     fn apply(&mut self, entry: Entry) -> Vec<Outcome> {

@@ -9,6 +9,7 @@
 //! Only this module knows openraft. Promises: an acknowledged proposal is on the disks of a majority; a linearizable read
 //! sees every acknowledged proposal; a call from another cluster, for another coordinator or of another protocol is refused.
 
+mod config;
 mod error;
 mod gather;
 mod latency;
@@ -27,10 +28,12 @@ pub(crate) mod tests;
 pub mod types;
 mod wire;
 
+pub use config::{Config, Timers};
 pub use error::{BootstrapError, MemberError, OpenError, ProposeError, ReadError, Retry};
 pub use links::Links;
+pub(crate) use machine::Replica;
 pub use machine::{Applied, Machine};
-pub use node::{Config, Node, Timers};
+pub use node::Node;
 pub use propose::Committed;
 pub use service::Service;
 pub use status::{Leadership, Member, Role, Status};

@@ -1,8 +1,8 @@
 //! One coordinator's part in the group: opened from its store, asked through a cheap handle, stopped in order.
 
+use super::config::Config;
 use super::error::{BootstrapError, MemberError, OpenError, ProposeError, ReadError};
 use super::latency::Latencies;
-use super::links::Links;
 use super::machine::{Applied, Machine};
 use super::members::{Members, TRANSFER_TIMEOUT};
 use super::network::Peers;
@@ -14,10 +14,8 @@ use super::succession::Succession;
 use super::types::{Addresses, TypeConfig};
 use crate::store::{Identity, Snapshots, Store, StoreError, StoreOptions};
 use cluster_state::{Command, State};
-use openraft::SnapshotPolicy;
 use proto::internal::raft_server::RaftServer;
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -33,74 +31,6 @@ const APPLY_TIMEOUT: Duration = Duration::from_secs(5);
 const STOP_TIMEOUT: Duration = Duration::from_secs(10);
 /// For a new cluster's first entry to be applied.
 const FORM_TIMEOUT: Duration = Duration::from_secs(30);
-
-/// How fast the group notices a dead leader, in milliseconds. The leader is missed after a time drawn between the two.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Timers {
-    /// Between two signs of life of the leader. Default 50; at least 250 where the machine is starved.
-    pub heartbeat_ms: u64,
-    /// Default 150: three heartbeats.
-    pub election_ms_min: u64,
-    /// Default 300: six heartbeats.
-    pub election_ms_max: u64,
-}
-
-impl Default for Timers {
-    fn default() -> Self {
-        Self { heartbeat_ms: 50, election_ms_min: 150, election_ms_max: 300 }
-    }
-}
-
-/// How one coordinator takes part.
-#[derive(Clone, Debug)]
-pub struct Config {
-    /// Its number, unique in the group for good.
-    pub id: CoordinatorId,
-    /// The store lives in `raft` below it.
-    pub data_dir: PathBuf,
-    /// Of elections.
-    pub timers: Timers,
-    /// Entries between two snapshots. Default 5,000.
-    pub snapshot_every: u64,
-    /// Entries kept in the log that a snapshot has already, for followers that are a little behind. Default 1,000.
-    pub log_kept: u64,
-    /// How it reaches the others.
-    pub links: Arc<dyn Links>,
-    /// For a proposal in all, with the wait for a leader. Default 5 s: longer than an election takes.
-    pub propose_timeout: Duration,
-}
-
-impl Config {
-    /// The defaults.
-    pub fn new(id: CoordinatorId, data_dir: impl Into<PathBuf>, dialer: identity::Dialer) -> Self {
-        Self {
-            id,
-            data_dir: data_dir.into(),
-            links: Arc::new(dialer),
-            timers: Timers::default(),
-            snapshot_every: 5_000,
-            log_kept: 1_000,
-            propose_timeout: Duration::from_secs(5),
-        }
-    }
-
-    fn raft_config(&self) -> Result<openraft::Config, OpenError> {
-        let config = openraft::Config {
-            cluster_name: "muster".to_owned(),
-            heartbeat_interval: self.timers.heartbeat_ms,
-            election_timeout_min: self.timers.election_ms_min,
-            election_timeout_max: self.timers.election_ms_max,
-            enable_pre_vote: Some(true),
-            snapshot_policy: SnapshotPolicy::LogsSinceLast(self.snapshot_every),
-            max_in_snapshot_log_to_keep: self.log_kept,
-            purge_batch_size: (self.log_kept / 4).max(1),
-            // A peer that comes back is to be found within an election, not after a second.
-            backoff: "50ms 100ms ...400ms".to_owned(),
-            ..openraft::Config::default()
-        };
-        config.validate().map_err(|error| OpenError::Config(error.to_string()))
-    }
-}
 
 struct Inner {
     config: Config,
@@ -199,6 +129,11 @@ impl Node {
         self.inner.identity.cluster()
     }
 
+    /// How often that cluster began anew from an older copy.
+    pub fn incarnation(&self) -> u32 {
+        self.inner.identity.incarnation()
+    }
+
     /// Does it belong to no group yet? Then it is to be bootstrapped, or to wait until it is added.
     pub fn is_pristine(&self) -> bool {
         self.inner.opened_empty && self.inner.watches.status.borrow().members.is_empty()
@@ -218,7 +153,7 @@ impl Node {
             return Err(BootstrapError::NotAMember(self.id()));
         }
         let identity = self.inner.identity.clone();
-        let adopted = crate::blocking::run(move || identity.adopt(cluster)).await;
+        let adopted = crate::blocking::run(move || identity.adopt(cluster, 0)).await;
         adopted.map_err(|error| BootstrapError::Raft(error.to_string()))??;
         let members: BTreeMap<u64, Addresses> = members.into_iter().map(|(id, at)| (id.0, at)).collect();
         let begun = self.inner.raft.initialize(members).await;

@@ -56,7 +56,7 @@ impl Service {
             return Ok(caller);
         }
         let identity = self.identity.clone();
-        let adopted = crate::blocking::run(move || identity.adopt(caller.cluster)).await;
+        let adopted = crate::blocking::run(move || identity.adopt(caller.cluster, caller.incarnation)).await;
         adopted.map_err(internal)?.map_err(|error| Status::failed_precondition(error.to_string()))?;
         tracing::info!(cluster = %caller.cluster, from = caller.from, "joined a cluster");
         Ok(caller)

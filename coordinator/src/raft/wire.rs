@@ -18,6 +18,7 @@ pub(crate) const MESSAGE_BYTES_MAX: usize = 8 << 20;
 pub(crate) const SNAPSHOT_CHUNK_BYTES: usize = 256 << 10;
 
 const CLUSTER: &str = "muster-cluster";
+const INCARNATION: &str = "muster-incarnation";
 const FROM: &str = "muster-from";
 const TO: &str = "muster-to";
 const PROTOCOL: &str = "muster-protocol";
@@ -69,6 +70,7 @@ pub(crate) enum Reply {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Caller {
     pub(crate) cluster: ClusterId,
+    pub(crate) incarnation: u32,
     pub(crate) from: u64,
 }
 
@@ -112,6 +114,7 @@ pub(crate) fn stamp<T>(request: &mut Request<T>, identity: &Identity, to: u64) -
     let cluster = identity.cluster().ok_or_else(|| "this coordinator belongs to no cluster yet".to_owned())?;
     let fields = [
         (CLUSTER, cluster.to_string()),
+        (INCARNATION, identity.incarnation().to_string()),
         (FROM, identity.coordinator().to_string()),
         (TO, to.to_string()),
         (PROTOCOL, proto::PROTOCOL.to_string()),
@@ -147,7 +150,17 @@ pub(crate) fn admit(metadata: &MetadataMap, identity: &Identity) -> Result<Calle
         let text = format!("the caller belongs to cluster {cluster}; this coordinator belongs to cluster {own}");
         return Err(Status::failed_precondition(text));
     }
-    Ok(Caller { cluster, from: number(FROM)? })
+    let incarnation = u32::try_from(number(INCARNATION)?)
+        .map_err(|_| Status::invalid_argument(format!("{INCARNATION} is too large")))?;
+    if identity.cluster().is_some() && identity.incarnation() != incarnation {
+        let own = identity.incarnation();
+        let text = format!(
+            "this coordinator is of incarnation {own} of the cluster, the caller of incarnation {incarnation}: the lower one was \
+             replaced when the cluster began anew, and must not run any more"
+        );
+        return Err(Status::failed_precondition(text));
+    }
+    Ok(Caller { cluster, incarnation, from: number(FROM)? })
 }
 
 fn parse_cluster(text: &str) -> Option<ClusterId> {

@@ -16,7 +16,7 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 use types::ClusterId;
 
 /// Format of everything under the Raft folder.
-const FORMAT: u32 = 8;
+const FORMAT: u32 = 9;
 const HEADER_MAGIC: [u8; 8] = *b"MUSTHEAD";
 const MARK_MAGIC: [u8; 8] = *b"MUSTMARK";
 /// The mark is rewritten in place: it stays inside one sector, so that it is written whole or not at all.
@@ -30,12 +30,14 @@ pub(crate) struct Header {
     format: u32,
     pub(crate) coordinator: u64,
     pub(crate) cluster: Option<ClusterId>,
+    /// How often the cluster began anew from an older copy: members of different ones must never meet.
+    pub(crate) incarnation: u32,
     generation: u32,
 }
 
 impl Header {
     fn fresh(coordinator: u64) -> Self {
-        Self { format: FORMAT, coordinator, cluster: None, generation: 1 }
+        Self { format: FORMAT, coordinator, cluster: None, incarnation: 0, generation: 1 }
     }
 
     /// Reads the header of `folder` for this coordinator, or writes the first one.
@@ -95,14 +97,14 @@ pub struct Identity {
     folder: PathBuf,
     header: Mutex<Header>,
     coordinator: u64,
-    cluster: OnceLock<ClusterId>,
+    cluster: OnceLock<(ClusterId, u32)>,
 }
 
 impl Identity {
     pub(crate) fn new(folder: &Path, header: Header) -> Self {
         let cluster = OnceLock::new();
         if let Some(known) = header.cluster {
-            let _ = cluster.set(known);
+            let _ = cluster.set((known, header.incarnation));
         }
         Self { folder: folder.to_owned(), coordinator: header.coordinator, header: Mutex::new(header), cluster }
     }
@@ -114,27 +116,39 @@ impl Identity {
 
     /// The cluster; none until it was formed or first heard of.
     pub fn cluster(&self) -> Option<ClusterId> {
-        self.cluster.get().copied()
+        self.cluster.get().map(|(cluster, _)| *cluster)
+    }
+
+    /// How often that cluster began anew from an older copy; 0 before there is one.
+    pub fn incarnation(&self) -> u32 {
+        self.cluster.get().map_or(0, |(_, incarnation)| *incarnation)
     }
 
     /// Joins `cluster` for good: on disk when this returns. Blocks. Refused when this store belongs to another one.
-    pub fn adopt(&self, cluster: ClusterId) -> Result<(), StoreError> {
+    pub fn adopt(&self, cluster: ClusterId, incarnation: u32) -> Result<(), StoreError> {
         let mut header = self.header.lock().unwrap_or_else(PoisonError::into_inner);
         match header.cluster {
-            Some(known) if known == cluster => Ok(()),
+            Some(known) if (known, header.incarnation) == (cluster, incarnation) => Ok(()),
             Some(known) => Err(StoreError::Foreign {
                 file: self.folder.join(HEADER_FILE),
-                found: format!("cluster {known}"),
-                wanted: format!("cluster {cluster}"),
+                found: named(known, header.incarnation),
+                wanted: named(cluster, incarnation),
             }),
             None => {
-                let adopted = Header { cluster: Some(cluster), ..*header };
+                let adopted = Header { cluster: Some(cluster), incarnation, ..*header };
                 adopted.write(&self.folder)?;
                 *header = adopted;
-                let _ = self.cluster.set(cluster);
+                let _ = self.cluster.set((cluster, incarnation));
                 Ok(())
             }
         }
+    }
+}
+
+fn named(cluster: ClusterId, incarnation: u32) -> String {
+    match incarnation {
+        0 => format!("cluster {cluster}"),
+        number => format!("cluster {cluster}, incarnation {number}"),
     }
 }
 
@@ -265,11 +279,12 @@ mod tests {
     fn a_store_belongs_to_one_cluster_for_good() {
         let folder = tempfile::tempdir().unwrap();
         let identity = Identity::new(folder.path(), Header::open(folder.path(), 1).unwrap());
-        identity.adopt(ClusterId([1; 16])).unwrap();
-        identity.adopt(ClusterId([1; 16])).unwrap();
-        assert!(matches!(identity.adopt(ClusterId([2; 16])), Err(StoreError::Foreign { .. })));
+        identity.adopt(ClusterId([1; 16]), 3).unwrap();
+        identity.adopt(ClusterId([1; 16]), 3).unwrap();
+        assert!(matches!(identity.adopt(ClusterId([2; 16]), 3), Err(StoreError::Foreign { .. })));
+        assert!(matches!(identity.adopt(ClusterId([1; 16]), 4), Err(StoreError::Foreign { .. })));
         let again = Identity::new(folder.path(), Header::open(folder.path(), 1).unwrap());
-        assert_eq!(again.cluster(), Some(ClusterId([1; 16])));
+        assert_eq!((again.cluster(), again.incarnation()), (Some(ClusterId([1; 16])), 3));
     }
 
     #[test]

@@ -41,6 +41,11 @@ impl LogStore {
         cache.last.is_none() && cache.vote.is_none()
     }
 
+    /// The highest term that it voted in; 0 before there is one.
+    pub(crate) fn term(&self) -> u64 {
+        self.cache.lock().vote.map_or(0, |vote| vote.leader_id.term)
+    }
+
     /// Seconds that each flush took.
     pub(crate) fn flushes(&self) -> prometheus_client::metrics::histogram::Histogram {
         self.writer.flushes.clone()

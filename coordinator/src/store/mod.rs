@@ -12,12 +12,15 @@
 //!                      └──> one writer thread with group commit (writer.rs) ──> journal ──> LogDisk
 //! ```
 //!
+//! A cluster that begins anew from a copy begins with a store that has a snapshot and no entry: found.rs.
+//!
 //! Promises: what was acknowledged is there after a power cut; bytes that changed on disk are refused at open with an
 //! error that says how to recover from the peers; one failed flush stops the store for good.
 
 mod cache;
 mod disk;
 mod error;
+mod found;
 mod header;
 mod journal;
 mod journaled;
@@ -31,6 +34,7 @@ mod writer;
 
 pub use disk::{DiskError, Fact, LogDisk, Record};
 pub use error::StoreError;
+pub(crate) use found::{Founding, beside};
 pub use header::Identity;
 pub use log::LogStore;
 pub use open::{Store, StoreOptions};

@@ -249,7 +249,7 @@ fn remove_stale_logs(folder: &Path, header: &Header) -> Result<(), StoreError> {
 }
 
 /// The journal before the database: one that is missing beside a database is damage.
-fn open_log(path: &Path) -> Result<Journaled<SledDisk>, DiskError> {
+pub(super) fn open_log(path: &Path) -> Result<Journaled<SledDisk>, DiskError> {
     let journal = Journal::open(path)?;
     Journaled::start(journal, SledDisk::open(path)?)
 }

@@ -24,6 +24,11 @@ impl Signer {
         Self { folder, life }
     }
 
+    /// What another coordinator would need, for a backup.
+    pub(crate) fn shared_files(&self) -> Result<Vec<identity::SharedFile>, identity::FilesError> {
+        self.folder.shared_files()
+    }
+
     pub(super) fn folder(&self) -> &NodeFolder {
         &self.folder
     }

@@ -77,7 +77,7 @@ async fn a_failed_flush_stops_the_coordinator_and_acknowledges_nothing() {
 async fn call(address: &str, cluster: ClusterId, to: u64, change: impl FnOnce(&mut Request<Payload>)) -> Code {
     let folder = tempfile::tempdir().unwrap();
     let stranger = Store::open(folder.path(), 9, StoreOptions::default()).unwrap();
-    stranger.identity.adopt(cluster).unwrap();
+    stranger.identity.adopt(cluster, 0).unwrap();
     let mut request = Request::new(wire::pack(&()).unwrap());
     wire::stamp(&mut request, &stranger.identity, to).unwrap();
     change(&mut request);

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod damage;
+mod found;
 mod journal;
 mod suite;
 pub(crate) mod writer;
