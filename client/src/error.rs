@@ -179,7 +179,9 @@ pub(crate) fn judge(address: &str, status: &Status) -> Failure {
         return Failure::Again { reason: deepest(source), reached: false };
     }
     let message = status.message().to_owned();
+    let is_final = status.metadata().get(proto::PUSHBACK).is_some_and(|span| span == proto::PUSHBACK_NEVER);
     match status.code() {
+        Code::ResourceExhausted if is_final => Failure::Final(Error::Refused(message)),
         Code::Unavailable | Code::Aborted | Code::DeadlineExceeded | Code::ResourceExhausted | Code::Cancelled => {
             Failure::Again { reason: or_code(&message, status.code()), reached: true }
         }

@@ -11,6 +11,8 @@ use std::fmt;
 use std::sync::Arc;
 use types::{Admits, ContentHash, Millis, Permission, Principal, Role, Timestamp};
 
+/// Jobs of one user that may wait at once, unless it was set for the user: beyond this the tables would be one user's.
+pub const JOBS_WAITING_MAX: u32 = 200_000;
 /// Users of a cluster.
 pub const USERS_MAX: usize = 10_000;
 /// Tokens of one user that have not expired.
@@ -36,6 +38,8 @@ pub struct User {
     pub roles: BTreeSet<Role>,
     /// When it was made.
     pub created: Timestamp,
+    /// Jobs of this user that may wait at once; none = [`JOBS_WAITING_MAX`].
+    pub waiting_max: Option<u32>,
 }
 
 /// By which a user is let in.

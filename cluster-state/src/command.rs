@@ -169,6 +169,8 @@ pub enum Command {
         roles: BTreeSet<Role>,
         /// Whether the user must be new.
         how: SetUser,
+        /// Jobs of this user that may wait at once, 0 = as many as anybody's; none = as before.
+        waiting_max: Option<u32>,
     },
     /// Removes a user with all tokens.
     RemoveUser {

@@ -15,7 +15,7 @@
 //! No clock, no randomness, no hash order: time and secrets come in with the command. `State::clone` is O(1) (persistent
 //! maps), so a reader takes a snapshot and never holds up `apply`.
 //!
-//! Kept here: `GANG-1`, `GANG-2`, `SLOT-1`, `FENCE-1`, `FENCE-2`, `JOB-1`, `JOB-2`, `ACCESS-1`, `ACCESS-2`, `AUDIT-1`, `SECRET-1`;
+//! Kept here: `GANG-1`, `GANG-2`, `SLOT-1`, `FENCE-1`, `FENCE-2`, `JOB-1`, `JOB-2`, `QUOTA-1`, `ACCESS-1`, `ACCESS-2`, `AUDIT-1`, `SECRET-1`;
 //! `LEASE-1` together with the leader, who proposes `LoseWorker` only when the lease is over.
 
 mod access;
@@ -36,7 +36,8 @@ mod worker;
 mod tests;
 
 pub use access::{
-    ApiToken, Authority, JoinToken, Revocation, TOKEN_DAYS_MAX, TOKENS_OF_USER_MAX, USERS_MAX, User, is_token_id,
+    ApiToken, Authority, JOBS_WAITING_MAX, JoinToken, Revocation, TOKEN_DAYS_MAX, TOKENS_OF_USER_MAX, USERS_MAX, User,
+    is_token_id,
 };
 pub use anew::{Anew, ENTRIES_LEFT_OUT};
 pub use audit::{AUDIT_KEPT, AuditRecord, DENIALS_MAX, verify_chain};

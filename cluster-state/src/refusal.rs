@@ -89,4 +89,14 @@ pub enum Refusal {
     /// A join token that lets this node in, now, is not there; the text says why.
     #[error("the join token {0}")]
     JoinToken(String),
+    /// The submitter has as many waiting jobs as they may.
+    #[error(
+        "{max} jobs of {user} wait already, which is the most: submit again when some have started, or ask who may change it (`muster users update --max-waiting`)"
+    )]
+    TooManyWait {
+        /// Whose.
+        user: String,
+        /// How many may wait.
+        max: u32,
+    },
 }

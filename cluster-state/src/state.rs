@@ -27,6 +27,8 @@ pub struct State {
     pub(crate) requests: OrdMap<RequestId, JobId>,
     /// Jobs in phase `Queued`: highest priority first, then in order of submission.
     pub(crate) waiting: OrdSet<(Reverse<i32>, JobId)>,
+    /// How many of these each user has; nobody who has none.
+    pub(crate) waiting_of: OrdMap<Arc<str>, u64>,
     /// Jobs with a live attempt.
     pub(crate) live: OrdSet<JobId>,
     /// Each job once, under the entry that changed it last.
@@ -52,6 +54,7 @@ impl Default for State {
             workers: OrdMap::new(),
             requests: OrdMap::new(),
             waiting: OrdSet::new(),
+            waiting_of: OrdMap::new(),
             live: OrdSet::new(),
             changes: OrdSet::new(),
             phases: BTreeMap::new(),
@@ -115,6 +118,11 @@ impl State {
     /// Jobs that wait, in the order in which they may start.
     pub fn waiting(&self) -> impl Iterator<Item = &Arc<Job>> {
         self.waiting.iter().filter_map(|(_, id)| self.jobs.get(id))
+    }
+
+    /// Jobs of this user that wait.
+    pub fn waiting_of(&self, user: &str) -> u64 {
+        self.waiting_of.get(user).copied().unwrap_or_default()
     }
 
     /// Jobs with a live attempt, by number.
@@ -195,10 +203,12 @@ impl State {
             self.count_phase(Some(before.0), after.0);
         }
         if (before.0, key) != (after.0, new_key) {
-            self.waiting.remove(&key);
-            if after.0 == JobPhase::Queued {
+            let was = self.waiting.remove(&key).is_some();
+            let is = after.0 == JobPhase::Queued;
+            if is {
                 self.waiting.insert(new_key);
             }
+            self.count_waiting(id, was, is);
         }
         match (before.2, after.1) {
             (false, true) => drop(self.live.insert(id)),
@@ -212,11 +222,25 @@ impl State {
     pub(crate) fn insert_job(&mut self, job: Job) {
         self.count_phase(None, job.phase);
         self.waiting.insert((Reverse(job.priority), job.id));
+        let id = job.id;
         self.changes.insert((job.changed, job.id));
         self.requests.insert(job.request, job.id);
         self.jobs_ever = job.id.0;
         self.jobs.insert(job.id, Arc::new(job));
+        self.count_waiting(id, false, true);
         self.forget_old_requests();
+    }
+
+    /// A job waits from now on, or no longer.
+    fn count_waiting(&mut self, job: JobId, was: bool, is: bool) {
+        let user = self.jobs.get(&job).and_then(|job| job.submitter.clone());
+        let Some(user) = user.filter(|_| was != is) else { return };
+        let count = self.waiting_of(&user).saturating_add(u64::from(is)).saturating_sub(u64::from(was));
+        if count == 0 {
+            self.waiting_of.remove(&user);
+        } else {
+            self.waiting_of.insert(user, count);
+        }
     }
 
     fn count_phase(&mut self, from: Option<JobPhase>, to: JobPhase) {

@@ -58,6 +58,8 @@ pub struct Config {
     pub certificate_life: Duration,
     /// A file of the operator's with the key for secrets of jobs; none = one of the cluster's own, in the data folder.
     pub secrets_key: Option<std::path::PathBuf>,
+    /// Calls that one user may make here in a second; 0 = as many as they like. Default 10,000.
+    pub user_calls_per_second: u32,
 }
 
 impl Config {
@@ -80,6 +82,7 @@ impl Config {
             admission: None,
             certificate_life: identity::CERTIFICATE_LIFE,
             secrets_key: None,
+            user_calls_per_second: 10_000,
         }
     }
 

@@ -13,7 +13,7 @@ mod join;
 mod serve;
 
 use crate::config::{Config, ConfigError, Start};
-use crate::gate::Gate;
+use crate::gate::{Gate, Quota};
 use crate::raft::{Addresses, BootstrapError, Node, OpenError, Role};
 use crate::{api, leader, observe};
 use daemon::Shutdown;
@@ -192,7 +192,7 @@ impl Running {
             peers: api::replicate::Peers::new(dialer),
             gathers: api::gather::Gathers::default(),
             searches: api::search::Searches::default(),
-            gate: Gate::new(node.clone(), observed),
+            gate: Gate::new(node.clone(), observed, Quota::of(config.user_calls_per_second)),
             signer: api::Signer::new(identified.folder.clone(), config.certificate_life),
             sealer: api::Sealer::new(identified.folder.clone()),
             fatal,

@@ -20,3 +20,8 @@ pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/muster.
 
 /// Version of the internal protocol; both sides of a worker session must have the same.
 pub const PROTOCOL: u32 = 9;
+
+/// In an answer that refuses: when the call may be tried again by itself, as gRPC has it (gRFC A6).
+pub const PUSHBACK: &str = "grpc-retry-pushback-ms";
+/// Never: whoever asked is to be told.
+pub const PUSHBACK_NEVER: &str = "-1";

@@ -29,14 +29,18 @@ Nobody can give a role that may do more than they may themselves.
 
 Examples:
   muster users create ana --role data-scientist
-  muster users update ana --role reader --role auditor"
+  muster users update ana --role reader --role auditor
+  muster users update ana --max-waiting 500"
 )]
 pub struct UserArgs {
     /// The name
     name: String,
-    /// A role; may be given several times
-    #[arg(long = "role", value_name = "ROLE", required = true)]
+    /// A role; may be given several times; an update without one leaves the roles as they are
+    #[arg(long = "role", value_name = "ROLE")]
     roles: Vec<String>,
+    /// Jobs of this user that may wait at once; 0 = as many as anybody's [default: as before, 200000 at first]
+    #[arg(long, value_name = "COUNT")]
+    max_waiting: Option<u32>,
 }
 
 /// A user.
@@ -83,7 +87,12 @@ pub struct TokenArgs {
 
 /// Runs `muster users`.
 pub async fn users(command: UsersCommand, client: &Client, session: &Session) -> anyhow::Result<Exit> {
-    let set = |args: UserArgs, create| v1::SetUserRequest { name: args.name, roles: args.roles, create };
+    let set = |args: UserArgs, create| v1::SetUserRequest {
+        name: args.name,
+        roles: args.roles,
+        create,
+        waiting_max: args.max_waiting,
+    };
     match command {
         UsersCommand::List => print_users(&client.users().await?, session)?,
         UsersCommand::Create(args) => print_users(&[client.set_user(set(args, true)).await?], session)?,
@@ -94,13 +103,30 @@ pub async fn users(command: UsersCommand, client: &Client, session: &Session) ->
 }
 
 fn print_users(users: &[v1::User], session: &Session) -> anyhow::Result<()> {
-    let one = |user: &v1::User| json!({ "name": user.name, "roles": user.roles, "created": instant(user.created_ms) });
+    let one = |user: &v1::User| {
+        json!({
+            "name": user.name, "roles": user.roles, "created": instant(user.created_ms),
+            "waiting": user.waiting, "waiting_max": user.waiting_max,
+        })
+    };
     let value = json!({ "users": users.iter().map(one).collect::<Vec<_>>() });
     let now = daemon::clock::now();
     session.output.print(&value, |output| {
-        let mut table = Table::new(vec![Column::whole("USER"), Column::text("ROLES"), Column::whole("AGE")]);
+        let mut table = Table::new(vec![
+            Column::whole("USER"),
+            Column::text("ROLES"),
+            Column::number("WAITING"),
+            Column::number("OF"),
+            Column::whole("AGE"),
+        ]);
         for user in users {
-            table.row(vec![user.name.as_str().into(), user.roles.join(", ").into(), age(user.created_ms, now).into()]);
+            table.row(vec![
+                user.name.as_str().into(),
+                user.roles.join(", ").into(),
+                user.waiting.to_string().into(),
+                user.waiting_max.to_string().into(),
+                age(user.created_ms, now).into(),
+            ]);
         }
         table.render(output, "no users")
     })

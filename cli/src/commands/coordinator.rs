@@ -78,6 +78,9 @@ pub struct CoordinatorArgs {
     /// coordinators. Without it the cluster makes a key of its own in their data folders
     #[arg(long, value_name = "FILE")]
     secrets_key: Option<PathBuf>,
+    /// Calls that one user may make here in a second before they are told to wait; 0 = as many as they like
+    #[arg(long, value_name = "COUNT", default_value_t = 10_000)]
+    user_calls_per_second: u32,
     /// How it is admitted to the cluster that it joins.
     #[command(flatten)]
     join_token: JoinTokenArgs,
@@ -151,6 +154,7 @@ fn config(args: &CoordinatorArgs) -> anyhow::Result<Config> {
     config.resize_after = Duration::from_millis(args.resize_after);
     config.certificate_life = Duration::from_millis(args.certificate_life);
     config.secrets_key.clone_from(&args.secrets_key);
+    config.user_calls_per_second = args.user_calls_per_second;
     config.validate().map_err(|faults| bad_input(faults.to_string()))?;
     Ok(config)
 }

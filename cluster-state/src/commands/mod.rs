@@ -74,7 +74,9 @@ pub(crate) fn apply(state: &mut State, at: At, caller: Option<&Caller>, command:
         }
         Command::ShareSecret { name, add, remove } => share_secret::apply(state, caller, name, add, remove),
         Command::RemoveSecret { name } => remove_secret::apply(state, caller, name),
-        Command::SetUser { name, roles, how } => set_user::apply(state, at, name, roles, *how),
+        Command::SetUser { name, roles, how, waiting_max } => {
+            set_user::apply(state, at, name, roles, *how, *waiting_max)
+        }
         Command::RemoveUser { name } => remove_user::apply(state, name),
         Command::CreateToken { token } => create_token::apply(state, at, token),
         Command::RevokeToken { id } => revoke_token::apply(state, id),

@@ -12,6 +12,7 @@ pub(super) fn apply(
     name: &str,
     roles: &BTreeSet<Role>,
     how: SetUser,
+    waiting_max: Option<u32>,
 ) -> Result<Outcome, Refusal> {
     if !is_user_name(name) {
         let rule = format!("a user's name is 1 to {USER_NAME_BYTES_MAX} of a-z, A-Z, 0-9, '.', '_', '@' and '-'");
@@ -20,8 +21,10 @@ pub(super) fn apply(
     if roles.is_empty() {
         return Err(Refusal::Invalid(format!("user {name:?} needs at least one role")));
     }
+    let before = state.user(name).and_then(|known| known.waiting_max);
+    let waiting_max = waiting_max.map_or(before, |wanted| Some(wanted).filter(|wanted| *wanted > 0));
     let created = match (state.user(name), how) {
-        (Some(known), _) if known.roles == *roles => return Ok(Outcome::Done),
+        (Some(known), _) if known.roles == *roles && known.waiting_max == waiting_max => return Ok(Outcome::Done),
         (Some(_), SetUser::Create) => return Err(Refusal::UserExists(name.to_owned())),
         (None, SetUser::Update) => return Err(Refusal::UnknownUser(name.to_owned())),
         (None, SetUser::Create) => place_for_one(state, at)?,
@@ -30,7 +33,7 @@ pub(super) fn apply(
         }
         (Some(known), SetUser::Update) => known.created,
     };
-    let user = User { name: name.to_owned(), roles: roles.clone(), created };
+    let user = User { name: name.to_owned(), roles: roles.clone(), created, waiting_max };
     state.access.users.insert(name.to_owned(), Arc::new(user));
     state.access.version += 1;
     Ok(Outcome::Done)

@@ -2,7 +2,7 @@
 
 use super::At;
 use crate::secrets::user_of;
-use crate::{Job, Outcome, Refusal, State};
+use crate::{JOBS_WAITING_MAX, Job, Outcome, Refusal, State};
 use std::sync::Arc;
 use types::{Caller, JobId, JobPhase, JobSpec, RequestId, Timestamp};
 
@@ -26,6 +26,12 @@ pub(super) fn apply(
     let denied = state.secrets_denied(submitter, spec.secrets.values());
     if !denied.is_empty() {
         return Err(Refusal::SecretsDenied(denied));
+    }
+    if let Some(user) = submitter {
+        let max = state.user(user).and_then(|user| user.waiting_max).unwrap_or(JOBS_WAITING_MAX);
+        if state.waiting_of(user) >= u64::from(max) {
+            return Err(Refusal::TooManyWait { user: user.to_owned(), max });
+        }
     }
     let id = JobId(state.jobs_ever + 1);
     state.insert_job(Job {

@@ -8,7 +8,7 @@ use types::Role;
 pub(super) const DAY_MS: u64 = 24 * 3_600_000;
 
 pub(super) fn set_user(name: &str, roles: &[Role], how: SetUser) -> Command {
-    Command::SetUser { name: name.to_owned(), roles: roles.iter().copied().collect(), how }
+    Command::SetUser { name: name.to_owned(), roles: roles.iter().copied().collect(), how, waiting_max: None }
 }
 
 /// A token that lives for an hour; its digest is made of its id.

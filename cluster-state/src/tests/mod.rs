@@ -10,6 +10,7 @@ mod drains;
 mod elastic;
 mod joining;
 mod queues;
+mod quotas;
 mod random;
 mod rendezvous;
 mod secrets;

@@ -148,6 +148,11 @@ fn check(state: &State, before: &State) {
         assert!(cpus <= worker.registration.inventory.cpus && memory <= worker.registration.inventory.memory_bytes);
     }
     assert!(held.is_empty());
+    let mut waiting: BTreeMap<Arc<str>, u64> = BTreeMap::new();
+    for user in state.waiting().filter_map(|job| job.submitter.clone()) {
+        *waiting.entry(user).or_default() += 1;
+    }
+    assert!(state.waiting_of.iter().eq(waiting.iter()), "QUOTA-1");
     let counted: u64 = state.phases.values().sum();
     assert_eq!(counted, state.jobs.len() as u64, "JOB-1");
 }
@@ -178,7 +183,7 @@ fn run(steps: Vec<(Step, bool)>) {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(200))]
 
-    /// GANG-1, GANG-2, SLOT-1, FENCE-1, JOB-1, JOB-2, ACCESS-1, ACCESS-2, AUDIT-1 after every entry, and STATE-1 at the end.
+    /// GANG-1, GANG-2, SLOT-1, QUOTA-1, FENCE-1, JOB-1, JOB-2, ACCESS-1, ACCESS-2, AUDIT-1 after every entry, and STATE-1 at the end.
     #[test]
     fn invariants_hold_under_random_commands(steps in proptest::collection::vec((step(), any::<bool>()), 1..80)) {
         run(steps);

@@ -27,6 +27,7 @@ mod members;
 mod metrics;
 mod prometheus;
 mod queues;
+mod quotas;
 mod ranks;
 mod results;
 mod scheduling;

@@ -124,8 +124,11 @@ impl Access for Service {
         &self,
         _request: Request<v1::ListUsersRequest>,
     ) -> Result<Response<v1::ListUsersResponse>, Status> {
-        let result =
-            self.0.read(false).await.map(|state| v1::ListUsersResponse { users: state.users().map(user).collect() });
+        let result = self
+            .0
+            .read(false)
+            .await
+            .map(|state| v1::ListUsersResponse { users: state.users().map(|one| user(&state, one)).collect() });
         self.0.observe(ACCESS, "ListUsers", result)
     }
 
@@ -153,9 +156,15 @@ impl Access for Service {
     }
 }
 
-fn user(user: &Arc<cluster_state::User>) -> v1::User {
+fn user(state: &State, user: &Arc<cluster_state::User>) -> v1::User {
     let roles = user.roles.iter().map(|role| role.name().to_owned()).collect();
-    v1::User { name: user.name.clone(), roles, created_ms: user.created.0 }
+    v1::User {
+        name: user.name.clone(),
+        roles,
+        created_ms: user.created.0,
+        waiting_max: user.waiting_max.unwrap_or(cluster_state::JOBS_WAITING_MAX),
+        waiting: state.waiting_of(&user.name),
+    }
 }
 
 fn token(token: &ApiToken) -> v1::Token {
@@ -338,14 +347,18 @@ async fn revoke_token(context: &Context, caller: Arc<Caller>, id: String) -> Res
 
 async fn set_user(context: &Context, caller: Arc<Caller>, request: v1::SetUserRequest) -> Result<v1::User, Status> {
     let roles = request.roles.iter().map(|role| role.parse::<Role>()).collect::<Result<BTreeSet<_>, _>>();
-    let roles = roles.map_err(|error| Status::invalid_argument(error.to_string()))?;
+    let mut roles = roles.map_err(|error| Status::invalid_argument(error.to_string()))?;
     let state = context.read(false).await?;
+    if let Some(known) = state.user(&request.name).filter(|_| roles.is_empty() && !request.create) {
+        roles.clone_from(&known.roles);
+    }
     grantable(&state, &caller, &roles)?;
     if let Some(known) = state.user(&request.name) {
         grantable(&state, &caller, &known.roles)?;
     }
     let how = if request.create { cluster_state::SetUser::Create } else { cluster_state::SetUser::Update };
-    let name = request.name;
-    let (_, state) = context.write_as(caller, Command::SetUser { name: name.clone(), roles, how }).await?;
-    state.user(&name).map(user).ok_or_else(|| Status::aborted("the user was removed meanwhile"))
+    let (name, waiting_max) = (request.name, request.waiting_max);
+    let command = Command::SetUser { name: name.clone(), roles, how, waiting_max };
+    let (_, state) = context.write_as(caller, command).await?;
+    state.user(&name).map(|known| user(&state, known)).ok_or_else(|| Status::aborted("the user was removed meanwhile"))
 }

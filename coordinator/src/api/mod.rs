@@ -42,6 +42,7 @@ use cluster_state::{Command, Outcome, Refusal, State};
 use std::sync::Arc;
 use stores::blobs::BlobStore;
 use stores::streams::{Flusher, StreamStore};
+use tonic::metadata::MetadataValue;
 use tonic::{Code, Status};
 use types::Caller;
 
@@ -159,6 +160,7 @@ fn refused(refusal: &Refusal) -> Status {
             Code::AlreadyExists
         }
         Refusal::Invalid(_) => Code::InvalidArgument,
+        Refusal::TooManyWait { .. } => Code::ResourceExhausted,
         Refusal::JoinToken(_) | Refusal::NotYours(_) => Code::PermissionDenied,
         Refusal::FormedAlready(_)
         | Refusal::StaleToken { .. }
@@ -168,7 +170,12 @@ fn refused(refusal: &Refusal) -> Status {
         | Refusal::SecretChanged(_)
         | Refusal::JobEnded(_) => Code::FailedPrecondition,
     };
-    Status::new(code, refusal.to_string())
+    let mut status = Status::new(code, refusal.to_string());
+    if code == Code::ResourceExhausted {
+        let never = MetadataValue::from_static(proto::PUSHBACK_NEVER);
+        status.metadata_mut().insert(proto::PUSHBACK, never);
+    }
+    status
 }
 
 /// All services of `muster.v1` and the workers' session, on one router.

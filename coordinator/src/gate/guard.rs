@@ -1,6 +1,7 @@
 //! The gate as a layer round all services: before a call, and for as long as its answer streams.
 
 use super::Gate;
+use super::quotas::Permit;
 use http::HeaderMap;
 use http_body::Frame;
 use identity::Peer;
@@ -67,10 +68,9 @@ where
             let begun = tokio::time::Instant::now();
             let response = inner.call(request).await?;
             gate.took(&path, begun.elapsed());
-            Ok(match admitted.path {
-                Some(path) => {
-                    response.map(|body| Body::new(Guarded::new(body, gate, admitted.peer, admitted.caller, path)))
-                }
+            let Admitted { peer, caller, path, permit } = admitted;
+            Ok(match path {
+                Some(path) => response.map(|body| Body::new(Guarded::new(body, gate, peer, caller, path, permit))),
                 None => response,
             })
         })
@@ -82,6 +82,7 @@ struct Admitted {
     caller: Arc<Caller>,
     /// Of a method whose answer is a stream.
     path: Option<&'static str>,
+    permit: Option<Permit>,
 }
 
 /// What of a call the gate looks at.
@@ -106,7 +107,8 @@ async fn admit(gate: &Gate, call: Call) -> Result<Admitted, Status> {
     let caller = gate.identify(&peer, call.bearer.as_deref()).await?;
     gate.allow(&caller, &call.path)?;
     let path = proto::needs::method(&call.path).filter(|method| method.streams).map(|method| method.path);
-    Ok(Admitted { peer, caller: Arc::new(caller), path })
+    let permit = gate.one_more(&caller, &call.path, path.is_some())?;
+    Ok(Admitted { peer, caller: Arc::new(caller), path, permit })
 }
 
 /// The token of a call: `authorization: Bearer TOKEN`.
@@ -128,13 +130,22 @@ struct Guarded {
     /// Done when the token ends.
     expiry: Option<Pin<Box<Sleep>>>,
     over: bool,
+    /// Given back when it is over.
+    _permit: Option<Permit>,
 }
 
 impl Guarded {
-    fn new(inner: Body, gate: Gate, peer: Arc<Peer>, caller: Arc<Caller>, path: &'static str) -> Self {
+    fn new(
+        inner: Body,
+        gate: Gate,
+        peer: Arc<Peer>,
+        caller: Arc<Caller>,
+        path: &'static str,
+        permit: Option<Permit>,
+    ) -> Self {
         let changes = WatchStream::from_changes(gate.version.clone());
         let expiry = gate.remaining(&caller).map(|span| Box::pin(tokio::time::sleep(span)));
-        Self { inner, gate, peer, caller, path, changes, expiry, over: false }
+        Self { inner, gate, peer, caller, path, changes, expiry, over: false, _permit: permit }
     }
 }
 

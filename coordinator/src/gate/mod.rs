@@ -11,9 +11,11 @@
 
 mod denials;
 mod guard;
+mod quotas;
 mod strangers;
 
 pub(crate) use guard::{GuardLayer, bearer};
+pub(crate) use quotas::Quota;
 
 use crate::observe::{Denied, Observed};
 use crate::raft::Node;
@@ -21,6 +23,7 @@ use cluster_state::State;
 use denials::Denials;
 use identity::{Peer, digest};
 use proto::needs::{Method, method};
+use quotas::{Permit, Quotas};
 use std::sync::Arc;
 use std::time::Duration;
 use strangers::Strangers;
@@ -39,6 +42,7 @@ pub(crate) struct Gate {
     node: Node,
     denials: Denials,
     strangers: Arc<Strangers>,
+    quotas: Quotas,
     /// Rises with every change of users, tokens, roles and revocations.
     version: watch::Receiver<u64>,
     observed: Arc<Observed>,
@@ -54,11 +58,11 @@ enum Wanted {
 
 impl Gate {
     /// Watches the tables from now on.
-    pub(crate) fn new(node: Node, observed: Arc<Observed>) -> Self {
+    pub(crate) fn new(node: Node, observed: Arc<Observed>, quota: Quota) -> Self {
         let (sender, version) = watch::channel(node.look(State::access_version));
         tokio::spawn(follow(node.clone(), sender));
         let denials = Denials::start(node.clone(), observed.clone());
-        Self { node, denials, strangers: Arc::default(), version, observed }
+        Self { node, denials, strangers: Arc::default(), quotas: Quotas::new(quota), version, observed }
     }
 
     /// Who calls: by the certificate of the connection, or by the token of the call.
@@ -119,6 +123,20 @@ impl Gate {
         };
         self.denials.note(kind_of(caller), caller.clone(), action, "", status.message());
         Err(status)
+    }
+
+    /// Lets a user make one more call, for as long as the permit is held; the trail has it when there are too many.
+    fn one_more(&self, caller: &Caller, path: &str, is_stream: bool) -> Result<Option<Permit>, Status> {
+        let Principal::User { name, .. } = &caller.principal else { return Ok(None) };
+        self.quotas.admit(name, is_stream, tokio::time::Instant::now()).map(Some).map_err(|exceeded| {
+            if exceeded.is_news {
+                let action = path.trim_start_matches('/');
+                self.denials.note(Denied::Quota, caller.clone(), action, "", exceeded.status.message());
+            } else {
+                self.observed.denied(Denied::Quota);
+            }
+            exceeded.status
+        })
     }
 
     /// Lets the caller have what no gRPC method stands for.

@@ -82,10 +82,13 @@ pub(crate) enum Denied {
     Certificate,
     /// Known, and without the right.
     Permission,
+    /// A user who asks for too much at once.
+    Quota,
 }
 
 impl Denied {
-    const ALL: [Self; 5] = [Self::NoCredentials, Self::Token, Self::Throttled, Self::Certificate, Self::Permission];
+    const ALL: [Self; 6] =
+        [Self::NoCredentials, Self::Token, Self::Throttled, Self::Certificate, Self::Permission, Self::Quota];
 
     fn name(self) -> &'static str {
         match self {
@@ -94,6 +97,7 @@ impl Denied {
             Self::Throttled => "throttled",
             Self::Certificate => "certificate",
             Self::Permission => "permission",
+            Self::Quota => "quota",
         }
     }
 }

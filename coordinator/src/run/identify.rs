@@ -177,7 +177,8 @@ fn founding(identified: &Identified) -> Result<Vec<Command>, identity::Credentia
     let material = identified.node.material();
     let authorities =
         material.trusted().iter().map(|one| Command::AddAuthority { certificate: one.to_vec(), vouched: Vec::new() });
-    let owner = Command::SetUser { name: ADMIN_NAME.into(), roles: [Role::Owner].into(), how: SetUser::Create };
+    let (name, roles) = (ADMIN_NAME.into(), [Role::Owner].into());
+    let owner = Command::SetUser { name, roles, how: SetUser::Create, waiting_max: None };
     let token = ApiToken {
         id: "founder".into(),
         user: ADMIN_NAME.into(),

@@ -20,7 +20,7 @@ fn access(member: &Member) -> AccessClient<Authorized> {
 /// A user with one role, and a token of theirs.
 async fn user(member: &Member, name: &str, role: &str) -> (Credentials, String) {
     let mut access = access(member);
-    let wanted = v1::SetUserRequest { name: name.into(), roles: vec![role.into()], create: true };
+    let wanted = v1::SetUserRequest { name: name.into(), roles: vec![role.into()], create: true, waiting_max: None };
     access.set_user(wanted).await.unwrap();
     let made = access.create_token(v1::CreateTokenRequest { user: name.into(), ..Default::default() }).await.unwrap();
     let made = made.into_inner();
@@ -129,7 +129,8 @@ async fn nobody_gives_what_they_lack_and_the_last_owner_stays() {
     let (operator, _) = user(&members[0], "otto", "compute-operator").await;
     let (_, victim) = user(&members[0], "ana", "data-scientist").await;
     let mut otto = AccessClient::new(as_user(&members[0], &operator));
-    let promoted = v1::SetUserRequest { name: "otto".into(), roles: vec!["owner".into()], create: false };
+    let promoted =
+        v1::SetUserRequest { name: "otto".into(), roles: vec!["owner".into()], create: false, waiting_max: None };
     assert_eq!(otto.set_user(promoted).await.unwrap_err().code(), Code::PermissionDenied);
     let for_ana = v1::CreateTokenRequest { user: "ana".into(), ..Default::default() };
     assert_eq!(otto.create_token(for_ana).await.unwrap_err().code(), Code::PermissionDenied);
@@ -140,7 +141,8 @@ async fn nobody_gives_what_they_lack_and_the_last_owner_stays() {
     let own = otto.list_tokens(v1::ListTokensRequest::default()).await.unwrap().into_inner().tokens;
     assert!(own.iter().all(|token| token.user == "otto") && own.len() == 1, "{own:?}");
     let mut admin = access(&members[0]);
-    let demoted = v1::SetUserRequest { name: "admin".into(), roles: vec!["reader".into()], create: false };
+    let demoted =
+        v1::SetUserRequest { name: "admin".into(), roles: vec!["reader".into()], create: false, waiting_max: None };
     assert_eq!(admin.set_user(demoted).await.unwrap_err().code(), Code::FailedPrecondition);
     let removed = admin.remove_user(v1::RemoveUserRequest { name: "admin".into() }).await.unwrap_err();
     assert_eq!(removed.code(), Code::FailedPrecondition);

@@ -37,7 +37,8 @@ async fn callers(member: &Member) -> Vec<(Principal, Vec<Role>, Authorized)> {
     let mut access = AccessClient::new(member.channel());
     for role in Role::ALL {
         let name = format!("user-{role}");
-        let wanted = v1::SetUserRequest { name: name.clone(), roles: vec![role.to_string()], create: true };
+        let wanted =
+            v1::SetUserRequest { name: name.clone(), roles: vec![role.to_string()], create: true, waiting_max: None };
         access.set_user(wanted).await.unwrap();
         let wanted = v1::CreateTokenRequest { user: name.clone(), ..Default::default() };
         let made = access.create_token(wanted).await.unwrap().into_inner();
