@@ -13,21 +13,13 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::rustls::crypto::ring;
 use tokio_rustls::rustls::{ClientConfig, RootCertStore, version};
 
+/// A TLS stream as strangers get one.
+pub type Stream = tokio_rustls::client::TlsStream<TcpStream>;
+
 /// One answer, read to the end of the connection; `bearer` is the token that goes along, if any.
 pub async fn get(address: &str, authorities: &Path, path: &str, bearer: Option<&str>) -> anyhow::Result<String> {
-    let mut roots = RootCertStore::empty();
-    for certificate in CertificateDer::pem_file_iter(authorities)? {
-        roots.add(certificate?)?;
-    }
-    let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
-        .with_protocol_versions(&[&version::TLS13])?
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    let to: SocketAddr = address.parse()?;
     let asked = async {
-        let stream = TcpStream::connect(to).await?;
-        let name = ServerName::IpAddress(to.ip().into());
-        let mut stream = TlsConnector::from(Arc::new(config)).connect(name, stream).await?;
+        let mut stream = connect(address, authorities, b"").await?;
         let token = bearer.map(|token| format!("Authorization: Bearer {token}\r\n")).unwrap_or_default();
         let head = format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{token}\r\n");
         stream.write_all(head.as_bytes()).await?;
@@ -36,4 +28,23 @@ pub async fn get(address: &str, authorities: &Path, path: &str, bearer: Option<&
         anyhow::Ok(text)
     };
     tokio::time::timeout(PATIENCE, asked).await.context("no answer in time")?
+}
+
+/// A connection after its handshake, without a certificate; `protocol` is what is offered, if anything.
+pub async fn connect(address: &str, authorities: &Path, protocol: &[u8]) -> anyhow::Result<Stream> {
+    let mut roots = RootCertStore::empty();
+    for certificate in CertificateDer::pem_file_iter(authorities)? {
+        roots.add(certificate?)?;
+    }
+    let mut config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_protocol_versions(&[&version::TLS13])?
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    if !protocol.is_empty() {
+        config.alpn_protocols = vec![protocol.to_vec()];
+    }
+    let to: SocketAddr = address.parse()?;
+    let stream = TcpStream::connect(to).await?;
+    let name = ServerName::IpAddress(to.ip().into());
+    Ok(TlsConnector::from(Arc::new(config)).connect(name, stream).await?)
 }

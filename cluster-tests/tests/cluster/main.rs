@@ -25,6 +25,7 @@ mod lineage;
 mod logs;
 mod members;
 mod metrics;
+mod outsiders;
 mod prometheus;
 mod queues;
 mod quotas;

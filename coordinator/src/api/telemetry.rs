@@ -116,7 +116,10 @@ async fn allowed(
         Some((_, world, _)) if name.rank.0 >= world => Err(format!("the gang has no rank {}", name.rank)),
         Some((_, _, host)) => match (&caller.principal, host) {
             (Principal::Worker(worker), host) if host.as_ref() != Some(worker) => {
-                Err(format!("rank {} of job {} is not on worker {worker}", name.rank, name.job))
+                let why = format!("rank {} of job {} is not on worker {worker}", name.rank, name.job);
+                let object = format!("job {} rank {}", name.job, name.rank);
+                context.gate.deny(caller, "telemetry/push", &object, why.clone());
+                Err(why)
             }
             _ => Ok(()),
         },

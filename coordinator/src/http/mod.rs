@@ -5,14 +5,17 @@ use crate::gate::{Gate, bearer};
 use crate::observe::{self, Observed, Place};
 use crate::raft::{Node, Role};
 use axum::Router;
-use axum::extract::connect_info::Connected;
-use axum::extract::{ConnectInfo, State};
+use axum::extract::{Extension, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use axum::serve::IncomingStream;
-use identity::{Accepted, Incoming, Peer};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto::Builder;
+use hyper_util::server::graceful::GracefulShutdown;
+use hyper_util::service::TowerToHyperService;
+use identity::{Incoming, Peer};
 use std::sync::Arc;
+use std::time::Duration;
 use tonic::Code;
 use types::Permission;
 
@@ -22,6 +25,8 @@ const METRICS: &str = "/metrics";
 const WORKERS: &str = "/metrics/workers";
 /// Where the coordinators answer, as Prometheus's HTTP service discovery takes it.
 const TARGETS: &str = "/sd";
+/// For the head of a request to come, and for the next one on a connection.
+const HEAD_MAX: Duration = Duration::from_secs(10);
 /// Entries that a ready coordinator may have to catch up with.
 const READY_LAG_MAX: u64 = 1_000;
 
@@ -35,16 +40,34 @@ pub(crate) struct Context {
 }
 
 /// Serves until `shutdown`.
-pub(crate) async fn serve(incoming: Incoming, context: Context, shutdown: daemon::Shutdown) -> std::io::Result<()> {
+pub(crate) async fn serve(mut incoming: Incoming, context: Context, shutdown: daemon::Shutdown) -> std::io::Result<()> {
     let router = Router::new()
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(ready))
         .route(METRICS, get(metrics))
         .route(WORKERS, get(workers))
         .route(TARGETS, get(targets))
-        .with_state(context)
-        .into_make_service_with_connect_info::<From>();
-    axum::serve(Listener(incoming), router).with_graceful_shutdown(async move { shutdown.requested().await }).await
+        .with_state(context);
+    let mut server = Builder::new(TokioExecutor::new()).http1_only();
+    server.http1().timer(TokioTimer::new()).header_read_timeout(HEAD_MAX);
+    let connections = GracefulShutdown::new();
+    loop {
+        let accepted = tokio::select! {
+            accepted = incoming.next() => accepted,
+            () = shutdown.requested() => None,
+        };
+        let Some(accepted) = accepted else { break };
+        let service = TowerToHyperService::new(router.clone().layer(Extension(From(accepted.peer().clone()))));
+        let connection = server.serve_connection(TokioIo::new(accepted), service).into_owned();
+        let connection = connections.watch(connection);
+        tokio::spawn(async move {
+            if let Err(error) = connection.await {
+                tracing::debug!(error, "an HTTP connection ended");
+            }
+        });
+    }
+    connections.shutdown().await;
+    Ok(())
 }
 
 async fn ready(State(context): State<Context>) -> Response {
@@ -64,37 +87,9 @@ async fn ready(State(context): State<Context>) -> Response {
     (StatusCode::SERVICE_UNAVAILABLE, why).into_response()
 }
 
-/// Connections after their handshake, as axum takes them.
-struct Listener(Incoming);
-
-impl axum::serve::Listener for Listener {
-    type Io = Accepted;
-    type Addr = Arc<Peer>;
-
-    async fn accept(&mut self) -> (Accepted, Arc<Peer>) {
-        match self.0.next().await {
-            Some(accepted) => {
-                let peer = accepted.peer().clone();
-                (accepted, peer)
-            }
-            None => std::future::pending().await,
-        }
-    }
-
-    fn local_addr(&self) -> std::io::Result<Arc<Peer>> {
-        Ok(Arc::new(Peer { from: Some(self.0.local_addr().ip()), node: None }))
-    }
-}
-
 /// Who is at the other end of a request's connection.
 #[derive(Clone)]
 struct From(Arc<Peer>);
-
-impl Connected<IncomingStream<'_, Listener>> for From {
-    fn connect_info(stream: IncomingStream<'_, Listener>) -> Self {
-        Self(stream.remote_addr().clone())
-    }
-}
 
 /// Answers with the status of a refusal: 401 to who is not known, 403 to who may not.
 async fn allowed(context: &Context, peer: &Peer, headers: &HeaderMap, path: &str) -> Result<(), Response> {
@@ -114,7 +109,7 @@ async fn allowed(context: &Context, peer: &Peer, headers: &HeaderMap, path: &str
 }
 
 async fn metrics(
-    ConnectInfo(From(peer)): ConnectInfo<From>,
+    Extension(From(peer)): Extension<From>,
     State(context): State<Context>,
     headers: HeaderMap,
 ) -> Response {
@@ -127,7 +122,7 @@ async fn metrics(
 }
 
 async fn workers(
-    ConnectInfo(From(peer)): ConnectInfo<From>,
+    Extension(From(peer)): Extension<From>,
     State(context): State<Context>,
     headers: HeaderMap,
 ) -> Response {
@@ -158,7 +153,7 @@ fn failed(error: &dyn std::error::Error) -> Response {
 }
 
 async fn targets(
-    ConnectInfo(From(peer)): ConnectInfo<From>,
+    Extension(From(peer)): Extension<From>,
     State(context): State<Context>,
     headers: HeaderMap,
 ) -> Response {
