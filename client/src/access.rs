@@ -97,6 +97,12 @@ impl Client {
         self.access(wanted, |mut access, request| async move { access.remove_user(request).await }).await.map(drop)
     }
 
+    /// Where the audit trail ends now, signed.
+    pub async fn audit_head(&self) -> Result<v1::SignedAuditHead, Error> {
+        self.access(v1::AuditHeadRequest {}, |mut access, request| async move { access.audit_head(request).await })
+            .await
+    }
+
     /// The audit trail past the record `after`, oldest first; with `follow` it goes on with what comes.
     pub async fn audit(&self, after: u64, follow: bool) -> Result<Audit, Error> {
         let opened = self

@@ -4,8 +4,9 @@ use crate::subject::Subject;
 use crate::tls::{COORDINATOR_NAME, TlsError};
 use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
-    PublicKeyData as _, SanType, SerialNumber, SubjectPublicKeyInfo,
+    PublicKeyData as _, SanType, SerialNumber, SigningKey as _, SubjectPublicKeyInfo,
 };
+use ring::signature::{ECDSA_P256_SHA256_ASN1, UnparsedPublicKey};
 use rustls_pki_types::CertificateDer;
 use std::net::IpAddr;
 use std::time::{Duration, SystemTime};
@@ -86,6 +87,11 @@ impl Authority {
         self.key.serialize_pem()
     }
 
+    /// Signs a text, in DER (ECDSA P-256 with SHA-256); what it says must not be taken for a certificate.
+    pub fn sign_text(&self, text: &[u8]) -> Result<Vec<u8>, TlsError> {
+        Ok(self.key.sign(text)?)
+    }
+
     /// Signs a node's certificate. When it was issued stands in its serial number, so that a revocation can tell what came before
     /// it from what came after.
     pub fn sign(&self, request: &Request<'_>) -> Result<CertificateDer<'static>, TlsError> {
@@ -111,6 +117,13 @@ impl Authority {
         let issuer = Issuer::from_ca_cert_der(&self.certificate, &self.key)?;
         Ok(params.signed_by(&public_key, &issuer)?.der().clone())
     }
+}
+
+/// Was this text signed with the key of this certificate?
+pub fn is_signed_by(certificate: &CertificateDer<'_>, text: &[u8], signature: &[u8]) -> bool {
+    let Ok((_, parsed)) = x509_parser::parse_x509_certificate(certificate) else { return false };
+    let key = parsed.public_key().subject_public_key.data.as_ref();
+    UnparsedPublicKey::new(&ECDSA_P256_SHA256_ASN1, key).verify(text, signature).is_ok()
 }
 
 /// The common name of a certificate.

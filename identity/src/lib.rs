@@ -31,7 +31,7 @@ mod tls;
 #[cfg(test)]
 mod tests;
 
-pub use authority::{Authority, CERTIFICATE_LIFE, Request};
+pub use authority::{Authority, CERTIFICATE_LIFE, Request, is_signed_by};
 pub use credentials::{Credentials, CredentialsError};
 pub use dial::{Authorized, Bearer, Dialer, chain_of};
 pub use files::{FilesError, NodeFolder, SharedFile};

@@ -21,6 +21,13 @@ pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/muster.
 /// Version of the internal protocol; both sides of a worker session must have the same.
 pub const PROTOCOL: u32 = 9;
 
+/// What is signed of a head of the audit trail.
+pub fn audit_head_text(head: &v1::SignedAuditHead) -> String {
+    let hash: String = head.hash.iter().map(|byte| format!("{byte:02x}")).collect();
+    let v1::SignedAuditHead { cluster, number, time_ms, .. } = head;
+    format!("muster audit head 1\ncluster {cluster}\nrecord {number}\nhash {hash}\ntime {time_ms}\n")
+}
+
 /// In an answer that refuses: when the call may be tried again by itself, as gRPC has it (gRFC A6).
 pub const PUSHBACK: &str = "grpc-retry-pushback-ms";
 /// Never: whoever asked is to be told.

@@ -1,5 +1,7 @@
 //! `muster audit`: the trail of what was done and denied, each record bound by its hash to the one before.
 
+mod heads;
+
 use super::Session;
 use crate::failure::{Exit, Failure, bad_input};
 use crate::output::text::instant;
@@ -9,6 +11,7 @@ use clap::{Args, Subcommand};
 use client::{Client, v1};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
+use std::collections::BTreeMap;
 use std::io::BufRead as _;
 use std::path::PathBuf;
 use types::{Caller, Timestamp};
@@ -22,6 +25,8 @@ pub enum AuditCommand {
     Verify(VerifyArgs),
     /// Write all records that the cluster keeps, a JSON object a line
     Export(ExportArgs),
+    /// Write where the trail ends now, signed by the cluster's authority
+    Head,
 }
 
 /// `muster audit list`
@@ -37,9 +42,20 @@ pub struct ListArgs {
 
 /// `muster audit verify`
 #[derive(Args, Debug)]
+#[command(
+    after_help = "That the newest records were cut off, or all of them made again, shows only against a head that was kept elsewhere:
+  muster audit head >> /elsewhere/heads.jsonl
+  muster audit verify audit.jsonl --head /elsewhere/heads.jsonl"
+)]
 pub struct VerifyArgs {
     /// The file; the cluster's own records without it
     file: Option<PathBuf>,
+    /// A file that `muster audit head` wrote: the records must lead to each head in it
+    #[arg(long, value_name = "FILE")]
+    head: Option<PathBuf>,
+    /// Fingerprint of the authority that the heads must be signed by [default: that of the token in use]
+    #[arg(long, value_name = "SHA256", requires = "head")]
+    authority: Option<String>,
 }
 
 /// `muster audit export`
@@ -105,6 +121,8 @@ impl From<&v1::AuditRecord> for Line {
 struct Chain {
     last: Option<(u64, String)>,
     count: u64,
+    /// Number and hash of records that were signed, and are to come.
+    heads: BTreeMap<u64, String>,
 }
 
 impl Chain {
@@ -124,9 +142,28 @@ impl Chain {
         {
             return bad("it does not follow the one before it: records were taken out, put in or exchanged");
         }
+        if self.count == 0 {
+            // Heads before the first record are of records that are not here.
+            let previous = text::hex(&previous);
+            if self.heads.get(&(line.number - 1)).is_some_and(|hash| *hash != previous) {
+                return bad("it does not follow the head that was signed before it");
+            }
+            self.heads.retain(|number, _| *number >= line.number);
+        }
+        if self.heads.remove(&line.number).is_some_and(|hash| hash != line.hash) {
+            return bad("it is not the one whose hash was signed");
+        }
         self.last = Some((line.number, line.hash.clone()));
         self.count += 1;
         Ok(())
+    }
+
+    /// All signed heads must have come.
+    fn end(&self) -> Result<(), String> {
+        match self.heads.keys().next().filter(|number| **number > 0) {
+            Some(number) => Err(format!("record {number}, whose hash was signed, is not there: the end was cut off")),
+            None => Ok(()),
+        }
     }
 }
 
@@ -153,12 +190,17 @@ pub async fn run(command: AuditCommand, client: &Client, session: &Session) -> a
                 write_stdout(format!("{}\n", serde_json::to_string(&Line::from(&record))?).as_bytes())?;
             }
         }
-        AuditCommand::Verify(_) => {
-            let mut chain = Chain::default();
+        AuditCommand::Head => {
+            let head = heads::HeadLine::from(client.audit_head().await?);
+            write_stdout(format!("{}\n", serde_json::to_string(&head)?).as_bytes())?;
+        }
+        AuditCommand::Verify(args) => {
+            let mut chain = Chain { heads: heads::read(&args, session)?, ..Chain::default() };
             let mut records = client.audit(0, false).await?;
             while let Some(record) = records.next().await? {
                 chain.check(&Line::from(&record)).map_err(broken)?;
             }
+            chain.end().map_err(broken)?;
             verified(&chain, session)?;
         }
     }
@@ -202,13 +244,14 @@ async fn list(args: &ListArgs, client: &Client, session: &Session) -> anyhow::Re
 pub fn verify_file(args: &VerifyArgs, session: &Session) -> anyhow::Result<Exit> {
     let path = args.file.as_ref().context("no file is named")?;
     let file = std::fs::File::open(path).with_context(|| format!("cannot read {}", path.display()))?;
-    let mut chain = Chain::default();
+    let mut chain = Chain { heads: heads::read(args, session)?, ..Chain::default() };
     for (index, line) in std::io::BufReader::new(file).lines().enumerate() {
         let line = line.with_context(|| format!("cannot read {}", path.display()))?;
         let place = || format!("{}:{}", path.display(), index + 1);
         let line: Line = serde_json::from_str(&line).map_err(|error| bad_input(format!("{}: {error}", place())))?;
         chain.check(&line).map_err(|why| broken(format!("{}: {why}", place())))?;
     }
+    chain.end().map_err(broken)?;
     verified(&chain, session)?;
     Ok(Exit::Success)
 }
@@ -261,6 +304,22 @@ mod tests {
     fn check(lines: &[Line]) -> Result<u64, String> {
         let mut chain = Chain::default();
         lines.iter().try_for_each(|line| chain.check(line)).map(|()| chain.count)
+    }
+
+    #[test]
+    fn records_lead_to_each_head_that_was_signed() {
+        let lines = trail();
+        let with = |heads: &[(u64, &str)]| {
+            let heads = heads.iter().map(|(number, hash)| (*number, (*hash).to_owned())).collect();
+            let mut chain = Chain { heads, ..Chain::default() };
+            lines.iter().try_for_each(|line| chain.check(line)).and_then(|()| chain.end())
+        };
+        let (hash, last) = (lines[1].hash.as_str(), lines[3].hash.as_str());
+        assert_eq!(with(&[(6, hash), (8, last)]), Ok(()));
+        assert_eq!(with(&[(3, "of one that is forgotten"), (4, &lines[0].previous)]), Ok(()));
+        assert!(with(&[(4, hash)]).unwrap_err().contains("record 5"), "another history before");
+        assert!(with(&[(6, last)]).unwrap_err().contains("record 6"), "another history");
+        assert!(with(&[(9, last)]).unwrap_err().contains("record 9"), "cut off");
     }
 
     #[test]

@@ -57,6 +57,7 @@ async fn the_trail_names_who_did_what_and_an_altered_copy_is_found_out() {
         let submitted = submitted.unwrap_or_else(|| panic!("job {job} is not in {records:?}"));
         assert_eq!((&submitted["who"], &submitted["result"]), (&"user/admin".into(), &"ok".into()));
         cluster.muster(&["audit", "verify"]).await?.good()?;
+        let head = cluster.muster(&["audit", "head"]).await?.good()?.stdout;
         let export = cluster.muster(&["audit", "export"]).await?.good()?.stdout;
         let whole = cluster.write("audit/whole.jsonl", &export)?.display().to_string();
         cluster.muster(&["audit", "verify", &whole]).await?.good()?;
@@ -67,6 +68,27 @@ async fn the_trail_names_who_did_what_and_an_altered_copy_is_found_out() {
             let path = cluster.write(&format!("audit/{name}.jsonl"), &text)?.display().to_string();
             let answer = cluster.muster(&["audit", "verify", &path]).await?;
             assert!(answer.code == 1 && answer.stderr.contains("the trail is broken"), "{name}: {}", answer.stderr);
+        }
+        // What a signed head that was kept elsewhere finds out besides.
+        let heads = cluster.write("audit/heads.jsonl", &head)?.display().to_string();
+        cluster.muster(&["audit", "verify", "--head", &heads]).await?.good()?;
+        cluster.muster(&["audit", "verify", &whole, "--head", &heads]).await?.good()?;
+        let number = serde_json::from_str::<serde_json::Value>(&head)?["number"].as_u64().unwrap_or_default();
+        let kept = lines.iter().take_while(|line| !line.contains(&format!("\"number\":{number},")));
+        let cut = kept.copied().collect::<Vec<_>>().join("\n");
+        let cut = cluster.write("audit/cut.jsonl", &cut)?.display().to_string();
+        let forged = head.replacen(&format!("\"number\":{number},"), &format!("\"number\":{},", number - 1), 1);
+        let forged = cluster.write("audit/forged.jsonl", &forged)?.display().to_string();
+        let other = "00".repeat(32);
+        for (file, head, authority, why) in [
+            (&cut, &heads, None, "the end was cut off"),
+            (&whole, &forged, None, "is not what the authority signed"),
+            (&whole, &heads, Some(other.as_str()), "another authority"),
+        ] {
+            let by = authority.map(|authority| ["--authority", authority]);
+            let verify = ["audit", "verify", file, "--head", head];
+            let answer = cluster.muster(&[&verify[..], by.as_ref().map_or(&[], |by| &by[..])].concat()).await?;
+            assert!(answer.code == 1 && answer.stderr.contains(why), "{why}: {}", answer.stderr);
         }
         Ok(())
     })

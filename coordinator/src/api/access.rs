@@ -84,6 +84,11 @@ impl Access for Service {
         self.0.observe(ACCESS, "CreateJoinToken", result)
     }
 
+    async fn audit_head(&self, _: Request<v1::AuditHeadRequest>) -> Result<Response<v1::SignedAuditHead>, Status> {
+        let result = audit::head(&self.0).await;
+        self.0.observe(ACCESS, "AuditHead", result)
+    }
+
     async fn revoke_node(
         &self,
         request: Request<v1::RevokeNodeRequest>,

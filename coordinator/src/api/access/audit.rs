@@ -43,6 +43,31 @@ pub(super) async fn audit(context: &Context, request: v1::AuditRequest) -> Resul
     Ok(records.flat_map(futures::stream::iter).boxed())
 }
 
+/// The newest record of a state that is surely recent, signed by the authority that signs now.
+pub(super) async fn head(context: &Context) -> Result<v1::SignedAuditHead, Status> {
+    let state = context.read(false).await?;
+    let (number, hash) = state.audit_head();
+    let cluster = state.cluster().ok_or_else(|| Status::unavailable("the cluster is being formed"))?;
+    let signing = state.authorities().last().ok_or_else(|| Status::unavailable("the cluster is being formed"))?;
+    let folder = context.signer.folder().clone();
+    let fingerprint = identity::Fingerprint(signing.fingerprint);
+    let found = tokio::task::spawn_blocking(move || folder.authority(fingerprint)).await;
+    let found = found.map_err(|error| Status::internal(error.to_string()))?;
+    let authority = found.map_err(|error| Status::unavailable(error.to_string()))?;
+    let authority = authority.ok_or_else(|| Status::unavailable("the authority's key is not here yet"))?;
+    let mut head = v1::SignedAuditHead {
+        cluster: cluster.to_string(),
+        number,
+        hash: hash.to_vec().into(),
+        time_ms: daemon::clock::now().0,
+        authority: authority.certificate().to_vec().into(),
+        signature: Default::default(),
+    };
+    let signature = authority.sign_text(proto::audit_head_text(&head).as_bytes());
+    head.signature = signature.map_err(|error| Status::internal(error.to_string()))?.into();
+    Ok(head)
+}
+
 fn wire(mut previous: [u8; 32], records: &[Arc<AuditRecord>]) -> Vec<Result<v1::AuditRecord, Status>> {
     let one = |record: &Arc<AuditRecord>| {
         let token_id = match &record.caller.principal {
