@@ -115,6 +115,8 @@ pub enum Command {
     /// Measure this machine
     #[command(subcommand)]
     Bench(commands::bench::BenchCommand),
+    /// Show what this build speaks and reads
+    Version,
     /// Print a completion script for a shell
     Completions(commands::completions::CompletionsArgs),
 }

@@ -23,6 +23,20 @@ pub mod store;
 #[cfg(test)]
 mod testing;
 
+/// Of what this build writes, and the only ones that it reads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Formats {
+    /// Of the log and everything beside it.
+    pub store: u32,
+    /// Of the tables as a snapshot.
+    pub snapshot: u32,
+    /// Of a sealed copy of everything.
+    pub backup: u32,
+}
+
+/// Those of this build.
+pub const FORMATS: Formats = Formats { store: store::FORMAT, snapshot: store::SNAPSHOT_FORMAT, backup: backup::FORMAT };
+
 pub use config::{Config, ConfigError, Start};
 pub use leader::POLICIES;
 pub use run::{Error, run};

@@ -3,6 +3,8 @@
 pub mod convert;
 pub mod needs;
 
+use std::fmt::Write as _;
+
 /// `muster.v1`: what clients of any language may use. See `docs/grpc.md`.
 #[allow(missing_docs, clippy::pedantic, clippy::all)]
 pub mod v1 {
@@ -23,7 +25,10 @@ pub const PROTOCOL: u32 = 9;
 
 /// What is signed of a head of the audit trail.
 pub fn audit_head_text(head: &v1::SignedAuditHead) -> String {
-    let hash: String = head.hash.iter().map(|byte| format!("{byte:02x}")).collect();
+    let hash = head.hash.iter().fold(String::new(), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
+    });
     let v1::SignedAuditHead { cluster, number, time_ms, .. } = head;
     format!("muster audit head 1\ncluster {cluster}\nrecord {number}\nhash {hash}\ntime {time_ms}\n")
 }

@@ -25,6 +25,7 @@ pub mod secrets;
 pub mod simulate;
 pub mod submit;
 pub mod train;
+pub mod version;
 pub mod watching;
 pub mod worker;
 pub mod workers;
@@ -88,6 +89,7 @@ impl Session {
 pub fn run(cli: Cli) -> anyhow::Result<Exit> {
     let session = Session { output: Output::new(cli.global.output, cli.global.color), global: cli.global };
     match cli.command {
+        Command::Version => version::run(&session),
         Command::Completions(args) => completions::run(&args),
         Command::Train(args) => train::run(args),
         Command::Contexts(command) => contexts::run(&command, &session),

@@ -17,7 +17,7 @@ mod founder;
 mod recover;
 mod restore;
 
-pub(crate) use file::FrameWriter;
+pub(crate) use file::{FORMAT, FrameWriter};
 pub use recover::{Recovered, recover};
 pub use restore::{Contents, Restore, Restored, check, restore};
 
