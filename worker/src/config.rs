@@ -52,6 +52,8 @@ pub struct Config {
     /// Who ranks run as: `NAME`, `UID`, either with `:GID`, or `FIRST-LAST` for a user of its own for each job. None
     /// (default) = the daemon's own user. Only root can give processes to others.
     pub rank_user: Option<String>,
+    /// Ranks of another user share `/tmp`, `/dev/shm` and the view of processes with the machine. Default no, where it permits.
+    pub shared_tmp: bool,
     /// What an orderly stop does to running ranks.
     pub on_stop: OnStop,
 }
@@ -120,6 +122,7 @@ impl Config {
             hard_cpu_limit: false,
             pids_max: 0,
             rank_user: None,
+            shared_tmp: false,
             on_stop: OnStop::KeepRanks,
         }
     }

@@ -182,6 +182,18 @@ fn prepare_rank_user(
     Ok(())
 }
 
+/// Where ranks are other users, each member has a `/tmp` and a `/dev/shm` of its own, if the machine lets them.
+fn has_places(checked: &Checked, layout: &Layout) -> bool {
+    if checked.rank_user.is_none() || checked.config.shared_tmp {
+        return false;
+    }
+    let tried = shim::places::try_out(layout.root(), &checked.config.program);
+    if let Err(why) = &tried {
+        tracing::warn!(why, "ranks share /tmp and /dev/shm with this machine, and see its processes");
+    }
+    tried.is_ok()
+}
+
 fn register(checked: &Checked, layout: &Layout) -> Result<WorkerRegistration, Error> {
     Ok(WorkerRegistration {
         worker: checked.worker.clone(),
@@ -229,7 +241,7 @@ fn context(
         spool_bytes_max: config.spool_bytes_max,
         hard_cpu_limit: config.hard_cpu_limit,
         pids_max: config.pids_max,
-        users: users::Users::new(checked.rank_user.clone()),
+        users: users::Users::new(checked.rank_user.clone(), has_places(checked, layout)),
         driver,
         blobs,
         secrets,

@@ -3,10 +3,13 @@
 //! A job's members on one machine share their user: ranks of a gang map each other's memory. Two jobs have one in common only
 //! where the operator named just one. Which of a range is whose is not written down: the folders of what runs tell it.
 
+use crate::layout::MemberLayout;
+use crate::owner::Owner;
+use crate::shim::places::Places;
 use crate::shim::spec::Credentials;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::RangeInclusive;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use types::{JobId, MemberKey};
 
@@ -113,6 +116,8 @@ pub(crate) struct AllTaken;
 #[derive(Debug)]
 pub(crate) struct Users {
     who: Option<RankUser>,
+    /// Do ranks have places of their own?
+    has_places: bool,
     given: Mutex<Given>,
 }
 
@@ -125,12 +130,24 @@ struct Given {
 }
 
 impl Users {
-    pub(crate) fn new(who: Option<RankUser>) -> Self {
-        Self { who, given: Mutex::default() }
+    pub(crate) fn new(who: Option<RankUser>, has_places: bool) -> Self {
+        Self { who, has_places, given: Mutex::default() }
+    }
+
+    /// The places of a member whose ranks are this user's; none = the machine's.
+    pub(crate) fn places(&self, member: MemberKey, user: &Credentials, tmp: &Path) -> Option<Places> {
+        self.has_places.then(|| Places::of(member, user, tmp))
     }
 
     fn given(&self) -> MutexGuard<'_, Given> {
         self.given.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The places of a member that was launched, by whose its folders are.
+    pub(crate) fn places_of(&self, member: MemberKey, layout: &MemberLayout) -> Option<Places> {
+        let owner = Owner::of(layout).filter(|_| self.has_places)?;
+        let user = Credentials { uid: owner.uid, gid: owner.uid, groups: Vec::new() };
+        self.places(member, &user, &layout.tmp())
     }
 
     /// The user of this member's ranks, its job's until all its members are freed; none is the daemon's own.
@@ -223,7 +240,7 @@ mod tests {
 
     #[test]
     fn each_job_has_its_own_as_long_as_any_of_it_is_there() {
-        let users = Users::new(Some(RankUser::Each(10..=12)));
+        let users = Users::new(Some(RankUser::Each(10..=12)), false);
         assert_eq!((uid(&users, key(1, 0)), uid(&users, key(1, 1))), (Some(10), Some(10)), "one gang, one user");
         assert_eq!((uid(&users, key(2, 0)), uid(&users, key(3, 0))), (Some(11), Some(12)));
         assert_eq!(uid(&users, key(4, 0)), None, "all are taken");
@@ -238,7 +255,7 @@ mod tests {
 
     #[test]
     fn a_restarted_daemon_gives_nobody_a_user_that_is_in_use() {
-        let users = Users::new(Some(RankUser::Each(10..=11)));
+        let users = Users::new(Some(RankUser::Each(10..=11)), false);
         users.keep(key(7, 0), 10);
         users.keep(key(8, 0), 0);
         assert_eq!((uid(&users, key(9, 0)), uid(&users, key(7, 1))), (Some(11), Some(10)));
@@ -247,6 +264,6 @@ mod tests {
 
     #[test]
     fn without_the_option_ranks_are_the_daemons_own() {
-        assert_eq!(Users::new(None).of(key(1, 0)), Ok(None));
+        assert_eq!(Users::new(None, false).of(key(1, 0)), Ok(None));
     }
 }

@@ -73,6 +73,9 @@ pub struct WorkerArgs {
     /// [default: the daemon's own user]
     #[arg(long, value_name = "USER")]
     rank_user: Option<String>,
+    /// Let ranks of --rank-user share /tmp, /dev/shm and the view of processes with the machine; without it these are each member's own
+    #[arg(long)]
+    shared_tmp: bool,
     /// Bytes of one rank's stream kept here until the coordinators have them; past it the rank waits
     #[arg(long, value_name = "BYTES", value_parser = parse_bytes, default_value = "256M")]
     spool_max: u64,
@@ -143,6 +146,7 @@ fn config(args: &WorkerArgs, coordinators: Vec<String>) -> anyhow::Result<worker
         hard_cpu_limit: args.hard_cpu_limit,
         pids_max: args.pids_max,
         rank_user: args.rank_user.clone(),
+        shared_tmp: args.shared_tmp,
         on_stop: match args.on_stop {
             OnStop::Keep => worker::OnStop::KeepRanks,
             OnStop::Kill => worker::OnStop::KillRanks,

@@ -252,3 +252,79 @@ async fn a_daemons_memory_is_not_for_ranks_of_the_same_user_and_ranks_are_adopte
     })
     .await;
 }
+
+/// Two ranks of one member. Each says what it finds where everybody could have left something, after the other has left it.
+const PLACES: &str = r#"
+echo "found $(ls /tmp /dev/shm | grep -c left-by-) left, user $(id -u)"
+touch /tmp/left-by-$MUSTER_RANK /dev/shm/left-by-$MUSTER_RANK
+while [ ! -e /tmp/left-by-0 ] || [ ! -e /dev/shm/left-by-1 ]; do sleep 0.02; done
+echo "sees $(cat /proc/[0-9]*/comm 2>/dev/null | grep -c muster) of the daemons"
+test -e "$TMPDIR/left-by-0" && echo "the same as TMPDIR"
+test "$(stat -c %u /dev/shm)" = "$(id -u)" && echo "its own shm"
+"#;
+
+#[tokio::test]
+async fn ranks_of_their_own_user_have_a_tmp_and_a_shm_of_their_own() {
+    let what = "places of their own";
+    // Neither the data folder nor the program may lie in /tmp, which ranks do not see.
+    let home = tempfile::Builder::new().prefix("muster-test-").tempdir_in("/var/tmp").unwrap();
+    set_mode(home.path(), 0o711).unwrap();
+    let program = home.path().join("muster");
+    std::fs::copy(crate::support::program(), &program).unwrap();
+    if !can_be_others(&program, what) {
+        return;
+    }
+    let mut cluster = Cluster::start_in(home.path(), &program, Shape::new(1, 0)).await.unwrap();
+    let tested = has_places_of_its_own(&mut cluster, what).await;
+    if let Err(error) = tested {
+        panic!("{error:?}\n{}", cluster.logs());
+    }
+}
+
+async fn has_places_of_its_own(cluster: &mut Cluster, what: &str) -> anyhow::Result<()> {
+    let_pass(cluster)?;
+    add_worker(cluster, "worker-1", 8, &["--rank-user", "310100-310163"])?;
+    cluster.until_ready(1).await?;
+    if cluster.worker("worker-1")?.log().contains("ranks share /tmp") {
+        cannot_run(&format!("{what}: this process may not mount"));
+        return Ok(());
+    }
+    let shms = || -> anyhow::Result<Vec<String>> {
+        let names =
+            std::fs::read_dir("/dev/shm")?.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned());
+        Ok(names.filter(|name| name.starts_with("muster-3101")).collect())
+    };
+    let mut users = Vec::new();
+    for name in ["first", "second"] {
+        let script = PLACES.replace('\n', "\n  ");
+        let job = format!(
+            "command: |\n  {script}\nresources: {{instance_count: 1}}\ndistribution: {{type: pytorch, process_count_per_instance: 2}}\n"
+        );
+        let job = cluster.submit(&format!("{name}.yml"), &job).await?;
+        let summary = cluster.ended(job).await?.summary.unwrap_or_default();
+        let said = cluster.muster(&["logs", &job.to_string()]).await?.good()?.stdout;
+        assert_eq!(summary.phase, "Completed", "{} {said}", summary.reason);
+        for line in ["sees 0 of the daemons", "the same as TMPDIR", "its own shm"] {
+            assert_eq!(said.matches(line).count(), 2, "{line}: {said}");
+        }
+        // The other rank may have been faster; another job has left nothing here.
+        assert!(said.contains("found 0 left"), "{said}");
+        users.extend(said.split("user ").nth(1).and_then(|rest| rest.split_whitespace().next()).map(str::to_owned));
+    }
+    assert!(users.len() == 2 && users[0] != users[1], "{users:?}");
+    let outside = std::fs::read_dir("/tmp")?.flatten();
+    assert!(outside.into_iter().all(|entry| !entry.file_name().to_string_lossy().starts_with("left-by-")));
+    until("nothing of the jobs is left in /dev/shm", PATIENCE, async || shms().ok().filter(Vec::is_empty)).await?;
+    // A job that runs on while the daemon is replaced keeps its places, and they go with it.
+    let held = held_by(cluster, "gate");
+    let job = cluster.client().submit(&held).await?;
+    cluster.until_phase(job, types::JobPhase::Running).await?;
+    until("its place", PATIENCE, async || shms().ok().filter(|names| names.len() == 1)).await?;
+    cluster.worker("worker-1")?.kill()?;
+    cluster.restart_worker("worker-1")?;
+    cluster.until_ready(1).await?;
+    open(cluster, "gate")?;
+    assert_eq!(cluster.ended(job).await?.summary.unwrap_or_default().phase, "Completed");
+    until("nothing of it is left in /dev/shm", PATIENCE, async || shms().ok().filter(Vec::is_empty)).await?;
+    Ok(())
+}

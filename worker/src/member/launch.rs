@@ -8,6 +8,7 @@ use crate::layout::MemberLayout;
 use crate::owner;
 use crate::secrets::Secrets;
 use crate::shim::nursery::Nursery;
+use crate::shim::places::Places;
 use crate::shim::record;
 use crate::shim::silence::SilenceLimits;
 use crate::shim::spec::{Credentials, ShimSpec};
@@ -46,8 +47,9 @@ pub(super) fn launch(
         .and_then(|()| write_private(&layout.wish(), &postcard::to_stdvec(wish).map_err(io::Error::other)?))
         .map_err(|error| Fault::machine(format!("cannot write its manifest: {error}")))?;
     let user = context.users.of(wish.key).map_err(|error| Fault::machine(error.to_string()))?;
+    let places = user.as_ref().and_then(|user| context.users.places(wish.key, &user.credentials, &layout.tmp()));
     if let Some(user) = &user {
-        give(layout, &user.credentials)?;
+        give(layout, &user.credentials, places.as_ref())?;
     }
     let shared = Shared {
         base: &context.base,
@@ -80,6 +82,7 @@ pub(super) fn launch(
             listens: true,
             silence: silence(wish),
             user: user.as_ref().map(|user| user.credentials.clone()),
+            places: places.clone(),
         };
         // Free for the framework from now on.
         drop(sockets.framework);
@@ -91,9 +94,10 @@ pub(super) fn launch(
 }
 
 /// What its ranks write in, and the manifest.
-fn give(layout: &MemberLayout, user: &Credentials) -> Result<(), Fault> {
+fn give(layout: &MemberLayout, user: &Credentials, places: Option<&Places>) -> Result<(), Fault> {
     owner::give(layout, user)
         .and_then(|()| owner::give_one(&layout.manifest(), user))
+        .and_then(|()| places.map_or(Ok(()), |places| places.make(user)))
         .map_err(|error| Fault::machine(format!("cannot give its folders to user {}: {error}", user.uid)))
 }
 

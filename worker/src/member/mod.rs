@@ -354,7 +354,11 @@ impl Member {
             return;
         }
         let (spares, layout) = (self.context.spares.clone(), self.layout.clone());
-        let removed = tokio::task::spawn_blocking(move || spares.retire(&layout)).await;
+        let places = self.context.users.places_of(key, &layout);
+        let removed = tokio::task::spawn_blocking(move || {
+            places.map_or(Ok(()), |places| places.remove()).and_then(|()| spares.retire(&layout))
+        });
+        let removed = removed.await;
         if let Ok(Err(error)) = removed {
             tracing::warn!(%error, "the member's folder cannot be removed");
         }

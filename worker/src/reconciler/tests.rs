@@ -37,7 +37,7 @@ fn worker(root: &Path) -> Worker {
         spool_bytes_max: 1 << 30,
         hard_cpu_limit: false,
         pids_max: 0,
-        users: crate::users::Users::new(None),
+        users: crate::users::Users::new(None, false),
         driver: cgroup::Driver::None,
         blobs: blobs::Blobs::new(cache, coordinators.clone(), crate::testing::dialer()),
         secrets: crate::secrets::Source::new(coordinators, crate::testing::dialer()),

@@ -2,6 +2,7 @@
 //! exec only calls that are safe there, on values made before; a fault comes back through a pipe with its stage.
 
 use super::confine::{close_others_at_exec, confine, hide_memory};
+use super::places::Mounts;
 use super::spec::{Credentials, LISTEN_FD, METRICS_FD, ShimSpec};
 use crate::cgroup::Groups;
 use crate::secrets::Secrets;
@@ -18,6 +19,8 @@ pub(super) struct Program {
     environment: Vec<CString>,
     folder: CString,
     user: Option<Credentials>,
+    /// Before it becomes that user.
+    mounts: Option<Mounts>,
     /// `cgroup.procs` of the v2 group, for a child that was not born in it.
     unified: Option<CString>,
     /// `cgroup.procs` files to join.
@@ -44,6 +47,7 @@ enum Stage {
     Session = 1,
     Join,
     Descriptors,
+    Places,
     Confinement,
     Folder,
     Exec,
@@ -55,8 +59,9 @@ impl Stage {
             1 => "cannot make a session",
             2 => "cannot join its control group",
             3 => "cannot set up its descriptors",
-            4 => "cannot be confined",
-            5 => "cannot enter its folder",
+            4 => "cannot have places of its own",
+            5 => "cannot be confined",
+            6 => "cannot enter its folder",
             _ => "cannot execute its program",
         }
     }
@@ -78,6 +83,7 @@ impl Program {
                 .collect::<io::Result<_>>()?,
             folder: text(spec.folder.as_os_str().as_bytes())?,
             user: spec.user.clone(),
+            mounts: spec.places.as_ref().map(super::places::Places::mounts).transpose()?,
             unified: groups.unified.as_ref().map(members).transpose()?,
             joins: groups.controllers.iter().map(members).collect::<io::Result<_>>()?,
         })
@@ -212,6 +218,9 @@ unsafe fn run_child(pointers: &Pointers, program: &Program, parked: &Parked, par
             }
         }
         close_others_at_exec();
+        if program.mounts.as_ref().is_some_and(|mounts| !mounts.enter()) {
+            fail(parked, Stage::Places);
+        }
         if !confine(program.user.as_ref()) {
             fail(parked, Stage::Confinement);
         }

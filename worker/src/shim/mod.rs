@@ -15,6 +15,7 @@ mod child;
 mod confine;
 mod metrics;
 pub mod nursery;
+pub(crate) mod places;
 pub(crate) mod record;
 mod redact;
 mod rendezvous;

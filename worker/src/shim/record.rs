@@ -144,6 +144,7 @@ mod tests {
             listens: false,
             silence: Default::default(),
             user: None,
+            places: None,
         }
     }
 

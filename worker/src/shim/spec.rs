@@ -39,6 +39,9 @@ pub(crate) struct ShimSpec {
     /// Whom the rank becomes; none = it stays the daemon's user.
     #[serde(default)]
     pub(crate) user: Option<Credentials>,
+    /// Places that are the member's alone; none = the machine's.
+    #[serde(default)]
+    pub(crate) places: Option<super::places::Places>,
 }
 
 /// Of a process: user, group and further groups.

@@ -1,0 +1,111 @@
+//! What a rank of a user of its own sees in the places that are everybody's: a `/tmp` and a `/dev/shm` of its member alone, and of
+//! `/proc` its own processes. By a mount namespace, entered between fork and exec; nobody has to undo it.
+//!
+//! ```text
+//!  /tmp      <- the member's tmp/                            goes with the member's folder
+//!  /dev/shm  <- /dev/shm/muster-UID-JOB-ATTEMPT-NODERANK     removed when the member is through
+//!  /proc     <- a view of it with hidepid=2 (proc(5))
+//! ```
+
+use super::spec::Credentials;
+use serde::{Deserialize, Serialize};
+use std::ffi::CString;
+use std::io;
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use types::MemberKey;
+
+const TMP: &str = "/tmp";
+const SHM: &str = "/dev/shm";
+
+/// What is to lie there.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Places {
+    tmp: PathBuf,
+    shm: PathBuf,
+}
+
+/// The same for calls after a fork.
+pub(super) struct Mounts([(CString, CString); 2]);
+
+impl Places {
+    /// Of this member, whose folder for temporary files is this one.
+    pub(crate) fn of(member: MemberKey, user: &Credentials, tmp: &Path) -> Self {
+        let MemberKey { job, attempt, node_rank } = member;
+        let shm = Path::new(SHM).join(format!("muster-{}-{job}-{attempt}-{node_rank}", user.uid));
+        Self { tmp: tmp.to_owned(), shm }
+    }
+
+    /// Makes what is not there. What a former life left under the name is emptied.
+    pub(crate) fn make(&self, user: &Credentials) -> io::Result<()> {
+        self.remove()?;
+        daemon::files::create_private_folder(&self.shm)?;
+        crate::owner::give_one(&self.shm, user)
+    }
+
+    /// Nothing of the member runs any more.
+    pub(crate) fn remove(&self) -> io::Result<()> {
+        match std::fs::remove_dir_all(&self.shm) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    pub(super) fn mounts(&self) -> io::Result<Mounts> {
+        let text = |path: &Path| CString::new(path.as_os_str().as_bytes()).map_err(io::Error::other);
+        let pair = |from: &Path, to: &str| Ok::<_, io::Error>((text(from)?, text(Path::new(to))?));
+        Ok(Mounts([pair(&self.tmp, TMP)?, pair(&self.shm, SHM)?]))
+    }
+}
+
+impl Mounts {
+    /// Enters a namespace of its own in which the places are these.
+    ///
+    /// # Safety
+    /// In a process of one thread, after a fork: plain system calls on values made before.
+    pub(super) unsafe fn enter(&self) -> bool {
+        let none = std::ptr::null();
+        // SAFETY: null-terminated texts that live as long as this call.
+        unsafe {
+            // What the machine mounts later is seen in here; nothing that is mounted in here is seen outside.
+            libc::unshare(libc::CLONE_NEWNS) == 0
+                && libc::mount(none, c"/".as_ptr(), none, libc::MS_REC | libc::MS_SLAVE, none.cast()) == 0
+                && self
+                    .0
+                    .iter()
+                    .all(|(from, to)| libc::mount(from.as_ptr(), to.as_ptr(), none, libc::MS_BIND, none.cast()) == 0)
+                && libc::mount(
+                    c"proc".as_ptr(),
+                    c"/proc".as_ptr(),
+                    c"proc".as_ptr(),
+                    libc::MS_NOSUID | libc::MS_NODEV | libc::MS_NOEXEC,
+                    c"hidepid=2".as_ptr().cast(),
+                ) == 0
+        }
+    }
+}
+
+/// Can ranks have such places here? Not where a folder that they need lies in one of them, nor where the daemon may not mount.
+pub(crate) fn try_out(data: &Path, program: &Path) -> Result<(), String> {
+    for needed in [data, program] {
+        let needed = needed.canonicalize().unwrap_or_else(|_| needed.to_owned());
+        if let Some(place) = [TMP, SHM].iter().find(|place| needed.starts_with(place)) {
+            return Err(format!("{} lies in {place}", needed.display()));
+        }
+    }
+    let mounts = Places { tmp: data.to_owned(), shm: data.to_owned() }.mounts();
+    let mounts = mounts.map_err(|error| error.to_string())?;
+    let mut command = Command::new(program);
+    command.arg("--version").env_clear().stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    // SAFETY: only system calls on values made before the fork.
+    unsafe {
+        command.pre_exec(move || if mounts.enter() { Ok(()) } else { Err(io::Error::last_os_error()) });
+    }
+    match command.status() {
+        Ok(status) if status.success() => Ok(()),
+        Ok(status) => Err(format!("{} ended with {status} there", program.display())),
+        Err(error) => Err(format!("this process may not mount: {error}")),
+    }
+}
