@@ -98,6 +98,15 @@ impl Client {
         .await
     }
 
+    /// Keeps what the job's ranks wrote from retention, or leaves it to it again.
+    pub async fn keep(&self, job: JobId, keep: bool) -> Result<v1::JobSummary, Error> {
+        self.call(|channel, span| {
+            let request = timed(v1::KeepJobRequest { job_id: job.0, release: !keep }, span);
+            async move { JobsClient::new(channel).keep(request).await }
+        })
+        .await
+    }
+
     /// Why the job waits, or why it ended.
     pub async fn explain(&self, job: JobId) -> Result<v1::Explanation, Error> {
         self.call(|channel, span| {

@@ -43,6 +43,9 @@ impl Command {
             Command::RemoveSecret { .. } => "secrets/remove",
             Command::NoteSecretsUsed { .. } => "secrets/use",
             Command::NoteBackup => "cluster/backup",
+            Command::KeepJob { keep: true, .. } => "jobs/keep",
+            Command::KeepJob { keep: false, .. } => "jobs/release",
+            Command::ForgetStreams { .. } => "jobs/forget-streams",
         }
     }
 
@@ -53,6 +56,7 @@ impl Command {
             Command::SubmitJob { request, .. } => format!("request {request}"),
             Command::CancelJob { job }
             | Command::SetPriority { job, .. }
+            | Command::KeepJob { job, .. }
             | Command::StartAttempt { job, .. }
             | Command::StopAttempt { job, .. } => job.to_string(),
             Command::EndMember { key, .. } | Command::RecordCheckpoint { key, .. } => key.job.to_string(),
@@ -62,6 +66,7 @@ impl Command {
             | Command::PlanWindow { worker, .. }
             | Command::Taint { worker, .. } => worker.to_string(),
             Command::CommitPlan { gangs, .. } => format!("{} gangs", gangs.len()),
+            Command::ForgetStreams { jobs } => format!("{} jobs", jobs.len()),
             Command::NotePromises { promises } => format!("{} jobs", promises.len()),
             Command::SetQueue { queue, .. } => queue.name.clone(),
             Command::DeleteQueue { name } | Command::SetUser { name, .. } | Command::RemoveUser { name } => {

@@ -238,6 +238,18 @@ pub enum Command {
     },
     /// Changes nothing here: somebody takes a copy of everything, so that the audit trail has it.
     NoteBackup,
+    /// Keeps what a job's ranks wrote from retention, or leaves it to it again.
+    KeepJob {
+        /// Which job.
+        job: JobId,
+        /// From now on.
+        keep: bool,
+    },
+    /// Retention forgets what the ranks of these jobs wrote, if they have ended and nobody keeps them.
+    ForgetStreams {
+        /// Which jobs.
+        jobs: Vec<JobId>,
+    },
 }
 
 /// A call that was denied, or several alike.

@@ -41,6 +41,10 @@ pub struct Job {
     pub checkpoints: Vec<SavedCheckpoint>,
     /// What the completed attempt left.
     pub outputs: Vec<JobOutput>,
+    /// Somebody wants its streams kept whatever retention says.
+    pub kept: bool,
+    /// When retention forgot its streams.
+    pub forgotten: Option<Timestamp>,
     /// Entry that changed it last.
     pub changed: LogIndex,
 }
@@ -49,6 +53,12 @@ impl Job {
     /// The attempt that holds resources, if any: at most one (`GANG-2`).
     pub fn live_attempt(&self) -> Option<&Arc<Attempt>> {
         self.attempts.last().filter(|attempt| attempt.phase.is_live())
+    }
+
+    /// When it ended, if retention may forget its streams: nothing of it runs, nobody keeps them, and they are not forgotten yet.
+    pub fn may_be_forgotten(&self) -> Option<Timestamp> {
+        let is_over = self.phase.is_final() && self.live_attempt().is_none();
+        self.ended.filter(|_| is_over && !self.kept && self.forgotten.is_none())
     }
 
     /// The cause of the last attempt's end, or of its stopping.

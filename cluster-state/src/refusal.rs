@@ -99,4 +99,7 @@ pub enum Refusal {
         /// How many may wait.
         max: u32,
     },
+    /// There is nothing to keep any more.
+    #[error("what the ranks of job {0} wrote was forgotten by retention already")]
+    StreamsForgotten(JobId),
 }

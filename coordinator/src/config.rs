@@ -1,5 +1,6 @@
 //! How one coordinator runs: every value with its unit and default, checked once, all faults at once.
 
+use crate::api::keep::Retention;
 use crate::raft::Timers;
 use identity::Admission;
 use scheduler::policy::{Passing, Policy};
@@ -60,6 +61,10 @@ pub struct Config {
     pub secrets_key: Option<std::path::PathBuf>,
     /// Calls that one user may make here in a second; 0 = as many as they like. Default 10,000.
     pub user_calls_per_second: u32,
+    /// What ranks wrote is forgotten so long after their job's end; the leader's counts. Default never.
+    pub keep_telemetry_for: Option<Duration>,
+    /// More than so many bytes of it are not kept on the leader's disk: jobs that ended longest ago are forgotten. Default no bound.
+    pub keep_telemetry_bytes: Option<u64>,
 }
 
 impl Config {
@@ -83,6 +88,8 @@ impl Config {
             certificate_life: identity::CERTIFICATE_LIFE,
             secrets_key: None,
             user_calls_per_second: 10_000,
+            keep_telemetry_for: None,
+            keep_telemetry_bytes: None,
         }
     }
 
@@ -103,6 +110,12 @@ impl Config {
             rules.wait_min = millis(self.reserve_after);
         }
         policy
+    }
+
+    /// What is forgotten of what ranks wrote.
+    pub(crate) fn retention(&self) -> Retention {
+        let millis = |span: Duration| Millis(u64::try_from(span.as_millis()).unwrap_or(u64::MAX));
+        Retention { span: self.keep_telemetry_for.map(millis), bytes_max: self.keep_telemetry_bytes }
     }
 
     /// Lists everything that is wrong.

@@ -193,6 +193,7 @@ impl Running {
             gathers: api::gather::Gathers::default(),
             searches: api::search::Searches::default(),
             gate: Gate::new(node.clone(), observed, Quota::of(config.user_calls_per_second)),
+            mends: api::keep::Mends::default(),
             signer: api::Signer::new(identified.folder.clone(), config.certificate_life),
             sealer: api::Sealer::new(identified.folder.clone()),
             fatal,
@@ -200,6 +201,7 @@ impl Running {
         let loop_config = leader::LeaderConfig { lease: config.lease, policy: config.scheduling() };
         let acts = leader::Leader::new(node.clone(), loop_config, context.observed.clone(), handle, mailbox);
         tokio::spawn(acts.run(ending.clone()));
+        tokio::spawn(api::keep::Keeper::new(context.clone(), config.retention()).run());
         let Ports { grpc, http, advertised } = ports;
         let place = observe::Place { data_dir: config.data_dir.clone(), own: identified.node.clone() };
         let served = serve::serve(context, place, grpc, http, &ending)?;

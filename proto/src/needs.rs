@@ -98,6 +98,7 @@ mod tests {
             "Submit",
             "Cancel",
             "SetPriority",
+            "Keep",
             "Create",
             "Update",
             "Delete",

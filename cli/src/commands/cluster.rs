@@ -3,7 +3,7 @@
 use super::Session;
 use super::watching::{Shown, show};
 use crate::failure::Exit;
-use crate::output::{Cell, Column, Output, Table, json, style};
+use crate::output::{Cell, Column, Output, Table, json, style, text};
 use clap::{Args, Subcommand};
 use client::{Client, v1};
 use std::fmt::Write as _;
@@ -156,6 +156,16 @@ pub fn page(status: &v1::ClusterStatus, output: &Output) -> String {
         "  cpus {} of {} used, gpus {} of {} used",
         status.cpus_used, status.cpus_total, status.devices_used, status.devices_total
     );
+    if let Some(held) = status.telemetry.as_ref().filter(|held| held.jobs > 0) {
+        let _ = writeln!(
+            page,
+            "  logs and metrics of {} jobs since {}: {} there, of {} written",
+            held.jobs,
+            text::instant(held.since_ms),
+            text::bytes(held.file_bytes),
+            text::bytes(held.stream_bytes)
+        );
+    }
     let jobs: Vec<String> = status
         .jobs_by_phase
         .iter()

@@ -1,6 +1,7 @@
 //! `muster coordinator`: a member of the Raft group.
 
 use super::Session;
+use super::logs::parse_bytes;
 use super::role::{JoinTokenArgs, RoleArgs};
 use crate::context;
 use crate::failure::{Exit, bad_input};
@@ -81,6 +82,14 @@ pub struct CoordinatorArgs {
     /// Calls that one user may make here in a second before they are told to wait; 0 = as many as they like
     #[arg(long, value_name = "COUNT", default_value_t = 10_000)]
     user_calls_per_second: u32,
+    /// Forget the logs and metrics of a job so long after its end, when this coordinator leads: give all of them the same [default:
+    /// never]. `muster jobs keep` keeps those of a job
+    #[arg(long, value_name = "SPAN", value_parser = parse_span)]
+    keep_telemetry_for: Option<u64>,
+    /// Forget the logs and metrics of the jobs that ended longest ago when all of them take more than so much of the leader's disk
+    /// [default: no bound]
+    #[arg(long, value_name = "BYTES", value_parser = parse_bytes)]
+    keep_telemetry_bytes: Option<u64>,
     /// How it is admitted to the cluster that it joins.
     #[command(flatten)]
     join_token: JoinTokenArgs,
@@ -155,6 +164,8 @@ fn config(args: &CoordinatorArgs) -> anyhow::Result<Config> {
     config.certificate_life = Duration::from_millis(args.certificate_life);
     config.secrets_key.clone_from(&args.secrets_key);
     config.user_calls_per_second = args.user_calls_per_second;
+    config.keep_telemetry_for = args.keep_telemetry_for.map(Duration::from_millis);
+    config.keep_telemetry_bytes = args.keep_telemetry_bytes;
     config.validate().map_err(|faults| bad_input(faults.to_string()))?;
     Ok(config)
 }
@@ -188,6 +199,9 @@ mod tests {
         assert_eq!((config.id, config.listen.port()), (CoordinatorId(2), 0));
         assert_eq!(config.start, Start::Join(vec!["a:1".into(), "b:2".into()]));
         assert_eq!((config.timers.election_ms_min, config.timers.election_ms_max), (400, 800));
+        let kept = read(&["--keep-telemetry-for", "30d", "--keep-telemetry-bytes", "2G"]).unwrap();
+        assert_eq!(kept.keep_telemetry_for, Some(Duration::from_hours(30 * 24)));
+        assert_eq!((kept.keep_telemetry_bytes, config.keep_telemetry_bytes), (Some(2 << 30), None));
         assert_eq!(read(&["--bootstrap"]).unwrap().start, Start::Bootstrap);
         assert_eq!(read(&[]).unwrap().start, Start::Wait);
     }

@@ -21,6 +21,7 @@ pub fn summary(job: &v1::JobSummary) -> Value {
         "priority": job.priority,
         "queue": job.queue,
         "workers": job.workers,
+        "kept": job.kept, "forgotten_ms": job.forgotten_ms,
     })
 }
 
@@ -271,6 +272,10 @@ pub fn status(status: &v1::ClusterStatus) -> Value {
         "devices_used": status.devices_used,
         "version": status.version,
         "answered_by": status.answered_by,
+        "telemetry": status.telemetry.as_ref().map(|held| json!({
+            "jobs": held.jobs, "since_ms": held.since_ms, "stream_bytes": held.stream_bytes,
+            "file_bytes": held.file_bytes, "compacted_bytes": held.compacted_bytes,
+        })),
     })
 }
 

@@ -8,23 +8,7 @@ pub fn instant(ms: u64) -> String {
     if ms == 0 {
         return "-".into();
     }
-    let seconds = ms / 1_000;
-    let (year, month, day) = civil(seconds / 86_400);
-    let of_day = seconds % 86_400;
-    format!("{year:04}-{month:02}-{day:02} {:02}:{:02}:{:02}Z", of_day / 3_600, of_day / 60 % 60, of_day % 60)
-}
-
-/// Days since 1970 to a calendar date (H. Hinnant, "chrono-compatible low-level date algorithms", `civil_from_days`).
-fn civil(days: u64) -> (u64, u64, u64) {
-    let shifted = days + 719_468;
-    let era = shifted / 146_097;
-    let of_era = shifted % 146_097;
-    let year_of_era = (of_era - of_era / 1_460 + of_era / 36_524 - of_era / 146_096) / 365;
-    let day_of_year = of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let month_shifted = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * month_shifted + 2) / 5 + 1;
-    let month = if month_shifted < 10 { month_shifted + 3 } else { month_shifted - 9 };
-    (year_of_era + era * 400 + u64::from(month <= 2), month, day)
+    daemon::clock::text(Timestamp(ms))
 }
 
 /// `2026-03-01T14:05:09Z`, or with a space and no `Z`, in UTC, as milliseconds.
@@ -42,7 +26,7 @@ pub fn parse_instant(text: &str) -> Result<u64, String> {
         return Err(fault());
     }
     // A date is right when it is the one that its number of days stands for.
-    let days = days_of(year, month, day).filter(|days| civil(*days) == (year, month, day));
+    let days = days_of(year, month, day).filter(|days| daemon::clock::date(*days) == (year, month, day));
     let seconds = days.ok_or_else(fault)? * 86_400 + hour * 3_600 + minute * 60 + second;
     Ok(seconds * 1_000)
 }

@@ -167,6 +167,10 @@ impl Jobs for Scripted {
         Err(Status::unimplemented("not scripted"))
     }
 
+    async fn keep(&self, _: Request<v1::KeepJobRequest>) -> Result<Response<v1::JobSummary>, Status> {
+        Err(Status::unimplemented("not scripted"))
+    }
+
     async fn set_priority(&self, _: Request<v1::SetPriorityRequest>) -> Result<Response<v1::JobSummary>, Status> {
         Err(Status::unimplemented("not scripted"))
     }

@@ -8,7 +8,9 @@ mod create_join_token;
 mod create_token;
 mod delete_queue;
 mod end_member;
+mod forget_streams;
 mod form_cluster;
+mod keep_job;
 mod lose_worker;
 mod note_denials;
 mod note_promises;
@@ -61,6 +63,8 @@ pub(crate) fn apply(state: &mut State, at: At, caller: Option<&Caller>, command:
         Command::SetQueue { queue, how } => set_queue::apply(state, queue, *how),
         Command::DeleteQueue { name } => delete_queue::apply(state, name),
         Command::SetPriority { job, priority } => set_priority::apply(state, at, *job, *priority),
+        Command::KeepJob { job, keep } => keep_job::apply(state, at, *job, *keep),
+        Command::ForgetStreams { jobs } => Ok(forget_streams::apply(state, at, jobs)),
         Command::Taint { worker, add, remove } => taint::apply(state, worker, add, remove),
         Command::NotePromises { promises } => Ok(note_promises::apply(state, at, promises)),
         Command::PlanWindow { worker, window } => plan_window::apply(state, at, worker, *window),

@@ -50,6 +50,8 @@ pub(super) fn apply(
         attempts: Vec::new(),
         checkpoints: Vec::new(),
         outputs: Vec::new(),
+        kept: false,
+        forgotten: None,
         changed: at.index,
     });
     Ok(Outcome::Submitted { job: id, repeated: false })

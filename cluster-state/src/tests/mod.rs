@@ -13,6 +13,7 @@ mod queues;
 mod quotas;
 mod random;
 mod rendezvous;
+mod retention;
 mod secrets;
 
 use crate::{Command, Outcome, PlannedGang, Promise, Refusal, State};

@@ -31,6 +31,7 @@ mod queues;
 mod quotas;
 mod ranks;
 mod results;
+mod retention;
 mod scheduling;
 mod secrets;
 mod silence;

@@ -197,10 +197,18 @@ impl Maker {
         sent.await?
     }
 
+    /// None of a job that retention has forgotten, be it meanwhile.
     async fn streams(&self, job: &Job) -> Result<(), Stop> {
+        let is_forgotten =
+            || self.context.node.look(|state| state.job(job.id).is_none_or(|job| job.forgotten.is_some()));
         for attempt in &job.attempts {
             let mut pieces = follow::follow(&self.context, Selection::all_of(job.id, attempt.number));
-            while let Some(piece) = pieces.try_next().await? {
+            loop {
+                let piece = match pieces.try_next().await {
+                    Err(_) if is_forgotten() => return Ok(()),
+                    piece => piece?,
+                };
+                let Some(piece) = piece else { break };
                 for (at, data) in piece.data.chunks(PIECE_BYTES).enumerate() {
                     let record = Record::Stream {
                         job: job.id,

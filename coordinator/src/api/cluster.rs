@@ -3,7 +3,7 @@
 use super::{Context, caller, unchanged, wire};
 use crate::leader::Message;
 use crate::raft::{Addresses, Role};
-use cluster_state::{Command, MemberChange};
+use cluster_state::{Command, MemberChange, State};
 use proto::v1;
 use proto::v1::cluster_client::ClusterClient;
 use proto::v1::cluster_server::Cluster;
@@ -261,6 +261,23 @@ fn role(status: &crate::raft::Status, member: &crate::raft::Member) -> &'static 
     }
 }
 
+/// What this coordinator's disk holds of what ranks wrote.
+fn held(context: &Context, state: &State) -> v1::HeldTelemetry {
+    let jobs = context.observed.held_by_job();
+    let oldest = jobs.first().and_then(|(job, _)| state.job(*job));
+    let mut held = v1::HeldTelemetry {
+        jobs: jobs.len() as u64,
+        since_ms: oldest.map_or(0, |job| job.submitted.0),
+        ..v1::HeldTelemetry::default()
+    };
+    for (_, usage) in jobs {
+        held.stream_bytes += usage.length;
+        held.file_bytes += usage.stored;
+        held.compacted_bytes += usage.compacted;
+    }
+    held
+}
+
 async fn status(context: &Context, stale: bool) -> Result<v1::ClusterStatus, Status> {
     let state = context.read(stale).await?;
     let raft = context.node.status().borrow().clone();
@@ -282,5 +299,6 @@ async fn status(context: &Context, stale: bool) -> Result<v1::ClusterStatus, Sta
         devices_used: totals.devices_used,
         version: env!("CARGO_PKG_VERSION").to_owned(),
         answered_by: context.node.id().0,
+        telemetry: Some(held(context, &state)),
     })
 }

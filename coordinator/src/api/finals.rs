@@ -33,6 +33,11 @@ impl Finals {
         finals
     }
 
+    /// Where the stream ends, if that is on record.
+    pub(super) fn length(&self, name: &StreamName) -> Option<u64> {
+        self.lengths.get(&(name.rank, name.kind)).copied()
+    }
+
     /// Some wanted streams have no record: their worker was lost, or never ran them.
     pub(super) fn unknown(&self) -> bool {
         self.unknown

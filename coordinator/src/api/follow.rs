@@ -10,27 +10,26 @@
 //! missing there is copied there first (`gather`). An ended attempt is read to the lengths that its end recorded, and where
 //! none were recorded (its worker was lost) to what a majority of coordinators holds.
 
+mod look;
+
 use super::finals::Finals;
 use super::tail::Tail;
-use super::{Context, gather};
+use super::{Context, gather, keep};
 use bytes::Bytes;
 use cluster_state::{Attempt, Job};
+use look::{Cursor, Look};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
-use stores::streams::{StreamError, StreamName, StreamStore};
+use stores::streams::{StreamError, StreamName};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
-use types::{AttemptNumber, JobId, RankIndex, StreamKind};
+use types::{AttemptNumber, JobId, RankIndex, StreamKind, Timestamp};
 
 /// Pieces on their way to one reader.
 const PIECES_MAX: usize = 4;
-/// Bytes read in one look, over all streams.
-const LOOK_BYTES_MAX: usize = 1 << 20;
-/// Bytes of one piece.
-const PIECE_BYTES_MAX: usize = types::Limits::CHUNK_BYTES_MAX;
 /// Between two looks at a job that grows: long enough to gather small writes, far below what a person notices.
 const LOOK_PAUSE: Duration = Duration::from_millis(5);
 /// Between two looks at the tables, which change with every entry of every job.
@@ -203,7 +202,7 @@ impl Reader {
             if !attempt.phase.is_live() {
                 self.complete(attempt).await?;
                 self.drain(&mut cursor).await?;
-                return Ok(());
+                return self.job().map(drop);
             }
             if !self.selection.follow {
                 // Who lacks bytes here still answers with what it has: the attempt goes on, nobody knows its end.
@@ -228,7 +227,12 @@ impl Reader {
     fn job(&self) -> Result<Arc<Job>, Stop> {
         let state = self.context.node.state();
         let gone = || Stop::Failed(Status::not_found(format!("there is no job {}", self.selection.job)));
-        state.job(self.selection.job).cloned().ok_or_else(gone)
+        let job = state.job(self.selection.job).ok_or_else(gone)?;
+        match job.forgotten {
+            // Also to who was reading meanwhile: what is missing then must not look like the end.
+            Some(at) => Err(Stop::Failed(forgotten(job.id, at))),
+            None => Ok(job.clone()),
+        }
     }
 
     /// Returns when something may have changed, or at `until`.
@@ -237,7 +241,11 @@ impl Reader {
         let (growth, applied) = (&mut self.growth, &mut self.applied);
         tokio::select! {
             grew = growth.changed() => {
-                grew.map_err(|_| Stop::Failed(Status::not_found("the job's streams were removed")))?;
+                if grew.is_err() {
+                    // By retention, which the tables say; or else by something that nobody knows of.
+                    self.job()?;
+                    return Err(Stop::Failed(Status::not_found("the job's streams were removed")));
+                }
             }
             () = async {
                 tokio::time::sleep_until(state_after).await;
@@ -258,9 +266,7 @@ impl Reader {
         loop {
             tokio::time::sleep_until(self.look_after).await;
             self.growth.mark_unchanged();
-            let (store, selection, taken) = (self.context.streams.clone(), self.selection.clone(), cursor.clone());
-            let looked = tokio::task::spawn_blocking(move || look(&store, &selection, taken)).await;
-            let looked = looked.map_err(|error| Stop::Failed(Status::internal(error.to_string())))??;
+            let looked = self.look(cursor).await?;
             *cursor = looked.cursor;
             sent |= !looked.pieces.is_empty();
             for piece in looked.pieces {
@@ -272,6 +278,21 @@ impl Reader {
                 self.look_after = Instant::now() + LOOK_PAUSE;
                 return Ok(sent);
             }
+        }
+    }
+
+    /// One look at the disk; a stream that is damaged here is mended first, which is done once.
+    async fn look(&self, cursor: &Cursor) -> Result<Look, Stop> {
+        let once = || {
+            let (store, selection, taken) = (self.context.streams.clone(), self.selection.clone(), cursor.clone());
+            super::off_thread(move || look::look(&store, &selection, taken))
+        };
+        match once().await {
+            Err(StreamError::Damaged { name, .. }) => {
+                keep::mend(&self.context, name).await.map_err(Stop::Failed)?;
+                Ok(once().await?)
+            }
+            looked => Ok(looked?),
         }
     }
 
@@ -312,72 +333,13 @@ impl Reader {
     }
 }
 
+fn forgotten(job: JobId, at: Timestamp) -> Status {
+    Status::not_found(format!(
+        "what the ranks of job {job} wrote was forgotten by retention on {}",
+        daemon::clock::text(at)
+    ))
+}
+
 fn attempt_of(job: &Job, number: AttemptNumber) -> Option<&Arc<Attempt>> {
     job.attempts.get((number.0 as usize).checked_sub(1)?)
-}
-
-/// How far a reader is.
-#[derive(Clone, Debug, Default)]
-struct Cursor {
-    /// Only this one.
-    attempt: Option<AttemptNumber>,
-    positions: BTreeMap<StreamName, u64>,
-    /// Whose bytes were read last.
-    served: Option<StreamName>,
-    /// For streams that are seen for the first time.
-    tail: Option<Tail>,
-}
-
-impl Cursor {
-    fn new(tail: Option<Tail>) -> Self {
-        Self { tail, ..Self::default() }
-    }
-}
-
-/// What one look at the disk gave.
-struct Look {
-    pieces: Vec<Piece>,
-    cursor: Cursor,
-    more: bool,
-}
-
-fn look(store: &StreamStore, selection: &Selection, mut cursor: Cursor) -> Result<Look, StreamError> {
-    let mut behind = Vec::new();
-    let mut bytes_behind = 0;
-    for (name, length) in store.streams_of(selection.job)? {
-        if !selection.wants(&name) || cursor.attempt.is_some_and(|attempt| attempt != name.attempt) {
-            continue;
-        }
-        let position = match (cursor.positions.get(&name), selection.from.get(&name), cursor.tail) {
-            (Some(position), ..) | (None, Some(position), _) => *position,
-            (None, None, Some(tail)) => tail.begin(store, &name, length)?,
-            (None, None, None) => 0,
-        };
-        cursor.positions.insert(name, position);
-        if position < length {
-            behind.push((name, position));
-            bytes_behind += length - position;
-        }
-    }
-    // Whoever was served last comes last: a rank that prints without pause must not starve the others.
-    let served = cursor.served;
-    let next = behind.partition_point(|(name, _)| served.is_some_and(|served| *name <= served));
-    behind.rotate_left(next);
-    let (mut pieces, mut read) = (Vec::new(), 0);
-    for (name, offset) in behind {
-        let room = LOOK_BYTES_MAX - read;
-        if room == 0 {
-            break;
-        }
-        let data = store.read(&name, offset, room.min(PIECE_BYTES_MAX))?;
-        if data.is_empty() {
-            continue;
-        }
-        read += data.len();
-        cursor.positions.insert(name, offset + data.len() as u64);
-        cursor.served = Some(name);
-        pieces.push(Piece { name, offset, data });
-    }
-    let more = !pieces.is_empty() && (read as u64) < bytes_behind;
-    Ok(Look { pieces, cursor, more })
 }

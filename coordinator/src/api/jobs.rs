@@ -93,6 +93,17 @@ impl Jobs for Service {
         let result = set_priority(&self.0, caller, request.into_inner()).await;
         self.0.observe(JOBS, "SetPriority", result)
     }
+
+    async fn keep(&self, request: Request<v1::KeepJobRequest>) -> Result<Response<v1::JobSummary>, Status> {
+        let caller = caller(&request)?;
+        let v1::KeepJobRequest { job_id, release } = request.into_inner();
+        let command = Command::KeepJob { job: JobId(job_id), keep: !release };
+        let result = match self.0.write_as(caller, command).await {
+            Ok((_, state)) => find(&state, job_id).map(|job| wire::summary(job)),
+            Err(status) => Err(status),
+        };
+        self.0.observe(JOBS, "Keep", result)
+    }
 }
 
 async fn submit(

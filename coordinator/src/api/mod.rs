@@ -17,6 +17,7 @@ pub(crate) use secrets::Sealer;
 
 pub(crate) mod gather;
 mod jobs;
+pub(crate) mod keep;
 mod lineage;
 mod logs;
 mod metrics;
@@ -41,7 +42,7 @@ use crate::raft::{MemberError, Node, ProposeError, ReadError};
 use cluster_state::{Command, Outcome, Refusal, State};
 use std::sync::Arc;
 use stores::blobs::BlobStore;
-use stores::streams::{Flusher, StreamStore};
+use stores::streams::{Flusher, StreamError, StreamStore};
 use tonic::metadata::MetadataValue;
 use tonic::{Code, Status};
 use types::Caller;
@@ -60,6 +61,7 @@ pub(crate) struct Context {
     pub(crate) peers: replicate::Peers,
     pub(crate) gathers: gather::Gathers,
     pub(crate) searches: search::Searches,
+    pub(crate) mends: keep::Mends,
     pub(crate) gate: Gate,
     pub(crate) signer: access::Signer,
     pub(crate) sealer: Sealer,
@@ -118,6 +120,14 @@ impl Context {
     }
 }
 
+/// Asks a store of streams where it may block.
+async fn off_thread<T: Send + 'static>(
+    ask: impl FnOnce() -> Result<T, StreamError> + Send + 'static,
+) -> Result<T, StreamError> {
+    // A task that is gone was cancelled by the end of the process, or met a fault of ours: its store gave no answer.
+    tokio::task::spawn_blocking(ask).await.unwrap_or(Err(StreamError::Closed))
+}
+
 /// Who makes this call, as the gate found.
 fn caller<T>(request: &tonic::Request<T>) -> Result<Arc<Caller>, Status> {
     let caller = request.extensions().get::<Arc<Caller>>().cloned();
@@ -168,6 +178,7 @@ fn refused(refusal: &Refusal) -> Status {
         | Refusal::QueueInUse { .. }
         | Refusal::LastOwner(_)
         | Refusal::SecretChanged(_)
+        | Refusal::StreamsForgotten(_)
         | Refusal::JobEnded(_) => Code::FailedPrecondition,
     };
     let mut status = Status::new(code, refusal.to_string());

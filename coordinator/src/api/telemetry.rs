@@ -104,7 +104,8 @@ async fn allowed(
         let attempt = job.attempts.get((name.attempt.0 as usize).checked_sub(1)?)?;
         let mut hosts = attempt.placement.members.iter();
         let host = hosts.find(|member| member.ranks.iter().any(|placed| placed.rank == name.rank));
-        Some((attempt.token, attempt.placement.world_size(), host.map(|member| member.worker.clone())))
+        let host = host.map(|member| member.worker.clone());
+        Some((attempt.token, attempt.placement.world_size(), host, job.forgotten.is_some()))
     };
     let found = match known(&context.node.state()) {
         Some(found) => Some(found),
@@ -113,8 +114,9 @@ async fn allowed(
     Ok(match found {
         None => Err(format!("job {} has no attempt {}", name.job, name.attempt)),
         Some((known, ..)) if known != token => Err(format!("token {token} is not that of this attempt")),
-        Some((_, world, _)) if name.rank.0 >= world => Err(format!("the gang has no rank {}", name.rank)),
-        Some((_, _, host)) => match (&caller.principal, host) {
+        Some((.., true)) => Err(format!("what the ranks of job {} wrote was forgotten by retention", name.job)),
+        Some((_, world, ..)) if name.rank.0 >= world => Err(format!("the gang has no rank {}", name.rank)),
+        Some((_, _, host, _)) => match (&caller.principal, host) {
             (Principal::Worker(worker), host) if host.as_ref() != Some(worker) => {
                 let why = format!("rank {} of job {} is not on worker {worker}", name.rank, name.job);
                 let object = format!("job {} rank {}", name.job, name.rank);

@@ -29,6 +29,8 @@ pub(crate) fn summary(job: &Job) -> v1::JobSummary {
         priority: job.priority,
         queue: job.spec.queue.clone(),
         workers: newest.map(|attempt| workers(attempt)).unwrap_or_default(),
+        kept: job.kept,
+        forgotten_ms: millis(job.forgotten),
     }
 }
 

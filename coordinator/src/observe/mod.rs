@@ -8,6 +8,7 @@
 //! ```
 
 mod figures;
+mod held;
 mod leadership;
 mod place;
 mod tables;
@@ -27,8 +28,9 @@ use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::{Registry, Unit};
 use proto::internal::Figures;
 use std::time::Duration;
+use stores::streams::Usage;
 use tokio::time::Instant;
-use types::WorkerId;
+use types::{JobId, WorkerId};
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Call {
@@ -118,6 +120,7 @@ pub(crate) struct Observed {
     finished: Family<Finished, Counter>,
     leader_changes: Counter,
     surveyed: figures::Surveyed,
+    held: held::Held,
     workers: workers::Workers,
 }
 
@@ -144,6 +147,7 @@ impl Observed {
             finished: Family::default(),
             leader_changes: Counter::default(),
             surveyed: figures::Surveyed::default(),
+            held: held::Held::new(),
             workers: workers::Workers::default(),
         }
     }
@@ -193,6 +197,31 @@ impl Observed {
     /// Bytes of a stream were not taken, and never will be.
     pub(crate) fn telemetry_refused(&self) {
         self.telemetry_refused.inc();
+    }
+
+    /// What the streams of a job hold here now.
+    pub(crate) fn held(&self, job: JobId, usage: Usage) {
+        self.held.set(job, usage);
+    }
+
+    /// Jobs that hold streams here, by number.
+    pub(crate) fn held_by_job(&self) -> Vec<(JobId, Usage)> {
+        self.held.by_job()
+    }
+
+    /// A stream of so many bytes has a compacted file of so many.
+    pub(crate) fn compacted(&self, before: u64, after: u64) {
+        self.held.compacted(1, before, after);
+    }
+
+    /// A compacted stream is damaged.
+    pub(crate) fn damage_found(&self) {
+        self.held.damage("found", 1);
+    }
+
+    /// It was exchanged for a sound copy.
+    pub(crate) fn damage_mended(&self) {
+        self.held.damage("mended", 1);
     }
 
     /// A job left the queue.
@@ -283,6 +312,7 @@ impl Observed {
         let changes = "Times that this coordinator saw another leader than before";
         registry.register("raft_leader_changes", changes, self.leader_changes.clone());
         self.surveyed.register(registry);
+        self.held.register(registry);
     }
 }
 

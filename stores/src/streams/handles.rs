@@ -76,6 +76,11 @@ impl Handles {
         }
     }
 
+    /// Closes the file of a stream that has nothing unflushed.
+    pub(super) fn close(&mut self, name: &StreamName) {
+        self.open.remove(name);
+    }
+
     /// The stream has bytes to flush.
     pub(super) fn wrote(&mut self, name: &StreamName) {
         if let Some(handle) = self.open.get_mut(name) {

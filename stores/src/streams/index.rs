@@ -1,5 +1,6 @@
 //! What is known of streams without asking the disk: token and lengths of the jobs in use, and who waits for more bytes.
 
+use super::compacted::{Fault, Reader};
 use super::{StreamName, paths};
 use crate::disk::{At, FileError};
 use std::collections::{BTreeMap, HashMap};
@@ -17,6 +18,20 @@ pub(super) struct Entry {
     pub(super) written: u64,
     /// Bytes on disk: all that readers and writers are told of.
     pub(super) flushed: u64,
+    /// What its file is.
+    pub(super) form: Form,
+}
+
+/// What a stream's file is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Form {
+    /// Its bytes and nothing else; it may grow.
+    Raw,
+    /// Compressed, with checksums.
+    Compacted {
+        /// Bytes of the file.
+        stored: u64,
+    },
 }
 
 type Key = (AttemptNumber, RankIndex, StreamKind);
@@ -174,12 +189,40 @@ fn load(root: &Path, job: JobId) -> Result<BTreeMap<Key, Entry>, FileError> {
     };
     for file in listing {
         let file = file.at("list", &folder)?;
-        let Some((name, token)) = file.file_name().to_str().and_then(|text| paths::parse(job, text)) else { continue };
-        let length = file.metadata().at("look at", &file.path())?.len();
-        // A rename leaves one file a stream. Were there two, the newer token's is the stream.
-        if streams.get(&key(&name)).is_none_or(|known| known.token < token) {
-            streams.insert(key(&name), Entry { token, written: length, flushed: length });
+        let Some((name, token, is_compacted)) = file.file_name().to_str().and_then(|text| paths::parse(job, text))
+        else {
+            continue;
+        };
+        let bytes = match file.metadata() {
+            // Its name was exchanged meanwhile: the writer, who did that, tells the index what it is now.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            result => result.at("look at", &file.path())?.len(),
+        };
+        let entry = if is_compacted {
+            let Some(length) = compacted_length(&file.path())? else { continue };
+            Entry { token, written: length, flushed: length, form: Form::Compacted { stored: bytes } }
+        } else {
+            Entry { token, written: bytes, flushed: bytes, form: Form::Raw }
+        };
+        // A rename leaves one file a stream. Were there two, the newer token's is the stream; of raw and compacted, which a crash
+        // can leave side by side, the longer, and the compacted one where both are whole.
+        let rank = |entry: &Entry| (entry.token, entry.flushed, entry.form != Form::Raw);
+        if streams.get(&key(&name)).is_none_or(|known| rank(known) < rank(&entry)) {
+            streams.insert(key(&name), entry);
         }
     }
     Ok(streams)
+}
+
+/// Nothing of a file that does not say how long its stream is: as if it were not there, so that it is fetched from other copies.
+fn compacted_length(path: &Path) -> Result<Option<u64>, FileError> {
+    match Reader::footer(path) {
+        Ok(footer) => Ok(Some(footer.length)),
+        Err(Fault::Io(error)) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(Fault::Io(error)) => Err(error).at("read", path),
+        Err(Fault::Damaged(what)) => {
+            tracing::error!(path = %path.display(), what, "a compacted stream is damaged: as if it were not here");
+            Ok(None)
+        }
+    }
 }

@@ -33,6 +33,8 @@ enum Step {
         count: usize,
     },
     Flush,
+    /// Its compacted file, if all of it is flushed.
+    Compact(usize),
     /// `kill -9`: the page cache stays.
     Killed,
     /// Power cut: of what was not flushed, this many thousandths are on disk.
@@ -46,6 +48,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         1 => (0..3_usize, 1..100_usize).prop_map(|(stream, count)| Step::Late { stream, count }),
         1 => (0..3_usize, 1..100_usize).prop_map(|(stream, count)| Step::Newer { stream, count }),
         4 => Just(Step::Flush),
+        3 => (0..3_usize).prop_map(Step::Compact),
         1 => Just(Step::Killed),
         1 => (0..=1_000_u64).prop_map(Step::PowerCut),
     ];
@@ -87,6 +90,7 @@ impl<'a> World<'a> {
                 world.send(stream, 0, count)
             }
             Step::Flush => self.flush(),
+            Step::Compact(stream) => self.compact(stream),
             Step::Killed => self.restart(1_000),
             Step::PowerCut(thousandths) => self.restart(thousandths),
         }
@@ -143,6 +147,15 @@ impl<'a> World<'a> {
         self
     }
 
+    fn compact(self, stream: usize) -> Self {
+        let name = self.streams[stream];
+        let ended = self.written[stream] == self.acknowledged[stream] && self.written[stream] > 0;
+        let wanted = ended && self.store.is_raw(&name).unwrap();
+        let made = self.store.compact(&name).unwrap();
+        assert!(!wanted || matches!(made, Compaction::Made { .. }), "{name}: {made:?}");
+        self
+    }
+
     fn restart(mut self, thousandths: u64) -> Self {
         let files: Vec<_> = self
             .streams
@@ -156,6 +169,10 @@ impl<'a> World<'a> {
         drop(self.store);
         for (stream, file) in files.into_iter().enumerate() {
             let Some((path, flushed)) = file else { continue };
+            if path.extension().is_some_and(|extension| extension == "compacted") {
+                assert_eq!(flushed, self.written[stream]);
+                continue;
+            }
             let kept = flushed + (self.written[stream] - flushed) * thousandths / 1_000;
             std::fs::OpenOptions::new().write(true).open(path).unwrap().set_len(kept).unwrap();
             self.written[stream] = kept;
@@ -178,7 +195,7 @@ fn find_file(root: &Path, name: &StreamName) -> std::path::PathBuf {
     let folder = paths::job_folder(root, name.job);
     let mut files = std::fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap());
     let ours = |entry: &std::fs::DirEntry| {
-        paths::parse(name.job, entry.file_name().to_str().unwrap()).is_some_and(|(found, _)| found == *name)
+        paths::parse(name.job, entry.file_name().to_str().unwrap()).is_some_and(|(found, ..)| found == *name)
     };
     files.find(ours).unwrap().path()
 }

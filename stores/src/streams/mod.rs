@@ -2,11 +2,12 @@
 //! order (`LOG-1`, this disk's part of it).
 //!
 //! ```text
-//! streams/<job / 1000>/<job>/<attempt>-<rank>.<kind>.<token>
+//! streams/<job / 1000>/<job>/<attempt>-<rank>.<kind>.<token>               while it grows
+//! streams/<job / 1000>/<job>/<attempt>-<rank>.<kind>.<token>.compacted     once it has ended
 //! ```
 //!
-//! The files hold the ranks' bytes and nothing else, so a file's length is the truth about its stream and a torn tail is a
-//! shorter stream that its writer continues. The token stands in the file's name because a name changes atomically, costs
+//! The files of streams that grow hold the ranks' bytes and nothing else, so a file's length is the truth about its stream and a
+//! torn tail is a shorter stream that its writer continues. One that has ended is compressed, with checksums (`compacted`). The token stands in the file's name because a name changes atomically, costs
 //! no extra flush and cannot disagree with a second file.
 //!
 //! An append is taken where the stream ends; what overlaps is known already and is dropped; a gap is not taken and the
@@ -15,6 +16,9 @@
 //! One attempt has one token (its log entry's index). A late writer of an attempt keeps its right to deliver that attempt's
 //! last bytes when a newer attempt runs; a writer with a lower token than its own stream's is refused.
 
+mod compacted;
+#[cfg(test)]
+mod compaction_tests;
 mod error;
 mod flusher;
 mod handles;
@@ -28,7 +32,7 @@ mod tests;
 
 pub use error::StreamError;
 pub use flusher::{Flusher, FlusherOptions};
-pub use store::StreamStore;
+pub use store::{Compaction, Replacement, StreamStore, Usage};
 
 use types::{AttemptNumber, JobId, Limits, RankIndex, StreamKind};
 

@@ -1,7 +1,11 @@
 //! The store itself: appends go through one writer, are flushed together, and are shown to readers only then.
 
+mod compaction;
+
+pub use compaction::{Compaction, Replacement, Usage};
+
 use super::handles::{Handles, Unflushed};
-use super::index::{Entry, Index};
+use super::index::{Entry, Form, Index};
 use super::{AppendOutcome, StreamError, StreamLimits, StreamName, paths};
 use crate::disk::{At, Disk, FileError, is_disk_full};
 use bytes::Bytes;
@@ -11,6 +15,7 @@ use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::watch;
 use types::{JobId, Limits, Token};
@@ -30,6 +35,10 @@ struct Inner {
     writer: Mutex<Writer>,
     /// Held for a moment, or for the listing of one job's folder; so readers do not wait for a slow disk's flush.
     index: Mutex<Index>,
+    /// Streams whose compacted file is being written.
+    drafts: Mutex<BTreeSet<StreamName>>,
+    /// Times that a compacted file was not what it should be.
+    damage_found: AtomicU64,
     _lock: FolderLock,
 }
 
@@ -37,6 +46,16 @@ struct Inner {
 struct Writer {
     handles: Handles,
     failed: Option<String>,
+}
+
+impl Writer {
+    /// What is on disk is unknown from now on.
+    fn fail(&mut self, error: &FileError) -> StreamError {
+        let text = format!("{error}: {}", error.source);
+        tracing::error!(%error, source = %error.source, "flush of streams failed; the store takes nothing any more");
+        self.failed = Some(text.clone());
+        StreamError::SyncFailed(text)
+    }
 }
 
 impl StreamStore {
@@ -56,6 +75,8 @@ impl StreamStore {
             disk,
             writer: Mutex::new(Writer { handles: Handles::new(limits.open_files_max), failed: None }),
             index: Mutex::new(Index::new(limits.jobs_cached_max)),
+            drafts: Mutex::default(),
+            damage_found: AtomicU64::new(0),
             _lock: lock,
         };
         Ok(Self { inner: Arc::new(inner) })
@@ -81,6 +102,7 @@ impl StreamStore {
         if fresh.is_empty() {
             return Ok(AppendOutcome { length: entry.written, taken: 0 });
         }
+        let entry = if entry.form == Form::Raw { entry } else { self.expand(&mut writer, name, entry)? };
         self.take(&mut writer, name, entry, fresh)
     }
 
@@ -105,9 +127,15 @@ impl StreamStore {
             if count == 0 {
                 break;
             }
+            if entry.form != Form::Raw {
+                match self.read_compacted(name, entry.token, offset, count)? {
+                    Some(bytes) => return Ok(bytes),
+                    None => continue,
+                }
+            }
             let path = paths::file(&self.inner.root, name, entry.token);
             match File::open(&path) {
-                // Renamed for a newer token, or deleted, since the index was asked: look again.
+                // Renamed for a newer token, compacted or deleted, since the index was asked: look again.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 result => {
                     let mut bytes = vec![0; count];
@@ -134,8 +162,8 @@ impl StreamStore {
     pub fn jobs(&self, after: Option<JobId>, max: usize) -> Result<Vec<JobId>, StreamError> {
         let after = after.unwrap_or(JobId(0));
         let mut found = Vec::new();
-        for bucket in numbers_in(&self.inner.root)? {
-            let jobs = numbers_in(&self.inner.root.join(bucket.to_string()))?;
+        for bucket in paths::numbers_in(&self.inner.root)? {
+            let jobs = paths::numbers_in(&self.inner.root.join(bucket.to_string()))?;
             found.extend(jobs.into_iter().map(JobId).filter(|job| *job > after));
             if found.len() >= max {
                 break;
@@ -168,7 +196,8 @@ impl StreamStore {
             return Err(StreamError::OlderToken { name: *name, given: token, stored: entry.token });
         }
         if token > entry.token {
-            let (old, new) = (paths::file(root, name, entry.token), paths::file(root, name, token));
+            let path_of = if entry.form == Form::Raw { paths::file } else { paths::compacted };
+            let (old, new) = (path_of(root, name, entry.token), path_of(root, name, token));
             std::fs::rename(&old, &new).at("rename", &old)?;
             writer.handles.renamed(name, new);
             writer.handles.changed(paths::job_folder(root, name.job));
@@ -194,7 +223,7 @@ impl StreamStore {
         if self.index().count(&self.inner.root, name.job)? >= max {
             return Err(StreamError::TooManyStreams { name: *name, max });
         }
-        self.take(writer, name, Entry { token, written: 0, flushed: 0 }, data)
+        self.take(writer, name, Entry { token, written: 0, flushed: 0, form: Form::Raw }, data)
     }
 
     /// Writes new bytes at the end of the stream, as many as there is room for.
@@ -271,11 +300,9 @@ impl StreamStore {
             return Ok(());
         }
         if let Err(error) = self.sync(&unflushed) {
-            let text = format!("{error}: {}", error.source);
-            tracing::error!(%error, source = %error.source, "flush of streams failed; the store takes nothing any more");
-            writer.failed = Some(text.clone());
+            let failed = writer.fail(&error);
             self.cut_to_flushed(&unflushed);
-            return Err(StreamError::SyncFailed(text));
+            return Err(failed);
         }
         let mut index = self.index();
         let grown: BTreeSet<JobId> =
@@ -361,16 +388,4 @@ fn write_at(file: &File, data: &[u8], offset: u64) -> (usize, Option<io::Error>)
         }
     }
     (taken, None)
-}
-
-fn numbers_in(folder: &Path) -> Result<BTreeSet<u64>, FileError> {
-    let listing = match std::fs::read_dir(folder) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(BTreeSet::new()),
-        result => result.at("list", folder)?,
-    };
-    let mut numbers = BTreeSet::new();
-    for entry in listing {
-        numbers.extend(entry.at("list", folder)?.file_name().to_str().and_then(|text| text.parse::<u64>().ok()));
-    }
-    Ok(numbers)
 }

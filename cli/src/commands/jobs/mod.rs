@@ -2,6 +2,7 @@
 
 mod cancel;
 mod explain;
+mod keep;
 mod list;
 mod priority;
 mod show;
@@ -24,6 +25,8 @@ pub enum JobsCommand {
     Cancel(cancel::CancelArgs),
     /// Move jobs in their queues' order
     Priority(priority::PriorityArgs),
+    /// Keep the logs and metrics of jobs whatever retention says
+    Keep(keep::KeepArgs),
     /// Say why a job waits, or why it ended
     Explain(explain::ExplainArgs),
     /// Print each change of a job until it has ended, or of all jobs
@@ -37,6 +40,7 @@ pub async fn run(command: JobsCommand, client: &Client, session: &Session) -> an
         JobsCommand::Show(args) => show::run(&args, client, session).await,
         JobsCommand::Cancel(args) => cancel::run(&args, client, session).await,
         JobsCommand::Priority(args) => priority::run(&args, client, session).await,
+        JobsCommand::Keep(args) => keep::run(&args, client, session).await,
         JobsCommand::Explain(args) => explain::run(&args, client, session).await,
         JobsCommand::Watch(args) => watch::run(&args, client, session).await,
     }

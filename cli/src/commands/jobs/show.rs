@@ -110,6 +110,12 @@ fn head(page: &mut String, job: &v1::JobSummary, spec: &v1::JobSpec, by: &str, o
         let ran = text::duration(job.started_ms, job.ended_ms, now);
         line("ended", &format!("{} (ran {ran})", text::instant(job.ended_ms)));
     }
+    if job.kept {
+        line("kept", "its logs and metrics, whatever retention says");
+    }
+    if job.forgotten_ms > 0 {
+        line("forgotten", &format!("its logs and metrics, by retention, on {}", text::instant(job.forgotten_ms)));
+    }
     if let Some(code) = &spec.code {
         let git = match (code.git_commit.is_empty(), code.git_dirty) {
             (true, _) => String::new(),
