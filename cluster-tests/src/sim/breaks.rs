@@ -7,7 +7,7 @@ use super::disk::Lies;
 pub enum Break {
     /// A flush of the log does nothing
     LyingDisk,
-    /// A crash takes back the last vote
+    /// Votes are not flushed: a crash takes them back
     ForgottenVote,
     /// A submit is called acknowledged before it is committed
     EarlyAcknowledgement,
@@ -21,11 +21,28 @@ pub enum Break {
     HalfAGang,
     /// A worker calls every end a success
     WrongExit,
-    /// A worker begins on devices that another rank still holds
+    /// A worker calls ranks ended when it has only told them to, and begins on their devices
     SharedDevice,
 }
 
 impl Break {
+    /// The invariants of which one at least does not hold when it is at work.
+    pub fn invariants(self) -> &'static [&'static str] {
+        match self {
+            Self::LyingDisk | Self::ForgottenVote => &["I1", "I9", "I13"],
+            Self::EarlyAcknowledgement | Self::DoubledRequest => &["I1"],
+            Self::StaleReads => &["I9"],
+            Self::FencedWorkerGoesOn | Self::SharedDevice => &["I2"],
+            Self::HalfAGang => &["I3"],
+            Self::WrongExit => &["I5"],
+        }
+    }
+
+    /// Is this violation what is expected of it?
+    pub fn is_shown_by(self, violation: &str) -> bool {
+        self.invariants().iter().any(|invariant| violation.contains(&format!("{invariant}:")))
+    }
+
     /// What it does to disks.
     pub fn lies(broken: Option<Self>) -> Lies {
         Lies { about_flushes: broken == Some(Self::LyingDisk), about_votes: broken == Some(Self::ForgottenVote) }

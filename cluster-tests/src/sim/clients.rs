@@ -46,9 +46,9 @@ impl Client {
         }
         while !self.world.ending.started() {
             match self.chance.between(0, 100) {
-                0..35 => self.submit().await,
-                35..45 => self.cancel().await,
-                45..70 => self.write().await,
+                0..22 => self.submit().await,
+                22..30 => self.cancel().await,
+                30..60 => self.write().await,
                 _ => self.read().await,
             }
             let pause = self.chance.between(20, 400);
@@ -146,6 +146,7 @@ impl Client {
         self.world.note(&format!("{name} is acknowledged as {job:?}"));
         self.world.count(|counts| counts.acknowledged += 1);
         locked(&self.world.history).submitted.insert(name, job);
+        self.world.acknowledged.notify_waiters();
     }
 
     async fn cancel(&mut self) {

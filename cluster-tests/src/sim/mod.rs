@@ -17,18 +17,24 @@ mod clients;
 mod coordinators;
 mod disk;
 mod faults;
+mod guard;
 mod history;
 pub mod invariants;
 mod linearizable;
 mod network;
 mod reference;
+mod scratch;
 mod seeds;
+mod self_test;
 mod trace;
 mod workers;
 
 pub use breaks::Break;
 pub use chance::Chance;
+pub use guard::guarded;
+pub use scratch::Scratch;
 pub use seeds::{Options, Summary, run_all};
+pub use self_test::self_test;
 
 use coordinators::Coordinators;
 use history::History;
@@ -69,6 +75,8 @@ pub struct Report {
     pub hash: u64,
     /// Events in the trace.
     pub events: u64,
+    /// Virtual time from the first election to the last look, in milliseconds.
+    pub virtual_ms: u64,
     /// What was done.
     pub counts: Counts,
     /// Invariants that did not hold.
@@ -104,7 +112,7 @@ pub struct Counts {
 pub struct World {
     plan: Plan,
     began: Instant,
-    trace: Mutex<Trace>,
+    trace: Arc<Mutex<Trace>>,
     network: Arc<Network>,
     coordinators: Mutex<Coordinators>,
     reference: Mutex<Reference>,
@@ -112,6 +120,8 @@ pub struct World {
     witness: Mutex<Witness>,
     counts: Mutex<Counts>,
     violations: Mutex<Vec<String>>,
+    /// A client was just told that its submit or cancel is in the log.
+    acknowledged: tokio::sync::Notify,
     /// The faults are over; clients and workers go on until `ending`.
     ending: daemon::Shutdown,
 }
@@ -121,11 +131,11 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl World {
-    fn new(plan: Plan) -> Arc<Self> {
+    fn new(plan: Plan, trace: Arc<Mutex<Trace>>) -> Arc<Self> {
         Arc::new(Self {
             plan,
             began: Instant::now(),
-            trace: Mutex::new(Trace::new(plan.print)),
+            trace,
             network: Arc::new(Network::new(plan.seed)),
             coordinators: Mutex::default(),
             reference: Mutex::default(),
@@ -133,6 +143,7 @@ impl World {
             witness: Mutex::default(),
             counts: Mutex::default(),
             violations: Mutex::default(),
+            acknowledged: tokio::sync::Notify::new(),
             ending: daemon::Shutdown::new(),
         })
     }
@@ -151,6 +162,10 @@ impl World {
 
     fn note(&self, what: &str) {
         locked(&self.trace).note(self.now(), what);
+    }
+
+    fn enter(&self, phase: &'static str) {
+        locked(&self.trace).enter(phase);
     }
 
     fn count(&self, change: impl FnOnce(&mut Counts)) {
@@ -173,13 +188,13 @@ fn virtual_clock() -> Duration {
 }
 
 /// Simulates one seed on this thread, which must be the process's first to do so.
-pub fn simulate(plan: Plan, folder: &std::path::Path) -> std::io::Result<Report> {
+fn simulate(plan: Plan, folder: &std::path::Path, trace: Arc<Mutex<Trace>>) -> std::io::Result<Report> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build()?;
     let folder = folder.to_owned();
     runtime.block_on(async move {
         BEGAN.get_or_init(Instant::now);
         daemon::clock::simulate(virtual_clock);
-        let world = World::new(plan);
+        let world = World::new(plan, trace);
         if let Err(what) = live(&world, &folder).await {
             world.violated(what);
         }
@@ -188,6 +203,7 @@ pub fn simulate(plan: Plan, folder: &std::path::Path) -> std::io::Result<Report>
         Ok(Report {
             hash: trace.hash(),
             events: trace.events(),
+            virtual_ms: world.now().as_millis() as u64,
             counts: *locked(&world.counts),
             violations: locked(&world.violations).clone(),
             last: trace.last().cloned().collect(),
@@ -200,12 +216,15 @@ async fn live(world: &Arc<World>, folder: &std::path::Path) -> Result<(), String
     coordinators::found(world, folder).await?;
     let clients = clients::start(world);
     let workers = workers::start(world);
+    world.enter("among the faults");
     faults::rage(world).await;
     if world.has_failed() {
         return Ok(());
     }
+    world.enter("when all was healed");
     faults::heal(world).await?;
     invariants::liveness::check(world).await?;
+    world.enter("at the end");
     world.ending.start();
     within(clients).await?;
     within(workers).await?;

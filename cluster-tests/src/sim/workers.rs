@@ -191,7 +191,7 @@ impl Worker {
     }
 
     fn shown(&self, member: &Member) -> Running {
-        // Who shares devices does not see that they are held.
+        // Who shares devices does not see that they are held, and says too early that they are not.
         let shares = self.world.is_broken(Break::SharedDevice);
         let devices = if shares { BTreeSet::new() } else { member.devices.clone() };
         Running { token: member.token, stage: member.stage, devices }
@@ -207,8 +207,8 @@ impl Worker {
                 self.later((20, 250), key, wish.token, Step::Prepared);
             }
             Action::Start(key, _) => self.start_soon(key),
-            Action::Stop(key) => self.end_soon(key, Stage::Stopping, (5, 200)),
-            Action::Kill(key) => self.end_soon(key, Stage::Killing, (1, 60)),
+            Action::Stop(key) => news.extend(self.end_soon(key, Stage::Stopping, (5, 200))),
+            Action::Kill(key) => news.extend(self.end_soon(key, Stage::Killing, (1, 60))),
             Action::Forget(key) => drop(self.members.remove(&key)),
             Action::SayUnknown(key, token) => {
                 let state = MemberState::Ended(types::MemberEnd::Unknown);
@@ -220,11 +220,14 @@ impl Worker {
         }
     }
 
-    fn end_soon(&mut self, key: MemberKey, stage: Stage, ms: (u64, u64)) {
-        let Some(member) = self.members.get_mut(&key) else { return };
+    /// What is told of it now, which is nothing as long as its ranks live.
+    fn end_soon(&mut self, key: MemberKey, stage: Stage, ms: (u64, u64)) -> Option<MemberStatus> {
+        let member = self.members.get_mut(&key)?;
         member.stage = stage;
         let token = member.token;
         self.later(ms, key, token, Step::End(RankExit::Stopped));
+        let state = MemberState::Ended(types::MemberEnd::Unknown);
+        self.world.is_broken(Break::SharedDevice).then_some(MemberStatus { key, token, state })
     }
 
     fn witnessed(&self, see: impl FnOnce(&mut super::Witness) -> Vec<String>) {
