@@ -33,6 +33,8 @@ pub struct Host {
     pub disk: Arc<Disk>,
     lives: u64,
     slow: Arc<AtomicBool>,
+    /// How far its log was flushed when it was made: not at all.
+    first_mark: Vec<u8>,
     /// While it lives.
     pub running: Option<Running>,
 }
@@ -88,7 +90,7 @@ pub async fn found(world: &Arc<World>, folder: &Path) -> Result<(), String> {
     for id in 1..=world.plan.nodes {
         let disk = Arc::new(Disk::empty(lies));
         let folder = folder.join(id.to_string());
-        let host = Host { folder, disk, lives: 0, slow: Arc::default(), running: None };
+        let host = Host { folder, disk, lives: 0, slow: Arc::default(), first_mark: Vec::new(), running: None };
         locked(&world.coordinators).hosts.insert(id, host);
         start(world, id).await?;
     }
@@ -121,6 +123,11 @@ pub async fn start(world: &Arc<World>, id: u64) -> Result<(), String> {
     let pace = pace(world, id, life_number, slow);
     let store = Store::over(&folder.join("raft"), id, disk, pace);
     let store = store.map_err(|error| format!("coordinator {id} does not start: {error}"))?;
+    if life_number == 1
+        && let Some(host) = locked(&world.coordinators).hosts.get_mut(&id)
+    {
+        host.first_mark = std::fs::read(mark(&folder)).map_err(|error| format!("a new store has no mark: {error}"))?;
+    }
     let life = Shutdown::new();
     let config = raft::Config {
         id: CoordinatorId(id),
@@ -187,7 +194,11 @@ pub fn crash(world: &Arc<World>, id: u64, chance: &mut Chance) {
         host.disk = Arc::new(host.disk.after_crash(chance));
         let (old, new) = (host.folder.join(host.lives.to_string()), host.folder.join((host.lives + 1).to_string()));
         let broken = world.is_broken(Break::LyingDisk) || world.is_broken(Break::ForgottenVote);
-        if let Err(error) = copy_folder(&old, &new, broken) {
+        let copied = copy_folder(&old, &new).and_then(|()| {
+            // What a lying disk forgot is no less forgotten by the mark beside it, which would tell of the lie.
+            if broken { std::fs::write(mark(&new), &host.first_mark) } else { Ok(()) }
+        });
+        if let Err(error) = copied {
             world.violated(format!("the simulation cannot copy a folder: {error}"));
         }
         running
@@ -207,16 +218,19 @@ pub fn set_slow(world: &World, id: u64, slow: bool) {
     }
 }
 
-/// Snapshots and the header as they are now: the old life may go on writing for a moment. A lying disk's mark, which would tell
-/// of the lie, is left behind.
-fn copy_folder(from: &Path, to: &Path, without_mark: bool) -> std::io::Result<()> {
+fn mark(folder: &Path) -> PathBuf {
+    folder.join("raft").join("mark")
+}
+
+/// Snapshots, the header and the mark as they are now: the old life may go on writing for a moment.
+fn copy_folder(from: &Path, to: &Path) -> std::io::Result<()> {
     std::fs::create_dir_all(to)?;
     for entry in std::fs::read_dir(from)? {
         let entry = entry?;
         let (path, target) = (entry.path(), to.join(entry.file_name()));
         if entry.file_type()?.is_dir() {
-            copy_folder(&path, &target, without_mark)?;
-        } else if !(without_mark && entry.file_name() == "mark") {
+            copy_folder(&path, &target)?;
+        } else {
             std::fs::copy(&path, &target)?;
         }
     }
