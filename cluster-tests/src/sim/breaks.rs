@@ -15,6 +15,8 @@ pub enum Break {
     DoubledRequest,
     /// Who believes to lead answers reads by itself
     StaleReads,
+    /// A watcher goes on after the last entry that it heard of, though the entry may have changed more jobs
+    HastyWatcher,
     /// A worker's ranks live on when its lease is over
     FencedWorkerGoesOn,
     /// A worker starts ranks before the whole gang is prepared
@@ -31,6 +33,7 @@ impl Break {
         match self {
             Self::LyingDisk | Self::ForgottenVote => &["I1", "I9", "I13"],
             Self::EarlyAcknowledgement | Self::DoubledRequest => &["I1"],
+            Self::HastyWatcher => &["I11"],
             Self::StaleReads => &["I9"],
             Self::FencedWorkerGoesOn | Self::SharedDevice => &["I2"],
             Self::HalfAGang => &["I3"],

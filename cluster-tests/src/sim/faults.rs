@@ -4,7 +4,7 @@
 mod cuts;
 
 use super::chance::Chance;
-use super::{World, coordinators, locked};
+use super::{World, coordinators, locked, members};
 use cuts::Directions;
 use std::sync::Arc;
 use std::time::Duration;
@@ -30,7 +30,7 @@ pub async fn heal(world: &Arc<World>) -> Result<(), String> {
     world.note("healed for good");
     world.network.cut(Directions::new());
     world.network.weather(0, 2_000);
-    for id in 1..=world.plan.nodes {
+    for id in world.hosts() {
         coordinators::set_slow(world, id, false);
         if world.running(id).is_none() {
             coordinators::start(world, id).await?;
@@ -48,9 +48,9 @@ struct Rage {
 
 impl Rage {
     async fn harm(&mut self) {
-        match self.chance.between(0, 22) {
+        match self.chance.between(0, 24) {
             0 | 1 => self.cut(cuts::split, "a partition"),
-            2 => self.cut(cuts::alone, "a coordinator alone"),
+            2 => self.alone_for_long(),
             3 => self.cut(cuts::one_way, "one way"),
             4 => self.cut(cuts::worker_off, "a worker off"),
             5..8 => self.cut(|_, _| Directions::new(), "healed"),
@@ -63,6 +63,7 @@ impl Rage {
             16 | 17 => self.crash_after_acknowledgement().await,
             18 => self.black_out().await,
             19 => self.moving_partition().await,
+            21 | 22 => members::change(&self.world, &mut self.chance).await,
             20 => self.worker_off_for_long(),
             _ => self.crash_after_election().await,
         }
@@ -75,14 +76,21 @@ impl Rage {
 
     /// These directions and the pinned ones.
     fn cut_exactly(&mut self, mut directions: Directions, what: &str) {
-        if !directions.is_empty() {
-            self.world.count(|counts| counts.cuts += 1);
-        }
         if self.world.now() < self.pinned.1 {
             directions.extend(&self.pinned.0);
         }
+        if !directions.is_empty() {
+            self.world.count(|counts| counts.cuts += 1);
+        }
         self.world.note(&format!("{what}: {directions:?}"));
         self.world.network.cut(directions);
+    }
+
+    /// Longer than an election, so that there are two who believe to lead.
+    fn alone_for_long(&mut self) {
+        let until = self.world.now() + Duration::from_millis(self.chance.between(800, 2_500));
+        self.pinned = (cuts::alone(&self.world, &mut self.chance), until);
+        self.cut_exactly(Directions::new(), "a coordinator alone");
     }
 
     /// Longer than a lease and its margin: its ranks end, and others take their place.
@@ -100,14 +108,15 @@ impl Rage {
     }
 
     fn slow(&mut self) {
-        let (id, slow) = (self.chance.between(1, self.world.plan.nodes + 1), self.chance.thousandths(500));
+        let Some(id) = self.chance.pick(&self.world.hosts()) else { return };
+        let slow = self.chance.thousandths(500);
         self.world.note(&format!("the disk of coordinator {id} is {}", if slow { "slow" } else { "fast" }));
         coordinators::set_slow(&self.world, id, slow);
     }
 
     fn hand_over(&mut self) {
         let Some(leader) = self.world.leaders().first().and_then(|id| self.world.running(*id)) else { return };
-        let to = CoordinatorId(self.chance.between(1, self.world.plan.nodes + 1));
+        let Some(to) = self.chance.pick(&self.world.hosts()).map(CoordinatorId) else { return };
         self.world.note(&format!("leadership is to go to {to}"));
         tokio::spawn(async move { leader.node.transfer_leadership(Some(to)).await });
     }
@@ -120,7 +129,7 @@ impl Rage {
 
     /// As many may stay down as leave a majority.
     fn may_stay_down(&self) -> bool {
-        self.world.alive().len() as u64 * 2 > self.world.plan.nodes + 1
+        self.world.alive().len() * 2 > self.world.hosts().len() + 1
     }
 
     async fn crash(&mut self) {
@@ -208,7 +217,7 @@ impl Rage {
     }
 
     async fn restart(&mut self) {
-        let down: Vec<u64> = (1..=self.world.plan.nodes).filter(|id| self.world.running(*id).is_none()).collect();
+        let down: Vec<u64> = self.world.hosts().into_iter().filter(|id| self.world.running(*id).is_none()).collect();
         if let Some(id) = self.chance.pick(&down) {
             self.start(id).await;
         }

@@ -12,8 +12,9 @@ use std::time::Duration;
 
 /// A simulation's thread recurses deeply in a debug build.
 const STACK_BYTES: usize = 64 << 20;
-/// For a thread to say where it is; one that is interrupted in the middle of an allocation never does.
-const ANSWER_MAX: Duration = Duration::from_secs(5);
+/// For a thread to say where it is: seconds on a busy machine, for names are read from a large file. One that is interrupted in the
+/// middle of an allocation never does.
+const ANSWER_MAX: Duration = Duration::from_secs(30);
 /// Functions of a stack that are told.
 const FRAMES: usize = 8;
 /// Crates whose functions say where a simulation is.

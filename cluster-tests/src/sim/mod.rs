@@ -21,12 +21,14 @@ mod guard;
 mod history;
 pub mod invariants;
 mod linearizable;
+mod members;
 mod network;
 mod reference;
 mod scratch;
 mod seeds;
 mod self_test;
 mod trace;
+mod watchers;
 mod workers;
 
 pub use breaks::Break;
@@ -42,13 +44,15 @@ use network::Network;
 use reference::Reference;
 use serde::{Deserialize, Serialize};
 use std::future::Future;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 use tokio::time::Instant;
 use trace::Trace;
+use types::Timestamp;
 use workers::Witness;
 
-/// The clocks at the beginning, since 1970 and since boot.
+/// The clocks at the beginning, since 1970 and since boot; the former is wrong by what `coordinators` says.
 const EPOCH: Duration = Duration::from_hours(500_000);
 
 static BEGAN: OnceLock<Instant> = OnceLock::new();
@@ -100,6 +104,10 @@ pub struct Counts {
     pub cuts: u64,
     /// Snapshots that coordinators began from at a restart, or got from others.
     pub snapshots: u64,
+    /// Coordinators added and removed.
+    pub changes: u64,
+    /// Events that watchers heard of.
+    pub events: u64,
     /// Ranks that workers started.
     pub ranks: u64,
     /// Jobs that ended.
@@ -120,6 +128,10 @@ pub struct World {
     witness: Mutex<Witness>,
     counts: Mutex<Counts>,
     violations: Mutex<Vec<String>>,
+    /// What each watcher heard of.
+    seen: Mutex<Vec<Vec<watchers::Seen>>>,
+    /// Somebody is about to change the group.
+    changing: AtomicBool,
     /// A client was just told that its submit or cancel is in the log.
     acknowledged: tokio::sync::Notify,
     /// The faults are over; clients and workers go on until `ending`.
@@ -143,6 +155,8 @@ impl World {
             witness: Mutex::default(),
             counts: Mutex::default(),
             violations: Mutex::default(),
+            seen: Mutex::default(),
+            changing: AtomicBool::new(false),
             acknowledged: tokio::sync::Notify::new(),
             ending: daemon::Shutdown::new(),
         })
@@ -182,9 +196,15 @@ impl World {
     }
 }
 
-/// Time since boot, and since 1970, as the simulation has it.
-fn virtual_clock() -> Duration {
+/// Time since boot, as the simulation has it.
+fn boot_clock() -> Duration {
     EPOCH + BEGAN.get().map_or(Duration::ZERO, Instant::elapsed)
+}
+
+/// Time since 1970, as the coordinator has it that leads: who leads stamps the log, and plans by its own clock.
+fn wall_clock() -> Timestamp {
+    let right = i64::try_from(boot_clock().as_millis()).unwrap_or(i64::MAX);
+    Timestamp(u64::try_from(right.saturating_add(coordinators::SKEW_MS.load(Ordering::Relaxed))).unwrap_or(0))
 }
 
 /// Simulates one seed on this thread, which must be the process's first to do so.
@@ -193,7 +213,7 @@ fn simulate(plan: Plan, folder: &std::path::Path, trace: Arc<Mutex<Trace>>) -> s
     let folder = folder.to_owned();
     runtime.block_on(async move {
         BEGAN.get_or_init(Instant::now);
-        daemon::clock::simulate(virtual_clock);
+        daemon::clock::simulate(boot_clock, wall_clock);
         let world = World::new(plan, trace);
         if let Err(what) = live(&world, &folder).await {
             world.violated(what);
@@ -216,6 +236,7 @@ async fn live(world: &Arc<World>, folder: &std::path::Path) -> Result<(), String
     coordinators::found(world, folder).await?;
     let clients = clients::start(world);
     let workers = workers::start(world);
+    let watchers = watchers::start(world);
     world.enter("among the faults");
     faults::rage(world).await;
     if world.has_failed() {
@@ -224,10 +245,14 @@ async fn live(world: &Arc<World>, folder: &std::path::Path) -> Result<(), String
     world.enter("when all was healed");
     faults::heal(world).await?;
     invariants::liveness::check(world).await?;
+    within(members::come_to_rest(world)).await?;
+    let unheard = invariants::events::check(world).await;
     world.enter("at the end");
     world.ending.start();
     within(clients).await?;
     within(workers).await?;
+    within(watchers).await?;
+    unheard.into_iter().for_each(|fault| world.violated(fault));
     invariants::check_at_the_end(world).await
 }
 

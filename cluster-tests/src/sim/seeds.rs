@@ -149,6 +149,8 @@ fn add(sum: &mut Counts, one: Counts) {
     sum.crashes += one.crashes;
     sum.cuts += one.cuts;
     sum.snapshots += one.snapshots;
+    sum.changes += one.changes;
+    sum.events += one.events;
     sum.ranks += one.ranks;
     sum.ended += one.ended;
     sum.terms = sum.terms.max(one.terms);
@@ -177,7 +179,19 @@ impl Summary {
 
     /// In a few lines.
     pub fn print(&self, options: &Options, began: Instant) {
-        let Counts { entries, acknowledged, operations, crashes, cuts, snapshots, ranks, ended, terms } = self.counts;
+        let Counts {
+            entries,
+            acknowledged,
+            operations,
+            crashes,
+            cuts,
+            snapshots,
+            changes,
+            events,
+            ranks,
+            ended,
+            terms,
+        } = self.counts;
         let (wall, virtual_seconds) = (began.elapsed().as_secs_f64(), self.virtual_ms as f64 / 1_000.0);
         println!(
             "{} seeds x {} virtual s of faults, {} coordinators: {} failed, {} repeated alike",
@@ -188,9 +202,11 @@ impl Summary {
             self.repeated
         );
         println!("  {virtual_seconds:.0} virtual s in {wall:.1} s: {:.2} a second", virtual_seconds / wall.max(0.001));
-        println!("  {crashes} crashes, {cuts} cuts, {snapshots} restarts from snapshots, up to {terms} terms");
         println!(
-            "  {entries} entries, {acknowledged} acknowledged, {operations} reads and writes checked, {ranks} ranks started, {ended} jobs ended"
+            "  {crashes} crashes, {cuts} cuts, {snapshots} restarts with snapshots, {changes} changes of members, up to {terms} terms"
+        );
+        println!(
+            "  {entries} entries, {acknowledged} acknowledged, {operations} reads and writes checked, {events} events heard, {ranks} ranks started, {ended} jobs ended"
         );
     }
 }

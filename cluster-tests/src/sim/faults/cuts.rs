@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 pub(super) type Directions = BTreeSet<(u64, u64)>;
 
 fn parties(world: &World) -> impl Iterator<Item = u64> + use<> {
-    (1..=world.plan.nodes).chain(crate::sim::workers::numbers())
+    world.hosts().into_iter().chain(crate::sim::workers::numbers())
 }
 
 /// Two sides; workers stand on either.
@@ -31,8 +31,8 @@ pub(super) fn between_sides(world: &World, side: &[u64]) -> Directions {
 /// The leader, if there is one and chance will have it, from the other coordinators.
 pub(super) fn alone(world: &World, chance: &mut Chance) -> Directions {
     let leader = world.leaders().first().copied().filter(|_| chance.thousandths(700));
-    let id = leader.unwrap_or_else(|| chance.between(1, world.plan.nodes + 1));
-    between_sides(world, &[id])
+    let id = leader.or_else(|| chance.pick(&world.hosts()));
+    id.map_or_else(Directions::new, |id| between_sides(world, &[id]))
 }
 
 /// One more direction.
@@ -51,5 +51,5 @@ pub(super) fn one_way(world: &World, chance: &mut Chance) -> Directions {
 pub(super) fn worker_off(world: &World, chance: &mut Chance) -> Directions {
     let workers: Vec<u64> = crate::sim::workers::numbers().collect();
     let Some(worker) = chance.pick(&workers) else { return Directions::new() };
-    (1..=world.plan.nodes).flat_map(|id| [(worker, id), (id, worker)]).collect()
+    world.hosts().into_iter().flat_map(|id| [(worker, id), (id, worker)]).collect()
 }
