@@ -30,7 +30,7 @@ pub struct Options {
     #[arg(long, default_value_t = 2)]
     pub jobs: usize,
     /// Seconds of wall time after which a seed is given up, with its last events
-    #[arg(long, default_value_t = 300)]
+    #[arg(long, default_value_t = 900)]
     pub wall: u64,
     /// Stops at the first seed that fails as is to be expected
     #[arg(long)]

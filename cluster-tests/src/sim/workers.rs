@@ -131,7 +131,7 @@ impl Worker {
 
     fn next_due(&self) -> Option<Instant> {
         let first = self.due.keys().next().map(|(at, _)| *at);
-        let fenced = self.lease.filter(|_| self.members.values().any(Member::is_alive));
+        let fenced = self.lease.filter(|_| !self.goes_on() && self.members.values().any(Member::is_alive));
         [first, fenced].into_iter().flatten().min()
     }
 
@@ -155,12 +155,17 @@ impl Worker {
                 changed.insert(due.key);
             }
         }
-        if self.lease.is_some_and(|lease| lease <= now) && !self.world.is_broken(Break::FencedWorkerGoesOn) {
+        if self.lease.is_some_and(|lease| lease <= now) && !self.goes_on() {
             self.lease = None;
             self.fence();
         }
         let all = self.statuses();
         all.into_iter().filter(|status| changed.contains(&status.key)).collect()
+    }
+
+    /// The end of its lease is nothing to it.
+    fn goes_on(&self) -> bool {
+        self.world.is_broken(Break::FencedWorkerGoesOn)
     }
 
     /// The supervisors kill their ranks, within what the leader allows for it.
@@ -224,10 +229,12 @@ impl Worker {
     fn end_soon(&mut self, key: MemberKey, stage: Stage, ms: (u64, u64)) -> Option<MemberStatus> {
         let member = self.members.get_mut(&key)?;
         member.stage = stage;
-        let token = member.token;
+        let (token, shares) = (member.token, self.world.is_broken(Break::SharedDevice));
+        // Long enough for others to be prepared and started meanwhile.
+        let ms = if shares { (500, 2_000) } else { ms };
         self.later(ms, key, token, Step::End(RankExit::Stopped));
         let state = MemberState::Ended(types::MemberEnd::Unknown);
-        self.world.is_broken(Break::SharedDevice).then_some(MemberStatus { key, token, state })
+        shares.then_some(MemberStatus { key, token, state })
     }
 
     fn witnessed(&self, see: impl FnOnce(&mut super::Witness) -> Vec<String>) {
