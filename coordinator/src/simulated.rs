@@ -4,6 +4,7 @@
 //! worker is not.
 
 use crate::api::session::register;
+use crate::api::watch::{Events, follow};
 use crate::leader::{Handle, Leader, LeaderConfig, Message, surely_leads};
 use crate::observe::Observed;
 use crate::raft::Node;
@@ -15,7 +16,7 @@ use scheduler::policy::Policy;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
-use types::{MemberStatus, WorkerRegistration};
+use types::{LogIndex, MemberStatus, WorkerRegistration};
 
 /// The leader's loop of one coordinator. Clones are one.
 #[derive(Clone, Debug)]
@@ -66,6 +67,13 @@ impl LeaderLoop {
     pub async fn closed(&self, session: u64) -> bool {
         self.handle.send(Message::Closed { session }).await
     }
+}
+
+/// What the API tells a watcher of all jobs that has seen everything up to entry `after`; none when this coordinator cannot be
+/// sure that it knows as much.
+pub async fn watch(node: &Node, after: u64, ending: Shutdown) -> Option<Events> {
+    node.linearizable().await.ok()?;
+    Some(follow(node.clone(), None, LogIndex(after), ending))
 }
 
 /// One entry of the log, as a record on disk holds it.

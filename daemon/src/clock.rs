@@ -8,18 +8,26 @@ use types::Timestamp;
 static FIRST: OnceLock<(Timestamp, Duration)> = OnceLock::new();
 
 /// What a simulation reads in place of both clocks.
-static VIRTUAL: OnceLock<fn() -> Duration> = OnceLock::new();
+static VIRTUAL: OnceLock<Virtual> = OnceLock::new();
 
-/// For a process that is a simulation: from now on time is what `clock` says, since 1970 and since boot alike. The first call
-/// counts, before anything looks at the time.
-pub fn simulate(clock: fn() -> Duration) {
-    VIRTUAL.get_or_init(|| clock);
+struct Virtual {
+    boot: fn() -> Duration,
+    wall: fn() -> Timestamp,
+}
+
+/// For a process that is a simulation: from now on time is what these say. The first call counts, before anything looks at the
+/// time.
+pub fn simulate(boot: fn() -> Duration, wall: fn() -> Timestamp) {
+    VIRTUAL.get_or_init(|| Virtual { boot, wall });
 }
 
 /// Wall-clock time now: the wall clock is read once in a process's life, and from then on boot time is added. So an operator
 /// who sets the clock, or a time service that corrects it in one step, moves nothing that a daemon decides by (time
 /// limits, back-off) under its feet; its stamps follow the new time after its next start.
 pub fn now() -> Timestamp {
+    if let Some(clocks) = VIRTUAL.get() {
+        return (clocks.wall)();
+    }
     let (wall, boot) = *FIRST.get_or_init(|| (wall_time(), boot_time()));
     let since = boot_time().saturating_sub(boot);
     Timestamp(wall.0.saturating_add(u64::try_from(since.as_millis()).unwrap_or(u64::MAX)))
@@ -27,9 +35,6 @@ pub fn now() -> Timestamp {
 
 #[allow(clippy::disallowed_methods)]
 fn wall_time() -> Timestamp {
-    if VIRTUAL.get().is_some() {
-        return Timestamp(u64::try_from(boot_time().as_millis()).unwrap_or(u64::MAX));
-    }
     let since_epoch = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
     Timestamp(since_epoch.map_or(0, |span| u64::try_from(span.as_millis()).unwrap_or(u64::MAX)))
 }
@@ -37,8 +42,8 @@ fn wall_time() -> Timestamp {
 /// Time since boot, suspension included (`CLOCK_BOOTTIME`): comparable between processes of one machine, unmoved by clock
 /// jumps, and gone on when a suspended machine wakes up, so that a lease cannot outlive a sleep.
 pub fn boot_time() -> Duration {
-    if let Some(clock) = VIRTUAL.get() {
-        return clock();
+    if let Some(clocks) = VIRTUAL.get() {
+        return (clocks.boot)();
     }
     let time = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
     Duration::new(u64::try_from(time.tv_sec).unwrap_or(0), u32::try_from(time.tv_nsec).unwrap_or(0))

@@ -5,7 +5,7 @@
 //! program brings itself.
 
 use clap::Parser;
-use cluster_tests::sim::{Chance, Options, Report, run_all, simulate};
+use cluster_tests::sim::{Chance, Options, Report, Scratch, guarded, run_all, self_test};
 use std::process::ExitCode;
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
@@ -14,6 +14,9 @@ use std::time::Instant;
 struct Arguments {
     #[command(flatten)]
     options: Options,
+    /// Every deliberate fault, one after the other, over these seeds: each must be found
+    #[arg(long)]
+    self_test: bool,
     /// Prints the report of one seed as JSON
     #[arg(long, hide = true)]
     json: bool,
@@ -41,8 +44,12 @@ pub unsafe extern "C" fn getrandom(bytes: *mut u8, count: usize, _flags: u32) ->
 }
 
 fn main() -> anyhow::Result<ExitCode> {
-    let Arguments { options, json } = Arguments::parse();
+    let Arguments { options, self_test: is_self_test, json } = Arguments::parse();
     let began = Instant::now();
+    if is_self_test {
+        let all = self_test(&std::env::current_exe()?, &options)?;
+        return Ok(if all { ExitCode::SUCCESS } else { ExitCode::FAILURE });
+    }
     if options.seeds > 1 || (options.seed.is_multiple_of(20) && !json && !options.print) {
         let summary = run_all(&std::env::current_exe()?, &options)?;
         summary.print(&options, began);
@@ -56,22 +63,21 @@ fn main() -> anyhow::Result<ExitCode> {
     for what in &report.violations {
         println!("VIOLATION {what}");
     }
+    if !report.violations.is_empty() && !options.print {
+        println!("its last events:");
+        report.last.iter().for_each(|event| println!("  {event}"));
+    }
     let (hash, events, seconds) = (report.hash, report.events, began.elapsed().as_secs_f64());
-    println!("seed {}: trace {hash:016x} of {events} events, {seconds:.1} s, {:?}", options.seed, report.counts);
+    let virtual_seconds = report.virtual_ms as f64 / 1_000.0;
+    println!(
+        "seed {}: trace {hash:016x} of {events} events, {virtual_seconds:.1} virtual s in {seconds:.1} s, {:?}",
+        options.seed, report.counts
+    );
     Ok(if report.violations.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// In memory where there is a file system in memory: what survives a power cut is decided by the simulated disk alone.
 fn one(options: &Options) -> anyhow::Result<Report> {
-    let memory = std::path::Path::new("/dev/shm");
-    let parent = if memory.is_dir() { memory.to_owned() } else { std::env::temp_dir() };
-    let folder = parent.join(format!("muster-sim-{}", std::process::id()));
-    std::fs::create_dir(&folder)?;
-    let (plan, below) = (options.plan(), folder.clone());
+    let (plan, scratch) = (options.plan(), Scratch::begin()?);
     *RANDOM.lock().unwrap_or_else(PoisonError::into_inner) = Some(Chance::new(plan.seed, "process"));
-    // A new thread: what the main one has drawn of random numbers is not of this seed.
-    let thread = std::thread::Builder::new().stack_size(64 << 20).spawn(move || simulate(plan, &below))?;
-    let report = thread.join();
-    std::fs::remove_dir_all(&folder)?;
-    Ok(report.map_err(|_| anyhow::anyhow!("the simulation panicked"))??)
+    guarded(plan, scratch.folder().to_owned(), options.wall())
 }

@@ -13,18 +13,20 @@ use tokio::task::JoinSet;
 use types::{JobId, JobSpec, Millis, Queue, QueueQuota, RequestId};
 
 const CLIENTS: u64 = 4;
+/// And so many more that only write and read, faster and with less patience: an old leader is asked before it learns of the new.
+const READERS: u64 = 3;
 /// Their numbers in the network begin after this.
 const FIRST: u64 = 200;
 /// Queues whose ceiling for devices that nobody has is a register.
-const REGISTERS: u64 = 3;
+const REGISTERS: u64 = 2;
 const CLASS: &str = "no such device";
-/// A client's wait for an answer.
-const PATIENCE: Duration = Duration::from_secs(3);
+/// A client's wait for an answer, in milliseconds.
+const PATIENCE_MS: (u64, u64) = (300, 3_000);
 
 /// Starts them; the future ends when all have.
 pub fn start(world: &Arc<World>) -> impl Future<Output = ()> + use<> {
     let mut tasks = JoinSet::new();
-    for number in 1..=CLIENTS {
+    for number in 1..=CLIENTS + READERS {
         let chance = world.chance(&format!("client {number}"));
         let client = Client { world: world.clone(), number, chance, asked: 0 };
         tasks.spawn(client.run());
@@ -45,13 +47,14 @@ impl Client {
             self.make_registers().await;
         }
         while !self.world.ending.started() {
-            match self.chance.between(0, 100) {
-                0..35 => self.submit().await,
-                35..45 => self.cancel().await,
-                45..70 => self.write().await,
+            let is_reader = self.number > CLIENTS;
+            match self.chance.between(if is_reader { 30 } else { 0 }, 100) {
+                0..22 => self.submit().await,
+                22..30 => self.cancel().await,
+                30..60 => self.write().await,
                 _ => self.read().await,
             }
-            let pause = self.chance.between(20, 400);
+            let pause = self.chance.between(20, if is_reader { 150 } else { 400 });
             tokio::time::sleep(Duration::from_millis(pause)).await;
         }
     }
@@ -66,6 +69,8 @@ impl Client {
         F: Future<Output = T>,
     {
         let (world, from) = (self.world.clone(), FIRST + self.number);
+        let most = if self.number > CLIENTS { 2 * PATIENCE_MS.0 } else { PATIENCE_MS.1 };
+        let patience = Duration::from_millis(self.chance.between(PATIENCE_MS.0, most));
         let Some(to) = self.chance.pick(&world.alive()) else {
             tokio::time::sleep(Duration::from_millis(50)).await;
             return None;
@@ -82,7 +87,7 @@ impl Client {
             };
             world.network.hop(to, from).await.then_some(answer)
         };
-        tokio::time::timeout(PATIENCE, called).await.ok().flatten()
+        tokio::time::timeout(patience, called).await.ok().flatten()
     }
 
     async fn propose(&mut self, command: Command) -> Option<Result<Outcome, ProposeError>> {
@@ -146,6 +151,7 @@ impl Client {
         self.world.note(&format!("{name} is acknowledged as {job:?}"));
         self.world.count(|counts| counts.acknowledged += 1);
         locked(&self.world.history).submitted.insert(name, job);
+        self.world.acknowledged.notify_waiters();
     }
 
     async fn cancel(&mut self) {

@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::time::Duration;
 use tokio_stream::StreamExt;
 use tokio_stream::wrappers::UnboundedReceiverStream;
@@ -24,6 +24,9 @@ pub const LEASE: Duration = Duration::from_secs(3);
 const SNAPSHOT_EVERY: u64 = 60;
 const LOG_KEPT: u64 = 20;
 
+/// By how much the clock of whoever leads is wrong.
+pub static SKEW_MS: AtomicI64 = AtomicI64::new(0);
+
 const CLUSTER: ClusterId = ClusterId([5; 16]);
 
 /// One coordinator, alive or not.
@@ -32,7 +35,10 @@ pub struct Host {
     /// Its log.
     pub disk: Arc<Disk>,
     lives: u64,
+    skew_ms: i64,
     slow: Arc<AtomicBool>,
+    /// How far its log was flushed when it was made: not at all.
+    first_mark: Vec<u8>,
     /// While it lives.
     pub running: Option<Running>,
 }
@@ -53,12 +59,21 @@ pub struct Running {
 pub struct Coordinators {
     /// From 1.
     pub hosts: BTreeMap<u64, Host>,
+    /// Numbers that were given; none is given twice.
+    made: u64,
+    /// Where they keep their files.
+    folder: PathBuf,
 }
 
 impl World {
     /// A coordinator that lives.
     pub(super) fn running(&self, id: u64) -> Option<Running> {
         locked(&self.coordinators).hosts.get(&id)?.running.clone()
+    }
+
+    /// Numbers of all that were not removed.
+    pub(super) fn hosts(&self) -> Vec<u64> {
+        locked(&self.coordinators).hosts.keys().copied().collect()
     }
 
     /// Numbers of those that live.
@@ -84,12 +99,9 @@ impl World {
 
 /// Makes all coordinators and forms the cluster of them.
 pub async fn found(world: &Arc<World>, folder: &Path) -> Result<(), String> {
-    let lies = Break::lies(world.plan.broken);
-    for id in 1..=world.plan.nodes {
-        let disk = Arc::new(Disk::empty(lies));
-        let folder = folder.join(id.to_string());
-        let host = Host { folder, disk, lives: 0, slow: Arc::default(), running: None };
-        locked(&world.coordinators).hosts.insert(id, host);
+    folder.clone_into(&mut locked(&world.coordinators).folder);
+    for _ in 0..world.plan.nodes {
+        let id = make(world);
         start(world, id).await?;
     }
     let members = (1..=world.plan.nodes)
@@ -98,6 +110,24 @@ pub async fn found(world: &Arc<World>, folder: &Path) -> Result<(), String> {
     first.node.bootstrap(members.collect(), CLUSTER).await.map_err(|error| format!("not formed: {error}"))?;
     world.note("formed");
     Ok(())
+}
+
+/// One more, with an empty disk and a clock of its own.
+pub fn make(world: &World) -> u64 {
+    let mut all = locked(&world.coordinators);
+    all.made += 1;
+    let id = all.made;
+    let skew_ms = clock_error(&mut world.chance(&format!("clock {id}")));
+    let (folder, disk) = (all.folder.join(id.to_string()), Arc::new(Disk::empty(Break::lies(world.plan.broken))));
+    let host = Host { folder, disk, lives: 0, skew_ms, slow: Arc::default(), first_mark: Vec::new(), running: None };
+    all.hosts.insert(id, host);
+    id
+}
+
+/// Most are wrong by seconds, some by up to an hour.
+fn clock_error(chance: &mut Chance) -> i64 {
+    let most = if chance.thousandths(250) { 3_600_000 } else { 3_000 };
+    chance.between(0, 2 * most) as i64 - most as i64
 }
 
 fn pace(world: &World, id: u64, life: u64, slow: Arc<AtomicBool>) -> Pace {
@@ -121,6 +151,11 @@ pub async fn start(world: &Arc<World>, id: u64) -> Result<(), String> {
     let pace = pace(world, id, life_number, slow);
     let store = Store::over(&folder.join("raft"), id, disk, pace);
     let store = store.map_err(|error| format!("coordinator {id} does not start: {error}"))?;
+    if life_number == 1
+        && let Some(host) = locked(&world.coordinators).hosts.get_mut(&id)
+    {
+        host.first_mark = std::fs::read(mark(&folder)).map_err(|error| format!("a new store has no mark: {error}"))?;
+    }
     let life = Shutdown::new();
     let config = raft::Config {
         id: CoordinatorId(id),
@@ -169,6 +204,9 @@ fn watch(world: &Arc<World>, id: u64, node: &Node, life: &Shutdown) {
                     }
                     let now = *leadership.borrow_and_update();
                     if now.leading {
+                        if let Some(host) = locked(&world.coordinators).hosts.get(&id) {
+                            SKEW_MS.store(host.skew_ms, Ordering::Relaxed);
+                        }
                         world.note(&format!("coordinator {id} leads in term {}", now.term));
                         world.count(|counts| counts.terms = counts.terms.max(now.term));
                     }
@@ -187,7 +225,11 @@ pub fn crash(world: &Arc<World>, id: u64, chance: &mut Chance) {
         host.disk = Arc::new(host.disk.after_crash(chance));
         let (old, new) = (host.folder.join(host.lives.to_string()), host.folder.join((host.lives + 1).to_string()));
         let broken = world.is_broken(Break::LyingDisk) || world.is_broken(Break::ForgottenVote);
-        if let Err(error) = copy_folder(&old, &new, broken) {
+        let copied = copy_folder(&old, &new).and_then(|()| {
+            // What a lying disk forgot is no less forgotten by the mark beside it, which would tell of the lie.
+            if broken { std::fs::write(mark(&new), &host.first_mark) } else { Ok(()) }
+        });
+        if let Err(error) = copied {
             world.violated(format!("the simulation cannot copy a folder: {error}"));
         }
         running
@@ -200,6 +242,15 @@ pub fn crash(world: &Arc<World>, id: u64, chance: &mut Chance) {
     tokio::spawn(async move { node.abandon().await });
 }
 
+/// It was removed: its process ends and its disk is thrown away.
+pub fn retire(world: &Arc<World>, id: u64) {
+    let Some(host) = locked(&world.coordinators).hosts.remove(&id) else { return };
+    world.network.deafen(id);
+    let Some(running) = host.running else { return };
+    running.life.start();
+    tokio::spawn(async move { running.node.abandon().await });
+}
+
 /// Its next writes are slow, or fast again.
 pub fn set_slow(world: &World, id: u64, slow: bool) {
     if let Some(host) = locked(&world.coordinators).hosts.get(&id) {
@@ -207,16 +258,19 @@ pub fn set_slow(world: &World, id: u64, slow: bool) {
     }
 }
 
-/// Snapshots and the header as they are now: the old life may go on writing for a moment. A lying disk's mark, which would tell
-/// of the lie, is left behind.
-fn copy_folder(from: &Path, to: &Path, without_mark: bool) -> std::io::Result<()> {
+fn mark(folder: &Path) -> PathBuf {
+    folder.join("raft").join("mark")
+}
+
+/// Snapshots, the header and the mark as they are now: the old life may go on writing for a moment.
+fn copy_folder(from: &Path, to: &Path) -> std::io::Result<()> {
     std::fs::create_dir_all(to)?;
     for entry in std::fs::read_dir(from)? {
         let entry = entry?;
         let (path, target) = (entry.path(), to.join(entry.file_name()));
         if entry.file_type()?.is_dir() {
-            copy_folder(&path, &target, without_mark)?;
-        } else if !(without_mark && entry.file_name() == "mark") {
+            copy_folder(&path, &target)?;
+        } else {
             std::fs::copy(&path, &target)?;
         }
     }

@@ -11,7 +11,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 pub struct Lies {
     /// A flush does nothing.
     pub about_flushes: bool,
-    /// A crash takes the vote back to the one before the last.
+    /// A vote is not flushed: a crash takes it back to the one that this life began with.
     pub about_votes: bool,
 }
 
@@ -63,7 +63,8 @@ struct Inner {
     now: Content,
     flushed: Content,
     since: Vec<Write>,
-    vote_before: Option<Vec<u8>>,
+    /// When this life began.
+    first_vote: Option<Vec<u8>>,
     lies: Lies,
 }
 
@@ -78,7 +79,8 @@ impl Disk {
     }
 
     fn holding(content: Content, lies: Lies) -> Self {
-        let inner = Inner { now: content.clone(), flushed: content, since: Vec::new(), vote_before: None, lies };
+        let first_vote = content.facts[place(Fact::Vote)].clone();
+        let inner = Inner { now: content.clone(), flushed: content, since: Vec::new(), first_vote, lies };
         Self(Mutex::new(inner))
     }
 
@@ -91,7 +93,7 @@ impl Disk {
             content.take(write);
         }
         if inner.lies.about_votes {
-            content.facts[place(Fact::Vote)].clone_from(&inner.vote_before);
+            content.facts[place(Fact::Vote)].clone_from(&inner.first_vote);
         }
         Self::holding(content, inner.lies)
     }
@@ -107,10 +109,6 @@ impl Disk {
 
     fn write(&self, write: Write) -> bool {
         let mut inner = self.lock();
-        if let Write::Put(Fact::Vote, _) = &write {
-            let before = inner.now.facts[place(Fact::Vote)].clone();
-            inner.vote_before = before;
-        }
         let more = inner.now.take(&write);
         inner.since.push(write);
         more

@@ -17,18 +17,26 @@ mod clients;
 mod coordinators;
 mod disk;
 mod faults;
+mod guard;
 mod history;
 pub mod invariants;
 mod linearizable;
+mod members;
 mod network;
 mod reference;
+mod scratch;
 mod seeds;
+mod self_test;
 mod trace;
+mod watchers;
 mod workers;
 
 pub use breaks::Break;
 pub use chance::Chance;
+pub use guard::guarded;
+pub use scratch::Scratch;
 pub use seeds::{Options, Summary, run_all};
+pub use self_test::self_test;
 
 use coordinators::Coordinators;
 use history::History;
@@ -36,13 +44,15 @@ use network::Network;
 use reference::Reference;
 use serde::{Deserialize, Serialize};
 use std::future::Future;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 use tokio::time::Instant;
 use trace::Trace;
+use types::Timestamp;
 use workers::Witness;
 
-/// The clocks at the beginning, since 1970 and since boot.
+/// The clocks at the beginning, since 1970 and since boot; the former is wrong by what `coordinators` says.
 const EPOCH: Duration = Duration::from_hours(500_000);
 
 static BEGAN: OnceLock<Instant> = OnceLock::new();
@@ -69,6 +79,8 @@ pub struct Report {
     pub hash: u64,
     /// Events in the trace.
     pub events: u64,
+    /// Virtual time from the first election to the last look, in milliseconds.
+    pub virtual_ms: u64,
     /// What was done.
     pub counts: Counts,
     /// Invariants that did not hold.
@@ -92,6 +104,10 @@ pub struct Counts {
     pub cuts: u64,
     /// Snapshots that coordinators began from at a restart, or got from others.
     pub snapshots: u64,
+    /// Coordinators added and removed.
+    pub changes: u64,
+    /// Events that watchers heard of.
+    pub events: u64,
     /// Ranks that workers started.
     pub ranks: u64,
     /// Jobs that ended.
@@ -104,7 +120,7 @@ pub struct Counts {
 pub struct World {
     plan: Plan,
     began: Instant,
-    trace: Mutex<Trace>,
+    trace: Arc<Mutex<Trace>>,
     network: Arc<Network>,
     coordinators: Mutex<Coordinators>,
     reference: Mutex<Reference>,
@@ -112,6 +128,12 @@ pub struct World {
     witness: Mutex<Witness>,
     counts: Mutex<Counts>,
     violations: Mutex<Vec<String>>,
+    /// What each watcher heard of.
+    seen: Mutex<Vec<Vec<watchers::Seen>>>,
+    /// Somebody is about to change the group.
+    changing: AtomicBool,
+    /// A client was just told that its submit or cancel is in the log.
+    acknowledged: tokio::sync::Notify,
     /// The faults are over; clients and workers go on until `ending`.
     ending: daemon::Shutdown,
 }
@@ -121,11 +143,11 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl World {
-    fn new(plan: Plan) -> Arc<Self> {
+    fn new(plan: Plan, trace: Arc<Mutex<Trace>>) -> Arc<Self> {
         Arc::new(Self {
             plan,
             began: Instant::now(),
-            trace: Mutex::new(Trace::new(plan.print)),
+            trace,
             network: Arc::new(Network::new(plan.seed)),
             coordinators: Mutex::default(),
             reference: Mutex::default(),
@@ -133,6 +155,9 @@ impl World {
             witness: Mutex::default(),
             counts: Mutex::default(),
             violations: Mutex::default(),
+            seen: Mutex::default(),
+            changing: AtomicBool::new(false),
+            acknowledged: tokio::sync::Notify::new(),
             ending: daemon::Shutdown::new(),
         })
     }
@@ -153,6 +178,10 @@ impl World {
         locked(&self.trace).note(self.now(), what);
     }
 
+    fn enter(&self, phase: &'static str) {
+        locked(&self.trace).enter(phase);
+    }
+
     fn count(&self, change: impl FnOnce(&mut Counts)) {
         change(&mut locked(&self.counts));
     }
@@ -167,19 +196,25 @@ impl World {
     }
 }
 
-/// Time since boot, and since 1970, as the simulation has it.
-fn virtual_clock() -> Duration {
+/// Time since boot, as the simulation has it.
+fn boot_clock() -> Duration {
     EPOCH + BEGAN.get().map_or(Duration::ZERO, Instant::elapsed)
 }
 
+/// Time since 1970, as the coordinator has it that leads: who leads stamps the log, and plans by its own clock.
+fn wall_clock() -> Timestamp {
+    let right = i64::try_from(boot_clock().as_millis()).unwrap_or(i64::MAX);
+    Timestamp(u64::try_from(right.saturating_add(coordinators::SKEW_MS.load(Ordering::Relaxed))).unwrap_or(0))
+}
+
 /// Simulates one seed on this thread, which must be the process's first to do so.
-pub fn simulate(plan: Plan, folder: &std::path::Path) -> std::io::Result<Report> {
+fn simulate(plan: Plan, folder: &std::path::Path, trace: Arc<Mutex<Trace>>) -> std::io::Result<Report> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build()?;
     let folder = folder.to_owned();
     runtime.block_on(async move {
         BEGAN.get_or_init(Instant::now);
-        daemon::clock::simulate(virtual_clock);
-        let world = World::new(plan);
+        daemon::clock::simulate(boot_clock, wall_clock);
+        let world = World::new(plan, trace);
         if let Err(what) = live(&world, &folder).await {
             world.violated(what);
         }
@@ -188,6 +223,7 @@ pub fn simulate(plan: Plan, folder: &std::path::Path) -> std::io::Result<Report>
         Ok(Report {
             hash: trace.hash(),
             events: trace.events(),
+            virtual_ms: world.now().as_millis() as u64,
             counts: *locked(&world.counts),
             violations: locked(&world.violations).clone(),
             last: trace.last().cloned().collect(),
@@ -200,15 +236,23 @@ async fn live(world: &Arc<World>, folder: &std::path::Path) -> Result<(), String
     coordinators::found(world, folder).await?;
     let clients = clients::start(world);
     let workers = workers::start(world);
+    let watchers = watchers::start(world);
+    world.enter("among the faults");
     faults::rage(world).await;
     if world.has_failed() {
         return Ok(());
     }
+    world.enter("when all was healed");
     faults::heal(world).await?;
     invariants::liveness::check(world).await?;
+    within(members::come_to_rest(world)).await?;
+    let unheard = invariants::events::check(world).await;
+    world.enter("at the end");
     world.ending.start();
     within(clients).await?;
     within(workers).await?;
+    within(watchers).await?;
+    unheard.into_iter().for_each(|fault| world.violated(fault));
     invariants::check_at_the_end(world).await
 }
 

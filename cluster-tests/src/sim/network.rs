@@ -42,13 +42,13 @@ pub struct Network {
 }
 
 impl Network {
-    /// Whole and fast.
+    /// Whole and fast, but that some calls are lost.
     pub fn new(seed: u64) -> Self {
         let inner = Inner {
             chance: Chance::new(seed, "network"),
             listeners: BTreeMap::new(),
             cut: BTreeSet::new(),
-            loss: 0,
+            loss: 20,
             delay_us_max: 2_000,
         };
         Self { inner: Mutex::new(inner), changed: watch::channel(0).0 }

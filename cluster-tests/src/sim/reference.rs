@@ -8,7 +8,7 @@ use coordinator::raft::Node;
 use coordinator::simulated::{LogEntry, read_entry};
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use types::{LogIndex, Timestamp};
+use types::{JobPhase, LogIndex, Timestamp};
 
 /// The tables as the committed log makes them.
 #[derive(Default)]
@@ -17,6 +17,8 @@ pub struct Reference {
     pub state: State,
     time: Timestamp,
     next: u64,
+    /// What each job was after an entry that changed it.
+    phases: BTreeMap<(u64, u64), JobPhase>,
     /// After some of the last entries.
     former: BTreeMap<u64, State>,
 }
@@ -34,6 +36,11 @@ impl Reference {
     /// The tables after this entry, if they were kept.
     pub fn after(&self, index: u64) -> Option<&State> {
         if index + 1 == self.next { Some(&self.state) } else { self.former.get(&index) }
+    }
+
+    /// What the job was after this entry, by its name in the API; none when the entry did not change it.
+    pub fn phase_after(&self, index: u64, job: u64) -> Option<&'static str> {
+        self.phases.get(&(index, job)).map(|phase| phase.name())
     }
 
     fn keep(&mut self, index: u64) {
@@ -58,6 +65,8 @@ impl Reference {
                 world.violated(format!("entry {}: {fault}", entry.index));
             }
         }
+        let changed = self.state.changed_after(LogIndex(entry.index.saturating_sub(1)));
+        self.phases.extend(changed.map(|(index, job)| ((index.0, job.id.0), job.phase)));
     }
 }
 

@@ -3,7 +3,7 @@
 use super::{Break, Counts, Plan, Report};
 use std::io::BufRead;
 use std::process::{Child, Command, Stdio};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Every such seed runs twice, and both runs must be alike.
 const TWICE: u64 = 20;
@@ -29,12 +29,18 @@ pub struct Options {
     /// Processes at a time
     #[arg(long, default_value_t = 2)]
     pub jobs: usize,
-    /// Stops at the first seed that fails
+    /// Seconds of wall time after which a seed is given up, with its last events
+    #[arg(long, default_value_t = 900)]
+    pub wall: u64,
+    /// Stops at the first seed that fails as is to be expected
     #[arg(long)]
     pub until_found: bool,
     /// Prints every event
     #[arg(long)]
     pub print: bool,
+    /// Says nothing of single seeds
+    #[arg(skip)]
+    pub quiet: bool,
 }
 
 impl Options {
@@ -43,15 +49,21 @@ impl Options {
         Plan { seed: self.seed, seconds: self.seconds, nodes: self.nodes, broken: self.broken, print: self.print }
     }
 
+    /// After which a seed is given up.
+    pub fn wall(&self) -> Duration {
+        Duration::from_secs(self.wall)
+    }
+
     fn arguments(&self, seed: u64) -> Vec<String> {
         let mut arguments =
             vec![format!("--seed={seed}"), format!("--seconds={}", self.seconds), format!("--nodes={}", self.nodes)];
+        arguments.push(format!("--wall={}", self.wall));
         arguments.extend(self.broken.map(|broken| format!("--break={}", name(broken))));
         arguments
     }
 }
 
-fn name(broken: Break) -> String {
+pub(super) fn name(broken: Break) -> String {
     use clap::ValueEnum;
     broken.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default()
 }
@@ -65,6 +77,8 @@ pub struct Summary {
     pub repeated: u64,
     /// Seeds that failed, with what did.
     pub failed: Vec<(u64, String)>,
+    /// Virtual time of all runs, also of those that were repeated, in milliseconds.
+    pub virtual_ms: u64,
     /// Sums over all seeds; the most of terms.
     pub counts: Counts,
 }
@@ -75,7 +89,7 @@ pub fn run_all(program: &std::path::Path, options: &Options) -> anyhow::Result<S
     let mut queue = (options.seed..options.seed + options.seeds).peekable();
     let mut under_way = std::collections::VecDeque::new();
     loop {
-        let stops = options.until_found && !summary.failed.is_empty();
+        let stops = options.until_found && summary.found(options.broken).is_some();
         while under_way.len() < options.jobs.max(1)
             && !stops
             && let Some(seed) = queue.next()
@@ -89,6 +103,7 @@ pub fn run_all(program: &std::path::Path, options: &Options) -> anyhow::Result<S
         let mut faults = report.violations.clone();
         if let Some(again) = again {
             let other = finish(again)?;
+            summary.virtual_ms += other.virtual_ms;
             if (other.hash, other.events) == (report.hash, report.events) {
                 summary.repeated += 1;
             } else {
@@ -96,9 +111,12 @@ pub fn run_all(program: &std::path::Path, options: &Options) -> anyhow::Result<S
             }
         }
         summary.seeds += 1;
+        summary.virtual_ms += report.virtual_ms;
         add(&mut summary.counts, report.counts);
         if !faults.is_empty() {
-            tell(options, seed, &report, &faults);
+            if !options.quiet {
+                tell(options, seed, &report, &faults);
+            }
             summary.failed.push((seed, faults.join("; ")));
         }
     }
@@ -131,6 +149,8 @@ fn add(sum: &mut Counts, one: Counts) {
     sum.crashes += one.crashes;
     sum.cuts += one.cuts;
     sum.snapshots += one.snapshots;
+    sum.changes += one.changes;
+    sum.events += one.events;
     sum.ranks += one.ranks;
     sum.ended += one.ended;
     sum.terms = sum.terms.max(one.terms);
@@ -152,21 +172,41 @@ fn tell(options: &Options, seed: u64, report: &Report, faults: &[String]) {
 }
 
 impl Summary {
+    /// The first seed that failed as is to be expected, and how.
+    pub fn found(&self, broken: Option<Break>) -> Option<&(u64, String)> {
+        self.failed.iter().find(|(_, what)| broken.is_none_or(|broken| broken.is_shown_by(what)))
+    }
+
     /// In a few lines.
     pub fn print(&self, options: &Options, began: Instant) {
-        let Counts { entries, acknowledged, operations, crashes, cuts, snapshots, ranks, ended, terms } = self.counts;
+        let Counts {
+            entries,
+            acknowledged,
+            operations,
+            crashes,
+            cuts,
+            snapshots,
+            changes,
+            events,
+            ranks,
+            ended,
+            terms,
+        } = self.counts;
+        let (wall, virtual_seconds) = (began.elapsed().as_secs_f64(), self.virtual_ms as f64 / 1_000.0);
         println!(
-            "{} seeds x {} virtual s, {} coordinators: {} failed, {} repeated alike, {:.1} s",
+            "{} seeds x {} virtual s of faults, {} coordinators: {} failed, {} repeated alike",
             self.seeds,
             options.seconds,
             options.nodes,
             self.failed.len(),
-            self.repeated,
-            began.elapsed().as_secs_f64()
+            self.repeated
         );
-        println!("  {crashes} crashes, {cuts} cuts, {snapshots} restarts from snapshots, up to {terms} terms");
+        println!("  {virtual_seconds:.0} virtual s in {wall:.1} s: {:.2} a second", virtual_seconds / wall.max(0.001));
         println!(
-            "  {entries} entries, {acknowledged} acknowledged, {operations} reads and writes checked, {ranks} ranks started, {ended} jobs ended"
+            "  {crashes} crashes, {cuts} cuts, {snapshots} restarts with snapshots, {changes} changes of members, up to {terms} terms"
+        );
+        println!(
+            "  {entries} entries, {acknowledged} acknowledged, {operations} reads and writes checked, {events} events heard, {ranks} ranks started, {ended} jobs ended"
         );
     }
 }

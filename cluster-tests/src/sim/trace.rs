@@ -12,6 +12,8 @@ pub struct Trace {
     hash: u64,
     events: u64,
     last: VecDeque<String>,
+    time: Duration,
+    phase: &'static str,
     /// Prints each event as it happens.
     print: bool,
 }
@@ -19,7 +21,14 @@ pub struct Trace {
 impl Trace {
     /// Nothing happened yet.
     pub fn new(print: bool) -> Self {
-        Self { hash: 0xcbf2_9ce4_8422_2325, events: 0, last: VecDeque::new(), print }
+        Self {
+            hash: 0xcbf2_9ce4_8422_2325,
+            events: 0,
+            last: VecDeque::new(),
+            time: Duration::ZERO,
+            phase: "at the beginning",
+            print,
+        }
     }
 
     /// This happened at `at`.
@@ -29,6 +38,7 @@ impl Trace {
             self.hash = (self.hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3);
         }
         self.events += 1;
+        self.time = at;
         if self.print {
             println!("{line}");
         }
@@ -36,6 +46,21 @@ impl Trace {
             self.last.pop_front();
         }
         self.last.push_back(line);
+    }
+
+    /// What follows is this part of a seed's life.
+    pub fn enter(&mut self, phase: &'static str) {
+        self.phase = phase;
+    }
+
+    /// In which part of its life the seed is.
+    pub fn phase(&self) -> &'static str {
+        self.phase
+    }
+
+    /// Of the last event.
+    pub fn time(&self) -> Duration {
+        self.time
     }
 
     /// Of everything that happened.

@@ -131,7 +131,7 @@ impl Worker {
 
     fn next_due(&self) -> Option<Instant> {
         let first = self.due.keys().next().map(|(at, _)| *at);
-        let fenced = self.lease.filter(|_| self.members.values().any(Member::is_alive));
+        let fenced = self.lease.filter(|_| !self.goes_on() && self.members.values().any(Member::is_alive));
         [first, fenced].into_iter().flatten().min()
     }
 
@@ -155,12 +155,17 @@ impl Worker {
                 changed.insert(due.key);
             }
         }
-        if self.lease.is_some_and(|lease| lease <= now) && !self.world.is_broken(Break::FencedWorkerGoesOn) {
+        if self.lease.is_some_and(|lease| lease <= now) && !self.goes_on() {
             self.lease = None;
             self.fence();
         }
         let all = self.statuses();
         all.into_iter().filter(|status| changed.contains(&status.key)).collect()
+    }
+
+    /// The end of its lease is nothing to it.
+    fn goes_on(&self) -> bool {
+        self.world.is_broken(Break::FencedWorkerGoesOn)
     }
 
     /// The supervisors kill their ranks, within what the leader allows for it.
@@ -191,7 +196,7 @@ impl Worker {
     }
 
     fn shown(&self, member: &Member) -> Running {
-        // Who shares devices does not see that they are held.
+        // Who shares devices does not see that they are held, and says too early that they are not.
         let shares = self.world.is_broken(Break::SharedDevice);
         let devices = if shares { BTreeSet::new() } else { member.devices.clone() };
         Running { token: member.token, stage: member.stage, devices }
@@ -207,8 +212,8 @@ impl Worker {
                 self.later((20, 250), key, wish.token, Step::Prepared);
             }
             Action::Start(key, _) => self.start_soon(key),
-            Action::Stop(key) => self.end_soon(key, Stage::Stopping, (5, 200)),
-            Action::Kill(key) => self.end_soon(key, Stage::Killing, (1, 60)),
+            Action::Stop(key) => news.extend(self.end_soon(key, Stage::Stopping, (5, 200))),
+            Action::Kill(key) => news.extend(self.end_soon(key, Stage::Killing, (1, 60))),
             Action::Forget(key) => drop(self.members.remove(&key)),
             Action::SayUnknown(key, token) => {
                 let state = MemberState::Ended(types::MemberEnd::Unknown);
@@ -220,11 +225,16 @@ impl Worker {
         }
     }
 
-    fn end_soon(&mut self, key: MemberKey, stage: Stage, ms: (u64, u64)) {
-        let Some(member) = self.members.get_mut(&key) else { return };
+    /// What is told of it now, which is nothing as long as its ranks live.
+    fn end_soon(&mut self, key: MemberKey, stage: Stage, ms: (u64, u64)) -> Option<MemberStatus> {
+        let member = self.members.get_mut(&key)?;
         member.stage = stage;
-        let token = member.token;
+        let (token, shares) = (member.token, self.world.is_broken(Break::SharedDevice));
+        // Long enough for others to be prepared and started meanwhile.
+        let ms = if shares { (500, 2_000) } else { ms };
         self.later(ms, key, token, Step::End(RankExit::Stopped));
+        let state = MemberState::Ended(types::MemberEnd::Unknown);
+        shares.then_some(MemberStatus { key, token, state })
     }
 
     fn witnessed(&self, see: impl FnOnce(&mut super::Witness) -> Vec<String>) {

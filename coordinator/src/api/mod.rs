@@ -32,7 +32,7 @@ mod stragglers;
 mod tail;
 mod telemetry;
 pub(crate) mod version;
-mod watch;
+pub(crate) mod watch;
 pub(crate) mod wire;
 
 use crate::gate::Gate;

@@ -2,7 +2,9 @@
 
 use super::jobs::find;
 use super::{Context, wire};
+use crate::raft::Node;
 use cluster_state::State;
+use daemon::Shutdown;
 use futures::StreamExt;
 use futures::stream::BoxStream;
 use proto::v1;
@@ -16,7 +18,8 @@ const WAITING_MAX: usize = 256;
 /// Events made at once: a hundred thousand jobs must not keep a thread from the others.
 const PAGE: usize = 256;
 
-type Events = BoxStream<'static, Result<v1::JobEvent, Status>>;
+/// Of jobs.
+pub(crate) type Events = BoxStream<'static, Result<v1::JobEvent, Status>>;
 
 pub(super) async fn watch(context: &Context, request: v1::WatchJobsRequest) -> Result<Events, Status> {
     // The caller has seen `after_index`: an older copy must not tell it the past again.
@@ -25,11 +28,14 @@ pub(super) async fn watch(context: &Context, request: v1::WatchJobsRequest) -> R
     if let Some(id) = one {
         find(&state, id.0)?;
     }
+    Ok(follow(context.node.clone(), one, LogIndex(request.after_index), context.shutdown.clone()))
+}
+
+/// What changed after `after` and will change, of one job until it has ended or of all, for as long as somebody reads.
+pub(crate) fn follow(node: Node, one: Option<JobId>, mut after: LogIndex, shutdown: Shutdown) -> Events {
     let (events, stream) = tokio::sync::mpsc::channel(WAITING_MAX);
-    let mut applied = context.node.applied();
-    let (node, shutdown) = (context.node.clone(), context.shutdown.clone());
+    let mut applied = node.applied();
     tokio::spawn(async move {
-        let mut after = LogIndex(request.after_index);
         loop {
             applied.mark_unchanged();
             let state = node.state();
@@ -59,7 +65,7 @@ pub(super) async fn watch(context: &Context, request: v1::WatchJobsRequest) -> R
             }
         }
     });
-    Ok(ReceiverStream::new(stream).boxed())
+    ReceiverStream::new(stream).boxed()
 }
 
 /// The next events after `after`, and the index up to which they are all.

@@ -48,7 +48,7 @@ pub(crate) struct Leader {
     reports: Reports,
     pub(super) leading_since: Option<Instant>,
     /// Of that leadership.
-    term: u64,
+    pub(super) term: u64,
     in_flight: InFlight,
     pub(super) planning: Planning,
     dispatched: LogIndex,
@@ -148,7 +148,7 @@ impl Leader {
                 }
                 self.in_flight.settle(fact, recorded);
             }
-            Message::Planned { refused } => self.planned(&refused),
+            Message::Planned { term, refused } => self.planned(term, &refused),
             Message::Explain { job, reply } => self.explain(job, reply),
             Message::Copy { reply } => self.copy(reply),
             Message::SetAside { reply } => self.set_aside(reply),

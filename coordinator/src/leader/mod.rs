@@ -65,8 +65,8 @@ pub(crate) enum Message {
     Closed { session: SessionId },
     /// A proposal of this loop came back; false when the log did not take it.
     Proposed { fact: facts::Fact, recorded: bool },
-    /// The plans came back; the tables did not take these starts.
-    Planned { refused: Vec<JobId> },
+    /// The plans that this loop made as the leader of `term` came back; the tables did not take these starts.
+    Planned { term: u64, refused: Vec<JobId> },
     /// Why does it wait? Dropped when this coordinator does not lead, or there is no such job.
     Explain { job: JobId, reply: oneshot::Sender<Explained> },
     /// The scheduler, to look ahead. Dropped when this coordinator does not lead.

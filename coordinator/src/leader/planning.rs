@@ -50,11 +50,15 @@ impl Leader {
         let is_due = || ticked && planning.wake_at.is_some_and(|at| at <= now);
         let is_pending = planning.schedule.as_ref().is_none_or(Schedule::is_pending);
         let is_wanted = planning.planned_at != Some(state.applied()) || is_pending || is_due();
-        if planning.is_under_way || !is_wanted || planning.after.is_some_and(|after| Instant::now() < after) {
+        if planning.is_under_way || planning.after.is_some_and(|after| Instant::now() < after) {
+            return;
+        }
+        // Also when no cycle is wanted: a time that has passed would wake the loop again at once, for ever.
+        planning.after = None;
+        if !is_wanted {
             return;
         }
         let started = Instant::now();
-        planning.after = None;
         planning.planned_at = Some(state.applied());
         let schedule = up_to_date(&mut planning.schedule, &self.config.policy, state, now);
         let cycle = match schedule.cycle(now, daemon::random::attempt_secret) {
@@ -94,6 +98,7 @@ impl Leader {
     fn commit(&mut self, plans: Vec<Command>) {
         self.planning.is_under_way = true;
         let (node, handle, observed) = (self.node.clone(), self.handle.clone(), self.observed.clone());
+        let term = self.term;
         tokio::spawn(async move {
             let proposals = plans.iter().map(|plan| node.propose(vec![plan.clone()]));
             let answers = futures::future::join_all(proposals).await;
@@ -110,11 +115,15 @@ impl Leader {
                     refused.extend(jobs(plan));
                 }
             }
-            handle.send(Message::Planned { refused }).await;
+            handle.send(Message::Planned { term, refused }).await;
         });
     }
 
-    pub(super) fn planned(&mut self, refused: &[JobId]) {
+    /// The answer to plans of a leadership that has ended says nothing of today's planning.
+    pub(super) fn planned(&mut self, term: u64, refused: &[JobId]) {
+        if self.leading_since.is_none() || term != self.term {
+            return;
+        }
         self.planning.is_under_way = false;
         if refused.is_empty() {
             return;

@@ -65,6 +65,9 @@ impl Config {
             election_timeout_min: self.timers.election_ms_min,
             election_timeout_max: self.timers.election_ms_max,
             enable_pre_vote: Some(true),
+            // What is on its disk may be less than what it had others acknowledge: only an election, with a new term, settles
+            // who has how much of the log.
+            enable_leader_restore: Some(false),
             snapshot_policy: SnapshotPolicy::LogsSinceLast(self.snapshot_every),
             max_in_snapshot_log_to_keep: self.log_kept,
             purge_batch_size: (self.log_kept / 4).max(1),

@@ -5,6 +5,7 @@
 
 pub mod acknowledged;
 pub mod capacity;
+pub mod events;
 pub mod exits;
 pub mod gangs;
 pub mod linearizable;

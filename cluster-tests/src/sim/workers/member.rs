@@ -110,7 +110,8 @@ impl Worker {
             faults
         });
         let exit = if self.chance.thousandths(120) { RankExit::Code(1) } else { RankExit::Code(0) };
-        self.later((200, 5_000), key, token, Step::End(exit));
+        let ms = if self.chance.thousandths(100) { (4_000, 12_000) } else { (100, 2_500) };
+        self.later(ms, key, token, Step::End(exit));
     }
 
     fn ended(&mut self, key: MemberKey, exit: RankExit) {

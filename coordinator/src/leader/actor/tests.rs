@@ -139,6 +139,20 @@ async fn leadership_that_went_and_came_back_between_two_turns_begins_anew() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_answer_to_a_plan_of_an_ended_leadership_does_not_keep_the_loop_awake() {
+    let mut turns = Turns::begin().await;
+    let (term, refused) = (turns.leadership.term, vec![JobId(9)]);
+    turns.leader.follow_role(Leadership { leading: false, ..turns.leadership });
+    turns.leader.take(Message::Planned { term, refused: refused.clone() });
+    assert_eq!(turns.leader.planning.held_until(), None, "nobody here would ever serve it");
+    turns.leader.follow_role(Leadership { term: term + 2, ..turns.leadership });
+    turns.leader.take(Message::Planned { term, refused: refused.clone() });
+    assert_eq!(turns.leader.planning.held_until(), None, "not its plan");
+    turns.leader.take(Message::Planned { term: term + 2, refused });
+    assert!(turns.leader.planning.held_until().is_some(), "its own is tried again");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_the_log_refuses_is_proposed_again_on_the_tick_only() {
     let mut turns = Turns::begin().await;
     let fact = Fact::Start(JobId(9));

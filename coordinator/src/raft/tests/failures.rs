@@ -36,6 +36,19 @@ async fn the_death_of_the_leader_loses_and_doubles_nothing() {
 }
 
 #[tokio::test]
+async fn a_leader_that_starts_again_leads_only_after_an_election() {
+    let mut group = Group::formed(1, 1, defaults).await;
+    submit_through(group.members[0].node(), 1).await;
+    let before = group.members[0].await_status("leads", |status| status.leader.is_some()).await.term;
+    group.members[0].kill().await;
+    group.members[0].start().await;
+    // Its last entries and its commit index may be gone, so in its old term it would answer reads that are too old, and give
+    // an index that the others hold to another entry.
+    let after = group.members[0].await_status("leads again", |status| status.leader.is_some()).await.term;
+    assert!(after > before, "it leads on in term {after}");
+}
+
+#[tokio::test]
 async fn without_a_majority_calls_end_with_an_error_in_time() {
     let short = |config: &mut Config| config.propose_timeout = Duration::from_millis(700);
     let mut group = Group::formed(3, 3, short).await;
