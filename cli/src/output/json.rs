@@ -367,26 +367,12 @@ mod tests {
     #[test]
     fn names_of_a_job_in_a_list_stay() {
         let value = summary(&v1::JobSummary::default());
-        let names: Vec<&String> = value.as_object().map(|map| map.keys().collect()).unwrap_or_default();
+        let names: Vec<&str> =
+            value.as_object().map(|map| map.keys().map(String::as_str).collect()).unwrap_or_default();
         assert_eq!(
-            names,
-            [
-                "attempts",
-                "display_name",
-                "ended_ms",
-                "experiment_name",
-                "forgotten_ms",
-                "id",
-                "kept",
-                "phase",
-                "priority",
-                "queue",
-                "reason",
-                "started_ms",
-                "submitted_ms",
-                "workers",
-                "world_size"
-            ]
+            names.join(" "),
+            "attempts display_name ended_ms experiment_name forgotten_ms id kept phase priority queue reason started_ms \
+             submitted_ms workers world_size"
         );
     }
 

@@ -175,7 +175,9 @@ impl Rage {
         let ids = if all { self.world.alive() } else { leader.into_iter().collect() };
         self.world.note("a crash right after an acknowledgement");
         if self.may_stay_down() && !all && self.chance.thousandths(500) {
-            ids.iter().for_each(|id| coordinators::crash(&self.world, *id, &mut self.chance));
+            for id in &ids {
+                coordinators::crash(&self.world, *id, &mut self.chance);
+            }
         } else {
             self.fall_and_rise(&ids, 200).await;
         }

@@ -28,7 +28,8 @@ pub fn guarded(plan: Plan, folder: PathBuf, wall: Duration) -> anyhow::Result<Re
     // Also because what the caller's thread has drawn of random numbers is not of this seed.
     let thread = std::thread::Builder::new()
         .stack_size(STACK_BYTES)
-        .spawn(move || done.send(simulate(plan, &folder, shared)))?;
+        // Nobody waits any more for one that came too late.
+        .spawn(move || drop(done.send(simulate(plan, &folder, shared))))?;
     match end.recv_timeout(wall) {
         Ok(report) => Ok(report?),
         Err(RecvTimeoutError::Disconnected) => Ok(unfinished(&trace, "the simulation panicked".to_owned())),

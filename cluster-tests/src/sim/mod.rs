@@ -252,7 +252,9 @@ async fn live(world: &Arc<World>, folder: &std::path::Path) -> Result<(), String
     within(clients).await?;
     within(workers).await?;
     within(watchers).await?;
-    unheard.into_iter().for_each(|fault| world.violated(fault));
+    for fault in unheard {
+        world.violated(fault);
+    }
     invariants::check_at_the_end(world).await
 }
 

@@ -13,12 +13,11 @@ pub fn self_test(program: &Path, options: &Options) -> anyhow::Result<bool> {
         let options = Options { broken: Some(*broken), until_found: true, quiet: true, ..options.clone() };
         let began = Instant::now();
         let summary = run_all(program, &options)?;
-        let told = match summary.found(Some(*broken)) {
-            Some((seed, what)) => format!("seed {seed}: {}", what.split("; ").next().unwrap_or_default()),
-            None => {
-                all = false;
-                format!("NOT FOUND in {} seeds", summary.seeds)
-            }
+        let told = if let Some((seed, what)) = summary.found(Some(*broken)) {
+            format!("seed {seed}: {}", what.split("; ").next().unwrap_or_default())
+        } else {
+            all = false;
+            format!("NOT FOUND in {} seeds", summary.seeds)
         };
         println!("{:<22} {:>6.1} s  {told}", name(*broken), began.elapsed().as_secs_f64());
     }
