@@ -19,7 +19,7 @@ mod disk;
 mod faults;
 mod history;
 pub mod invariants;
-mod linearizable;
+pub(crate) mod linearizable;
 mod network;
 mod reference;
 mod seeds;
