@@ -16,9 +16,12 @@ use std::time::Duration;
 use tokio::process::Command;
 use types::{CoordinatorId, JobId, JobPhase};
 
+mod evidence;
 mod hosts;
 mod processes;
 mod reach;
+
+pub use processes::is_alive;
 
 /// Coordinators and workers as processes on loopback, with a folder of their own.
 #[derive(Debug)]

@@ -17,15 +17,19 @@ mod janitor;
 mod jobs;
 mod network;
 mod shape;
+mod silence;
+mod small_disk;
 mod wait;
 
 pub mod bench;
+pub mod matrix;
 pub mod sim;
 
-pub use cluster::Cluster;
+pub use cluster::{Cluster, is_alive};
 pub use command::{Answer, Following};
 pub use daemon_process::Daemon;
 pub use jobs::{gang, spec};
 pub use network::Network;
 pub use shape::{Shape, WorkerShape};
+pub use small_disk::SmallDisk;
 pub use wait::{PATIENCE, until};

@@ -12,6 +12,7 @@
 
 use crate::janitor;
 use anyhow::Context as _;
+use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -70,6 +71,8 @@ fn run(command: &mut Command) -> anyhow::Result<()> {
 pub struct Network {
     switch: Holder,
     hosts: Vec<Holder>,
+    /// Those where rules come before the host's own addresses.
+    ruled: BTreeSet<usize>,
     number: u8,
 }
 
@@ -85,7 +88,7 @@ impl Network {
             let number = (first + step) % NETWORKS;
             // Taken by another network: the name of the interface is there already.
             match uplink(&switch, number) {
-                Ok(()) => return Ok(Self { switch, hosts: Vec::new(), number }),
+                Ok(()) => return Ok(Self { switch, hosts: Vec::new(), ruled: BTreeSet::new(), number }),
                 Err(error) => last = Some(error),
             }
         }
@@ -122,6 +125,19 @@ impl Network {
     /// Ends `cut`.
     pub fn mend(&self, host: usize) -> anyhow::Result<()> {
         self.switch.ip(&format!("link set port{host} up"))
+    }
+
+    /// Lets a host take no packet from another one, or lets it again. They are dropped where they arrive: who sends learns nothing.
+    pub(crate) fn deafen(&mut self, host: usize, from: usize, is_deaf: bool) -> anyhow::Result<()> {
+        let source = self.address(from);
+        let holder = self.hosts.get(host - 1).context("no such host")?;
+        if self.ruled.insert(host) {
+            // The table of the host's own addresses is asked first as it comes, and would take all that arrives.
+            holder.ip("rule add pref 100 lookup local")?;
+            holder.ip("rule del pref 0")?;
+        }
+        let verb = if is_deaf { "add" } else { "del" };
+        holder.ip(&format!("rule {verb} pref 10 from {source} iif eth0 blackhole"))
     }
 }
 

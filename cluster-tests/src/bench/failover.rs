@@ -2,19 +2,19 @@
 //! doubled; and the same for a leader that is asked to stop.
 //!
 //! Clients submit at a steady pace through the SDK, which goes on to the next coordinator by itself. The time of a failover is
-//! from the kill to the end of the longest silence after it, so that answers already under way do not flatter it.
+//! that of `crate::silence`.
 
 use super::etcd::{self, Etcd};
 use super::stats::{Times, ms};
 use super::{Options, Report, Table};
+use crate::silence::Answers;
 use crate::{Cluster, PATIENCE, Shape, until};
-use anyhow::Context as _;
 use client::Client;
 use identity::{Authorized, Bearer};
 use rustix::process::Signal;
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -28,8 +28,6 @@ const PACE: Duration = Duration::from_millis(20);
 /// Load before each blow, and after it.
 const BEFORE: Duration = Duration::from_millis(500);
 const AFTER: Duration = Duration::from_secs(4);
-/// A silence that the blow caused begins within this.
-const BLOW: Duration = Duration::from_millis(500);
 
 /// Measures.
 pub(super) async fn run(options: &Options, report: &mut Report) -> anyhow::Result<()> {
@@ -75,7 +73,7 @@ enum Blow {
 }
 
 async fn blow(cluster: &mut Cluster, load: &Load, blow: Blow) -> anyhow::Result<Duration> {
-    load.flows(BEFORE).await?;
+    load.answers.flow(BEFORE).await?;
     let leader = cluster.leader().await?;
     let at = Instant::now();
     let daemon = cluster.coordinator(leader)?;
@@ -83,7 +81,7 @@ async fn blow(cluster: &mut Cluster, load: &Load, blow: Blow) -> anyhow::Result<
         Blow::Kill => daemon.kill()?,
         Blow::Ask => daemon.signal(Signal::TERM)?,
     }
-    let silence = load.silence_after(at).await?;
+    let silence = load.answers.silence_after(at, AFTER).await?;
     if matches!(blow, Blow::Ask) {
         let daemon = cluster.coordinator(leader)?;
         until("the stopped coordinator to end", PATIENCE, async || daemon.ended().ok().flatten()).await?;
@@ -101,7 +99,7 @@ async fn blow(cluster: &mut Cluster, load: &Load, blow: Blow) -> anyhow::Result<
 /// Clients that write at their pace, and when each answer came.
 struct Load {
     stop: Arc<AtomicBool>,
-    answers: Arc<Mutex<Vec<Instant>>>,
+    answers: Answers,
     tasks: JoinSet<anyhow::Result<BTreeMap<u64, u64>>>,
 }
 
@@ -109,7 +107,7 @@ static NUMBER: AtomicU64 = AtomicU64::new(0);
 
 impl Load {
     fn new() -> Self {
-        Self { stop: Arc::default(), answers: Arc::default(), tasks: JoinSet::new() }
+        Self { stop: Arc::default(), answers: Answers::default(), tasks: JoinSet::new() }
     }
 
     fn on_muster(cluster: &Cluster) -> Self {
@@ -123,7 +121,7 @@ impl Load {
                     pace.tick().await;
                     let number = NUMBER.fetch_add(1, Ordering::Relaxed);
                     made.insert(number, submit(&client, number).await?);
-                    note(&answers);
+                    answers.note();
                 }
                 Ok(made)
             });
@@ -151,35 +149,12 @@ impl Load {
                         at += 1;
                         tokio::time::sleep(Duration::from_millis(20)).await;
                     }
-                    note(&answers);
+                    answers.note();
                 }
                 Ok(BTreeMap::new())
             });
         }
         Ok(load)
-    }
-
-    /// Waits until answers come, for so long.
-    async fn flows(&self, span: Duration) -> anyhow::Result<()> {
-        let begun = Instant::now();
-        until("a steady load", PATIENCE, async || {
-            let answers = self.answers.lock().ok()?;
-            answers.last().is_some_and(|last| *last > begun + span).then_some(())
-        })
-        .await
-    }
-
-    /// From then to the end of the longest silence after it.
-    async fn silence_after(&self, at: Instant) -> anyhow::Result<Duration> {
-        tokio::time::sleep_until(at + AFTER).await;
-        let mut answers = self.answers.lock().map_err(|_| anyhow::anyhow!("a client panicked"))?;
-        answers.retain(|answer| *answer >= at);
-        answers.sort_unstable();
-        anyhow::ensure!(!answers.is_empty(), "nothing was acknowledged for {} s", AFTER.as_secs());
-        let pairs = std::iter::once(&at).chain(answers.iter()).zip(answers.iter());
-        // A silence that begins long after the blow has another cause.
-        let gaps = pairs.filter(|(from, _)| **from < at + BLOW).map(|(from, to)| (*to - *from, *to - at));
-        gaps.max_by_key(|(gap, _)| *gap).map(|(_, end)| end).context("no gap")
     }
 
     /// What was acknowledged: number to job.
@@ -190,12 +165,6 @@ impl Load {
             made.append(&mut task??);
         }
         Ok(made)
-    }
-}
-
-fn note(answers: &Mutex<Vec<Instant>>) {
-    if let Ok(mut answers) = answers.lock() {
-        answers.push(Instant::now());
     }
 }
 
@@ -229,11 +198,11 @@ async fn of_etcd(mut etcd: Etcd, kills: usize) -> anyhow::Result<Vec<Duration>> 
     let load = Load::on_etcd(&etcd.addresses)?;
     let mut times = Vec::new();
     for _ in 0..kills {
-        load.flows(BEFORE).await?;
+        load.answers.flow(BEFORE).await?;
         let leader = etcd.leader().await?;
         let at = Instant::now();
         etcd.kill(leader)?;
-        times.push(load.silence_after(at).await?);
+        times.push(load.answers.silence_after(at, AFTER).await?);
         etcd.restart(leader).await?;
     }
     load.stop().await?;

@@ -5,7 +5,7 @@
 
 use super::stats::{Times, ms};
 use super::{Options, Report, Table};
-use crate::{Cluster, PATIENCE, Shape, gang, until};
+use crate::{Cluster, PATIENCE, Shape, gang, is_alive, until};
 use anyhow::Context as _;
 use client::v1;
 use rustix::process::{Pid, Signal, kill_process};
@@ -235,10 +235,4 @@ async fn until_gone(pids: &[i32], begun: Instant) -> anyhow::Result<Duration> {
         tokio::time::sleep(LOOK).await;
     }
     Ok(begun.elapsed())
-}
-
-/// Neither gone nor dead and waiting to be reaped.
-fn is_alive(pid: i32) -> bool {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    stat.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with(['Z', 'X']))
 }

@@ -22,7 +22,9 @@ mod starts;
 mod stats;
 mod throughput;
 
+pub(crate) use peer::find;
 pub use report::{Report, Table};
+pub(crate) use stats::{Times, ms};
 
 use std::path::PathBuf;
 

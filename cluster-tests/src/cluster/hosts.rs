@@ -30,4 +30,11 @@ impl Cluster {
         let host = *hosts.get(daemon).with_context(|| format!("no host of {daemon}"))?;
         if is_cut { network.cut(host) } else { network.mend(host) }
     }
+
+    /// Lets the host of one daemon take nothing from that of another, or lets it again. The way back is not touched.
+    pub fn cut_between(&mut self, at: &str, from: &str, is_cut: bool) -> anyhow::Result<()> {
+        let (network, hosts) = self.network.as_mut().context("the cluster has no network of its own")?;
+        let host = |daemon: &str| hosts.get(daemon).copied().with_context(|| format!("no host of {daemon}"));
+        network.deafen(host(at)?, host(from)?, is_cut)
+    }
 }

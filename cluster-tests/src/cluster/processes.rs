@@ -18,6 +18,34 @@ impl Cluster {
         processes_with(&|environ, _| contains(environ, folder) && contains(environ, member.as_bytes()))
     }
 
+    /// Process ids of everything that belongs to any rank.
+    pub fn processes_of_ranks(&self) -> Vec<i32> {
+        let folder = self.folder.as_os_str().as_encoded_bytes();
+        processes_with(&|environ, _| contains(environ, folder) && contains(environ, b"/members/"))
+    }
+
+    /// Process ids of everything that runs on a worker: its daemon, what forks and supervises its ranks, the ranks.
+    pub fn processes_on(&self, worker: &str) -> Vec<i32> {
+        let data = self.folder.join(worker);
+        let [mut argument, below] =
+            [data.clone(), data.join("")].map(|path| path.into_os_string().into_encoded_bytes());
+        argument.push(0);
+        processes_with(&|environ, line| contains(environ, &below) || contains(line, &argument))
+    }
+
+    /// Process ids of what forks a worker's supervisors, and of these.
+    pub fn supervisors_on(&self, worker: &str) -> Vec<i32> {
+        let mut argument = b"rank-nursery\0".to_vec();
+        argument.extend(self.folder.join(worker).into_os_string().into_encoded_bytes());
+        argument.push(0);
+        processes_with(&|_, line| contains(line, &argument))
+    }
+
+    /// Process ids of everything whose environment has this text.
+    pub fn processes_naming(&self, text: &str) -> Vec<i32> {
+        processes_with(&|environ, _| contains(environ, text.as_bytes()))
+    }
+
     /// Process ids of everything that was started in the cluster's name: daemons, supervisors, ranks, commands.
     pub fn processes(&self) -> Vec<i32> {
         let folder = self.folder.join("");
@@ -33,6 +61,12 @@ fn processes_with(wanted: &dyn Fn(&[u8], &[u8]) -> bool) -> Vec<i32> {
     let pids = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
     let read = |pid: i32, file: &str| std::fs::read(format!("/proc/{pid}/{file}")).unwrap_or_default();
     pids.filter(|pid| wanted(&read(*pid, "environ"), &read(*pid, "cmdline"))).collect()
+}
+
+/// Is this process somebody's that still runs? A zombie is not.
+pub fn is_alive(pid: i32) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with(['Z', 'X']))
 }
 
 fn contains(bytes: &[u8], part: &[u8]) -> bool {

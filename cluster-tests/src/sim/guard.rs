@@ -102,12 +102,15 @@ mod tests {
     #[test]
     fn a_thread_that_never_ends_tells_where_it_is() {
         static ENOUGH: std::sync::atomic::AtomicBool = std::sync::atomic::AtomicBool::new(false);
-        fn spins_here() {
+        fn spins_here(began: &std::sync::mpsc::Sender<()>) {
+            began.send(()).unwrap();
             while !ENOUGH.load(std::sync::atomic::Ordering::Relaxed) {
                 std::hint::spin_loop();
             }
         }
-        let thread = std::thread::spawn(spins_here);
+        let (began, begun) = channel();
+        let thread = std::thread::spawn(move || spins_here(&began));
+        begun.recv().unwrap();
         let place = place(&thread);
         ENOUGH.store(true, std::sync::atomic::Ordering::Relaxed);
         thread.join().unwrap();

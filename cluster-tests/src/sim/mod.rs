@@ -20,7 +20,7 @@ mod faults;
 mod guard;
 mod history;
 pub mod invariants;
-mod linearizable;
+pub(crate) mod linearizable;
 mod members;
 mod network;
 mod reference;

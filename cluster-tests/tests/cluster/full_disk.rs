@@ -1,64 +1,7 @@
 //! A disk that is full under a coordinator: it stops and says why, the others go on, and with room again it catches up.
 
 use crate::support::{alone, cannot_run};
-use cluster_tests::{PATIENCE, Shape, spec, until};
-use std::ffi::OsString;
-use std::io::{BufRead, BufReader, Write};
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-
-/// Puts a small file system with the same files over a folder, and keeps it until its input ends.
-const SMALL_DISK: &str = r#"
-cp -a "$1" "$1.before" && mount -t tmpfs -o size=40m tmpfs "$1" && cp -a "$1.before/." "$1" && echo ready && exec cat
-"#;
-
-/// A small file system over a folder, seen only in a mount namespace of its own.
-struct SmallDisk {
-    holder: Child,
-    folder: PathBuf,
-}
-
-impl SmallDisk {
-    /// None when this user may not mount.
-    fn over(folder: &Path) -> anyhow::Result<Option<Self>> {
-        let mut holder = Command::new("unshare")
-            .args(["-m", "sh", "-c", SMALL_DISK, "small-disk"])
-            .arg(folder)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()?;
-        let mut said = String::new();
-        BufReader::new(holder.stdout.take().unwrap()).read_line(&mut said)?;
-        let disk = Self { holder, folder: folder.to_owned() };
-        Ok((said == "ready\n").then_some(disk))
-    }
-
-    /// Runs what follows with a sight of it.
-    fn wrapper(&self) -> Vec<OsString> {
-        ["nsenter", "-m", "-t", &self.holder.id().to_string()].map(OsString::from).into()
-    }
-
-    /// A file in it, as seen from here.
-    fn file(&self, name: &str) -> PathBuf {
-        let root = PathBuf::from(format!("/proc/{}/root", self.holder.id()));
-        root.join(self.folder.strip_prefix("/").unwrap_or(&self.folder)).join(name)
-    }
-
-    fn fill(&self) -> anyhow::Result<()> {
-        let mut filler = std::fs::File::create(self.file("filler"))?;
-        for bytes in [vec![1; 64 << 10], vec![1; 1]] {
-            while filler.write_all(&bytes).is_ok() {}
-        }
-        Ok(())
-    }
-}
-
-impl Drop for SmallDisk {
-    fn drop(&mut self) {
-        let _ = self.holder.kill();
-        let _ = self.holder.wait();
-    }
-}
+use cluster_tests::{PATIENCE, Shape, SmallDisk, spec, until};
 
 #[tokio::test]
 async fn a_full_disk_stops_a_coordinator_with_its_reason_and_loses_nothing() {
@@ -88,7 +31,7 @@ async fn a_full_disk_stops_a_coordinator_with_its_reason_and_loses_nothing() {
         assert!(said.contains("No space left on device"), "{said}");
         jobs.push(cluster.client_of(1)?.submit(&large).await?);
 
-        std::fs::remove_file(disk.file("filler"))?;
+        disk.make_room()?;
         cluster.coordinator(3)?.start(&program)?;
         let last = *jobs.last().unwrap();
         until("it to catch up", PATIENCE, async || cluster.client_of(3).ok()?.get(last).await.ok()).await?;

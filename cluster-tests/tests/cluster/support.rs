@@ -1,5 +1,6 @@
 //! Clusters for tests: one that all harmless tests share, and one of its own for each that breaks something.
 
+pub use cluster_tests::is_alive;
 use cluster_tests::{Cluster, Shape, WorkerShape, spec};
 use sha2::{Digest, Sha256};
 use std::fs::OpenOptions;
@@ -56,12 +57,6 @@ pub fn held_by(cluster: &Cluster, gate: &str) -> JobSpec {
 /// Lets those end that are held by this name.
 pub fn open(cluster: &Cluster, gate: &str) -> anyhow::Result<()> {
     Ok(std::fs::write(cluster.folder().join(gate), "")?)
-}
-
-/// Is this process somebody's that still runs? A zombie is not.
-pub fn is_alive(pid: i32) -> bool {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    stat.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with(['Z', 'X']))
 }
 
 /// Says what could not be tested here, and why: in the test's output, which cargo shows of failed tests only, and in the

@@ -1,0 +1,86 @@
+//! The rows of the matrix: what is done, what its figure says, and for rows that this program does not run where they are run, or
+//! that they are not.
+
+use super::strikes::Strike;
+
+/// One row.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Row {
+    /// Its number in `docs/reliability.md`.
+    pub(super) number: u8,
+    /// What happens.
+    pub(super) fault: &'static str,
+    /// Who runs it.
+    pub(super) run: Run,
+}
+
+/// Who runs a row.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Run {
+    /// This program.
+    Here(Strike),
+    /// Another one: which.
+    Elsewhere(&'static str),
+    /// Nobody yet.
+    NotRun,
+}
+
+const fn here(number: u8, fault: &'static str, strike: Strike) -> Row {
+    Row { number, fault, run: Run::Here(strike) }
+}
+
+const fn elsewhere(number: u8, fault: &'static str, by: &'static str) -> Row {
+    Row { number, fault, run: Run::Elsewhere(by) }
+}
+
+const fn not_run(number: u8, fault: &'static str) -> Row {
+    Row { number, fault, run: Run::NotRun }
+}
+
+/// All of them.
+pub(super) const ROWS: [Row; 30] = [
+    elsewhere(1, "control plane simulated from seeds", "sim"),
+    elsewhere(2, "scheduler and tables under random commands", "cargo test -p scheduler -p cluster-state"),
+    here(3, "kill -9 of a coordinator, half of them the leader", Strike::KillCoordinator),
+    here(4, "kill -9 of a worker's daemon", Strike::KillDaemon),
+    here(5, "a worker's machine lost: all its processes killed, or its network cut", Strike::LoseHost),
+    here(6, "kill -9 of a rank", Strike::KillRank),
+    here(7, "SIGSTOP of leader, follower, daemon or supervisor", Strike::Pause),
+    here(8, "coordinators cut off from each other, a worker from all of them", Strike::Split),
+    here(9, "links cut one way, or between two of three", Strike::HalfSplit),
+    not_run(10, "slow, lossy and jittery links"),
+    not_run(11, "connections reset, half open"),
+    elsewhere(12, "wall clock jumps on one node", "cargo test -p cluster-tests --test cluster clock_that_jumps"),
+    elsewhere(13, "power cut", "cargo test -p coordinator --test power_cut, -p stores --test power_cut"),
+    here(14, "a stopped coordinator's files damaged", Strike::Damage),
+    here(15, "fsync fails once with EIO", Strike::FlushFault),
+    here(16, "a coordinator's disk is full", Strike::FullDisk),
+    not_run(17, "slow disk"),
+    not_run(18, "too little CPU, memory, descriptors"),
+    elsewhere(
+        19,
+        "members added, removed and replaced",
+        "cargo test -p cluster-tests --test cluster members (not under faults)",
+    ),
+    elsewhere(20, "rolling upgrade and downgrade", "cargo test -p cluster-tests --test cluster upgrade (one upgrade)"),
+    elsewhere(21, "backup, restore, loss of quorum", "cargo test -p cluster-tests --test cluster backup"),
+    not_run(22, "calls doubled, reordered, replayed"),
+    not_run(23, "failpoints at each durable step"),
+    not_run(24, "malformed input, fuzzed"),
+    not_run(25, "overload"),
+    here(26, "faults of rows 3 to 7 mixed, one after the other", Strike::Mixed),
+    here(27, "cancel at every moment of a job's life", Strike::Cancel),
+    here(28, "daemon and supervisors killed together, ranks that leave orphans", Strike::Orphan),
+    elsewhere(29, "training goes on over lost ranks", "cargo xtask bench faults"),
+    not_run(30, "a coordinator that is a million entries behind"),
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_are_numbered_as_they_stand() {
+        assert!(ROWS.iter().zip(1..).all(|(row, number)| row.number == number));
+    }
+}
