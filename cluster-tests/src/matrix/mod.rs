@@ -24,6 +24,7 @@ use checks::Counts;
 use rows::{ROWS, Row, Run};
 use run::{Outcome, Setup};
 use serde_json::json;
+use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use strikes::Strike;
@@ -72,7 +73,7 @@ pub fn list() -> String {
         let by = match run {
             Run::Here(strike) => format!("matrix --row {number} ({} faults)", strike.usual()),
             Run::Elsewhere(by) => by.to_owned(),
-            Run::NotRun => "not run".to_owned(),
+            Run::Nobody => "not run".to_owned(),
         };
         table.row([number.to_string(), fault.to_owned(), by]);
     }
@@ -211,8 +212,8 @@ pub fn text(results: &[Line]) -> String {
     }
     let mut text = table.text();
     for Line { row, strike, whole, seconds, .. } in results {
-        text +=
-            &format!("- row {}: {}, {} times; {seconds:.0} s in all\n", row.number, strike.figure(), whole.times.len());
+        let (number, figure, times) = (row.number, strike.figure(), whole.times.len());
+        let _ = writeln!(text, "- row {number}: {figure}, {times} times; {seconds:.0} s in all");
     }
     text
 }

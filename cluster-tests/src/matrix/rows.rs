@@ -21,8 +21,8 @@ pub(super) enum Run {
     Here(Strike),
     /// Another one: which.
     Elsewhere(&'static str),
-    /// Nobody yet.
-    NotRun,
+    /// None yet.
+    Nobody,
 }
 
 const fn here(number: u8, fault: &'static str, strike: Strike) -> Row {
@@ -34,7 +34,7 @@ const fn elsewhere(number: u8, fault: &'static str, by: &'static str) -> Row {
 }
 
 const fn not_run(number: u8, fault: &'static str) -> Row {
-    Row { number, fault, run: Run::NotRun }
+    Row { number, fault, run: Run::Nobody }
 }
 
 /// All of them.

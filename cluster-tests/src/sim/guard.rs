@@ -102,6 +102,7 @@ mod tests {
     #[test]
     fn a_thread_that_never_ends_tells_where_it_is() {
         static ENOUGH: std::sync::atomic::AtomicBool = std::sync::atomic::AtomicBool::new(false);
+        #[inline(never)]
         fn spins_here(began: &std::sync::mpsc::Sender<()>) {
             began.send(()).unwrap();
             while !ENOUGH.load(std::sync::atomic::Ordering::Relaxed) {

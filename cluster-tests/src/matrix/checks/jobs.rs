@@ -66,7 +66,7 @@ pub(super) async fn ends(cluster: &Cluster, told: &Told, list: &[v1::JobSummary]
         if phase == "Failed" {
             let shown = client.get(JobId(job)).await?;
             let ranks = shown.attempts.last().map(|attempt| attempt.ranks.clone()).unwrap_or_default();
-            if !ranks.first().is_some_and(|rank| rank.exit_code == Some(*code)) {
+            if ranks.first().is_none_or(|rank| rank.exit_code != Some(*code)) {
                 faults
                     .push(format!("I5: {name}, job {job}, exits with {code}, and is told to have ended so: {ranks:?}"));
             }

@@ -18,7 +18,7 @@ pub(super) async fn linearizable(told: &Told) -> Vec<String> {
             Ok(Ok(false)) => faults.push(format!("I9: no order explains the {count} reads and writes of {name}")),
             Ok(Err(error)) => faults.push(format!("I9: the check of {name} failed: {error}")),
             Err(_) => {
-                faults.push(format!("I9: not decided within {DECIDES_WITHIN:?} for the {count} operations of {name}"))
+                faults.push(format!("I9: not decided within {DECIDES_WITHIN:?} for the {count} operations of {name}"));
             }
         }
     }

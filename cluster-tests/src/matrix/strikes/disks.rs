@@ -145,7 +145,7 @@ fn change(world: &mut World, file: &Path) -> anyhow::Result<String> {
     let written: Vec<usize> = (0..bytes.len()).filter(|at| bytes[*at] != 0).collect();
     let at = world.chance.pick(&written);
     Ok(match (world.chance.between(0, 5), at) {
-        (0, Some(at)) | (1, Some(at)) => {
+        (0 | 1, Some(at)) => {
             bytes[at] ^= 1 << world.chance.between(0, 8);
             std::fs::write(file, &bytes)?;
             format!("a bit of byte {at} of {length} changed")
