@@ -80,8 +80,12 @@ fn place<T>(thread: &std::thread::JoinHandle<T>) -> String {
 
 fn innermost(stack: &str) -> String {
     let lines: Vec<&str> = stack.lines().map(str::trim).collect();
-    let is_ours = |line: &str| OURS.iter().any(|ours| line.contains(ours)) && !line.contains("guard::tell_place");
-    let frames = lines.iter().enumerate().filter(|(_, line)| !line.starts_with("at ") && is_ours(line));
+    // Some names come without their crate; then the file tells, whose path is that of this workspace.
+    let is_here = |at: usize| lines.get(at + 1).is_some_and(|next| next.starts_with("at ./"));
+    let is_named = |line: &str| OURS.iter().any(|ours| line.contains(ours));
+    let frames = lines.iter().enumerate().filter(|(at, line)| {
+        !line.starts_with("at ") && (is_here(*at) || is_named(line)) && !line.contains("tell_place")
+    });
     let told: Vec<String> = frames
         .map(|(at, line)| {
             let function = line.split_once(": ").map_or(*line, |(_, function)| function);
