@@ -1,7 +1,7 @@
 //! Who is who and who may do what: users, tokens, nodes that join, the audit trail.
 
 use crate::call::{request, timed};
-use crate::error::{Error, Failure, judge};
+use crate::error::{Error, broke_off};
 use crate::pool::{Channel, Client};
 use crate::v1;
 use proto::v1::access_client::AccessClient;
@@ -134,11 +134,6 @@ impl Audit {
             Ok(Err(status)) => status,
             Err(_) => Status::unavailable(format!("no record within {RECORD_MAX:?}")),
         };
-        Err(match judge(&self.address, &status) {
-            Failure::Final(error) => error,
-            Failure::Again { reason, .. } => {
-                Error::Coordinator { address: self.address.clone(), code: status.code(), message: reason }
-            }
-        })
+        Err(broke_off(&self.address, &status))
     }
 }

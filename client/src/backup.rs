@@ -1,7 +1,7 @@
 //! A copy of everything that a cluster keeps, as it comes.
 
 use crate::call::request;
-use crate::error::{Error, Failure, judge};
+use crate::error::{Error, broke_off};
 use crate::pool::Client;
 use crate::v1;
 use proto::v1::cluster_client::ClusterClient;
@@ -38,11 +38,6 @@ impl Backup {
             Ok(Err(status)) => status,
             Err(_) => Status::unavailable(format!("no more of the backup within {CHUNK_MAX:?}")),
         };
-        Err(match judge(&self.address, &status) {
-            Failure::Final(error) => error,
-            Failure::Again { reason, .. } => {
-                Error::Coordinator { address: self.address.clone(), code: status.code(), message: reason }
-            }
-        })
+        Err(broke_off(&self.address, &status))
     }
 }

@@ -198,6 +198,16 @@ pub(crate) fn judge(address: &str, status: &Status) -> Failure {
     }
 }
 
+/// Of a stream that is not taken up again elsewhere.
+pub(crate) fn broke_off(address: &str, status: &Status) -> Error {
+    match judge(address, status) {
+        Failure::Final(error) => error,
+        Failure::Again { reason, .. } => {
+            Error::Coordinator { address: address.to_owned(), code: status.code(), message: reason }
+        }
+    }
+}
+
 fn version(address: &str, message: String) -> Error {
     Error::Version { client: crate::VERSION, address: address.to_owned(), message }
 }

@@ -105,7 +105,7 @@ impl State {
         self.jobs.range(..end).rev().map(|(_, job)| job)
     }
 
-    /// Number of jobs ever accepted.
+    /// The highest number that a job has had; how many there ever were, unless the cluster began anew and left some out.
     pub fn jobs_count(&self) -> u64 {
         self.jobs_ever
     }

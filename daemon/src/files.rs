@@ -57,8 +57,10 @@ fn write_synced(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
     file.sync_all()
 }
 
-/// Flushes a folder's entries: a created or renamed file is only then sure to be found after a power cut.
+/// Flushes a folder's entries: a created or renamed file is only then sure to be found after a power cut. The parent of a bare
+/// file name is empty and means the current folder.
 pub fn sync_folder(folder: &Path) -> io::Result<()> {
+    let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
     File::open(folder)?.sync_all()
 }
 
@@ -129,6 +131,13 @@ pub fn lock_folder(folder: &Path) -> Result<FolderLock, LockError> {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_folder_of_a_bare_file_name_is_the_current_one() {
+        let parent = Path::new("key").parent().unwrap();
+        assert_eq!(parent, Path::new(""));
+        sync_folder(parent).unwrap();
+    }
 
     #[test]
     fn a_secret_is_its_owners_alone_and_is_not_read_otherwise() {

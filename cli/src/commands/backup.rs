@@ -113,7 +113,9 @@ pub async fn take(args: &BackupArgs, client: &Client, session: &Session) -> anyh
         let contents = backup::check(&part, &key).context("what was written is not what was sent")?;
         let size = std::fs::metadata(&part).with_context(|| format!("cannot look at {}", part.display()))?.len();
         std::fs::rename(&part, &args.file).with_context(|| format!("cannot write {}", args.file.display()))?;
-        sync_parent(&args.file)?;
+        let parent = args.file.parent().unwrap_or(Path::new(""));
+        daemon::files::sync_folder(parent)
+            .with_context(|| format!("cannot flush the folder of {}", args.file.display()))?;
         Ok((contents, size))
     });
     if checked.is_err() {
@@ -211,11 +213,6 @@ fn bar(visible: bool) -> ProgressBar {
     let template = "files and jobs {pos}/{len} [{bar:30}] {eta}";
     bar.set_style(ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()));
     bar
-}
-
-fn sync_parent(file: &Path) -> anyhow::Result<()> {
-    let parent = file.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    daemon::files::sync_folder(parent).with_context(|| format!("cannot flush {}", parent.display()))
 }
 
 /// The key, and whether it was made just now.

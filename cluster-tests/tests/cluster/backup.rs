@@ -146,6 +146,10 @@ async fn a_backup_that_is_not_whole_restores_nothing() {
         let check =
             async |file: &str, key: &str| cluster.muster(&["cluster", "restore", file, "--key", key, "--check"]).await;
         assert!(check(&file, &key).await?.good()?.stdout.contains("tables only"));
+        // Names without a folder are of the current one.
+        let bare = ["cluster", "backup", "bare.backup", "--key", "bare.key", "--tables-only"];
+        cluster.muster(&bare).await?.good()?;
+        check("bare.backup", "bare.key").await?.good()?;
         let whole = std::fs::read(&file)?;
         let mut bent = whole.clone();
         let middle = bent.len() / 2;

@@ -43,7 +43,7 @@ impl Founder {
         let term = self.term.checked_add(1).ok_or_else(|| refuse("there is no term left"))?;
         let incarnation = self.incarnation.checked_add(1).ok_or_else(|| refuse("the cluster began anew too often"))?;
         let (index, time) = (LogIndex(index), time.max(daemon::clock::now()));
-        let caller = Caller { principal: Principal::Coordinator(self.id), from: "its own machine".to_owned() };
+        let caller = Caller { principal: Principal::Coordinator(self.id), from: String::new() };
         state.begin_anew(&Anew {
             index,
             time,
