@@ -1,6 +1,6 @@
 //! Who is who and who may do what: users, tokens, nodes that join, the audit trail.
 
-use crate::call::{request, timed};
+use crate::call::{Patience, request, timed};
 use crate::error::{Error, broke_off};
 use crate::pool::{Channel, Client};
 use crate::v1;
@@ -12,38 +12,48 @@ use tonic::{Request, Response, Status, Streaming};
 const RECORD_MAX: Duration = Duration::from_secs(10);
 
 impl Client {
-    async fn access<Q, A, F, Fut>(&self, question: Q, send: F) -> Result<A, Error>
+    async fn access<Q, A, F, Fut>(&self, patience: Patience, question: Q, send: F) -> Result<A, Error>
     where
         Q: Clone,
         F: Fn(AccessClient<Channel>, Request<Q>) -> Fut,
         Fut: Future<Output = Result<Response<A>, Status>>,
     {
-        self.call(|channel, span| send(AccessClient::new(channel), timed(question.clone(), span))).await
+        self.call_for(patience, |channel, span| send(AccessClient::new(channel), timed(question.clone(), span))).await
     }
 
     /// As whom this client calls, and what that may do.
     pub async fn who_am_i(&self) -> Result<v1::WhoAmIResponse, Error> {
-        self.access(v1::WhoAmIRequest {}, |mut access, request| async move { access.who_am_i(request).await }).await
+        self.access(
+            self.patience,
+            v1::WhoAmIRequest {},
+            |mut access, request| async move { access.who_am_i(request).await },
+        )
+        .await
     }
 
     /// The certificate authorities that nodes believe, the one that signs now last.
     pub async fn authorities(&self) -> Result<Vec<v1::Authority>, Error> {
         let wanted = v1::AuthoritiesRequest {};
-        let asked = self.access(wanted, |mut access, request| async move { access.authorities(request).await });
+        let asked =
+            self.access(self.patience, wanted, |mut access, request| async move { access.authorities(request).await });
         Ok(asked.await?.authorities)
     }
 
     /// A new authority in the place of this one, which counts until it is retired. Repeated, it does nothing more.
     pub async fn rotate_authority(&self, replaces: Vec<u8>) -> Result<Vec<v1::Authority>, Error> {
         let wanted = v1::RotateAuthorityRequest { replaces: replaces.into() };
-        let asked = self.access(wanted, |mut access, request| async move { access.rotate_authority(request).await });
+        let asked = self.access(self.patience.one_by_one(), wanted, |mut access, request| async move {
+            access.rotate_authority(request).await
+        });
         Ok(asked.await?.authorities)
     }
 
     /// What this authority signed counts no more; with `now` though nodes may still live by it.
     pub async fn retire_authority(&self, fingerprint: Vec<u8>, now: bool) -> Result<Vec<v1::Authority>, Error> {
         let wanted = v1::RetireAuthorityRequest { fingerprint: fingerprint.into(), now };
-        let asked = self.access(wanted, |mut access, request| async move { access.retire_authority(request).await });
+        let asked = self.access(self.patience.one_by_one(), wanted, |mut access, request| async move {
+            access.retire_authority(request).await
+        });
         Ok(asked.await?.authorities)
     }
 
@@ -52,55 +62,82 @@ impl Client {
         &self,
         wanted: v1::CreateJoinTokenRequest,
     ) -> Result<v1::CreateJoinTokenResponse, Error> {
-        self.access(wanted, |mut access, request| async move { access.create_join_token(request).await }).await
+        self.access(self.patience.one_by_one(), wanted, |mut access, request| async move {
+            access.create_join_token(request).await
+        })
+        .await
     }
 
     /// A node's certificates count no more.
     pub async fn revoke_node(&self, node: v1::revoke_node_request::Node) -> Result<(), Error> {
         let wanted = v1::RevokeNodeRequest { node: Some(node) };
-        self.access(wanted, |mut access, request| async move { access.revoke_node(request).await }).await.map(drop)
+        self.access(self.patience.one_by_one(), wanted, |mut access, request| async move {
+            access.revoke_node(request).await
+        })
+        .await
+        .map(drop)
     }
 
     /// A token; its secret is in this answer and nowhere else. A lost answer leaves a token that nobody knows: revoke it.
     pub async fn create_token(&self, wanted: v1::CreateTokenRequest) -> Result<v1::CreateTokenResponse, Error> {
-        self.access(wanted, |mut access, request| async move { access.create_token(request).await }).await
+        self.access(self.patience.one_by_one(), wanted, |mut access, request| async move {
+            access.create_token(request).await
+        })
+        .await
     }
 
     /// Tokens, of one user or of all that may be seen.
     pub async fn tokens(&self, user: &str) -> Result<Vec<v1::Token>, Error> {
         let wanted = v1::ListTokensRequest { user: user.to_owned() };
-        let answer = self.access(wanted, |mut access, request| async move { access.list_tokens(request).await });
+        let answer =
+            self.access(self.patience, wanted, |mut access, request| async move { access.list_tokens(request).await });
         answer.await.map(|answer| answer.tokens)
     }
 
     /// A token counts no more.
     pub async fn revoke_token(&self, id: &str) -> Result<(), Error> {
         let wanted = v1::RevokeTokenRequest { id: id.to_owned() };
-        self.access(wanted, |mut access, request| async move { access.revoke_token(request).await }).await.map(drop)
+        self.access(self.patience.one_by_one(), wanted, |mut access, request| async move {
+            access.revoke_token(request).await
+        })
+        .await
+        .map(drop)
     }
 
     /// All users.
     pub async fn users(&self) -> Result<Vec<v1::User>, Error> {
         let wanted = v1::ListUsersRequest {};
-        let answer = self.access(wanted, |mut access, request| async move { access.list_users(request).await });
+        let answer =
+            self.access(self.patience, wanted, |mut access, request| async move { access.list_users(request).await });
         answer.await.map(|answer| answer.users)
     }
 
     /// Makes a user, or gives it other roles.
     pub async fn set_user(&self, wanted: v1::SetUserRequest) -> Result<v1::User, Error> {
-        self.access(wanted, |mut access, request| async move { access.set_user(request).await }).await
+        self.access(
+            self.patience.one_by_one(),
+            wanted,
+            |mut access, request| async move { access.set_user(request).await },
+        )
+        .await
     }
 
     /// Removes a user with all tokens.
     pub async fn remove_user(&self, name: &str) -> Result<(), Error> {
         let wanted = v1::RemoveUserRequest { name: name.to_owned() };
-        self.access(wanted, |mut access, request| async move { access.remove_user(request).await }).await.map(drop)
+        self.access(self.patience.one_by_one(), wanted, |mut access, request| async move {
+            access.remove_user(request).await
+        })
+        .await
+        .map(drop)
     }
 
     /// Where the audit trail ends now, signed.
     pub async fn audit_head(&self) -> Result<v1::SignedAuditHead, Error> {
-        self.access(v1::AuditHeadRequest {}, |mut access, request| async move { access.audit_head(request).await })
-            .await
+        self.access(self.patience, v1::AuditHeadRequest {}, |mut access, request| async move {
+            access.audit_head(request).await
+        })
+        .await
     }
 
     /// The audit trail past the record `after`, oldest first; with `follow` it goes on with what comes.

@@ -21,7 +21,7 @@ pub struct Backup {
 impl Client {
     /// Begins a backup that is sealed with this key of 32 bytes. One that breaks off cannot be continued.
     pub async fn backup(&self, key: &[u8], tables_only: bool) -> Result<Backup, Error> {
-        let opened = self.attempt_until(self.patience, |_, channel| {
+        let opened = self.attempt_until(self.patience.one_by_one(), |_, channel| {
             let asked = request(v1::BackupRequest { key: key.to_vec().into(), tables_only });
             async move { ClusterClient::new(channel).backup(asked).await.map(Response::into_inner) }
         });

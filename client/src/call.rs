@@ -1,10 +1,14 @@
 //! One call: a deadline on each try, the next coordinator after a failure, back-off after each round, an end to it all.
 //!
 //! Every call of the API is safe to repeat: reads change nothing, a submit or cancel carries its request id, and the rest
-//! sets a state. So a try whose answer was lost is simply made again.
+//! sets a state. So a try whose answer was lost is simply made again. Reads, submits and cancels may also be made at two
+//! coordinators at once, when the first does not answer soon; what sets a state may not, or the slower of the two could
+//! undo what its caller did next.
 
 use crate::error::{Error, Failure, Tried, judge};
 use crate::pool::{Channel, Client};
+use futures::StreamExt;
+use futures::stream::FuturesUnordered;
 use std::future::Future;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -20,16 +24,28 @@ pub struct Patience {
     pub in_all: Duration,
     /// All tries together while no coordinator can be reached at all.
     pub unreachable: Duration,
+    /// One coordinator's silence before another one is asked as well, where the call is safe to make twice at once;
+    /// nothing: only after the other's deadline.
+    pub hedge_after: Option<Duration>,
 }
 
 impl Default for Patience {
-    /// 5 s a try, 30 s in all, 2 s when nobody is there.
+    /// 5 s a try, 30 s in all, 2 s when nobody is there; 500 ms before another coordinator is asked as well.
     fn default() -> Self {
         Patience {
             one_try: Duration::from_secs(5),
             in_all: Duration::from_secs(30),
             unreachable: Duration::from_secs(2),
+            hedge_after: Some(Duration::from_millis(500)),
         }
+    }
+}
+
+impl Patience {
+    /// The same, for a call that is made at one coordinator at a time.
+    #[must_use]
+    pub(crate) fn one_by_one(self) -> Self {
+        Self { hedge_after: None, ..self }
     }
 }
 
@@ -79,17 +95,27 @@ struct Tries {
     begun: Instant,
     reasons: Vec<Option<String>>,
     reached: bool,
-    in_round: usize,
+    /// Of the present round: each coordinator is asked once in it.
+    asked: Vec<bool>,
 }
 
 impl Client {
-    /// Calls until some coordinator answers for good, within the client's patience.
-    pub(crate) async fn call<T, F, Fut>(&self, send: F) -> Result<T, Error>
+    /// As `call`, for what may be made at two coordinators at once.
+    pub(crate) async fn ask<T, F, Fut>(&self, send: F) -> Result<T, Error>
     where
         F: Fn(Channel, Duration) -> Fut,
         Fut: Future<Output = Result<Response<T>, Status>>,
     {
         self.call_for(self.patience, send).await
+    }
+
+    /// Calls until some coordinator answers for good, within the client's patience; one coordinator after the other.
+    pub(crate) async fn call<T, F, Fut>(&self, send: F) -> Result<T, Error>
+    where
+        F: Fn(Channel, Duration) -> Fut,
+        Fut: Future<Output = Result<Response<T>, Status>>,
+    {
+        self.call_for(self.patience.one_by_one(), send).await
     }
 
     pub(crate) async fn call_for<T, F, Fut>(&self, patience: Patience, send: F) -> Result<T, Error>
@@ -117,40 +143,101 @@ impl Client {
         let mut tries = Tries::new(self.count());
         let mut backoff = Backoff::new();
         loop {
-            let index = self.preferred();
-            let failure = match self.channel(index) {
-                Err(reason) => Failure::Again { reason, reached: false },
-                Ok(channel) => match tokio::time::timeout(patience.one_try, send(index, channel)).await {
-                    Ok(Ok(value)) => return Ok(value),
-                    Ok(Err(status)) => judge(self.address(index), &status),
-                    Err(_) => {
-                        Failure::Again { reason: format!("no answer within {:.0?}", patience.one_try), reached: false }
+            if let Some(done) = self.round(patience, &send, &mut tries).await {
+                return done;
+            }
+            if tries.is_over(patience) {
+                return Err(tries.error(self));
+            }
+            backoff.wait().await;
+        }
+    }
+
+    /// Each coordinator once, the next when one fails or is slow; nothing if none of them had an answer for good.
+    async fn round<T, F, Fut>(&self, patience: Patience, send: &F, tries: &mut Tries) -> Option<Result<T, Error>>
+    where
+        F: Fn(usize, Channel) -> Fut,
+        Fut: Future<Output = Result<T, Status>>,
+    {
+        tries.asked.fill(false);
+        let mut in_flight = FuturesUnordered::new();
+        let mut first = None;
+        loop {
+            let Some(index) = tries.next(self.preferred()) else { break };
+            in_flight.push(self.attempt(index, patience, send));
+            let first = *first.get_or_insert(index);
+            let slow = self.is_slow(index, patience.hedge_after);
+            tokio::pin!(slow);
+            loop {
+                let (index, result) = tokio::select! {
+                    Some(ended) = in_flight.next() => ended,
+                    () = &mut slow, if tries.can_ask() => break,
+                    else => return None,
+                };
+                match result {
+                    Ok(value) => {
+                        self.hedges().earn();
+                        self.prefer(first, index);
+                        return Some(Ok(value));
                     }
-                },
-            };
-            match failure {
-                Failure::Final(error) => return Err(error),
-                Failure::Again { reason, reached } => tries.note(index, reason, reached),
-            }
-            self.move_on(index);
-            if tries.in_round >= self.count() {
-                if tries.is_over(patience) {
-                    return Err(tries.error(self));
+                    Err(Failure::Final(error)) => return Some(Err(error)),
+                    Err(Failure::Again { reason, reached }) => tries.note(index, reason, reached),
                 }
-                tries.in_round = 0;
-                backoff.wait().await;
+                self.move_on(index);
+                if tries.can_ask() {
+                    break;
+                }
             }
+        }
+        None
+    }
+
+    async fn attempt<T, F, Fut>(&self, index: usize, patience: Patience, send: &F) -> (usize, Result<T, Failure>)
+    where
+        F: Fn(usize, Channel) -> Fut,
+        Fut: Future<Output = Result<T, Status>>,
+    {
+        let again = |reason: String| Failure::Again { reason, reached: false };
+        let result = match self.channel(index) {
+            Err(reason) => Err(again(reason)),
+            Ok(channel) => match tokio::time::timeout(patience.one_try, send(index, channel)).await {
+                Ok(answer) => answer.map_err(|status| judge(self.address(index), &status)),
+                Err(_) => Err(again(format!("no answer within {:.0?}", patience.one_try))),
+            },
+        };
+        (index, result)
+    }
+
+    /// Waits until another coordinator than this one, which is asked now, is to be asked as well.
+    async fn is_slow(&self, index: usize, after: Option<Duration>) {
+        let Some(after) = after else { return std::future::pending().await };
+        tokio::time::sleep(after).await;
+        if !self.hedges().spend() {
+            // Another call found out that this coordinator is not the best: that costs nothing.
+            self.await_turned_from(index).await;
         }
     }
 }
 
 impl Tries {
     fn new(count: usize) -> Self {
-        Tries { begun: Instant::now(), reasons: vec![None; count], reached: false, in_round: 0 }
+        Tries { begun: Instant::now(), reasons: vec![None; count], reached: false, asked: vec![false; count] }
+    }
+
+    fn can_ask(&self) -> bool {
+        self.asked.contains(&false)
+    }
+
+    /// Whom to ask next in this round: the preferred one, or who comes after it.
+    fn next(&mut self, preferred: usize) -> Option<usize> {
+        let count = self.asked.len();
+        let index =
+            (0..count).map(|step| (preferred + step) % count).find(|index| self.asked.get(*index) == Some(&false))?;
+        self.asked[index] = true;
+        Some(index)
     }
 
     fn note(&mut self, index: usize, reason: String, reached: bool) {
-        self.in_round += 1;
         self.reached |= reached;
         if let Some(slot) = self.reasons.get_mut(index) {
             *slot = Some(reason);

@@ -10,13 +10,17 @@ use tonic::{Request, Response, Status};
 use types::CoordinatorId;
 
 /// A new member first copies the whole state: that may take a while.
-const MEMBERSHIP: Patience =
-    Patience { one_try: Duration::from_mins(1), in_all: Duration::from_mins(2), unreachable: Duration::from_secs(2) };
+const MEMBERSHIP: Patience = Patience {
+    one_try: Duration::from_mins(1),
+    in_all: Duration::from_mins(2),
+    unreachable: Duration::from_secs(2),
+    hedge_after: None,
+};
 
 impl Client {
     /// The state of the cluster; with `stale`, as the coordinator that answers knows it, leader or not.
     pub async fn status(&self, stale: bool) -> Result<v1::ClusterStatus, Error> {
-        self.call(|channel, span| {
+        self.ask(|channel, span| {
             let request = timed(v1::ClusterStatusRequest { stale }, span);
             async move { ClusterClient::new(channel).status(request).await }
         })
@@ -26,7 +30,7 @@ impl Client {
     /// The coordinators.
     pub async fn members(&self) -> Result<Vec<v1::ClusterMember>, Error> {
         let answer = self
-            .call(|channel, span| {
+            .ask(|channel, span| {
                 let request = timed(v1::MembersRequest {}, span);
                 async move { ClusterClient::new(channel).members(request).await }
             })
@@ -71,7 +75,7 @@ impl Client {
     /// All workers the cluster knows.
     pub async fn workers(&self) -> Result<Vec<v1::Worker>, Error> {
         let answer = self
-            .call(|channel, span| {
+            .ask(|channel, span| {
                 let request = timed(v1::WorkersRequest { stale: false, local: false }, span);
                 async move { ClusterClient::new(channel).workers(request).await }
             })

@@ -10,8 +10,12 @@ use std::time::Duration;
 use types::{JobId, JobSpec, RequestId};
 
 /// A look ahead at a large cluster takes seconds, and one at a time is made.
-const FORESIGHT: Patience =
-    Patience { one_try: Duration::from_mins(1), in_all: Duration::from_mins(2), unreachable: Duration::from_secs(2) };
+const FORESIGHT: Patience = Patience {
+    one_try: Duration::from_mins(1),
+    in_all: Duration::from_mins(2),
+    unreachable: Duration::from_secs(2),
+    hedge_after: None,
+};
 
 impl Client {
     /// Submits a job exactly once: retries within the call carry one request id. Durable when this returns.
@@ -33,7 +37,7 @@ impl Client {
         let (request_id, spec) = (request_id.0.to_vec().into(), Some(wire_job_spec(spec)));
         let wire = v1::SubmitRequest { request_id, spec, wait_for_workers };
         let answer = self
-            .call(|channel, span| {
+            .ask(|channel, span| {
                 let request = timed(wire.clone(), span);
                 async move { JobsClient::new(channel).submit(request).await }
             })
@@ -43,7 +47,7 @@ impl Client {
 
     /// One job with its attempts, checkpoints and outputs; up to date.
     pub async fn get(&self, job: JobId) -> Result<v1::Job, Error> {
-        self.call(|channel, span| {
+        self.ask(|channel, span| {
             let request = timed(v1::GetJobRequest { job_id: job.0, stale: false }, span);
             async move { JobsClient::new(channel).get(request).await }
         })
@@ -52,7 +56,7 @@ impl Client {
 
     /// One page, newest first; `next_before_job` of the answer is `before_job` of the next page.
     pub async fn list(&self, query: v1::ListJobsRequest) -> Result<v1::ListJobsResponse, Error> {
-        self.call(|channel, span| {
+        self.ask(|channel, span| {
             let request = timed(query.clone(), span);
             async move { JobsClient::new(channel).list(request).await }
         })
@@ -81,7 +85,7 @@ impl Client {
     /// Asks for the job's end; a job that has ended stays as it is.
     pub async fn cancel(&self, job: JobId) -> Result<v1::JobSummary, Error> {
         let request_id = new_request_id()?;
-        self.call(|channel, span| {
+        self.ask(|channel, span| {
             let wire = v1::CancelJobRequest { job_id: job.0, request_id: request_id.0.to_vec().into() };
             let request = timed(wire, span);
             async move { JobsClient::new(channel).cancel(request).await }
@@ -109,7 +113,7 @@ impl Client {
 
     /// Why the job waits, or why it ended.
     pub async fn explain(&self, job: JobId) -> Result<v1::Explanation, Error> {
-        self.call(|channel, span| {
+        self.ask(|channel, span| {
             let request = timed(v1::ExplainRequest { job_id: job.0, local: false }, span);
             async move { JobsClient::new(channel).explain(request).await }
         })
@@ -128,7 +132,7 @@ impl Client {
 
     /// What made the job's results, and what they are.
     pub async fn lineage(&self, job: JobId) -> Result<v1::LineageGraph, Error> {
-        self.call(|channel, span| {
+        self.ask(|channel, span| {
             let request = timed(v1::LineageRequest { job_id: job.0 }, span);
             async move { LineageClient::new(channel).get(request).await }
         })

@@ -15,6 +15,7 @@ mod call;
 mod cluster;
 mod download;
 mod error;
+mod hedge;
 mod jobs;
 mod logs;
 mod metrics;

@@ -1,9 +1,10 @@
 //! The coordinators a client knows: connected when first needed, the one that answered last is asked first.
 
+use crate::hedge::Hedges;
 use identity::{Authorized, Bearer, Dialer, Secret};
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
+use tokio::sync::watch;
 use tonic::transport::Endpoint;
 
 /// A connection on which every call brings the client's token.
@@ -23,7 +24,8 @@ struct Pool {
     /// Nothing without a token: then every call fails, and says so.
     access: Option<Result<Access, String>>,
     coordinators: Vec<Coordinator>,
-    preferred: AtomicUsize,
+    preferred: watch::Sender<usize>,
+    hedges: Hedges,
 }
 
 /// How the cluster is known, and what proves the user.
@@ -64,7 +66,7 @@ impl Client {
             .into_iter()
             .map(|address| Coordinator { address: plain(&address), channel: OnceLock::new() })
             .collect();
-        let pool = Pool { access, coordinators, preferred: AtomicUsize::new(0) };
+        let pool = Pool { access, coordinators, preferred: watch::Sender::new(0), hedges: Hedges::default() };
         Client { pool: Arc::new(pool), patience: crate::Patience::default() }
     }
 
@@ -94,13 +96,35 @@ impl Client {
     }
 
     pub(crate) fn preferred(&self) -> usize {
-        self.pool.preferred.load(Ordering::Relaxed)
+        *self.pool.preferred.borrow()
     }
 
     /// Leaves the coordinator at `index`, unless another task did so already.
     pub(crate) fn move_on(&self, index: usize) {
         let next = (index + 1) % self.count().max(1);
-        let _ = self.pool.preferred.compare_exchange(index, next, Ordering::Relaxed, Ordering::Relaxed);
+        self.prefer(index, next);
+    }
+
+    /// Turns from the coordinator at `index` to another one, unless another task turned away already.
+    pub(crate) fn prefer(&self, index: usize, next: usize) {
+        self.pool.preferred.send_if_modified(|preferred| {
+            let turns = *preferred == index && index != next;
+            if turns {
+                *preferred = next;
+            }
+            turns
+        });
+    }
+
+    /// Waits until another coordinator than that at `index` is preferred.
+    pub(crate) async fn await_turned_from(&self, index: usize) {
+        let mut preferred = self.pool.preferred.subscribe();
+        // It cannot end while this client lives.
+        let _ = preferred.wait_for(|preferred| *preferred != index).await;
+    }
+
+    pub(crate) fn hedges(&self) -> &Hedges {
+        &self.pool.hedges
     }
 
     pub(crate) fn address(&self, index: usize) -> &str {

@@ -10,7 +10,7 @@ impl Client {
     /// All queues by name.
     pub async fn queues(&self) -> Result<Vec<v1::QueueStatus>, Error> {
         let answer = self
-            .call(|channel, span| {
+            .ask(|channel, span| {
                 let request = timed(v1::ListQueuesRequest::default(), span);
                 async move { QueuesClient::new(channel).list(request).await }
             })

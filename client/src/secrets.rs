@@ -18,7 +18,7 @@ impl Client {
 
     /// Those that the caller may give to a job, by name.
     pub async fn secrets(&self) -> Result<Vec<v1::SecretInfo>, Error> {
-        let asked = self.call(|channel, span| {
+        let asked = self.ask(|channel, span| {
             let request = timed(v1::ListSecretsRequest {}, span);
             async move { SecretsClient::new(channel).list(request).await }
         });

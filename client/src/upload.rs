@@ -89,7 +89,7 @@ impl Client {
                 local: false,
             };
             let answer = self
-                .call(|channel, span| {
+                .ask(|channel, span| {
                     let request = timed(wire.clone(), span);
                     async move { BlobsClient::new(channel).missing(request).await }
                 })

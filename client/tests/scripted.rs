@@ -19,6 +19,7 @@ fn hasty(addresses: Vec<String>) -> Client {
         one_try: Duration::from_millis(400),
         in_all: Duration::from_secs(5),
         unreachable: Duration::from_millis(300),
+        hedge_after: None,
     })
 }
 
@@ -39,6 +40,41 @@ async fn a_silent_coordinator_costs_one_deadline_only() {
     assert_eq!(client.preferred_address(), Some(live.address));
 }
 
+/// Waits an hour for one coordinator, and asks another one soon where it may.
+fn patient(addresses: Vec<String>) -> Client {
+    let patience = Patience {
+        one_try: Duration::from_hours(1),
+        in_all: Duration::from_hours(2),
+        unreachable: Duration::from_hours(2),
+        hedge_after: Some(Duration::from_millis(20)),
+    };
+    Client::connect(addresses, &support::token()).with_patience(patience)
+}
+
+#[tokio::test]
+async fn another_coordinator_is_asked_while_the_first_is_silent() {
+    let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let live = Scripted::start(Script::default()).await;
+    let addresses = || vec![silent.local_addr().unwrap().to_string(), live.address.clone()];
+    let client = patient(addresses());
+    client.get(JobId(1)).await.unwrap();
+    assert_eq!(client.preferred_address(), Some(live.address.clone()));
+    assert_eq!(patient(addresses()).submit(&spec()).await.unwrap(), JobId(1));
+    // A crowd finds out together, though only a few of them may ask twice of their own accord.
+    let crowd = patient(addresses());
+    futures::future::try_join_all((0..100).map(|_| crowd.get(JobId(1)))).await.unwrap();
+}
+
+#[tokio::test]
+async fn what_sets_a_state_is_asked_of_one_coordinator_at_a_time() {
+    let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let live = Scripted::start(Script::default()).await;
+    let client = patient(vec![silent.local_addr().unwrap().to_string(), live.address.clone()]);
+    // The other one would have refused it by now: it does not know the call.
+    let asked = tokio::time::timeout(Duration::from_millis(500), client.set_priority(JobId(1), 5));
+    assert!(asked.await.is_err());
+}
+
 #[tokio::test]
 async fn a_submit_is_retried_under_one_request_id() {
     let flaky = Scripted::start(Script { unavailable_first: 3, ..Script::default() }).await;
@@ -57,6 +93,7 @@ async fn without_a_leader_the_error_says_so_and_names_all() {
             one_try: Duration::from_millis(200),
             in_all: Duration::from_millis(300),
             unreachable: Duration::from_millis(100),
+            hedge_after: None,
         });
     let error = client.submit(&spec()).await.unwrap_err();
     let text = error.to_string();

@@ -21,7 +21,8 @@ impl Cluster {
         self.client_to(self.addresses())
     }
 
-    fn client_to(&self, addresses: Vec<String>) -> Client {
+    /// A client that asks these coordinators, the first of them first.
+    pub fn client_to(&self, addresses: Vec<String>) -> Client {
         match self.credentials() {
             Ok(credentials) => Client::connect(addresses, &credentials.token),
             // Before the first coordinator has begun there is none.

@@ -3,9 +3,9 @@
 use crate::support::alone;
 use client::Client;
 use cluster_tests::{Cluster, PATIENCE, Shape, spec, until};
-use rustix::process::Signal;
+use rustix::process::{Pid, Signal, kill_process};
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -128,6 +128,46 @@ async fn a_follower_that_was_away_catches_up_and_serves() {
         assert_eq!(job.summary.unwrap_or_default().id, last.0);
         // And it takes writes, for the leader.
         assert!(cluster.client_of(follower)?.submit(&waiting()).await?.0 > last.0);
+        Ok(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_leader_that_stands_still_holds_up_nobody() {
+    alone(Shape::new(3, 0), async |cluster| {
+        let leader = cluster.leader().await?;
+        // Half of them prefer the leader, half another one, whose calls are under way to the leader when it stops.
+        let follower = if leader == 1 { 2 } else { 1 };
+        let addresses = |first: u64| {
+            let order = (0..3).map(|step| (first - 1 + step) % 3);
+            order.map(|index| cluster.addresses()[index as usize].clone()).collect()
+        };
+        // Waits an hour for one coordinator: only another one's answer ends a call in time.
+        let patience = client::Patience { one_try: Duration::from_hours(1), ..client::Patience::default() };
+        let clients = [leader, follower].map(|first| cluster.client_to(addresses(first)).with_patience(patience));
+        let stopped = AtomicBool::new(false);
+        let after = async |client: &client::Client| {
+            let mut answers = 0;
+            while answers < 5 {
+                client.submit(&waiting()).await?;
+                client.list(client::v1::ListJobsRequest::default()).await?;
+                answers += u32::from(stopped.load(Ordering::SeqCst));
+            }
+            anyhow::Ok(())
+        };
+        let pid = Pid::from_raw(cluster.coordinator(leader)?.pid().unwrap_or_default()).expect("the leader runs");
+        let stop = async {
+            clients[1].submit(&waiting()).await?;
+            kill_process(pid, Signal::STOP)?;
+            stopped.store(true, Ordering::SeqCst);
+            anyhow::Ok(())
+        };
+        let crowd = (0..20).map(|number: usize| after(&clients[number % 2]));
+        let all = async { tokio::try_join!(stop, futures::future::try_join_all(crowd)) };
+        let served = tokio::time::timeout(PATIENCE, all).await;
+        kill_process(pid, Signal::CONT)?;
+        served??;
         Ok(())
     })
     .await;

@@ -20,6 +20,7 @@ mod network;
 mod node;
 mod propose;
 mod reads;
+mod sender;
 mod service;
 mod status;
 mod succession;

@@ -13,18 +13,15 @@
 
 use super::error::ProposeError;
 use super::gather::Gather;
-use super::network::{CallError, Peers};
+use super::network::Peers;
 use super::node::Raft;
+use super::sender::{Failure, Sender, Sent};
 use super::status::Route;
-use super::types::Batch;
-use super::wire::{Ask, Reply};
 use cluster_state::{Command, Outcome};
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
 use futures::{FutureExt, StreamExt};
-use openraft::errors::{ClientWriteError, RaftError};
 use std::collections::VecDeque;
-use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
@@ -43,8 +40,6 @@ const FORWARDED_MAX: usize = 1;
 const WAITING_MAX: usize = 2_048;
 /// Pause before what was refused is tried again, unless the leader changes first.
 const RETRY_PAUSE: Duration = Duration::from_millis(10);
-/// Least time for an entry to be committed once it is sent.
-const COMMIT_TIMEOUT_MIN: Duration = Duration::from_millis(500);
 /// After the deadline, for the actor's own and more exact answer.
 const ANSWER_GRACE: Duration = Duration::from_secs(1);
 
@@ -60,12 +55,12 @@ pub struct Committed {
 type Answer = Result<Committed, ProposeError>;
 
 /// One caller's part of a batch.
-struct Share {
+pub(super) struct Share {
     count: usize,
     bytes: usize,
     /// Came from another coordinator: never sent on.
     here_only: bool,
-    deadline: Instant,
+    pub(super) deadline: Instant,
     reply: oneshot::Sender<Answer>,
 }
 
@@ -92,7 +87,7 @@ impl Proposals {
     pub(crate) fn start(raft: Raft, peers: Peers, route: watch::Receiver<Route>, timeout: Duration) -> Self {
         let (mailbox, received) = mpsc::channel(WAITING_MAX);
         let actor = Actor {
-            sender: Sender { raft, peers },
+            sender: Sender { raft, peers, route: route.clone() },
             route,
             mailbox: Some(received),
             waiting: VecDeque::new(),
@@ -134,22 +129,6 @@ impl Proposals {
             Ok(answer) => answer.map_err(|_| ProposeError::Unknown("this coordinator is stopping".to_owned()))?,
         }
     }
-}
-
-/// A batch that came back.
-struct Sent {
-    commands: Arc<Vec<Command>>,
-    shares: Vec<Share>,
-    begun: Instant,
-    result: Result<Committed, Failure>,
-}
-
-/// How a batch failed.
-enum Failure {
-    /// Certainly not appended.
-    NotAppended { unreachable: Option<CoordinatorId> },
-    /// Nothing more to try.
-    Final(ProposeError),
 }
 
 enum Event {
@@ -339,60 +318,5 @@ fn hand_out(committed: Committed, shares: Vec<Share>) {
     for share in shares {
         let outcomes = outcomes.by_ref().take(share.count).collect();
         share.answer(Ok(Committed { index: committed.index, outcomes }));
-    }
-}
-
-/// Brings one batch to the leader.
-#[derive(Clone)]
-struct Sender {
-    raft: Raft,
-    peers: Peers,
-}
-
-impl Sender {
-    async fn send(self, route: Route, commands: Vec<Command>, shares: Vec<Share>) -> Sent {
-        let (commands, begun) = (Arc::new(commands), Instant::now());
-        let last = shares.iter().map(|share| share.deadline).max().unwrap_or_else(Instant::now);
-        let wait = last.saturating_duration_since(Instant::now()).max(COMMIT_TIMEOUT_MIN);
-        let result = match route {
-            Route::Here => self.append(commands.clone(), wait).await,
-            Route::To(id, at) => {
-                let asked = self.peers.ask(id, &at, &Ask::Propose(commands.clone()), wait).await;
-                read_reply(CoordinatorId(id), asked)
-            }
-            Route::Nowhere | Route::Stopped(_) => Err(Failure::NotAppended { unreachable: None }),
-        };
-        Sent { commands, shares, begun, result }
-    }
-
-    async fn append(&self, commands: Arc<Vec<Command>>, wait: Duration) -> Result<Committed, Failure> {
-        let batch = Batch { time: daemon::clock::now(), commands };
-        let unknown = |what: String| Err(Failure::Final(ProposeError::Unknown(what)));
-        match tokio::time::timeout(wait, self.raft.client_write(batch)).await {
-            Ok(Ok(written)) => Ok(Committed { index: LogIndex(written.log_id.index), outcomes: written.data }),
-            // Not the leader, no lease at the moment, or a hand-over: refused before the entry was appended.
-            Ok(Err(RaftError::APIError(ClientWriteError::ForwardToLeader(_)))) => {
-                Err(Failure::NotAppended { unreachable: None })
-            }
-            Ok(Err(error)) => unknown(error.to_string()),
-            Err(_) => unknown(format!("no majority took the entry within {wait:?}")),
-        }
-    }
-}
-
-fn read_reply(leader: CoordinatorId, asked: Result<Reply, CallError>) -> Result<Committed, Failure> {
-    match asked {
-        Ok(Reply::Applied(index, outcomes)) => Ok(Committed { index, outcomes }),
-        Ok(Reply::NotLeader | Reply::Busy) => Err(Failure::NotAppended { unreachable: None }),
-        Ok(Reply::Changed | Reply::Transferred(_)) => {
-            Err(Failure::Final(ProposeError::Unknown("the leader's answer is not one to a proposal".to_owned())))
-        }
-        Err(CallError::NotSent(what)) => {
-            tracing::debug!(%leader, what, "a proposal was not sent");
-            Err(Failure::NotAppended { unreachable: Some(leader) })
-        }
-        Ok(Reply::Unknown(what) | Reply::Refused(what)) | Err(CallError::NoAnswer(what)) => {
-            Err(Failure::Final(ProposeError::Unknown(what)))
-        }
     }
 }

@@ -5,7 +5,7 @@
 use super::error::ReadError;
 use super::network::{CallError, Peers};
 use super::node::Raft;
-use super::status::Route;
+use super::status::{Route, await_other_than};
 use openraft::ReadPolicy;
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -136,10 +136,15 @@ impl Actor {
                 if self.asked.is_empty() {
                     return Round::Failed(String::new());
                 }
-                match self.peers.read_index(id, &at, ROUND_TIMEOUT).await {
-                    Ok(Some(index)) => Round::Confirmed(index),
-                    Ok(None) => Round::Failed(format!("coordinator {id} does not lead any more")),
-                    Err(CallError::NotSent(what) | CallError::NoAnswer(what)) => Round::Failed(what),
+                let no_more = || Round::Failed(format!("coordinator {id} does not lead any more"));
+                tokio::select! {
+                    answer = self.peers.read_index(id, &at, ROUND_TIMEOUT) => match answer {
+                        Ok(Some(index)) => Round::Confirmed(index),
+                        Ok(None) => no_more(),
+                        Err(CallError::NotSent(what) | CallError::NoAnswer(what)) => Round::Failed(what),
+                    },
+                    // It may stand still: its successor is asked at once.
+                    () = await_other_than(self.route.clone(), id) => no_more(),
                 }
             }
         }

@@ -88,6 +88,19 @@ pub(crate) enum Route {
     Stopped(String),
 }
 
+/// Waits until somebody other than this coordinator's peer is known to lead. An election alone does not count: it may
+/// win again. Waits for ever once nothing changes any more.
+pub(crate) async fn await_other_than(mut route: watch::Receiver<Route>, leader: u64) {
+    let left = |route: &Route| match route {
+        Route::Nowhere => false,
+        Route::To(id, _) => *id != leader,
+        Route::Here | Route::Stopped(_) => true,
+    };
+    if route.wait_for(left).await.is_err() {
+        std::future::pending::<()>().await;
+    }
+}
+
 /// The receiving ends.
 #[derive(Clone, Debug)]
 pub(crate) struct Watches {
@@ -216,4 +229,27 @@ pub(super) fn quorum_age(raft: &Raft) -> Option<Duration> {
 pub(super) fn leads_alone(raft: &Raft) -> bool {
     let leads = raft.metrics().borrow_watched().state == ServerState::Leader;
     leads && quorum_age(raft).is_none_or(|age| age > Duration::from_secs(2))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use futures::FutureExt;
+
+    #[tokio::test]
+    async fn who_is_succeeded_is_waited_for_no_longer_but_an_election_alone_says_nothing() {
+        let at = |id: u64| Route::To(id, Addresses { grpc: format!("{id}:1"), http: format!("{id}:2") });
+        let (out, route) = watch::channel(at(1));
+        let mut left = Box::pin(await_other_than(route.clone(), 1));
+        for not_yet in [at(1), Route::Nowhere, at(1)] {
+            out.send(not_yet).unwrap();
+            assert!(left.as_mut().now_or_never().is_none());
+        }
+        for successor in [at(2), Route::Here, Route::Stopped(String::new())] {
+            out.send(successor).unwrap();
+            assert!(await_other_than(route.clone(), 1).now_or_never().is_some());
+        }
+        left.await;
+    }
 }

@@ -79,6 +79,7 @@ async fn write(client: &Client) -> anyhow::Result<()> {
         one_try: Duration::from_millis(500),
         in_all: Duration::from_secs(30),
         unreachable: Duration::from_secs(10),
+        ..Patience::default()
     });
     hasty.cordon("worker-1").await?;
     client.uncordon("worker-1").await?;

@@ -31,7 +31,12 @@ pub(super) async fn create(cluster: &Cluster) -> anyhow::Result<()> {
 
 /// A client for each coordinator, which asks once.
 pub(super) fn each(cluster: &Cluster) -> anyhow::Result<Vec<Client>> {
-    let once = Patience { one_try: Duration::from_secs(2), in_all: Duration::ZERO, unreachable: Duration::ZERO };
+    let once = Patience {
+        one_try: Duration::from_secs(2),
+        in_all: Duration::ZERO,
+        unreachable: Duration::ZERO,
+        hedge_after: None,
+    };
     let clients = (1..=cluster.addresses().len()).map(|id| Ok(cluster.client_of(id as u64)?.with_patience(once)));
     clients.collect()
 }
