@@ -98,6 +98,9 @@ pub enum Command {
     /// Tokens: shown once, kept as hashes
     #[command(subcommand)]
     Tokens(commands::access::TokensCommand),
+    /// Identity providers (OpenID Connect) whose users are let in by their tokens
+    #[command(subcommand)]
+    Providers(commands::providers::ProvidersCommand),
     /// Values that jobs need and nobody is to see: kept sealed, given to their ranks, kept out of logs
     #[command(subcommand)]
     Secrets(commands::secrets::SecretsCommand),

@@ -132,6 +132,33 @@ impl Client {
         .map(drop)
     }
 
+    /// Identity providers whose users are let in.
+    pub async fn providers(&self) -> Result<Vec<v1::Provider>, Error> {
+        let wanted = v1::ListProvidersRequest {};
+        let answer = self
+            .access(self.patience, wanted, |mut access, request| async move { access.list_providers(request).await });
+        answer.await.map(|answer| answer.providers)
+    }
+
+    /// Lets the users of an identity provider in, or changes the terms.
+    pub async fn set_provider(&self, provider: v1::Provider) -> Result<v1::Provider, Error> {
+        let wanted = v1::SetProviderRequest { provider: Some(provider) };
+        self.access(self.patience.one_by_one(), wanted, |mut access, request| async move {
+            access.set_provider(request).await
+        })
+        .await
+    }
+
+    /// Lets the users of an identity provider in no more.
+    pub async fn remove_provider(&self, name: &str) -> Result<(), Error> {
+        let wanted = v1::RemoveProviderRequest { name: name.to_owned() };
+        self.access(self.patience.one_by_one(), wanted, |mut access, request| async move {
+            access.remove_provider(request).await
+        })
+        .await
+        .map(drop)
+    }
+
     /// Where the audit trail ends now, signed.
     pub async fn audit_head(&self) -> Result<v1::SignedAuditHead, Error> {
         self.access(self.patience, v1::AuditHeadRequest {}, |mut access, request| async move {

@@ -3,13 +3,13 @@
 //! Secrets never come here, only their digests. What holds at every entry: once there was an owner there is one; tokens
 //! belong to users that are there; no two tokens have one id or one digest.
 
-use crate::State;
+use crate::{Provider, State};
 use imbl::{OrdMap, OrdSet};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
-use types::{Admits, ContentHash, Millis, Permission, Principal, Role, Timestamp};
+use types::{Admits, ContentHash, Millis, Permission, Principal, Role, Timestamp, provider_of};
 
 /// Jobs of one user that may wait at once, unless it was set for the user: beyond this the tables would be one user's.
 pub const JOBS_WAITING_MAX: u32 = 200_000;
@@ -177,6 +177,8 @@ pub(crate) struct Access {
     pub(crate) join_digests: OrdMap<[u8; 32], String>,
     /// In the order in which they expire.
     pub(crate) join_expiries: OrdSet<(Timestamp, String)>,
+    /// By name.
+    pub(crate) providers: OrdMap<String, Arc<Provider>>,
 }
 
 impl Access {
@@ -302,9 +304,11 @@ impl State {
         Permission::ALL.iter().all(|permission| !gives(roles, *permission) || gives(granting, *permission))
     }
 
-    /// True when without this one nobody could give roles any more.
+    /// True when without this one nobody could give roles any more. Users of identity providers do not count: what their
+    /// providers say of them can change at any time.
     pub(crate) fn is_last_owner(&self, name: &str) -> bool {
-        let mut owners = self.users().filter(|user| user.roles.contains(&Role::Owner));
+        let own = self.users().filter(|user| provider_of(&user.name).is_none());
+        let mut owners = own.filter(|user| user.roles.contains(&Role::Owner));
         owners.next().is_some_and(|owner| owner.name == name) && owners.next().is_none()
     }
 }

@@ -46,6 +46,9 @@ impl Command {
             Command::KeepJob { keep: true, .. } => "jobs/keep",
             Command::KeepJob { keep: false, .. } => "jobs/release",
             Command::ForgetStreams { .. } => "jobs/forget-streams",
+            Command::SetProvider { .. } => "providers/set",
+            Command::RemoveProvider { .. } => "providers/remove",
+            Command::LogIn(_) => "users/log-in",
         }
     }
 
@@ -101,6 +104,9 @@ impl Command {
             Command::RemoveSecret { name } => name.clone(),
             Command::NoteSecretsUsed { job, names } => format!("{} for job {job}", names.join(", ")),
             Command::NoteBackup => "tables and keys".to_owned(),
+            Command::SetProvider { provider } => provider.name.clone(),
+            Command::RemoveProvider { name } => name.clone(),
+            Command::LogIn(log_in) => format!("{}:{}", log_in.provider, log_in.user),
         }
     }
 }

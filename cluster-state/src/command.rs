@@ -1,6 +1,6 @@
 //! Everything that can change the tables, and every answer; the entry's payload, so names and order here are a wire format.
 
-use crate::{ApiToken, JoinToken, Refusal, Sealed};
+use crate::{ApiToken, JoinToken, Provider, Refusal, Sealed};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -250,6 +250,37 @@ pub enum Command {
         /// Which jobs.
         jobs: Vec<JobId>,
     },
+    /// Lets the users of an identity provider in, or changes the terms.
+    SetProvider {
+        /// Whole; `since` is set when it is applied.
+        provider: Box<Provider>,
+    },
+    /// Lets the users of an identity provider in no more.
+    RemoveProvider {
+        /// Its name.
+        name: String,
+    },
+    /// A user of an identity provider comes in.
+    LogIn(Box<LogIn>),
+}
+
+/// A token of an identity provider that a coordinator has checked.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogIn {
+    /// Of this provider.
+    pub provider: String,
+    /// By these terms of it.
+    pub since: LogIndex,
+    /// The user, as the provider says.
+    pub user: String,
+    /// Those of the user's groups that the provider gives roles to.
+    pub groups: BTreeSet<String>,
+    /// A name for the token here.
+    pub id: String,
+    /// SHA-256 of the token.
+    pub digest: [u8; 32],
+    /// Its end.
+    pub expires: Timestamp,
 }
 
 /// A call that was denied, or several alike.

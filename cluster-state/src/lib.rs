@@ -24,6 +24,7 @@ mod anew;
 mod audit;
 mod command;
 mod commands;
+mod federation;
 mod job;
 mod refusal;
 mod secrets;
@@ -41,7 +42,8 @@ pub use access::{
 };
 pub use anew::{Anew, ENTRIES_LEFT_OUT};
 pub use audit::{AUDIT_KEPT, AuditRecord, DENIALS_MAX, verify_chain};
-pub use command::{Command, Denial, MemberChange, Outcome, PlannedGang, Promise, SetQueue, SetUser};
+pub use command::{Command, Denial, LogIn, MemberChange, Outcome, PlannedGang, Promise, SetQueue, SetUser};
+pub use federation::{EVERY_GROUP, KEY_SET_BYTES_MAX, KeySource, PROVIDERS_MAX, Provider};
 pub use job::{Attempt, Job, JobOutput, SavedCheckpoint};
 pub use refusal::Refusal;
 pub use secrets::{EVERYBODY, Sealed, Secret};

@@ -99,6 +99,15 @@ pub enum Refusal {
         /// How many may wait.
         max: u32,
     },
+    /// No such identity provider.
+    #[error("there is no identity provider {0:?}")]
+    UnknownProvider(String),
+    /// Its terms are others than those that a token was checked by.
+    #[error("identity provider {0:?} was changed meanwhile: try again")]
+    ProviderChanged(String),
+    /// No group of the user has a role.
+    #[error("{0} is in no group that has a role here: ask an owner (`muster providers set --group`)")]
+    NoRole(String),
     /// There is nothing to keep any more.
     #[error("what the ranks of job {0} wrote was forgotten by retention already")]
     StreamsForgotten(JobId),

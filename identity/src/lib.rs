@@ -17,6 +17,7 @@ mod credentials;
 mod dial;
 mod files;
 mod join;
+mod jwt;
 mod listen;
 mod node;
 #[cfg(feature = "plain-text")]
@@ -36,6 +37,7 @@ pub use credentials::{Credentials, CredentialsError};
 pub use dial::{Authorized, Bearer, Dialer, chain_of};
 pub use files::{FilesError, NodeFolder, SharedFile};
 pub use join::{Admission, JoinError, Joined, Joiner, join, renew, signing};
+pub use jwt::{Claims, JWT_BYTES_MAX, JwtError, KeySet, is_jwt};
 pub use listen::{Accepted, Incoming, Protocol, accept};
 pub use node::{Material, Node, NodeKey, NodeRequest};
 pub use sealing::{SealedValue, SealingError, SealingKey};

@@ -3,7 +3,10 @@
 //! `muster_pat_<64 hex>.<64 hex>`: the secret, and after the point what a client checks the cluster by before it sends the
 //! secret. Coordinators keep SHA-256 of the part before the point only; no slow hash is needed for a secret that nobody can
 //! guess.
+//!
+//! A token of an identity provider (`HEADER.CLAIMS.SIGNATURE`) stands in the same place, with the fingerprint behind it likewise.
 
+use crate::jwt::{JWT_BYTES_MAX, is_jwt};
 use rustls_pki_types::CertificateDer;
 use sha2::{Digest as _, Sha256};
 use std::fmt;
@@ -51,7 +54,9 @@ pub struct Secret {
 
 /// Not a token. Says nothing of what was given.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("this is not a token: one is muster_pat_ or muster_join_, 64 hexadecimal digits, a point, and 64 more")]
+#[error(
+    "this is not a token: one is muster_pat_ or muster_join_, 64 hexadecimal digits, a point, and 64 more; or an identity provider's JSON Web Token, a point, and the 64 digits of the cluster's authority"
+)]
 pub struct InvalidSecret;
 
 impl Secret {
@@ -63,12 +68,24 @@ impl Secret {
 
     /// Reads what `expose` gave.
     pub fn parse(text: &str) -> Result<Self, InvalidSecret> {
-        let (secret, authority) = text.trim().split_once('.').ok_or(InvalidSecret)?;
+        let (secret, authority) = text.trim().rsplit_once('.').ok_or(InvalidSecret)?;
+        if is_jwt(secret) {
+            let authority = Fingerprint(unhex(authority).ok_or(InvalidSecret)?);
+            return Self::of_provider(secret, authority);
+        }
         let kinds = [SecretKind::Access, SecretKind::Join];
         let kind = kinds.into_iter().find(|kind| secret.starts_with(kind.prefix())).ok_or(InvalidSecret)?;
         unhex(&secret[kind.prefix().len()..]).ok_or(InvalidSecret)?;
         let authority = Fingerprint(unhex(authority).ok_or(InvalidSecret)?);
         Ok(Self { kind, text: secret.to_owned(), authority })
+    }
+
+    /// A token that an identity provider issued, for the cluster of this authority.
+    pub fn of_provider(jwt: &str, authority: Fingerprint) -> Result<Self, InvalidSecret> {
+        if !is_jwt(jwt) || jwt.len() > JWT_BYTES_MAX {
+            return Err(InvalidSecret);
+        }
+        Ok(Self { kind: SecretKind::Access, text: jwt.to_owned(), authority })
     }
 
     /// What it is for.
@@ -141,6 +158,22 @@ mod tests {
         let read = Secret::parse(&format!(" {}\n", one.expose())).unwrap();
         assert!(read == one && read.digest() == one.digest() && read.authority() == authority);
         assert!(one.bearer().starts_with("muster_pat_") && !one.bearer().contains('.'));
+    }
+
+    #[test]
+    fn a_token_of_a_provider_stands_in_the_same_place() {
+        let authority = Fingerprint([9; 32]);
+        let text = format!("eyJhbGciOiJFUzI1NiJ9.e30.c2ln.{authority}");
+        let read = Secret::parse(&text).unwrap();
+        assert_eq!(
+            (read.bearer(), read.authority(), read.expose()),
+            ("eyJhbGciOiJFUzI1NiJ9.e30.c2ln", authority, text.clone())
+        );
+        assert!(read == Secret::of_provider("eyJhbGciOiJFUzI1NiJ9.e30.c2ln", authority).unwrap());
+        for bad in ["eyJhbGciOiJFUzI1NiJ9.e30.c2ln", &text.replace("e30", "e 0"), &text.replacen(".e30", "", 1)] {
+            assert!(Secret::parse(bad).is_err(), "{bad}");
+        }
+        assert!(Secret::of_provider(&format!("eyJ.e30.{}", "a".repeat(9_000)), authority).is_err());
     }
 
     #[test]

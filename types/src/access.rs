@@ -211,6 +211,32 @@ pub fn is_user_name(name: &str) -> bool {
         && name.bytes().all(inner)
 }
 
+/// Longest name of an identity provider.
+const PROVIDER_NAME_BYTES_MAX: usize = 32;
+/// Longest name of a user whom an identity provider knows, the provider's included.
+pub const FEDERATED_NAME_BYTES_MAX: usize = 200;
+
+/// True for a name that an identity provider may have: 1 to 32 of a-z, 0-9 and `-`, beginning with a letter.
+pub fn is_provider_name(name: &str) -> bool {
+    let inner = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+    name.len() <= PROVIDER_NAME_BYTES_MAX
+        && name.bytes().next().is_some_and(|byte| byte.is_ascii_lowercase())
+        && name.bytes().all(inner)
+}
+
+/// The name here of a user whom an identity provider knows: `PROVIDER:USER`, which no other user's name can be. Nothing
+/// for one that is too long, or has other characters than visible ASCII without quotes, `,`, `*` and `\\`.
+pub fn federated_name(provider: &str, user: &str) -> Option<String> {
+    let plain = |byte: u8| byte.is_ascii_graphic() && !b"\"'`,*\\".contains(&byte);
+    let name = format!("{provider}:{user}");
+    (!user.is_empty() && name.len() <= FEDERATED_NAME_BYTES_MAX && user.bytes().all(plain)).then_some(name)
+}
+
+/// The identity provider whose user this is; none for a user of the cluster's own.
+pub fn provider_of(user: &str) -> Option<&str> {
+    user.split_once(':').map(|(provider, _)| provider)
+}
+
 /// Longest name of a secret.
 pub const SECRET_NAME_BYTES_MAX: usize = 63;
 
@@ -270,5 +296,22 @@ mod tests {
     fn names_of_users_are_plain() {
         assert!(is_user_name("ana@lab.example") && is_user_name("7"));
         assert!(!is_user_name("") && !is_user_name("-a") && !is_user_name("a b") && !is_user_name(&"a".repeat(65)));
+    }
+
+    #[test]
+    fn a_providers_users_have_names_that_nobody_else_has() {
+        assert_eq!(federated_name("corp", "ana@x").as_deref(), Some("corp:ana@x"));
+        assert_eq!(
+            federated_name("hub", "repo:org/name:ref:refs/heads/main").unwrap().split_once(':').unwrap().0,
+            "hub"
+        );
+        for bad in ["", "a b", "a\n", "é", "a,b", "*", &"a".repeat(200)] {
+            assert!(federated_name("corp", bad).is_none(), "{bad}");
+        }
+        assert!(!is_user_name("corp:ana") && provider_of("ana").is_none() && provider_of("corp:a:b") == Some("corp"));
+        assert!(is_provider_name("corp-2"));
+        for bad in ["", "2", "-a", "A", "a:b", &"a".repeat(33)] {
+            assert!(!is_provider_name(bad), "{bad}");
+        }
     }
 }

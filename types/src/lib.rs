@@ -15,8 +15,8 @@ mod time;
 mod wish;
 
 pub use access::{
-    Admits, Caller, Permission, Principal, Role, SECRET_NAME_RULE, USER_NAME_BYTES_MAX, UnknownWord, is_secret_name,
-    is_user_name,
+    Admits, Caller, FEDERATED_NAME_BYTES_MAX, Permission, Principal, Role, SECRET_NAME_RULE, USER_NAME_BYTES_MAX,
+    UnknownWord, federated_name, is_provider_name, is_secret_name, is_user_name, provider_of,
 };
 pub use hash::{ContentHash, FileKind, Tree, TreeEntry, TreeError};
 pub use ids::{

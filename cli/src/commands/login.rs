@@ -7,7 +7,7 @@ use crate::output::note;
 use anyhow::Context as _;
 use clap::Args;
 use client::{Client, Secret};
-use identity::SecretKind;
+use identity::{Fingerprint, SecretKind};
 use std::io::{IsTerminal as _, Read as _};
 use std::path::PathBuf;
 
@@ -19,7 +19,8 @@ fingerprint of its cluster's authority: it is sent to no other cluster.
 
 Examples:
   muster login 10.0.0.1:7070,10.0.0.2:7070 --name lab < token
-  muster login 10.0.0.1:7070 --token-file token"
+  muster login 10.0.0.1:7070 --token-file token
+  muster login 10.0.0.1:7070 --token-file id-token.jwt --authority 3f0c.."
 )]
 pub struct LoginArgs {
     /// The cluster's coordinators
@@ -31,6 +32,9 @@ pub struct LoginArgs {
     /// File with the token [default: standard input]
     #[arg(long, value_name = "FILE")]
     token_file: Option<PathBuf>,
+    /// The cluster's authority, for a token of an identity provider: the 64 digits that `muster cluster authority list` shows
+    #[arg(long, value_name = "FINGERPRINT")]
+    authority: Option<Fingerprint>,
 }
 
 /// Runs it.
@@ -45,7 +49,11 @@ pub fn run(args: &LoginArgs, session: &Session) -> anyhow::Result<Exit> {
         std::io::stdin().lock().read_to_string(&mut text).context("cannot read the token")?;
         text
     };
-    let token = Secret::parse(&text).map_err(|error| bad_input(error.to_string()))?;
+    let token = match args.authority {
+        Some(authority) => Secret::of_provider(text.trim(), authority),
+        None => Secret::parse(&text),
+    };
+    let token = token.map_err(|error| bad_input(error.to_string()))?;
     if token.kind() != SecretKind::Access {
         return Err(bad_input("this is a join token, for a node: give it to `muster worker` or `muster coordinator`"));
     }

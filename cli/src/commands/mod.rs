@@ -19,6 +19,7 @@ pub mod lineage;
 pub mod login;
 pub mod logs;
 pub mod metrics;
+pub mod providers;
 pub mod queues;
 pub mod role;
 pub mod secrets;
@@ -120,6 +121,7 @@ async fn with_client(command: Command, session: &Session) -> anyhow::Result<Exit
         Command::Whoami => access::who_am_i(&client, session).await,
         Command::Users(command) => access::users(command, &client, session).await,
         Command::Tokens(command) => access::tokens(command, &client, session).await,
+        Command::Providers(command) => providers::run(command, &client, session).await,
         Command::Secrets(command) => secrets::run(command, &client, session).await,
         Command::Audit(command) => audit::run(command, &client, session).await,
         Command::Queues(command) => queues::run(command, &client, session).await,

@@ -3,13 +3,19 @@
 use super::At;
 use crate::access::{DAY, NOTE_BYTES_MAX, TOKEN_ID_RULE};
 use crate::{ApiToken, Outcome, Refusal, State, TOKEN_DAYS_MAX, TOKENS_OF_USER_MAX, is_token_id};
-use types::Millis;
+use types::{Millis, provider_of};
 
 const LIFE_MAX: Millis = Millis(TOKEN_DAYS_MAX * DAY.0);
 
 pub(super) fn apply(state: &mut State, at: At, token: &ApiToken) -> Result<Outcome, Refusal> {
     if !is_token_id(&token.id) {
         return Err(Refusal::Invalid(TOKEN_ID_RULE.to_owned()));
+    }
+    if let Some(provider) = provider_of(&token.user) {
+        let what = format!(
+            "users of identity provider {provider:?} come in by its tokens alone, so that none outlives what it says"
+        );
+        return Err(Refusal::Invalid(what));
     }
     if state.user(&token.user).is_none() {
         return Err(Refusal::UnknownUser(token.user.clone()));

@@ -11,12 +11,14 @@ mod end_member;
 mod forget_streams;
 mod form_cluster;
 mod keep_job;
+mod log_in;
 mod lose_worker;
 mod note_denials;
 mod note_promises;
 mod plan_window;
 mod record_checkpoint;
 mod register_worker;
+mod remove_provider;
 mod remove_secret;
 mod remove_user;
 mod retire_authority;
@@ -24,6 +26,7 @@ mod revoke_node;
 mod revoke_token;
 mod set_availability;
 mod set_priority;
+mod set_provider;
 mod set_queue;
 mod set_secret;
 mod set_user;
@@ -87,5 +90,8 @@ pub(crate) fn apply(state: &mut State, at: At, caller: Option<&Caller>, command:
         Command::CreateJoinToken { token } => create_join_token::apply(state, at, token),
         Command::UseJoinToken { digest, as_whom } => use_join_token::apply(state, at, digest, as_whom),
         Command::RevokeNode { node } => revoke_node::apply(state, at, caller, node),
+        Command::SetProvider { provider } => set_provider::apply(state, at, provider),
+        Command::RemoveProvider { name } => remove_provider::apply(state, name),
+        Command::LogIn(log_in) => log_in::apply(state, at, log_in),
     }
 }

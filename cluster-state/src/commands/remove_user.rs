@@ -9,10 +9,7 @@ pub(super) fn apply(state: &mut State, name: &str) -> Result<Outcome, Refusal> {
     if state.is_last_owner(name) {
         return Err(Refusal::LastOwner(name.to_owned()));
     }
-    let tokens: Vec<String> = state.tokens_of(name).map(|token| token.id.clone()).collect();
-    for id in tokens {
-        state.access.remove_token(&id);
-    }
+    state.access.remove_tokens_of(name);
     state.access.users.remove(name);
     state.access.version += 1;
     Ok(Outcome::Done)

@@ -4,7 +4,7 @@ use super::At;
 use crate::{Outcome, Refusal, SetUser, State, USERS_MAX, User};
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use types::{Role, Timestamp, USER_NAME_BYTES_MAX, is_user_name};
+use types::{Role, Timestamp, USER_NAME_BYTES_MAX, is_user_name, provider_of};
 
 pub(super) fn apply(
     state: &mut State,
@@ -14,7 +14,13 @@ pub(super) fn apply(
     how: SetUser,
     waiting_max: Option<u32>,
 ) -> Result<Outcome, Refusal> {
-    if !is_user_name(name) {
+    if let Some(provider) = provider_of(name) {
+        let known = state.user(name).ok_or_else(|| Refusal::UnknownUser(name.to_owned()))?;
+        if how == SetUser::Create || known.roles != *roles {
+            let what = format!("the roles of {name:?} come from identity provider {provider:?}");
+            return Err(Refusal::Invalid(what));
+        }
+    } else if !is_user_name(name) {
         let rule = format!("a user's name is 1 to {USER_NAME_BYTES_MAX} of a-z, A-Z, 0-9, '.', '_', '@' and '-'");
         return Err(Refusal::Invalid(format!("{rule}, beginning with a letter or digit")));
     }

@@ -8,6 +8,7 @@ mod audit;
 mod blame;
 mod drains;
 mod elastic;
+mod federation;
 mod joining;
 mod queues;
 mod quotas;

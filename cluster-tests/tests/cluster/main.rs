@@ -27,6 +27,7 @@ mod members;
 mod metrics;
 mod outsiders;
 mod prometheus;
+mod providers;
 mod queues;
 mod quotas;
 mod ranks;

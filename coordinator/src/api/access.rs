@@ -16,6 +16,7 @@ use types::{Admits, Caller, CoordinatorId, Permission, Principal, Role, Timestam
 mod audit;
 mod authority;
 mod join;
+mod providers;
 
 pub(crate) use join::Signer;
 
@@ -153,6 +154,30 @@ impl Access for Service {
         self.0.observe(ACCESS, "RemoveUser", result)
     }
 
+    async fn list_providers(
+        &self,
+        _: Request<v1::ListProvidersRequest>,
+    ) -> Result<Response<v1::ListProvidersResponse>, Status> {
+        let result = self.0.read(false).await.map(|state| providers::list(&state));
+        self.0.observe(ACCESS, "ListProviders", result)
+    }
+
+    async fn set_provider(&self, request: Request<v1::SetProviderRequest>) -> Result<Response<v1::Provider>, Status> {
+        let caller = caller(&request)?;
+        let result = providers::set(&self.0, caller, request.into_inner()).await;
+        self.0.observe(ACCESS, "SetProvider", result)
+    }
+
+    async fn remove_provider(
+        &self,
+        request: Request<v1::RemoveProviderRequest>,
+    ) -> Result<Response<v1::RemoveProviderResponse>, Status> {
+        let caller = caller(&request)?;
+        let command = Command::RemoveProvider { name: request.into_inner().name };
+        let result = self.0.write_as(caller, command).await.map(|_| v1::RemoveProviderResponse {});
+        self.0.observe(ACCESS, "RemoveProvider", result)
+    }
+
     type AuditStream = BoxStream<'static, Result<v1::AuditRecord, Status>>;
 
     async fn audit(&self, request: Request<v1::AuditRequest>) -> Result<Response<Self::AuditStream>, Status> {
@@ -210,7 +235,7 @@ fn life(asked_ms: u64, default: Duration, most: Duration) -> Result<u64, Status>
 }
 
 /// A name for a token that is no secret.
-fn token_id() -> Result<String, Status> {
+pub(crate) fn token_id() -> Result<String, Status> {
     let random = daemon::random::bytes::<6>().map_err(|error| Status::internal(error.to_string()))?;
     Ok(format!("{:012x}", random.iter().fold(0_u64, |all, byte| all << 8 | u64::from(*byte))))
 }

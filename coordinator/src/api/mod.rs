@@ -12,7 +12,7 @@ mod finals;
 mod fits;
 mod follow;
 mod gang;
-pub(crate) use access::Signer;
+pub(crate) use access::{Signer, token_id};
 pub(crate) use secrets::Sealer;
 
 pub(crate) mod gather;
@@ -165,13 +165,15 @@ fn refused(refusal: &Refusal) -> Status {
         | Refusal::UnknownToken(_)
         | Refusal::UnknownSecret(_)
         | Refusal::SecretsDenied(_)
+        | Refusal::UnknownProvider(_)
         | Refusal::UnknownAuthority => Code::NotFound,
         Refusal::RequestReused(..) | Refusal::NameInUse(_) | Refusal::QueueExists(_) | Refusal::UserExists(_) => {
             Code::AlreadyExists
         }
         Refusal::Invalid(_) => Code::InvalidArgument,
         Refusal::TooManyWait { .. } => Code::ResourceExhausted,
-        Refusal::JoinToken(_) | Refusal::NotYours(_) => Code::PermissionDenied,
+        Refusal::JoinToken(_) | Refusal::NotYours(_) | Refusal::NoRole(_) => Code::PermissionDenied,
+        Refusal::ProviderChanged(_) => Code::Aborted,
         Refusal::FormedAlready(_)
         | Refusal::StaleToken { .. }
         | Refusal::PlanOutOfDate(_)

@@ -115,8 +115,11 @@ async fn admit(gate: &Gate, call: Call) -> Result<Admitted, Status> {
 pub(crate) fn bearer(headers: &HeaderMap) -> Option<&str> {
     let value = headers.get(http::header::AUTHORIZATION)?.to_str().ok()?;
     let token = value.strip_prefix("Bearer ").or_else(|| value.strip_prefix("bearer "))?.trim();
+    if identity::is_jwt(token) {
+        return Some(token);
+    }
     // What people have is the secret with the cluster's fingerprint behind a point.
-    Some(token.split_once('.').map_or(token, |(secret, _)| secret))
+    Some(token.rsplit_once('.').map_or(token, |(secret, _)| secret))
 }
 
 /// An answer that ends when its caller may not have it any more.

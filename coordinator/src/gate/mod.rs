@@ -10,17 +10,21 @@
 //! Default deny. A token that this copy of the tables does not know is looked for once more in a copy that is surely recent.
 
 mod denials;
+mod federation;
 mod guard;
+mod key_sets;
 mod quotas;
 mod strangers;
 
 pub(crate) use guard::{GuardLayer, bearer};
+pub(crate) use key_sets::address_fault;
 pub(crate) use quotas::Quota;
 
 use crate::observe::{Denied, Observed};
 use crate::raft::Node;
 use cluster_state::State;
 use denials::Denials;
+use federation::{Failure, Federation};
 use identity::{Peer, digest};
 use proto::needs::{Method, method};
 use quotas::{Permit, Quotas};
@@ -36,6 +40,9 @@ const HEALTH: &str = "/grpc.health.v1.Health/";
 /// Reflection: the public API's description, for whoever is known.
 const REFLECTION: &str = "/grpc.reflection.";
 
+const UNKNOWN_TOKEN: &str = "the token is unknown, revoked or expired";
+const REVOKED: &str = "its certificate was revoked";
+
 /// Knows callers and what they may do. Cheap to clone.
 #[derive(Clone)]
 pub(crate) struct Gate {
@@ -43,6 +50,7 @@ pub(crate) struct Gate {
     denials: Denials,
     strangers: Arc<Strangers>,
     quotas: Quotas,
+    federation: Federation,
     /// Rises with every change of users, tokens, roles and revocations.
     version: watch::Receiver<u64>,
     observed: Arc<Observed>,
@@ -62,7 +70,8 @@ impl Gate {
         let (sender, version) = watch::channel(node.look(State::access_version));
         tokio::spawn(follow(node.clone(), sender));
         let denials = Denials::start(node.clone(), observed.clone());
-        Self { node, denials, strangers: Arc::default(), quotas: Quotas::new(quota), version, observed }
+        let federation = Federation::new(node.clone());
+        Self { node, denials, strangers: Arc::default(), quotas: Quotas::new(quota), federation, version, observed }
     }
 
     /// Who calls: by the certificate of the connection, or by the token of the call.
@@ -76,7 +85,7 @@ impl Gate {
                 }
                 if self.node.look(|state| is_revoked(state, &principal, *issued)) {
                     let caller = Caller { principal, from };
-                    return Err(self.reject(Denied::Certificate, caller, "its certificate was revoked"));
+                    return Err(self.reject(Denied::Certificate, caller, REVOKED, REVOKED));
                 }
                 principal
             }
@@ -100,16 +109,22 @@ impl Gate {
         if let Some(user) = user_of(&recent, &digest, now) {
             return Ok(user);
         }
-        self.strangers.failed(peer.from, now);
         let from = peer.from.map(|address| address.to_string()).unwrap_or_default();
+        let (told, noted) = match self.federation.log_in(&recent, bearer, &from).await {
+            Ok(user) => return Ok(user),
+            Err(Failure::NotOne) => (UNKNOWN_TOKEN.to_owned(), UNKNOWN_TOKEN),
+            Err(Failure::Unavailable(why)) => return Err(Status::unavailable(why)),
+            Err(Failure::Refused { told, noted }) => (told, noted),
+        };
+        self.strangers.failed(peer.from, now);
         let stranger = Caller { principal: Principal::Stranger, from };
-        Err(self.reject(Denied::Token, stranger, "the token is unknown, revoked or expired"))
+        Err(self.reject(Denied::Token, stranger, &told, noted))
     }
 
     /// Refuses who is not known.
-    fn reject(&self, kind: Denied, caller: Caller, why: &'static str) -> Status {
-        self.denials.note(kind, caller, "call", "", why);
-        Status::unauthenticated(format!("{why}: `muster login` with a token that counts"))
+    fn reject(&self, kind: Denied, caller: Caller, told: &str, noted: &'static str) -> Status {
+        self.denials.note(kind, caller, "call", "", noted);
+        Status::unauthenticated(format!("{told}: `muster login` with a token that counts"))
     }
 
     /// Lets the caller through to the method of this path, or refuses in words that say what would be needed.

@@ -2,11 +2,13 @@
 
 use super::super::access::token;
 use super::super::audit::caller;
+use super::super::federation::{log_in, provider};
 use super::super::*;
-use crate::{ApiToken, Denial, JoinToken, SetUser, verify_chain};
+use crate::{ApiToken, Denial, JoinToken, SetUser, User, verify_chain};
 use proptest::prelude::*;
-use std::collections::BTreeSet;
-use types::{Admits, CoordinatorId, Principal, Role};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use types::{Admits, CoordinatorId, Principal, Role, provider_of};
 
 /// After the first a node may not come again, after the second a token is over, after the last a join token is forgotten.
 pub(super) const WAITS_MS: [u64; 3] = [11 * 60_000, 40 * 60_000, 26 * 3_600_000];
@@ -24,6 +26,9 @@ pub(super) enum Step {
     Retire(usize),
     Revoke(u8),
     Denials(u8),
+    Provider(u8, u8),
+    RemoveProvider(u8),
+    LogIn(u8, u8, u8, u8),
 }
 
 pub(super) fn step() -> impl Strategy<Value = Step> {
@@ -39,6 +44,9 @@ pub(super) fn step() -> impl Strategy<Value = Step> {
         1 => (0..3_usize).prop_map(Step::Retire),
         1 => (0..4_u8).prop_map(Step::Revoke),
         1 => (0..4_u8).prop_map(Step::Denials),
+        2 => (0..2_u8, 0..3_u8).prop_map(|(name, terms)| Step::Provider(name, terms)),
+        1 => (0..2_u8).prop_map(Step::RemoveProvider),
+        4 => (0..2_u8, 0..2_u8, 0..4_u8, 0..6_u8).prop_map(|(name, user, group, secret)| Step::LogIn(name, user, group, secret)),
     ]
 }
 
@@ -89,6 +97,21 @@ pub(super) fn command(log: &Log, step: Step) -> Command {
             let known = log.state.authorities().get(place);
             Command::RetireAuthority { fingerprint: known.map_or([0; 32], |known| known.fingerprint) }
         }
+        Step::Provider(name, terms) => {
+            let mut provider = provider(&format!("p{name}"));
+            // By the third terms they share an issuer.
+            provider.issuer =
+                if terms == 2 { "https://idp.example".into() } else { format!("https://p{name}.example") };
+            let role = if terms == 0 { Role::Owner } else { Role::Reader };
+            provider.groups = BTreeMap::from([(format!("g{terms}"), BTreeSet::from([role]))]);
+            Command::SetProvider { provider: Box::new(provider) }
+        }
+        Step::RemoveProvider(name) => Command::RemoveProvider { name: format!("p{name}") },
+        Step::LogIn(name, user, group, secret) => {
+            let mut log_in = log_in(log, &format!("p{name}"), &format!("u{user}"), &[&format!("g{group}")], secret);
+            log_in.since.0 -= u64::from(group == 3);
+            Command::LogIn(Box::new(log_in))
+        }
         Step::Revoke(n) => Command::RevokeNode { node: node(n) },
         Step::Denials(count) => {
             let denial = |n: u8| Denial {
@@ -103,9 +126,25 @@ pub(super) fn command(log: &Log, step: Step) -> Command {
     }
 }
 
+/// Users of providers have what their groups give by the present terms, or no token.
+fn check_providers(state: &State, before: &State) {
+    let issuers: BTreeSet<&String> = state.providers().map(|provider| &provider.issuer).collect();
+    assert_eq!(issuers.len(), state.providers().count());
+    for user in state.users() {
+        let Some(name) = provider_of(&user.name) else { continue };
+        let provider = state.provider(name).expect("a removed provider's users are gone");
+        let has_token = state.tokens_of(&user.name).next().is_some();
+        let given: BTreeSet<Role> = provider.groups.values().flatten().copied().collect();
+        assert!(!has_token || user.roles.is_subset(&given), "ACCESS-3");
+        let is_new = before.provider(name).is_some_and(|old| old.since != provider.since);
+        assert!(!is_new || !has_token, "ACCESS-3");
+    }
+}
+
 /// Everything that must hold of the tables after every entry.
 pub(super) fn check(state: &State, before: &State) {
-    let has_owner = |state: &State| state.users().any(|user| user.roles.contains(&Role::Owner));
+    let own = |user: &Arc<User>| provider_of(&user.name).is_none() && user.roles.contains(&Role::Owner);
+    let has_owner = |state: &State| state.users().any(own);
     assert!(has_owner(state) || !has_owner(before), "ACCESS-1");
     assert!(state.users().all(|user| !user.roles.is_empty()));
     let mut digests = BTreeSet::new();
@@ -115,6 +154,7 @@ pub(super) fn check(state: &State, before: &State) {
         assert_eq!(state.token_by_digest(&token.digest), Some(token));
         assert!(state.tokens_of(&token.user).any(|known| known == token));
     }
+    check_providers(state, before);
     let access = &state.access;
     assert!([access.token_digests.len(), access.tokens_of.len()].iter().all(|length| *length == access.tokens.len()));
     assert_eq!(digests.len(), access.tokens.len());
@@ -134,7 +174,8 @@ pub(super) fn check(state: &State, before: &State) {
     let is_same = now.users == then.users
         && tokens(state) == tokens(before)
         && now.authorities == then.authorities
-        && now.revocations == then.revocations;
+        && now.revocations == then.revocations
+        && now.providers == then.providers;
     assert_eq!(state.access_version() > before.access_version(), !is_same, "watchers learn of each change");
     assert!(state.access_version() >= before.access_version());
     assert_eq!(verify_chain(state.audit_base().1, state.audit()), Ok(()), "AUDIT-1");

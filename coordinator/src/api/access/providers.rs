@@ -1,0 +1,94 @@
+//! Identity providers: which there are, and by which terms their users are let in.
+
+use super::super::Context;
+use super::grantable;
+use crate::gate::address_fault;
+use cluster_state::{Command, KeySource, Provider, State};
+use identity::KeySet;
+use proto::v1;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use tonic::Status;
+use types::{Caller, LogIndex, Role};
+
+/// Where OpenID Connect has a provider describe itself, below its issuer.
+const DESCRIPTION: &str = "/.well-known/openid-configuration";
+
+fn wire(state: &State, provider: &Provider) -> v1::Provider {
+    let group = |(group, roles): (&String, &BTreeSet<Role>)| v1::GroupRoles {
+        group: group.clone(),
+        roles: roles.iter().map(|role| role.name().to_owned()).collect(),
+    };
+    v1::Provider {
+        name: provider.name.clone(),
+        issuer: provider.issuer.clone(),
+        audiences: provider.audiences.iter().cloned().collect(),
+        user_claim: provider.user_claim.clone(),
+        groups_claim: provider.groups_claim.clone(),
+        groups: provider.groups.iter().map(group).collect(),
+        keys: Some(match &provider.keys {
+            KeySource::Given(keys) => v1::provider::Keys::KeySet(keys.clone()),
+            KeySource::From(address) => v1::provider::Keys::KeysFrom(address.clone()),
+        }),
+        users: state.users_of_provider(&provider.name) as u64,
+    }
+}
+
+pub(super) fn list(state: &State) -> v1::ListProvidersResponse {
+    v1::ListProvidersResponse { providers: state.providers().map(|provider| wire(state, provider)).collect() }
+}
+
+/// All faults at once.
+fn read(wire: v1::Provider) -> Result<Provider, Status> {
+    let mut faults = Vec::new();
+    let mut groups: BTreeMap<String, BTreeSet<Role>> = BTreeMap::new();
+    for given in wire.groups {
+        let roles = groups.entry(given.group).or_default();
+        for role in given.roles {
+            match role.parse::<Role>() {
+                Ok(role) => drop(roles.insert(role)),
+                Err(error) => faults.push(error.to_string()),
+            }
+        }
+    }
+    let keys = match wire.keys {
+        Some(v1::provider::Keys::KeySet(text)) => {
+            faults.extend(KeySet::parse(&text).err().map(|why| format!("the key set: {why}")));
+            KeySource::Given(text)
+        }
+        Some(v1::provider::Keys::KeysFrom(address)) => KeySource::From(address),
+        None => KeySource::From(format!("{}{DESCRIPTION}", wire.issuer.trim_end_matches('/'))),
+    };
+    if let KeySource::From(address) = &keys {
+        faults.extend(address_fault(address));
+    }
+    if !faults.is_empty() {
+        return Err(Status::invalid_argument(faults.join("\n")));
+    }
+    let or = |text: String, default: &str| if text.is_empty() { default.to_owned() } else { text };
+    Ok(Provider {
+        name: wire.name,
+        issuer: wire.issuer,
+        audiences: wire.audiences.into_iter().collect(),
+        user_claim: or(wire.user_claim, "sub"),
+        groups_claim: or(wire.groups_claim, "groups"),
+        groups,
+        keys,
+        since: LogIndex(0),
+    })
+}
+
+pub(super) async fn set(
+    context: &Context,
+    caller: Arc<Caller>,
+    request: v1::SetProviderRequest,
+) -> Result<v1::Provider, Status> {
+    let wanted = request.provider.ok_or_else(|| Status::invalid_argument("no provider is named"))?;
+    let provider = read(wanted)?;
+    let given: BTreeSet<Role> = provider.groups.values().flatten().copied().collect();
+    grantable(&context.read(false).await?, &caller, &given)?;
+    let name = provider.name.clone();
+    let (_, state) = context.write_as(caller, Command::SetProvider { provider: Box::new(provider) }).await?;
+    let known = state.provider(&name).ok_or_else(|| Status::aborted("the provider was removed meanwhile"))?;
+    Ok(wire(&state, known))
+}
