@@ -16,6 +16,7 @@ mod authority;
 mod credentials;
 mod dial;
 mod files;
+pub mod https;
 mod join;
 mod jwt;
 mod listen;

@@ -3,15 +3,10 @@
 //! A key that is not known makes them be fetched again, at most every 10 s; a provider that cannot be reached leaves those of before in force.
 
 use cluster_state::{KeySource, Provider};
-use http::Uri;
-use http_body_util::{BodyExt as _, Empty, Limited};
-use hyper_rustls::HttpsConnectorBuilder;
-use hyper_util::client::legacy::Client;
-use hyper_util::rt::TokioExecutor;
 use identity::KeySet;
+use identity::https::get;
 use serde::Deserialize;
 use std::collections::BTreeMap;
-use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::time::Instant;
@@ -21,10 +16,6 @@ use types::LogIndex;
 const FRESH: Duration = Duration::from_hours(1);
 /// Least time between two looks.
 const PAUSE: Duration = Duration::from_secs(10);
-/// For one answer of a provider.
-const ANSWER: Duration = Duration::from_secs(5);
-/// Bytes of one answer.
-const ANSWER_BYTES_MAX: usize = 256 << 10;
 
 struct Kept {
     /// The terms of the provider that they belong to.
@@ -90,20 +81,6 @@ fn unreachable(provider: &Provider, why: &str) -> String {
     format!("the keys of identity provider {:?} cannot be had: {why}", provider.name)
 }
 
-/// What is wrong with an address that keys are to come from: only what cannot be changed on its way may say who is let in.
-pub(crate) fn address_fault(address: &str) -> Option<String> {
-    let fault = || Some(format!("{address:?} is no https:// address (http:// on this machine alone)"));
-    let Ok(uri) = address.parse::<Uri>() else { return fault() };
-    let host = uri.host().unwrap_or_default();
-    let ip = host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
-    let is_here = ip.map_or(host == "localhost", |ip| ip.is_loopback());
-    match uri.scheme_str() {
-        Some("https") if !host.is_empty() => None,
-        Some("http") if is_here => None,
-        _ => fault(),
-    }
-}
-
 /// What a provider says of itself.
 #[derive(Deserialize)]
 struct Description {
@@ -119,58 +96,4 @@ async fn fetch(provider: &Provider, address: &str) -> Result<KeySet, String> {
         return Err(format!("{address} describes issuer {:?}", description.issuer));
     }
     KeySet::parse(&get(&description.jwks_uri).await?)
-}
-
-async fn get(address: &str) -> Result<String, String> {
-    if let Some(fault) = address_fault(address) {
-        return Err(fault);
-    }
-    let uri: Uri = address.parse().map_err(|error| format!("{address:?} is no address: {error}"))?;
-    let answer = tokio::time::timeout(ANSWER, ask(uri)).await;
-    answer
-        .map_err(|_| format!("{address} did not answer within {ANSWER:?}"))?
-        .map_err(|why| format!("{address}: {why}"))
-}
-
-/// No redirects: an address that leads elsewhere is to be written as it is.
-async fn ask(uri: Uri) -> Result<String, String> {
-    // The machine's certificates are read from its disk.
-    let roots = || {
-        let provider = rustls::crypto::ring::default_provider();
-        HttpsConnectorBuilder::new().with_provider_and_native_roots(provider).map_err(|error| error.to_string())
-    };
-    let roots = crate::blocking::run(roots).await.map_err(|error| error.to_string())??;
-    let connector = roots.https_or_http().enable_http1().build();
-    let client: Client<_, Empty<bytes::Bytes>> = Client::builder(TokioExecutor::new()).build(connector);
-    let answer = client.get(uri).await.map_err(|error| deepest(&error))?;
-    if answer.status() != http::StatusCode::OK {
-        return Err(format!("it answers {}", answer.status()));
-    }
-    let body = Limited::new(answer.into_body(), ANSWER_BYTES_MAX).collect().await.map_err(|error| error.to_string())?;
-    String::from_utf8(body.to_bytes().into()).map_err(|_| "its answer is no text".to_owned())
-}
-
-fn deepest(error: &dyn std::error::Error) -> String {
-    let mut last = error;
-    while let Some(next) = last.source() {
-        last = next;
-    }
-    last.to_string()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn keys_come_over_https_or_from_this_machine() {
-        for good in ["https://idp.example/keys", "http://127.0.0.1:8/x", "http://[::1]/x", "http://localhost:1/"] {
-            assert_eq!(address_fault(good), None, "{good}");
-        }
-        for bad in
-            ["http://idp.example/keys", "http://10.0.0.1/", "file:///etc/passwd", "", "https://", "ftp://x/", "keys"]
-        {
-            assert!(address_fault(bad).is_some(), "{bad}");
-        }
-    }
 }

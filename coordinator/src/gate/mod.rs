@@ -17,7 +17,6 @@ mod quotas;
 mod strangers;
 
 pub(crate) use guard::{GuardLayer, bearer};
-pub(crate) use key_sets::address_fault;
 pub(crate) use quotas::Quota;
 
 use crate::observe::{Denied, Observed};

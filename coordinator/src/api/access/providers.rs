@@ -2,9 +2,9 @@
 
 use super::super::Context;
 use super::grantable;
-use crate::gate::address_fault;
 use cluster_state::{Command, KeySource, Provider, State};
 use identity::KeySet;
+use identity::https::address_fault;
 use proto::v1;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
