@@ -9,10 +9,12 @@ mod failover;
 mod faults;
 mod footprint;
 mod gang_start;
+mod hollow;
 mod hyperqueue;
 mod live_logs;
 mod machine;
 mod many_jobs;
+mod many_workers;
 mod peer;
 mod report;
 #[cfg(feature = "plain-text")]
@@ -45,6 +47,8 @@ pub enum Name {
     Footprint,
     /// 100,000 waiting jobs: to submit, list, watch and explain them
     ManyJobs,
+    /// Sessions of 1,000 workers: to open, to keep, and to open again when the leader dies
+    ManyWorkers,
     /// Gang starts a second with workers that start no processes
     Starts,
     /// What TLS costs: submits and logs in TLS and in plain text
@@ -82,6 +86,7 @@ pub async fn run(name: Name, options: &Options) -> anyhow::Result<Report> {
         Name::LiveLogs => live_logs::run(options, &mut report).await?,
         Name::Footprint => footprint::run(options, &mut report).await?,
         Name::ManyJobs => many_jobs::run(options, &mut report).await?,
+        Name::ManyWorkers => many_workers::run(options, &mut report).await?,
         Name::Starts => starts::run(options, &mut report).await?,
         #[cfg(feature = "plain-text")]
         Name::Security => security::run(options, &mut report).await?,

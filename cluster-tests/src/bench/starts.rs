@@ -4,27 +4,17 @@
 //! All jobs are submitted while no worker is there; then the workers join, and the clock runs from the first start of a gang to
 //! the last end, as the replicated tables have them.
 
+use super::hollow::Herd;
 use super::stats::thousands;
 use super::{Options, Report, Table};
 use crate::{Cluster, Shape, spec, until};
 use anyhow::Context as _;
 use client::{Client, v1};
-use identity::Dialer;
-use proto::internal::worker_session_client::WorkerSessionClient;
-use proto::internal::{FromWorker, Heartbeat, Hello, Statuses, ToWorker, from_worker, to_worker};
-use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
-use tokio::sync::mpsc;
 use tokio::task::JoinSet;
-use tokio::time::Instant;
-use tonic::Request;
-use tonic::transport::Endpoint as At;
-use types::{
-    Endpoint, Goal, Inventory, JobSpec, MemberEnd, MemberKey, MemberState, MemberStatus, RankEnd, RankExit, Topology,
-    WorkerId, WorkerInstance, WorkerRegistration,
-};
+use types::JobSpec;
 
 const JOBS: usize = 20_000;
 const WORKERS: usize = 50;
@@ -32,8 +22,6 @@ const WORKERS: usize = 50;
 const SLOTS: u32 = 40;
 const CLIENTS: usize = 128;
 const PATIENCE: Duration = Duration::from_mins(3);
-/// Between two heartbeats of a worker.
-const HEARTBEAT: Duration = Duration::from_millis(500);
 
 /// Measures.
 pub(super) async fn run(options: &Options, report: &mut Report) -> anyhow::Result<()> {
@@ -46,13 +34,8 @@ pub(super) async fn run(options: &Options, report: &mut Report) -> anyhow::Resul
         let mut gang = spec("true");
         gang.gang.instances = members;
         submit_all(&cluster.client(), Arc::new(gang), jobs).await?;
-        let mut workers = JoinSet::new();
-        let addresses = cluster.addresses();
-        for number in 0..WORKERS {
-            let name = format!("hollow-{number}");
-            let dialer = Dialer::node(cluster.worker_node(&name).await?);
-            workers.spawn(hollow(name, dialer, addresses.clone()));
-        }
+        let mut workers = Herd::join(&cluster, WORKERS, SLOTS).await?;
+        workers.start();
         let client = cluster.client();
         let all_ended = until("all gangs to end", PATIENCE, async || {
             let status = client.status(true).await.ok()?;
@@ -60,7 +43,7 @@ pub(super) async fn run(options: &Options, report: &mut Report) -> anyhow::Resul
         });
         tokio::select! {
             ended = all_ended => ended?,
-            Some(failed) = workers.join_next() => failed?.context("a hollow worker failed")?,
+            failed = workers.failed() => return Err(failed),
         }
         let took = span(&client, jobs).await?;
         let (count, seconds) = cycles(&cluster).await?;
@@ -119,116 +102,4 @@ async fn cycles(cluster: &Cluster) -> anyhow::Result<(u64, f64)> {
         seconds += value("muster_scheduling_cycle_seconds_sum");
     }
     Ok((count, seconds))
-}
-
-fn registration(name: &str) -> anyhow::Result<WorkerRegistration> {
-    Ok(WorkerRegistration {
-        worker: WorkerId::new(name)?,
-        instance: WorkerInstance(1),
-        inventory: Inventory { cpus: SLOTS, memory_bytes: 1 << 40, devices: Vec::new(), ..Inventory::default() },
-        labels: Default::default(),
-        taints: Default::default(),
-        topology: Topology::default(),
-        data_address: "127.0.0.1".to_owned(),
-        version: client::VERSION.to_owned(),
-    })
-}
-
-/// A worker without processes: says of each member what its wish asks for, at once.
-async fn hollow(name: String, dialer: Dialer, mut addresses: Vec<String>) -> anyhow::Result<()> {
-    let registration = postcard::to_allocvec(&registration(&name)?)?;
-    let begun = Instant::now();
-    loop {
-        let address = addresses.remove(0);
-        addresses.push(address.clone());
-        let redirected = session(&dialer, &address, registration.clone()).await;
-        anyhow::ensure!(begun.elapsed() < PATIENCE, "{name} finds no leader: {redirected:?}");
-        if let Ok(Some(leader)) = redirected {
-            addresses.insert(0, leader);
-        }
-    }
-}
-
-/// One session; answers with the leader where this coordinator does not lead.
-async fn session(dialer: &Dialer, address: &str, registration: Vec<u8>) -> anyhow::Result<Option<String>> {
-    let channel = dialer.connect(&At::from_shared(format!("http://{address}"))?).await?;
-    let mut client =
-        WorkerSessionClient::new(channel).max_decoding_message_size(types::Limits::SESSION_MESSAGE_BYTES_MAX);
-    let (outbox, messages) = mpsc::channel(64);
-    let hello = Hello {
-        protocol: proto::PROTOCOL,
-        cluster_id: Default::default(),
-        registration: registration.into(),
-        statuses: postcard::to_allocvec(&Vec::<MemberStatus>::new())?.into(),
-        now_ms: daemon::clock::now().0,
-    };
-    outbox.send(from(from_worker::Message::Hello(hello))).await?;
-    let mut answers =
-        client.open(Request::new(tokio_stream::wrappers::ReceiverStream::new(messages))).await?.into_inner();
-    let mut heartbeat = tokio::time::interval(HEARTBEAT);
-    let (mut sequence, mut ended) = (0, BTreeSet::new());
-    loop {
-        tokio::select! {
-            _ = heartbeat.tick() => {
-                sequence += 1;
-                outbox.send(from(from_worker::Message::Heartbeat(Heartbeat { sequence }))).await?;
-            }
-            answer = answers.message() => match answer?.and_then(|ToWorker { message }| message) {
-                Some(to_worker::Message::Wishes(wishes)) => {
-                    let gone: Vec<MemberKey> = postcard::from_bytes(&wishes.gone)?;
-                    for key in &gone {
-                        ended.remove(key);
-                    }
-                    let statuses = obey(&postcard::from_bytes(&wishes.wishes)?, &mut ended);
-                    if !statuses.is_empty() {
-                        let statuses = postcard::to_allocvec(&statuses)?.into();
-                        outbox.send(from(from_worker::Message::Statuses(Statuses { statuses, now_ms: daemon::clock::now().0 }))).await?;
-                    }
-                }
-                Some(to_worker::Message::Redirect(redirect)) => {
-                    return Ok(Some(redirect.leader).filter(|leader| !leader.is_empty()));
-                }
-                Some(to_worker::Message::Refused(refused)) => anyhow::bail!(refused.reason),
-                Some(_) => {}
-                None => return Ok(None),
-            }
-        }
-    }
-}
-
-fn from(message: from_worker::Message) -> FromWorker {
-    FromWorker { message: Some(message) }
-}
-
-/// What has changed by these wishes: members that may run have run.
-fn obey(wishes: &Vec<types::Wish>, ended: &mut BTreeSet<MemberKey>) -> Vec<MemberStatus> {
-    let mut statuses = Vec::new();
-    for wish in wishes {
-        let endpoint = |rank: &types::RankPlacement| Endpoint {
-            rank: rank.rank,
-            data: "127.0.0.1:1".to_owned(),
-            framework: "127.0.0.1:2".to_owned(),
-        };
-        let ranks = wish.member().map(|member| member.ranks.as_slice()).unwrap_or_default();
-        let state = match wish.goal {
-            Goal::Prepare => MemberState::Prepared(ranks.iter().map(endpoint).collect()),
-            Goal::Run | Goal::Stop | Goal::Kill if ended.insert(wish.key) => {
-                let end = |rank: &types::RankPlacement| RankEnd {
-                    rank: rank.rank,
-                    exit: RankExit::Code(0),
-                    out_of_memory: false,
-                    ended: daemon::clock::now(),
-                    stderr_tail: String::new(),
-                    streams: Vec::new(),
-                    final_metrics: Vec::new(),
-                    blames: None,
-                    rendezvous: None,
-                };
-                MemberState::Ended(MemberEnd::Exited { ranks: ranks.iter().map(end).collect(), outputs: Vec::new() })
-            }
-            _ => continue,
-        };
-        statuses.push(MemberStatus { key: wish.key, token: wish.token, state });
-    }
-    statuses
 }

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
 /// Every benchmark, as `cluster-tests` names it, and that of the scheduler.
-const NAMES: [&str; 12] = [
+const NAMES: [&str; 13] = [
     "control-plane",
     "failover",
     "gang-start",
@@ -19,6 +19,7 @@ const NAMES: [&str; 12] = [
     "live-logs",
     "footprint",
     "many-jobs",
+    "many-workers",
     "starts",
     "faults",
     SECURITY,
