@@ -54,6 +54,8 @@ pub struct Config {
     pub rank_user: Option<String>,
     /// Ranks of another user share `/tmp`, `/dev/shm` and the view of processes with the machine. Default no, where it permits.
     pub shared_tmp: bool,
+    /// Ranks of another user may make each system call that their user may. Default no: what no training needs is denied.
+    pub allow_all_system_calls: bool,
     /// What an orderly stop does to running ranks.
     pub on_stop: OnStop,
 }
@@ -123,6 +125,7 @@ impl Config {
             pids_max: 0,
             rank_user: None,
             shared_tmp: false,
+            allow_all_system_calls: false,
             on_stop: OnStop::KeepRanks,
         }
     }

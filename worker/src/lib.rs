@@ -173,6 +173,9 @@ fn prepare_rank_user(
 ) -> Result<(), Error> {
     let Some(user) = &checked.rank_user else { return Ok(()) };
     owner::open_the_way(layout).map_err(Error::io("shut the data folder"))?;
+    if !checked.config.allow_all_system_calls {
+        shim::calls::try_out().map_err(Error::RankUser)?;
+    }
     owner::try_out(user, &checked.config.program, layout).map_err(Error::RankUser)?;
     for (wish, _) in found {
         if let Some(owner) = owner::Owner::of(&layout.member(wish.key)) {
@@ -241,6 +244,7 @@ fn context(
         spool_bytes_max: config.spool_bytes_max,
         hard_cpu_limit: config.hard_cpu_limit,
         pids_max: config.pids_max,
+        all_calls: config.allow_all_system_calls,
         users: users::Users::new(checked.rank_user.clone(), has_places(checked, layout)),
         driver,
         blobs,

@@ -76,6 +76,10 @@ pub struct WorkerArgs {
     /// Let ranks of --rank-user share /tmp, /dev/shm and the view of processes with the machine; without it these are each member's own
     #[arg(long)]
     shared_tmp: bool,
+    /// Let ranks of --rank-user make each system call that their user may; without it those are denied that no training needs (mounts, namespaces,
+    /// keys, tracing of the kernel, io_uring and others)
+    #[arg(long)]
+    allow_all_system_calls: bool,
     /// Bytes of one rank's stream kept here until the coordinators have them; past it the rank waits
     #[arg(long, value_name = "BYTES", value_parser = parse_bytes, default_value = "256M")]
     spool_max: u64,
@@ -147,6 +151,7 @@ fn config(args: &WorkerArgs, coordinators: Vec<String>) -> anyhow::Result<worker
         pids_max: args.pids_max,
         rank_user: args.rank_user.clone(),
         shared_tmp: args.shared_tmp,
+        allow_all_system_calls: args.allow_all_system_calls,
         on_stop: match args.on_stop {
             OnStop::Keep => worker::OnStop::KeepRanks,
             OnStop::Kill => worker::OnStop::KillRanks,

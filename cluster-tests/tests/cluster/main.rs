@@ -18,6 +18,7 @@ mod full_disk;
 mod gpus;
 mod hosts;
 mod isolation;
+mod isolation_calls;
 mod isolation_users;
 mod jobs;
 mod leaders;

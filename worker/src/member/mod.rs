@@ -58,6 +58,7 @@ pub(crate) struct Context {
     pub(crate) spool_bytes_max: u64,
     pub(crate) hard_cpu_limit: bool,
     pub(crate) pids_max: u32,
+    pub(crate) all_calls: bool,
     pub(crate) users: Users,
     pub(crate) driver: cgroup::Driver,
     pub(crate) blobs: Blobs,

@@ -11,6 +11,7 @@
 //! the rank (it is their subreaper, and has a control group where the machine permits); output bytes are kept in order
 //! and never dropped while there is room; the rank's end is recorded, whole, before it ends.
 
+pub(crate) mod calls;
 mod child;
 mod confine;
 mod metrics;
