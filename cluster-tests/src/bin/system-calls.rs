@@ -1,7 +1,15 @@
 //! Makes each system call that a rank might use against its machine, and says what the kernel answered: `NAME ERRNO`, 0 where it
-//! succeeded. What it is made with harms nothing where it is permitted.
+//! succeeded. What it is made with harms nothing where it is permitted. With `reach ADDRESS:PORT..` it dials these instead.
 
 use std::io::{self, Write as _};
+use std::net::{SocketAddr, TcpStream};
+use std::os::fd::BorrowedFd;
+use std::time::Duration;
+
+/// For who is not there; whoever is there answers at once.
+const DIAL_MAX: Duration = Duration::from_secs(5);
+/// Of the socket on which a rank listens for its gang.
+const LISTEN_FD: i32 = 3;
 
 /// With arguments that a kernel without a filter would look at before it looks at rights, where there are such.
 const CALLS: &[(&str, libc::c_long, [libc::c_long; 5])] = &[
@@ -53,6 +61,10 @@ const CALLS: &[(&str, libc::c_long, [libc::c_long; 5])] = &[
 
 fn main() -> io::Result<()> {
     let mut out = io::stdout().lock();
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    if let Some(("reach", addresses)) = arguments.split_first().map(|(first, rest)| (first.as_str(), rest)) {
+        return addresses.iter().filter_map(|to| to.parse().ok()).try_for_each(|to| reach(to, &mut out));
+    }
     #[cfg(target_arch = "x86_64")]
     for (name, number) in [("iopl", libc::SYS_iopl), ("ioperm", libc::SYS_ioperm)] {
         writeln!(out, "{name} {}", call(number, [0, 1, 1, 0, 0]))?;
@@ -64,13 +76,26 @@ fn main() -> io::Result<()> {
     writeln!(out, "clone_user {}", child_by_clone(namespace))?;
     writeln!(out, "clone {}", child_by_clone(libc::c_long::from(libc::SIGCHLD)))?;
     // Another job's process.
-    if let Some(pid) = std::env::args().nth(1).and_then(|pid| pid.parse().ok()) {
+    if let Some(pid) = arguments.first().and_then(|pid| pid.parse().ok()) {
         writeln!(out, "ptrace {}", call(libc::SYS_ptrace, [libc::c_long::from(libc::PTRACE_SEIZE), pid, 0, 0, 0]))?;
         writeln!(out, "process_vm_readv {}", read_memory(pid))?;
     }
     out.flush()?;
     #[cfg(target_arch = "x86_64")]
     writeln!(out, "int80 {}", by_the_door_for_32_bits())?;
+    Ok(())
+}
+
+/// By a socket of its own, then by the one that a rank is born with: that one was made by the daemon.
+fn reach(to: SocketAddr, out: &mut impl io::Write) -> io::Result<()> {
+    let errno = |answer: io::Result<()>| answer.map_or_else(|error| error.raw_os_error().unwrap_or(-1), |()| 0);
+    writeln!(out, "own {to} {}", errno(TcpStream::connect_timeout(&to, DIAL_MAX).map(drop)))?;
+    if to.is_ipv4() {
+        // SAFETY: a rank's listening socket has this number, and nobody else here uses it.
+        let born = unsafe { BorrowedFd::borrow_raw(LISTEN_FD) };
+        let dialled = rustix::net::connect_unspec(born).and_then(|()| rustix::net::connect(born, &to));
+        writeln!(out, "born-with {to} {}", errno(dialled.map_err(io::Error::from)))?;
+    }
     Ok(())
 }
 

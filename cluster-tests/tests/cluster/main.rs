@@ -19,6 +19,8 @@ mod gpus;
 mod hosts;
 mod isolation;
 mod isolation_calls;
+mod isolation_limits;
+mod isolation_metadata;
 mod isolation_users;
 mod jobs;
 mod leaders;

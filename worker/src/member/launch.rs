@@ -84,6 +84,7 @@ pub(super) fn launch(
             user: user.as_ref().map(|user| user.credentials.clone()),
             places: places.clone(),
             all_calls: context.all_calls,
+            limits: context.limits,
         };
         // Free for the framework from now on.
         drop(sockets.framework);

@@ -3,6 +3,7 @@
 
 use super::calls::Filter;
 use super::confine::{close_others_at_exec, confine, hide_memory};
+use super::limits::RankLimits;
 use super::places::Mounts;
 use super::spec::{Credentials, LISTEN_FD, METRICS_FD, ShimSpec};
 use crate::cgroup::Groups;
@@ -20,6 +21,7 @@ pub(super) struct Program {
     environment: Vec<CString>,
     folder: CString,
     user: Option<Credentials>,
+    limits: RankLimits,
     /// Before it becomes that user.
     mounts: Option<Mounts>,
     /// As the last of all that it loses.
@@ -86,6 +88,7 @@ impl Program {
                 .collect::<io::Result<_>>()?,
             folder: text(spec.folder.as_os_str().as_bytes())?,
             user: spec.user.clone(),
+            limits: spec.limits,
             mounts: spec.places.as_ref().map(super::places::Places::mounts).transpose()?,
             calls: (spec.user.is_some() && !spec.all_calls).then(Filter::new),
             unified: groups.unified.as_ref().map(members).transpose()?,
@@ -225,7 +228,7 @@ unsafe fn run_child(pointers: &Pointers, program: &Program, parked: &Parked, par
         if program.mounts.as_ref().is_some_and(|mounts| !mounts.enter()) {
             fail(parked, Stage::Places);
         }
-        if !confine(program.user.as_ref()) {
+        if !confine(program.user.as_ref(), &program.limits) {
             fail(parked, Stage::Confinement);
         }
         // A change of user would have taken it back.

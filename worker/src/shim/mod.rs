@@ -14,6 +14,7 @@
 pub(crate) mod calls;
 mod child;
 mod confine;
+pub(crate) mod limits;
 mod metrics;
 pub mod nursery;
 pub(crate) mod places;

@@ -146,6 +146,7 @@ mod tests {
             user: None,
             places: None,
             all_calls: false,
+            limits: Default::default(),
         }
     }
 

@@ -45,6 +45,9 @@ pub(crate) struct ShimSpec {
     /// The rank may make each system call that its user may.
     #[serde(default)]
     pub(crate) all_calls: bool,
+    /// Bounds of its processes.
+    #[serde(default)]
+    pub(crate) limits: super::limits::RankLimits,
 }
 
 /// Of a process: user, group and further groups.
