@@ -35,6 +35,7 @@ impl Command {
             Command::RemoveUser { .. } => "users/remove",
             Command::CreateToken { .. } => "tokens/create",
             Command::RevokeToken { .. } => "tokens/revoke",
+            Command::NoteTokensUsed { .. } => "tokens/use",
             Command::CreateJoinToken { .. } => "join-tokens/create",
             Command::UseJoinToken { .. } => "join-tokens/use",
             Command::RevokeNode { .. } => "nodes/revoke",
@@ -86,6 +87,7 @@ impl Command {
             Command::AddAuthority { .. } => "authority".to_owned(),
             Command::RetireAuthority { fingerprint } => ContentHash(*fingerprint).to_string(),
             Command::CreateToken { token } => format!("{}/{}", token.user, token_id(&token.id)),
+            Command::NoteTokensUsed { used } => format!("{} tokens", used.len()),
             Command::RevokeToken { id } => {
                 state.token(id).map_or_else(|| token_id(id).to_owned(), |token| format!("{}/{id}", token.user))
             }

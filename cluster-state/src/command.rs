@@ -262,6 +262,11 @@ pub enum Command {
     },
     /// A user of an identity provider comes in.
     LogIn(Box<LogIn>),
+    /// Remembers when tokens last let somebody in.
+    NoteTokensUsed {
+        /// Ids, and when; at most `TOKEN_USES_MAX`.
+        used: Vec<(String, Timestamp)>,
+    },
 }
 
 /// A token of an identity provider that a coordinator has checked.

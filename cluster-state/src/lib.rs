@@ -37,8 +37,8 @@ mod worker;
 mod tests;
 
 pub use access::{
-    ApiToken, Authority, JOBS_WAITING_MAX, JoinToken, Revocation, TOKEN_DAYS_MAX, TOKENS_OF_USER_MAX, USERS_MAX, User,
-    is_token_id,
+    ApiToken, Authority, JOBS_WAITING_MAX, JoinToken, Revocation, TOKEN_DAYS_MAX, TOKEN_USES_MAX, TOKENS_OF_USER_MAX,
+    USERS_MAX, User, is_new_use, is_token_id,
 };
 pub use anew::{Anew, ENTRIES_LEFT_OUT};
 pub use audit::{AUDIT_KEPT, AuditRecord, DENIALS_MAX, verify_chain};

@@ -15,6 +15,7 @@ mod log_in;
 mod lose_worker;
 mod note_denials;
 mod note_promises;
+mod note_tokens_used;
 mod plan_window;
 mod record_checkpoint;
 mod register_worker;
@@ -86,6 +87,7 @@ pub(crate) fn apply(state: &mut State, at: At, caller: Option<&Caller>, command:
         }
         Command::RemoveUser { name } => remove_user::apply(state, name),
         Command::CreateToken { token } => create_token::apply(state, at, token),
+        Command::NoteTokensUsed { used } => note_tokens_used::apply(state, at, used),
         Command::RevokeToken { id } => revoke_token::apply(state, id),
         Command::CreateJoinToken { token } => create_join_token::apply(state, at, token),
         Command::UseJoinToken { digest, as_whom } => use_join_token::apply(state, at, digest, as_whom),
