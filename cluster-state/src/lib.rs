@@ -46,7 +46,7 @@ pub use command::{Command, Denial, LogIn, MemberChange, Outcome, PlannedGang, Pr
 pub use federation::{EVERY_GROUP, KEY_SET_BYTES_MAX, KeySource, PROVIDERS_MAX, Provider};
 pub use job::{Attempt, Job, JobOutput, SavedCheckpoint};
 pub use refusal::Refusal;
-pub use secrets::{EVERYBODY, Sealed, Secret};
+pub use secrets::{EVERYBODY, KeyExchange, KeyId, Resealed, Sealed, Secret};
 pub use state::State;
 pub use transitions::{cause_of, first_failed};
 pub use wishes::WishMark;

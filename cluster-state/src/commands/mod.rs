@@ -8,6 +8,7 @@ mod create_join_token;
 mod create_token;
 mod delete_queue;
 mod end_member;
+mod exchange_key;
 mod forget_streams;
 mod form_cluster;
 mod keep_job;
@@ -82,6 +83,10 @@ pub(crate) fn apply(state: &mut State, at: At, caller: Option<&Caller>, command:
         }
         Command::ShareSecret { name, add, remove } => share_secret::apply(state, caller, name, add, remove),
         Command::RemoveSecret { name } => remove_secret::apply(state, caller, name),
+        Command::BeginKeyExchange { to } => exchange_key::begin(state, *to),
+        Command::NoteKeyHeld { to, by } => exchange_key::hold(state, *to, *by),
+        Command::ResealSecrets { to, secrets } => exchange_key::reseal(state, *to, secrets),
+        Command::EndKeyExchange { to } => exchange_key::end(state, *to),
         Command::SetUser { name, roles, how, waiting_max } => {
             set_user::apply(state, at, name, roles, *how, *waiting_max)
         }

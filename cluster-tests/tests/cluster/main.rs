@@ -34,6 +34,7 @@ mod providers;
 mod queues;
 mod quotas;
 mod ranks;
+mod rekey;
 mod results;
 mod retention;
 mod scheduling;
