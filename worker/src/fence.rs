@@ -44,7 +44,7 @@ impl Fence {
         for rule in &self.rules {
             match netlink.change(Change::Add, rule) {
                 Err(error) if error.raw_os_error() == Some(libc::EEXIST) => {}
-                Err(error) if rule.to.is_ipv6() && error.raw_os_error() == Some(libc::EAFNOSUPPORT) => {}
+                Err(error) if rule.to.is_ipv6() && is_lacking(&error) => {}
                 other => other?,
             }
         }
@@ -59,6 +59,11 @@ impl Fence {
             let _ = netlink.change(Change::Remove, rule);
         }
     }
+}
+
+/// The kernel has no such addresses, or no such rules for them.
+fn is_lacking(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EAFNOSUPPORT | libc::EOPNOTSUPP))
 }
 
 #[cfg(test)]
