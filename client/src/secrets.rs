@@ -34,6 +34,20 @@ impl Client {
         .await
     }
 
+    /// Exchanges the key under which values are sealed. What names the new one, and how many values this call sealed again.
+    pub async fn rekey_secrets(&self) -> Result<v1::RekeySecretsResponse, Error> {
+        let listed = self.ask(|channel, span| {
+            let request = timed(v1::ListSecretsRequest {}, span);
+            async move { SecretsClient::new(channel).list(request).await }
+        });
+        let replaces = listed.await?.key;
+        self.call(|channel, span| {
+            let request = timed(v1::RekeySecretsRequest { replaces: replaces.clone() }, span);
+            async move { SecretsClient::new(channel).rekey(request).await }
+        })
+        .await
+    }
+
     /// Forgets a secret.
     pub async fn remove_secret(&self, name: &str) -> Result<(), Error> {
         let asked = self.call(|channel, span| {

@@ -19,6 +19,10 @@ pub const USERS_MAX: usize = 10_000;
 pub const TOKENS_OF_USER_MAX: usize = 64;
 /// Longest life of a token: a year, and a day to renew it.
 pub const TOKEN_DAYS_MAX: u64 = 366;
+/// Tokens in one note of when they were used.
+pub const TOKEN_USES_MAX: usize = 1_024;
+/// To within this it is known when a token was last used, so that a busy one changes the tables seldom.
+const TOKEN_USE_EVERY: Millis = Millis(5 * 60_000);
 
 pub(crate) const DAY: Millis = Millis(24 * 3_600_000);
 /// Bytes of the note of a token and of its maker's name.
@@ -156,6 +160,11 @@ pub fn is_token_id(text: &str) -> bool {
     (1..=TOKEN_ID_BYTES_MAX).contains(&text.len()) && text.bytes().all(plain)
 }
 
+/// Is this use of a token worth a change of the tables, which have `last`?
+pub fn is_new_use(last: Option<Timestamp>, now: Timestamp) -> bool {
+    last.is_none_or(|last| now.since(last) >= TOKEN_USE_EVERY)
+}
+
 /// The tables.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Access {
@@ -165,6 +174,8 @@ pub(crate) struct Access {
     /// By id.
     pub(crate) tokens: OrdMap<String, Arc<ApiToken>>,
     pub(crate) token_digests: OrdMap<[u8; 32], String>,
+    /// When a token that is there last let somebody in; no part of `version`.
+    pub(crate) token_uses: OrdMap<String, Timestamp>,
     /// User and id.
     pub(crate) tokens_of: OrdSet<(String, String)>,
     /// The newest is the last.
@@ -192,6 +203,7 @@ impl Access {
     pub(crate) fn remove_token(&mut self, id: &str) -> Option<Arc<ApiToken>> {
         let token = self.tokens.remove(id)?;
         self.token_digests.remove(&token.digest);
+        self.token_uses.remove(id);
         self.tokens_of.remove(&(token.user.clone(), token.id.clone()));
         self.version += 1;
         Some(token)
@@ -244,6 +256,11 @@ impl State {
     /// One token by its id.
     pub fn token(&self, id: &str) -> Option<&Arc<ApiToken>> {
         self.access.tokens.get(id)
+    }
+
+    /// When this token last let somebody in, to within some minutes; none = never.
+    pub fn token_used(&self, id: &str) -> Option<Timestamp> {
+        self.access.token_uses.get(id).copied()
     }
 
     /// One token by the digest of its secret. It may have expired: ask `is_live`.

@@ -1,6 +1,6 @@
 //! What the audit trail calls a command, and what it says that it was done to; never a secret nor the digest of one.
 
-use crate::{Command, MemberChange, State, is_token_id};
+use crate::{Command, KeyId, MemberChange, State, is_token_id};
 use types::{ContentHash, Principal};
 
 impl Command {
@@ -35,12 +35,17 @@ impl Command {
             Command::RemoveUser { .. } => "users/remove",
             Command::CreateToken { .. } => "tokens/create",
             Command::RevokeToken { .. } => "tokens/revoke",
+            Command::NoteTokensUsed { .. } => "tokens/use",
             Command::CreateJoinToken { .. } => "join-tokens/create",
             Command::UseJoinToken { .. } => "join-tokens/use",
             Command::RevokeNode { .. } => "nodes/revoke",
             Command::SetSecret { .. } => "secrets/set",
             Command::ShareSecret { .. } => "secrets/share",
             Command::RemoveSecret { .. } => "secrets/remove",
+            Command::BeginKeyExchange { .. } => "secrets-key/begin",
+            Command::NoteKeyHeld { .. } => "secrets-key/hold",
+            Command::ResealSecrets { .. } => "secrets-key/reseal",
+            Command::EndKeyExchange { .. } => "secrets-key/end",
             Command::NoteSecretsUsed { .. } => "secrets/use",
             Command::NoteBackup => "cluster/backup",
             Command::KeepJob { keep: true, .. } => "jobs/keep",
@@ -86,6 +91,7 @@ impl Command {
             Command::AddAuthority { .. } => "authority".to_owned(),
             Command::RetireAuthority { fingerprint } => ContentHash(*fingerprint).to_string(),
             Command::CreateToken { token } => format!("{}/{}", token.user, token_id(&token.id)),
+            Command::NoteTokensUsed { used } => format!("{} tokens", used.len()),
             Command::RevokeToken { id } => {
                 state.token(id).map_or_else(|| token_id(id).to_owned(), |token| format!("{}/{id}", token.user))
             }
@@ -102,6 +108,9 @@ impl Command {
                 [name.as_str()].into_iter().chain(added).chain(removed).collect()
             }
             Command::RemoveSecret { name } => name.clone(),
+            Command::BeginKeyExchange { to } | Command::EndKeyExchange { to } => key(*to),
+            Command::NoteKeyHeld { to, by } => format!("{} at {}", key(*to), Principal::Coordinator(*by)),
+            Command::ResealSecrets { to, secrets } => format!("{} secrets under {}", secrets.len(), key(*to)),
             Command::NoteSecretsUsed { job, names } => format!("{} for job {job}", names.join(", ")),
             Command::NoteBackup => "tables and keys".to_owned(),
             Command::SetProvider { provider } => provider.name.clone(),
@@ -109,6 +118,11 @@ impl Command {
             Command::LogIn(log_in) => format!("{}:{}", log_in.provider, log_in.user),
         }
     }
+}
+
+/// A key by what names it.
+fn key(id: KeyId) -> String {
+    format!("key {:016x}", u64::from_be_bytes(id))
 }
 
 /// Somebody may have taken a secret for an id.

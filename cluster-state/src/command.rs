@@ -1,6 +1,6 @@
 //! Everything that can change the tables, and every answer; the entry's payload, so names and order here are a wire format.
 
-use crate::{ApiToken, JoinToken, Provider, Refusal, Sealed};
+use crate::{ApiToken, JoinToken, KeyId, Provider, Refusal, Resealed, Sealed};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -229,6 +229,30 @@ pub enum Command {
         /// Its name.
         name: String,
     },
+    /// Values are to be sealed under another key from when all coordinators have it. One that no value is under yet is given up for it.
+    BeginKeyExchange {
+        /// The new key.
+        to: KeyId,
+    },
+    /// A coordinator has the new key.
+    NoteKeyHeld {
+        /// Of the exchange that goes on.
+        to: KeyId,
+        /// Who.
+        by: CoordinatorId,
+    },
+    /// Values under the new key in place of the old one; one that was set or removed meanwhile is left as it is.
+    ResealSecrets {
+        /// The new key.
+        to: KeyId,
+        /// These.
+        secrets: Vec<Resealed>,
+    },
+    /// Every value is under the new key: from now on none is sealed under another.
+    EndKeyExchange {
+        /// The new key.
+        to: KeyId,
+    },
     /// Changes nothing here: a worker is given secrets for a job that runs on it, so that the audit trail has it.
     NoteSecretsUsed {
         /// Which job.
@@ -262,6 +286,11 @@ pub enum Command {
     },
     /// A user of an identity provider comes in.
     LogIn(Box<LogIn>),
+    /// Remembers when tokens last let somebody in.
+    NoteTokensUsed {
+        /// Ids, and when; at most `TOKEN_USES_MAX`.
+        used: Vec<(String, Timestamp)>,
+    },
 }
 
 /// A token of an identity provider that a coordinator has checked.

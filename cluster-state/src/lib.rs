@@ -37,8 +37,8 @@ mod worker;
 mod tests;
 
 pub use access::{
-    ApiToken, Authority, JOBS_WAITING_MAX, JoinToken, Revocation, TOKEN_DAYS_MAX, TOKENS_OF_USER_MAX, USERS_MAX, User,
-    is_token_id,
+    ApiToken, Authority, JOBS_WAITING_MAX, JoinToken, Revocation, TOKEN_DAYS_MAX, TOKEN_USES_MAX, TOKENS_OF_USER_MAX,
+    USERS_MAX, User, is_new_use, is_token_id,
 };
 pub use anew::{Anew, ENTRIES_LEFT_OUT};
 pub use audit::{AUDIT_KEPT, AuditRecord, DENIALS_MAX, verify_chain};
@@ -46,7 +46,7 @@ pub use command::{Command, Denial, LogIn, MemberChange, Outcome, PlannedGang, Pr
 pub use federation::{EVERY_GROUP, KEY_SET_BYTES_MAX, KeySource, PROVIDERS_MAX, Provider};
 pub use job::{Attempt, Job, JobOutput, SavedCheckpoint};
 pub use refusal::Refusal;
-pub use secrets::{EVERYBODY, Sealed, Secret};
+pub use secrets::{EVERYBODY, KeyExchange, KeyId, Resealed, Sealed, Secret};
 pub use state::State;
 pub use transitions::{cause_of, first_failed};
 pub use wishes::WishMark;

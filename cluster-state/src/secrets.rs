@@ -5,7 +5,7 @@ use crate::State;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::fmt;
-use types::{Caller, Permission, Principal, Timestamp};
+use types::{Caller, CoordinatorId, Permission, Principal, Timestamp};
 
 /// Stands for every user among those that a secret is shared with.
 pub const EVERYBODY: &str = "*";
@@ -25,6 +25,37 @@ impl fmt::Debug for Sealed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Sealed({} bytes)", self.bytes.len())
     }
+}
+
+/// What names a key without giving it away.
+pub type KeyId = [u8; 8];
+
+/// An exchange of the key that goes on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeyExchange {
+    /// For this one.
+    pub to: KeyId,
+    /// Who has it already.
+    pub held_by: BTreeSet<CoordinatorId>,
+}
+
+/// Under which keys values are; the tables have their ids only.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Sealing {
+    /// New values are sealed under this one; none before the first exchange.
+    pub(crate) key: Option<KeyId>,
+    pub(crate) exchange: Option<KeyExchange>,
+}
+
+/// A value under another key than before.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Resealed {
+    /// Of which secret.
+    pub name: String,
+    /// Its version, which stays.
+    pub version: u64,
+    /// The same value.
+    pub sealed: Sealed,
 }
 
 /// One secret.
@@ -59,6 +90,16 @@ impl State {
     /// One secret.
     pub fn secret(&self, name: &str) -> Option<&std::sync::Arc<Secret>> {
         self.secrets.get(name)
+    }
+
+    /// Under which key new values are sealed; none = that which was there first.
+    pub fn sealing_key(&self) -> Option<KeyId> {
+        self.sealing.key
+    }
+
+    /// The exchange that goes on.
+    pub fn key_exchange(&self) -> Option<&KeyExchange> {
+        self.sealing.exchange.as_ref()
     }
 
     /// All secrets by name.

@@ -2,6 +2,7 @@
 
 use crate::access::Access;
 use crate::audit::Trail;
+use crate::secrets::Sealing;
 use crate::{Command, Job, Outcome, Refusal, Secret, Worker, commands};
 use imbl::ordmap::DiffItem;
 use imbl::{OrdMap, OrdSet};
@@ -41,6 +42,7 @@ pub struct State {
     pub(crate) access: Access,
     /// By name.
     pub(crate) secrets: OrdMap<String, Arc<Secret>>,
+    pub(crate) sealing: Sealing,
     pub(crate) audit: Trail,
 }
 
@@ -63,6 +65,7 @@ impl Default for State {
             queues: OrdMap::unit(default.name.clone(), Arc::new(default)),
             access: Access::default(),
             secrets: OrdMap::new(),
+            sealing: Sealing::default(),
             audit: Trail::default(),
         }
     }

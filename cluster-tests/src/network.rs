@@ -12,13 +12,21 @@
 
 use crate::janitor;
 use anyhow::Context as _;
+use rustix::thread::LinkNameSpaceType;
 use std::collections::BTreeSet;
 use std::ffi::OsString;
+use std::fs::File;
+use std::io;
+use std::net::TcpListener;
+use std::os::fd::AsFd as _;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
 /// Networks on one machine at a time.
 const NETWORKS: u8 = 250;
+/// Where clouds answer.
+const METADATA: &str = "169.254.169.254";
+const METADATA_6: &str = "fd00:ec2::254";
 /// What is needed besides the right to use it.
 const TOOLS: &str = "the commands unshare, nsenter and ip, as root";
 
@@ -50,6 +58,19 @@ impl Holder {
     fn ip(&self, words: &str) -> anyhow::Result<()> {
         let [program, namespace] = self.enter();
         run(Command::new(program).arg(namespace).arg("ip").args(words.split(' ')))
+    }
+}
+
+impl Holder {
+    /// Does this in there, on a thread that ends with it.
+    fn within<T: Send>(&self, work: impl FnOnce() -> io::Result<T> + Send) -> anyhow::Result<T> {
+        let namespace = File::open(format!("/proc/{}/ns/net", self.0.id()))?;
+        let enter = || {
+            rustix::thread::move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network))?;
+            work()
+        };
+        let worked = std::thread::scope(|scope| scope.spawn(enter).join());
+        Ok(worked.map_err(|_| anyhow::anyhow!("the thread inside failed"))??)
     }
 }
 
@@ -117,6 +138,14 @@ impl Network {
         Ok(self.hosts.get(host - 1).context("no such host")?.enter().into())
     }
 
+    /// As `ip rule` lists them on this host.
+    pub(crate) fn rules(&self, host: usize) -> anyhow::Result<String> {
+        let [program, namespace] = self.hosts.get(host - 1).context("no such host")?.enter();
+        let output = Command::new(program).arg(namespace).args(["ip", "rule"]).output()?;
+        anyhow::ensure!(output.status.success(), "ip rule: {}", String::from_utf8_lossy(&output.stderr).trim());
+        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    }
+
     /// Nothing reaches the host any more, and it reaches nobody; what stands open stays open until somebody gives up.
     pub fn cut(&self, host: usize) -> anyhow::Result<()> {
         self.switch.ip(&format!("link set port{host} down"))
@@ -125,6 +154,20 @@ impl Network {
     /// Ends `cut`.
     pub fn mend(&self, host: usize) -> anyhow::Result<()> {
         self.switch.ip(&format!("link set port{host} up"))
+    }
+
+    /// Somebody beyond the hosts of today, at the addresses at which clouds tell a machine its credentials: listens there at these ports.
+    pub(crate) fn add_metadata(&self, ports: &[u16]) -> anyhow::Result<Vec<TcpListener>> {
+        // The way back to them.
+        self.switch.ip(&format!("addr add 198.18.{}.253/24 dev switch", self.number))?;
+        self.switch.ip(&format!("addr add {METADATA}/32 dev switch"))?;
+        self.switch.ip(&format!("addr add {METADATA_6}/64 dev switch nodad"))?;
+        for (host, number) in self.hosts.iter().zip(1_u8..) {
+            host.ip(&format!("route add {METADATA} dev eth0"))?;
+            host.ip(&format!("addr add fd00:ec2::{number}/64 dev eth0 nodad"))?;
+        }
+        let all = [METADATA, METADATA_6].into_iter().flat_map(|to| ports.iter().map(move |port| (to, *port)));
+        all.map(|at| self.switch.within(|| TcpListener::bind(at))).collect()
     }
 
     /// Lets a host take no packet from another one, or lets it again. They are dropped where they arrive: who sends learns nothing.

@@ -10,6 +10,7 @@
 mod certificate;
 mod identify;
 mod join;
+mod sealing;
 mod serve;
 
 use crate::config::{Config, ConfigError, Start};

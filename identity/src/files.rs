@@ -5,12 +5,13 @@
 //!  identity/authorities.pem     whom it believes, the one that signs now last
 //!  identity/vouched.pem         what the one before it says of that one, while both count
 //!  identity/authority-HASH.pem  certificate, key           0600, coordinators only
-//!  identity/secrets.key         what seals secrets of jobs 0600, coordinators only; or where the operator holds it
+//!  identity/secrets.key         what seals secrets of jobs 0600, coordinators only; or where the operator holds it; a key a
+//!                               line, while one is exchanged for another
 //! ```
 
 use crate::authority::Authority;
 use crate::node::{Material, certificates, to_pem};
-use crate::sealing::SealingKey;
+use crate::sealing::SealingKeys;
 use crate::secret::{Fingerprint, fingerprint};
 use crate::tls::TlsError;
 use daemon::files::{create_private_folder, read_secret, write_atomically, write_secret};
@@ -19,6 +20,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 use zeroize::Zeroizing;
 
+/// The file with the keys for secrets, among those that all coordinators have.
+pub const SECRETS_KEY: &str = "secrets.key";
 /// Below the data folder of a daemon.
 const FOLDER: &str = "identity";
 
@@ -74,23 +77,23 @@ impl NodeFolder {
         self.held.is_some()
     }
 
-    /// The key for secrets, where it is here.
-    pub fn sealing_key(&self) -> Result<Option<SealingKey>, FilesError> {
-        let path = self.held.clone().unwrap_or_else(|| self.path.join("secrets.key"));
+    /// The keys for secrets, where they are here.
+    pub fn sealing_keys(&self) -> Result<Option<SealingKeys>, FilesError> {
+        let path = self.held.clone().unwrap_or_else(|| self.path.join(SECRETS_KEY));
         let read = absent(read_secret(&path)).map_err(|source| FilesError::Io { path: path.clone(), source })?;
         let Some(bytes) = read.map(Zeroizing::new) else { return Ok(None) };
-        let key = SealingKey::parse(&String::from_utf8_lossy(&bytes));
+        let keys = SealingKeys::parse(&String::from_utf8_lossy(&bytes));
         let damaged = |error: crate::SealingError| TlsError::Certificate(error.to_string());
-        key.map(Some).map_err(|error| FilesError::Damaged { path, source: damaged(error) })
+        keys.map(Some).map_err(|error| FilesError::Damaged { path, source: damaged(error) })
     }
 
-    /// Stores the key for secrets, unless the operator holds it.
-    pub fn store_sealing_key(&self, key: &SealingKey) -> Result<(), FilesError> {
+    /// Stores the keys for secrets in place of those that are there, unless the operator holds them.
+    pub fn store_sealing_keys(&self, keys: &SealingKeys) -> Result<(), FilesError> {
         if self.held.is_some() {
             return Ok(());
         }
-        let path = self.path.join("secrets.key");
-        write_secret(&path, key.text().as_bytes()).map_err(|source| FilesError::Io { path, source })
+        let path = self.path.join(SECRETS_KEY);
+        write_secret(&path, keys.text().as_bytes()).map_err(|source| FilesError::Io { path, source })
     }
 
     /// What was stored; none before the first time.
@@ -217,7 +220,7 @@ fn is_shared(name: &str) -> bool {
     let authority = name.strip_prefix("authority-").and_then(|rest| rest.strip_suffix(".pem"));
     let is_authority =
         authority.is_some_and(|hash| hash.len() == 16 && hash.bytes().all(|byte| byte.is_ascii_hexdigit()));
-    is_authority || ["authorities.pem", "vouched.pem", "secrets.key"].contains(&name)
+    is_authority || ["authorities.pem", "vouched.pem", SECRETS_KEY].contains(&name)
 }
 
 fn absent<T>(read: io::Result<T>) -> io::Result<Option<T>> {

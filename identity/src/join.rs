@@ -5,7 +5,7 @@ use crate::authority::Authority;
 use crate::credentials::Credentials;
 use crate::dial::{Dialer, chain_of};
 use crate::node::{Material, Node, NodeKey};
-use crate::sealing::SealingKey;
+use crate::sealing::SealingKeys;
 use crate::secret::{Fingerprint, Secret, fingerprint};
 use crate::subject::Subject;
 use crate::tls::TlsError;
@@ -53,7 +53,7 @@ pub struct Joined {
     /// To a coordinator: the authority that it signs with.
     pub authority: Option<Authority>,
     /// To a coordinator, unless the operator holds it: what secrets of jobs are sealed with.
-    pub sealing_key: Option<SealingKey>,
+    pub sealing_keys: Option<SealingKeys>,
 }
 
 /// Why a node was not admitted.
@@ -95,8 +95,8 @@ pub async fn join(coordinators: &[String], admission: &Admission, joiner: &Joine
         }
     });
     let answer = asked.await?;
-    let (authority, sealing_key) = (authority_of(&answer)?, SealingKey::parse(&answer.sealing_key).ok());
-    Ok(Joined { material: certified(key, answer, &joiner.expected())?, authority, sealing_key })
+    let (authority, sealing_keys) = (authority_of(&answer)?, SealingKeys::parse(&answer.sealing_key).ok());
+    Ok(Joined { material: certified(key, answer, &joiner.expected())?, authority, sealing_keys })
 }
 
 /// A node's next certificate, by the one that it has; to a coordinator with the authority that signs now.
@@ -110,8 +110,8 @@ pub async fn renew(coordinators: &[String], node: &Node) -> Result<Joined, JoinE
     });
     let expected = node.material().subject.principal();
     let answer = asked.await?;
-    let (authority, sealing_key) = (authority_of(&answer)?, SealingKey::parse(&answer.sealing_key).ok());
-    Ok(Joined { material: certified(key, answer, &expected)?, authority, sealing_key })
+    let (authority, sealing_keys) = (authority_of(&answer)?, SealingKeys::parse(&answer.sealing_key).ok());
+    Ok(Joined { material: certified(key, answer, &expected)?, authority, sealing_keys })
 }
 
 impl Joiner {

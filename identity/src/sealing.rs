@@ -102,6 +102,72 @@ impl SealingKey {
     }
 }
 
+/// More keys than an exchange of one for another leaves, however often it was begun anew.
+const KEYS_MAX: usize = 8;
+
+/// The keys of a coordinator, the oldest first: one, and while it is exchanged another. No `Debug`, as of each.
+#[derive(Clone)]
+pub struct SealingKeys(Vec<SealingKey>);
+
+impl SealingKeys {
+    /// One alone.
+    pub fn of(key: SealingKey) -> Self {
+        Self(vec![key])
+    }
+
+    /// A key a line, as `text` gives them.
+    pub fn parse(text: &str) -> Result<Self, SealingError> {
+        let lines = text.lines().filter(|line| !line.trim().is_empty());
+        let keys = lines.take(KEYS_MAX + 1).map(SealingKey::parse).collect::<Result<Vec<_>, _>>()?;
+        if (1..=KEYS_MAX).contains(&keys.len()) { Ok(Self(keys)) } else { Err(SealingError::NoKey) }
+    }
+
+    /// For the disk and for other coordinators only.
+    pub fn text(&self) -> Zeroizing<String> {
+        let mut all = Zeroizing::new(String::with_capacity(self.0.len() * 65));
+        for (index, key) in self.0.iter().enumerate() {
+            if index > 0 {
+                all.push('\n');
+            }
+            all.push_str(&key.text());
+        }
+        all
+    }
+
+    /// The key of this id.
+    pub fn get(&self, id: [u8; 8]) -> Option<&SealingKey> {
+        self.0.iter().find(|key| key.id() == id)
+    }
+
+    /// The one that was there first.
+    pub fn oldest(&self) -> Option<&SealingKey> {
+        self.0.first()
+    }
+
+    /// The one that came last.
+    pub fn newest(&self) -> Option<&SealingKey> {
+        self.0.last()
+    }
+
+    /// Those of both; when they would be too many, the second oldest goes, which nothing can be sealed under any more.
+    pub fn and(mut self, other: &Self) -> Self {
+        for key in &other.0 {
+            if self.get(key.id()).is_none() {
+                self.0.push(key.clone());
+            }
+        }
+        while self.0.len() > KEYS_MAX {
+            self.0.remove(1);
+        }
+        self
+    }
+
+    /// That of this id alone, where there are others; none where it is alone or not there.
+    pub fn without_others(&self, id: [u8; 8]) -> Option<Self> {
+        self.get(id).filter(|_| self.0.len() > 1).cloned().map(Self::of)
+    }
+}
+
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
@@ -123,5 +189,24 @@ mod tests {
         let read = SealingKey::parse(&format!("{}\n", key.text().as_str())).unwrap();
         assert_eq!(read.open(b"hf 1", seal()).unwrap().as_slice(), b"hunter2-hunter2");
         assert!(SealingKey::parse("abc").is_err());
+    }
+
+    #[test]
+    fn keys_are_told_by_their_ids_and_the_first_one_is_what_there_was() {
+        let [old, new] = [(); 2].map(|()| SealingKey::generate().unwrap());
+        let both = SealingKeys::of(old.clone()).and(&SealingKeys::of(new.clone())).and(&SealingKeys::of(old.clone()));
+        let read = SealingKeys::parse(&format!("{}\n\n", both.text().as_str())).unwrap();
+        assert_eq!(read.text().lines().count(), 2);
+        assert!(read.oldest().unwrap().id() == old.id() && read.newest().unwrap().id() == new.id());
+        assert!(read.get(new.id()).is_some() && read.get([0; 8]).is_none());
+        let alone = read.without_others(new.id()).unwrap();
+        assert!(alone.get(old.id()).is_none() && alone.without_others(new.id()).is_none());
+        assert!(read.without_others([0; 8]).is_none(), "the only ones are not thrown away for one that is not here");
+        let mut many = read;
+        for _ in 0..20 {
+            many = many.and(&SealingKeys::of(SealingKey::generate().unwrap()));
+        }
+        assert!(many.text().lines().count() == 8 && many.oldest().unwrap().id() == old.id());
+        assert!(SealingKeys::parse("").is_err() && SealingKeys::parse("abc").is_err());
     }
 }

@@ -43,6 +43,9 @@ pub(crate) struct Groups {
     pub(crate) settings: Vec<(PathBuf, String)>,
     /// File with an `oom_kill N` line, if the memory limit is ours.
     pub(crate) oom_events: Option<PathBuf>,
+    /// File with a `max N` line, if the limit of processes is ours.
+    #[serde(default)]
+    pub(crate) pids_events: Option<PathBuf>,
 }
 
 impl Driver {
@@ -149,6 +152,7 @@ impl Plan {
     fn pids_v1(&mut self, group: Option<PathBuf>, pids: u64) {
         let Some(group) = self.join("pids", group, pids) else { return };
         self.set(group.join("pids.max"), pids);
+        self.groups.pids_events = Some(group.join("pids.events"));
     }
 }
 
@@ -182,6 +186,7 @@ fn plan_v2(group: &Path, controllers: &[String], limits: Limits) -> (Groups, Vec
     }
     if pids {
         plan.set(group.join("pids.max"), limits.pids);
+        plan.groups.pids_events = Some(group.join("pids.events"));
     }
     (plan.groups, plan.lacking)
 }
@@ -247,8 +252,12 @@ impl Groups {
 
     /// How often the memory limit killed.
     pub(crate) fn oom_kills(&self) -> u64 {
-        let text = self.oom_events.as_ref().and_then(|file| std::fs::read_to_string(file).ok()).unwrap_or_default();
-        text.lines().find_map(|line| line.strip_prefix("oom_kill ")?.trim().parse().ok()).unwrap_or(0)
+        count_in(self.oom_events.as_deref(), "oom_kill ")
+    }
+
+    /// How often the limit of processes refused one.
+    pub(crate) fn pids_refused(&self) -> u64 {
+        count_in(self.pids_events.as_deref(), "max ")
     }
 
     /// Removes the emptied groups; one that is still in use stays.
@@ -257,6 +266,12 @@ impl Groups {
             let _ = std::fs::remove_dir(folder);
         }
     }
+}
+
+/// The number behind this name in a file of such lines; 0 without one.
+fn count_in(file: Option<&Path>, name: &str) -> u64 {
+    let text = file.and_then(|file| std::fs::read_to_string(file).ok()).unwrap_or_default();
+    text.lines().find_map(|line| line.strip_prefix(name)?.trim().parse().ok()).unwrap_or(0)
 }
 
 #[cfg(test)]

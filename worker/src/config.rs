@@ -1,5 +1,6 @@
 //! What a worker daemon is told at start: every field with its unit, default and reason; all faults are found at once.
 
+use crate::shim::limits::{RankLimits, user_processes_default};
 use crate::users::{Accounts, RankUser};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
@@ -54,6 +55,17 @@ pub struct Config {
     pub rank_user: Option<String>,
     /// Ranks of another user share `/tmp`, `/dev/shm` and the view of processes with the machine. Default no, where it permits.
     pub shared_tmp: bool,
+    /// Ranks of another user may make each system call that their user may. Default no: what no training needs is denied.
+    pub allow_all_system_calls: bool,
+    /// Ranks of another user reach the address at which clouds tell a machine its credentials. Default no, where it permits.
+    pub allow_metadata_address: bool,
+    /// Descriptors of one process of a rank. Default 1,048,576, beyond which old programs take minutes to close them all.
+    pub rank_files_max: u64,
+    /// Bytes of one file that a rank writes; 0 (default) = no limit: databases make sparse files of 1 TiB.
+    pub rank_file_bytes_max: u64,
+    /// Processes and threads of one user of `rank_user`; 0 = no limit, none (default) = half of what the machine can have, at most
+    /// 65,536.
+    pub user_processes_max: Option<u64>,
     /// What an orderly stop does to running ranks.
     pub on_stop: OnStop,
 }
@@ -95,6 +107,8 @@ pub(crate) struct Checked {
 
 const SPOOL_BYTES_DEFAULT: u64 = 256 << 20;
 const SPOOL_BYTES_MIN: u64 = stores::spool::BUDGET_BYTES_MIN;
+/// A rank has five before it opens any, and a program loads libraries.
+const RANK_FILES_MIN: u64 = 64;
 const LABELS_MAX: usize = 256;
 const LABEL_BYTES_MAX: usize = 1_024;
 
@@ -123,6 +137,11 @@ impl Config {
             pids_max: 0,
             rank_user: None,
             shared_tmp: false,
+            allow_all_system_calls: false,
+            allow_metadata_address: false,
+            rank_files_max: crate::shim::limits::FILES_MAX,
+            rank_file_bytes_max: 0,
+            user_processes_max: None,
             on_stop: OnStop::KeepRanks,
         }
     }
@@ -130,6 +149,14 @@ impl Config {
     /// Checks everything and reports all faults together.
     pub fn validate(&self) -> Result<(), ConfigError> {
         self.checked().map(|_| ())
+    }
+
+    pub(crate) fn rank_limits(&self) -> RankLimits {
+        RankLimits {
+            files: self.rank_files_max,
+            file_bytes: self.rank_file_bytes_max,
+            user_processes: self.user_processes_max.unwrap_or_else(user_processes_default),
+        }
     }
 
     pub(crate) fn checked(&self) -> Result<Checked, ConfigError> {
@@ -195,6 +222,10 @@ impl Config {
         }
         if self.memory_bytes == Some(0) {
             faults.push("memory is 0 bytes: a worker offers at least some".into());
+        }
+        if self.rank_files_max < RANK_FILES_MIN {
+            faults
+                .push(format!("{} open files are too few for a rank: at least {RANK_FILES_MIN}", self.rank_files_max));
         }
         if self.spool_bytes_max < SPOOL_BYTES_MIN {
             faults.push(format!("spool of {} bytes is too small: at least {SPOOL_BYTES_MIN}", self.spool_bytes_max));

@@ -25,6 +25,7 @@ mod dial;
 mod environment;
 mod error;
 mod expand;
+mod fence;
 mod figures;
 mod held;
 mod inventory;
@@ -99,6 +100,7 @@ pub async fn run(config: Config, shutdown: daemon::Shutdown) -> Result<(), Error
     let found = member::find(&layout).map_err(Error::io("look for members of a former life"))?;
     let context = Arc::new(context);
     prepare_rank_user(&checked, &layout, &context.users, &found)?;
+    let fence = fence(&checked);
     let (handle, reconciling) = reconciler::start(context.clone(), found, restarted);
     let reconciling = tokio::spawn(reconciling);
     let (registration, watched) = channel::channel(registration);
@@ -125,14 +127,24 @@ pub async fn run(config: Config, shutdown: daemon::Shutdown) -> Result<(), Error
         _ = monitoring => return Err(Error::ActorDied("device monitor")),
         () = shutdown.requested() => {}
     }
-    if checked.config.on_stop == OnStop::KillRanks {
-        if tokio::time::timeout(KILL_MAX, handle.kill_all()).await.is_err() {
+    leave(&checked.config, &handle, fence).await;
+    context.driver.leave();
+    Ok(())
+}
+
+/// The orderly stop. What keeps ranks from places stays as long as there are any.
+async fn leave(config: &Config, handle: &reconciler::Handle, fence: Option<fence::Fence>) {
+    let mut is_empty = member::find(&Layout::new(&config.data_dir)).is_ok_and(|found| found.is_empty());
+    if config.on_stop == OnStop::KillRanks {
+        is_empty = tokio::time::timeout(KILL_MAX, handle.kill_all()).await.is_ok();
+        if !is_empty {
             tracing::warn!("some ranks did not end in time; they end with their lease");
         }
         tokio::time::sleep(LAST_WORDS).await;
     }
-    context.driver.leave();
-    Ok(())
+    if let Some(fence) = fence.filter(|_| is_empty) {
+        fence.take_down();
+    }
 }
 
 /// Runs an actor on a thread and a runtime of its own: nothing else of the daemon can hold it up. It ends with the process,
@@ -173,6 +185,9 @@ fn prepare_rank_user(
 ) -> Result<(), Error> {
     let Some(user) = &checked.rank_user else { return Ok(()) };
     owner::open_the_way(layout).map_err(Error::io("shut the data folder"))?;
+    if !checked.config.allow_all_system_calls {
+        shim::calls::try_out().map_err(Error::RankUser)?;
+    }
     owner::try_out(user, &checked.config.program, layout).map_err(Error::RankUser)?;
     for (wish, _) in found {
         if let Some(owner) = owner::Owner::of(&layout.member(wish.key)) {
@@ -180,6 +195,19 @@ fn prepare_rank_user(
         }
     }
     Ok(())
+}
+
+/// Where ranks are other users, they are kept from the machine's credentials, if the machine lets the daemon do that.
+fn fence(checked: &Checked) -> Option<fence::Fence> {
+    let fence = fence::Fence::of(checked.rank_user.as_ref()?);
+    if checked.config.allow_metadata_address {
+        fence.take_down();
+        return None;
+    }
+    if let Err(error) = fence.put_up() {
+        tracing::warn!(%error, "ranks reach the address at which clouds tell a machine its credentials");
+    }
+    Some(fence)
 }
 
 /// Where ranks are other users, each member has a `/tmp` and a `/dev/shm` of its own, if the machine lets them.
@@ -241,6 +269,8 @@ fn context(
         spool_bytes_max: config.spool_bytes_max,
         hard_cpu_limit: config.hard_cpu_limit,
         pids_max: config.pids_max,
+        all_calls: config.allow_all_system_calls,
+        limits: config.rank_limits(),
         users: users::Users::new(checked.rank_user.clone(), has_places(checked, layout)),
         driver,
         blobs,

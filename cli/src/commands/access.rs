@@ -139,7 +139,13 @@ fn token_value(token: &v1::Token) -> Value {
         "note": token.note,
         "created": instant(token.created_ms),
         "expires": instant(token.expires_ms),
+        "last_used": last_used(token),
     })
+}
+
+/// To within some minutes; none = never.
+fn last_used(token: &v1::Token) -> Option<String> {
+    (token.used_ms > 0).then(|| instant(token.used_ms))
 }
 
 /// Runs `muster tokens`.
@@ -163,7 +169,7 @@ pub async fn tokens(command: TokensCommand, client: &Client, session: &Session) 
             let tokens = client.tokens("").await?;
             let value = json!({ "tokens": tokens.iter().map(token_value).collect::<Vec<_>>() });
             session.output.print(&value, |output| {
-                let columns = ["ID", "USER", "EXPIRES"].map(Column::whole);
+                let columns = ["ID", "USER", "EXPIRES", "LAST USED"].map(Column::whole);
                 let mut table = Table::new(columns.into_iter().chain([Column::text("NOTE")]).collect());
                 for token in &tokens {
                     let expires = instant(token.expires_ms);
@@ -171,6 +177,7 @@ pub async fn tokens(command: TokensCommand, client: &Client, session: &Session) 
                         token.id.as_str().into(),
                         token.user.as_str().into(),
                         expires.into(),
+                        last_used(token).unwrap_or_else(|| "never".to_owned()).into(),
                         token.note.as_str().into(),
                     ]);
                 }

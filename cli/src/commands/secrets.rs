@@ -23,6 +23,8 @@ pub enum SecretsCommand {
     Share(ShareArgs),
     /// Forget a secret; jobs that name it do not start any more
     Remove(SecretArgs),
+    /// Exchange the key under which all values are sealed, while everything runs; run again, it goes on with what was cut short
+    Rekey,
 }
 
 /// `muster secrets set`
@@ -91,6 +93,14 @@ pub async fn run(command: SecretsCommand, client: &Client, session: &Session) ->
             print(&[client.share_secret(wanted).await?], session)?;
         }
         SecretsCommand::Remove(args) => client.remove_secret(&args.name).await?,
+        SecretsCommand::Rekey => {
+            let done = client.rekey_secrets().await?;
+            let key = done.key.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+            let value = json!({ "key": key, "resealed": done.secrets });
+            session
+                .output
+                .print(&value, |_| format!("{} values are sealed under the new key {key}\n", done.secrets))?;
+        }
     }
     Ok(Exit::Success)
 }

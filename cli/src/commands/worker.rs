@@ -76,6 +76,24 @@ pub struct WorkerArgs {
     /// Let ranks of --rank-user share /tmp, /dev/shm and the view of processes with the machine; without it these are each member's own
     #[arg(long)]
     shared_tmp: bool,
+    /// Let ranks of --rank-user make each system call that their user may; without it those are denied that no training needs (mounts, namespaces,
+    /// keys, tracing of the kernel, io_uring and others)
+    #[arg(long)]
+    allow_all_system_calls: bool,
+    /// Let ranks of --rank-user reach the addresses at which clouds tell a machine its credentials (169.254.169.254 and others); without it
+    /// rules of the kernel's routing keep these users from them, where the daemon may set such
+    #[arg(long)]
+    allow_metadata_address: bool,
+    /// Most descriptors that a process of a rank has open
+    #[arg(long, value_name = "N", default_value_t = 1 << 20)]
+    rank_files_max: u64,
+    /// Largest file that a rank writes: 100G; past it the rank gets SIGXFSZ and EFBIG [default: no limit]
+    #[arg(long, value_name = "BYTES", value_parser = parse_bytes)]
+    rank_file_bytes_max: Option<u64>,
+    /// Most processes and threads of one user of --rank-user, all its ranks here together; 0 = no limit
+    /// [default: half of what the machine can have, at most 65536]
+    #[arg(long, value_name = "N")]
+    user_processes_max: Option<u64>,
     /// Bytes of one rank's stream kept here until the coordinators have them; past it the rank waits
     #[arg(long, value_name = "BYTES", value_parser = parse_bytes, default_value = "256M")]
     spool_max: u64,
@@ -147,6 +165,11 @@ fn config(args: &WorkerArgs, coordinators: Vec<String>) -> anyhow::Result<worker
         pids_max: args.pids_max,
         rank_user: args.rank_user.clone(),
         shared_tmp: args.shared_tmp,
+        allow_all_system_calls: args.allow_all_system_calls,
+        allow_metadata_address: args.allow_metadata_address,
+        rank_files_max: args.rank_files_max,
+        rank_file_bytes_max: args.rank_file_bytes_max.unwrap_or(0),
+        user_processes_max: args.user_processes_max,
         on_stop: match args.on_stop {
             OnStop::Keep => worker::OnStop::KeepRanks,
             OnStop::Kill => worker::OnStop::KillRanks,

@@ -8,6 +8,7 @@ mod create_join_token;
 mod create_token;
 mod delete_queue;
 mod end_member;
+mod exchange_key;
 mod forget_streams;
 mod form_cluster;
 mod keep_job;
@@ -15,6 +16,7 @@ mod log_in;
 mod lose_worker;
 mod note_denials;
 mod note_promises;
+mod note_tokens_used;
 mod plan_window;
 mod record_checkpoint;
 mod register_worker;
@@ -81,11 +83,16 @@ pub(crate) fn apply(state: &mut State, at: At, caller: Option<&Caller>, command:
         }
         Command::ShareSecret { name, add, remove } => share_secret::apply(state, caller, name, add, remove),
         Command::RemoveSecret { name } => remove_secret::apply(state, caller, name),
+        Command::BeginKeyExchange { to } => exchange_key::begin(state, *to),
+        Command::NoteKeyHeld { to, by } => exchange_key::hold(state, *to, *by),
+        Command::ResealSecrets { to, secrets } => exchange_key::reseal(state, *to, secrets),
+        Command::EndKeyExchange { to } => exchange_key::end(state, *to),
         Command::SetUser { name, roles, how, waiting_max } => {
             set_user::apply(state, at, name, roles, *how, *waiting_max)
         }
         Command::RemoveUser { name } => remove_user::apply(state, name),
         Command::CreateToken { token } => create_token::apply(state, at, token),
+        Command::NoteTokensUsed { used } => note_tokens_used::apply(state, at, used),
         Command::RevokeToken { id } => revoke_token::apply(state, id),
         Command::CreateJoinToken { token } => create_join_token::apply(state, at, token),
         Command::UseJoinToken { digest, as_whom } => use_join_token::apply(state, at, digest, as_whom),

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use types::{Caller, Limits, SECRET_NAME_RULE, is_secret_name};
 
 /// What sealing adds to a value.
-const SEAL_BYTES_MAX: usize = 64;
+pub(super) const SEAL_BYTES_MAX: usize = 64;
 
 pub(super) fn apply(
     state: &mut State,
@@ -52,6 +52,10 @@ pub(super) fn apply(
             changed: at.time,
         },
     };
+    // The key was exchanged while this value was sealed.
+    if state.sealing_key().is_some_and(|key| sealed.key != key) {
+        return Err(Refusal::SecretChanged(name.to_owned()));
+    }
     // The version is part of what was sealed.
     if version != secret.version + 1 {
         return Err(Refusal::SecretChanged(name.to_owned()));

@@ -191,3 +191,31 @@ fn nobody_gives_what_they_lack() {
     assert!(State::may_grant(&BTreeSet::new(), &BTreeSet::new()));
     assert!(!State::may_grant(&BTreeSet::new(), &[Role::Reader].into()));
 }
+
+#[test]
+fn the_use_of_a_token_is_noted_once_in_five_minutes_and_forgotten_with_it() {
+    let mut log = with_users(&[("ana", &[Role::Owner])]);
+    let token = token(&log, "ana", "t1");
+    log.apply(create(&token));
+    let version = log.state.access_version();
+    let begin = log.now;
+    log.now += 30 * 60_000;
+    let note = |log: &mut Log, at: u64| {
+        let used = ["t1", "unknown"].map(|id| (id.to_owned(), Timestamp(begin + at)));
+        assert_eq!(log.apply(Command::NoteTokensUsed { used: used.into() }), Outcome::Done);
+        log.state.token_used("t1").map(|used| used.0 - begin)
+    };
+    assert_eq!(log.state.token_used("t1"), None, "never");
+    assert_eq!(note(&mut log, 1_000), Some(1_000));
+    assert_eq!(note(&mut log, 300_999), Some(1_000), "so little later it is not worth a change");
+    assert_eq!(note(&mut log, 301_000), Some(301_000));
+    assert_eq!(note(&mut log, 0), Some(301_000), "an older one says nothing new");
+    let ahead = note(&mut log, u64::from(u32::MAX));
+    assert_eq!(ahead, Some(log.now - begin), "a clock that is ahead");
+    assert_eq!(log.state.token_used("unknown"), None);
+    assert_eq!(log.state.access_version(), version, "nobody's access changed");
+    log.apply(Command::RevokeToken { id: "t1".into() });
+    assert_eq!(log.state.token_used("t1"), None);
+    let many = vec![("t1".to_owned(), Timestamp(1)); crate::TOKEN_USES_MAX + 1];
+    assert!(matches!(refusal(&mut log, Command::NoteTokensUsed { used: many }), Refusal::Invalid(_)));
+}

@@ -104,3 +104,51 @@ fn the_trail_says_who_did_what_with_a_secret_and_nothing_of_it() {
     ];
     assert_eq!(trail, expected);
 }
+
+#[test]
+fn the_key_is_exchanged_once_every_value_is_under_the_new_one() {
+    let (old, new, other) = ([0; 8], [1; 8], [2; 8]);
+    let mut log = log();
+    for name in ["a", "b"] {
+        log.apply(by("ana", set(name, 1, 7)));
+    }
+    let under = |key: crate::KeyId, byte: u8| Sealed { key, ..sealed(byte) };
+    let again = |name: &str, version: u64| crate::Resealed { name: name.into(), version, sealed: under(new, 9) };
+    assert!(matches!(refused(log.apply(Command::EndKeyExchange { to: new })), Refusal::Invalid(_)), "none was begun");
+    let version = log.state.access_version();
+    log.apply(Command::BeginKeyExchange { to: other });
+    assert!(log.state.access_version() > version, "coordinators look");
+    assert_eq!(log.apply(Command::BeginKeyExchange { to: new }), Outcome::Done, "nothing is under the other one");
+    assert!(matches!(
+        refused(log.apply(Command::NoteKeyHeld { to: other, by: types::CoordinatorId(1) })),
+        Refusal::Invalid(_)
+    ));
+    log.apply(Command::NoteKeyHeld { to: new, by: types::CoordinatorId(1) });
+    assert_eq!(log.state.key_exchange().map(|exchange| exchange.held_by.len()), Some(1));
+    log.apply(Command::BeginKeyExchange { to: new });
+    assert_eq!(log.state.key_exchange().map(|exchange| exchange.held_by.len()), Some(1), "the same once more");
+    // Meanwhile one is set anew under the old key, and keeps that value.
+    log.apply(by("ana", set("b", 2, 8)));
+    let wrong = crate::Resealed { sealed: under(other, 9), ..again("a", 1) };
+    let wrong = Command::ResealSecrets { to: new, secrets: vec![wrong] };
+    assert!(matches!(refused(log.apply(wrong)), Refusal::Invalid(_)));
+    log.apply(Command::ResealSecrets { to: new, secrets: vec![again("a", 1), again("b", 1), again("gone", 1)] });
+    let keys = |log: &Log| log.state.secrets().map(|secret| secret.sealed.key).collect::<Vec<_>>();
+    assert_eq!(keys(&log), [new, old]);
+    assert!(
+        matches!(refused(log.apply(Command::BeginKeyExchange { to: other })), Refusal::Invalid(_)),
+        "one is under it"
+    );
+    assert_eq!(refused(log.apply(Command::EndKeyExchange { to: new })), Refusal::SecretChanged("b".into()));
+    log.apply(Command::ResealSecrets { to: new, secrets: vec![again("b", 2)] });
+    let before = log.state.secret("a").cloned();
+    for _ in 0..2 {
+        assert_eq!(log.apply(Command::EndKeyExchange { to: new }), Outcome::Done);
+        assert_eq!((log.state.sealing_key(), log.state.key_exchange()), (Some(new), None));
+    }
+    assert_eq!(log.state.secret("a").cloned(), before);
+    assert_eq!(before.map(|secret| secret.version), Some(1), "it is the same value");
+    assert_eq!(refused(log.apply(by("ana", set("a", 2, 3)))), Refusal::SecretChanged("a".into()), "under the old one");
+    let fresh = Command::SetSecret { name: "a".into(), note: None, version: 2, sealed: under(new, 3) };
+    assert_eq!(log.apply(by("ana", fresh)), Outcome::Done);
+}

@@ -24,6 +24,17 @@ impl Cluster {
         Ok(network.address(host))
     }
 
+    /// Puts somebody on the network at the addresses at which clouds tell a machine its credentials, with these ports.
+    pub fn add_metadata(&self, ports: &[u16]) -> anyhow::Result<Vec<std::net::TcpListener>> {
+        self.network.as_ref().context("the cluster has no network of its own")?.0.add_metadata(ports)
+    }
+
+    /// Rules by which the host of this daemon chooses ways, as `ip rule` lists them.
+    pub fn routing_rules(&self, daemon: &str) -> anyhow::Result<String> {
+        let (network, hosts) = self.network.as_ref().context("the cluster has no network of its own")?;
+        network.rules(*hosts.get(daemon).with_context(|| format!("no host of {daemon}"))?)
+    }
+
     /// Cuts the host of a daemon off from all others, or joins it again.
     pub fn cut(&self, daemon: &str, is_cut: bool) -> anyhow::Result<()> {
         let (network, hosts) = self.network.as_ref().context("the cluster has no network of its own")?;

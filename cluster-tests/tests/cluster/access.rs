@@ -47,6 +47,50 @@ async fn a_person_logs_in_and_may_do_what_their_role_gives() {
     .await;
 }
 
+/// Of the token with this note, as the command lists it.
+async fn last_used(cluster: &Cluster, note: &str) -> Option<serde_json::Value> {
+    let listed = cluster.muster(&["tokens", "list", "-o", "json"]).await.ok()?.json().ok()?;
+    listed["tokens"].as_array()?.iter().find(|token| token["note"] == note).map(|token| token["last_used"].clone())
+}
+
+#[tokio::test]
+async fn a_token_shows_when_it_was_last_used() {
+    shared(async |cluster| {
+        let made = ["tokens", "create", "--note", "of the nightly job"];
+        let secret = cluster.muster(&made).await?.good()?.stdout.trim().to_owned();
+        assert_eq!(last_used(cluster, "of the nightly job").await, Some(serde_json::Value::Null), "never");
+        let table = cluster.muster(&["tokens", "list"]).await?.good()?.stdout;
+        assert!(table.contains("LAST USED") && table.contains("never"), "{table}");
+        let caller = [NOBODY, ("MUSTER_ACCESS_TOKEN", secret.as_str())];
+        let before = daemon::clock::now();
+        cluster.muster_with(&["whoami"], &caller).await?.good()?;
+        let used = until("its use to be noted", PATIENCE, async || {
+            last_used(cluster, "of the nightly job").await.filter(serde_json::Value::is_string)
+        })
+        .await?;
+        let records = async || -> anyhow::Result<String> {
+            Ok(cluster.muster(&["audit", "list", "-n", "1000"]).await?.good()?.stdout)
+        };
+        assert!(
+            !records().await?.split_whitespace().any(|word| word == "tokens/use"),
+            "the cluster itself notes it: that is no deed"
+        );
+        // Every coordinator sees it used again, and none writes it down again so soon.
+        for address in cluster.addresses() {
+            let whoami = ["whoami", "--coordinators", &address];
+            cluster.muster_with(&whoami, &caller).await?.good()?;
+        }
+        assert_eq!(last_used(cluster, "of the nightly job").await, Some(used.clone()));
+        let now = daemon::clock::text(daemon::clock::now());
+        assert!(
+            used.as_str().is_some_and(|used| *used >= *daemon::clock::text(before) && *used <= *now),
+            "{used} {now}"
+        );
+        Ok(())
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn the_trail_names_who_did_what_and_an_altered_copy_is_found_out() {
     shared(async |cluster| {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use types::JobPhase;
 
 /// Runs a test on a network of its own, where that is permitted.
-async fn on_hosts(shape: Shape, test: impl AsyncFnOnce(&mut Cluster) -> anyhow::Result<()>) {
+pub async fn on_hosts(shape: Shape, test: impl AsyncFnOnce(&mut Cluster) -> anyhow::Result<()>) {
     let mut cluster = match Cluster::empty_network(&std::env::temp_dir(), program()) {
         Ok(cluster) => cluster,
         Err(error) => return cannot_run(&format!("several hosts: {error:#}")),

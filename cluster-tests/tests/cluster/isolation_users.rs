@@ -9,12 +9,12 @@ use std::path::Path;
 use std::process::Command;
 use types::JobId;
 
-const RANGE: &str = "310000-310063";
+pub const RANGE: &str = "310000-310063";
 /// Of no account, and not of that range.
 const STRANGER: u32 = 309_999;
 
 /// Is this root, in a place that others can enter?
-fn can_be_others(program: &Path, what: &str) -> bool {
+pub fn can_be_others(program: &Path, what: &str) -> bool {
     if !rustix::process::geteuid().is_root() {
         cannot_run(&format!("{what}: needs root"));
         return false;
@@ -34,7 +34,7 @@ fn as_stranger() -> [String; 5] {
 }
 
 /// Lets others pass through the cluster's folder; a data folder of an operator stands in such a place.
-fn let_pass(cluster: &Cluster) -> anyhow::Result<()> {
+pub fn let_pass(cluster: &Cluster) -> anyhow::Result<()> {
     set_mode(cluster.folder(), 0o711)
 }
 

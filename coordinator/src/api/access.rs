@@ -197,12 +197,13 @@ fn user(state: &State, user: &Arc<cluster_state::User>) -> v1::User {
     }
 }
 
-fn token(token: &ApiToken) -> v1::Token {
+fn token(token: &ApiToken, used: Option<Timestamp>) -> v1::Token {
     v1::Token {
         id: token.id.clone(),
         user: token.user.clone(),
         note: token.note.clone(),
         created_ms: token.created.0,
+        used_ms: used.map_or(0, |used| used.0),
         expires_ms: token.expires.0,
     }
 }
@@ -341,7 +342,7 @@ async fn create_token(
         created: now,
         expires: Timestamp(now.0 + life(request.life_ms, TOKEN_LIFE, TOKEN_LIFE_MAX)?),
     };
-    let wire = token(&made);
+    let wire = token(&made, None);
     context.write_as(caller, Command::CreateToken { token: made }).await?;
     Ok(v1::CreateTokenResponse { token: Some(wire), secret: secret.expose() })
 }
@@ -360,7 +361,7 @@ async fn list_tokens(context: &Context, caller: &Caller, named: &str) -> Result<
     let all = named.is_empty() && gate::may(&state, &caller.principal, Permission::AccessRead);
     let only = if all { None } else { Some(whose(context, caller, named, Permission::AccessRead)?) };
     let seen = state.tokens().filter(|token| only.as_ref().is_none_or(|user| token.user == *user));
-    let mut tokens: Vec<v1::Token> = seen.map(|one| token(one)).collect();
+    let mut tokens: Vec<v1::Token> = seen.map(|one| token(one, state.token_used(&one.id))).collect();
     tokens.sort_by(|a, b| (&a.user, a.created_ms, &a.id).cmp(&(&b.user, b.created_ms, &b.id)));
     Ok(v1::ListTokensResponse { tokens })
 }

@@ -15,7 +15,7 @@ use crate::backup::{FrameWriter, Head, PIECE_BYTES, Record};
 use cluster_state::{Command, Job, State};
 use futures::stream::BoxStream;
 use futures::{StreamExt, TryStreamExt};
-use identity::SealingKey;
+use identity::{SealingKey, SealingKeys};
 use proto::v1;
 use std::collections::BTreeSet;
 use std::io;
@@ -49,10 +49,12 @@ pub(super) async fn backup(
     let bad = |error: identity::SealingError| Status::invalid_argument(error.to_string());
     let key = SealingKey::from_bytes(&request.key).map_err(bad)?;
     let (mut frames, begin) = FrameWriter::start(&key).map_err(|error| Status::internal(error.to_string()))?;
+    // What is sealed in the tables of any later moment is under these or under those that are there then.
+    let secrets_keys = context.sealer.keys().ok();
     let (_, state) = context.write_as(caller, Command::NoteBackup).await?;
     let (steps, mut waiting) = mpsc::channel::<Result<Step, Status>>(RECORDS_MAX);
     let (sealed, chunks) = mpsc::channel(RECORDS_MAX);
-    let maker = Maker { context: context.clone(), state, steps, done: 0, total: 0 };
+    let maker = Maker { context: context.clone(), state, secrets_keys, steps, done: 0, total: 0 };
     tokio::spawn(maker.run(!request.tables_only));
     tokio::spawn(async move {
         let first = v1::BackupChunk { data: begin.into(), done: 0, total: 0 };
@@ -76,6 +78,8 @@ pub(super) async fn backup(
 struct Maker {
     context: Context,
     state: State,
+    /// As they were before those tables.
+    secrets_keys: Option<SealingKeys>,
     steps: mpsc::Sender<Result<Step, Status>>,
     /// Blobs and jobs.
     done: u64,
@@ -125,11 +129,21 @@ impl Maker {
         self.send(Record::Head(head)).await?;
         let keys = self.context.signer.shared_files();
         for (name, bytes) in keys.map_err(|error| Status::unavailable(error.to_string()))? {
-            self.send(Record::Key { name, bytes: bytes.to_vec() }).await?;
+            let bytes = if name == identity::SECRETS_KEY { self.both(&bytes) } else { bytes.to_vec() };
+            self.send(Record::Key { name, bytes }).await?;
         }
         self.tables(time).await?;
         let missing = if with_data { self.data().await? } else { Vec::new() };
         self.send(Record::End { missing }).await.map_err(Stop::from)
+    }
+
+    /// The keys for secrets of before the tables and of now: the one may have been exchanged for the other between.
+    fn both(&self, now: &[u8]) -> Vec<u8> {
+        let now_keys = SealingKeys::parse(&String::from_utf8_lossy(now)).ok();
+        match (self.secrets_keys.clone(), now_keys) {
+            (Some(before), Some(later)) => before.and(&later).text().as_bytes().to_vec(),
+            _ => now.to_vec(),
+        }
     }
 
     async fn send(&self, record: Record) -> Result<(), Gone> {

@@ -1,11 +1,14 @@
 //! `muster.v1.Secrets`: values come in, are sealed before they go anywhere, and are opened for a worker that runs the job.
 
+mod rekey;
+
 use super::{Context, caller};
 use cluster_state::{Command, Secret, State};
-use identity::{NodeFolder, SealedValue, SealingKey};
+use identity::{NodeFolder, SealedValue, SealingError, SealingKey, SealingKeys};
 use proto::v1;
 use proto::v1::secrets_server::Secrets;
 use std::collections::BTreeSet;
+use std::ops::Deref;
 use std::sync::Arc;
 use tonic::{Request, Response, Status};
 use types::{Caller, ClusterId, JobId, Limits, Principal, Token};
@@ -21,11 +24,30 @@ impl Sealer {
         Self(folder)
     }
 
-    /// Read each time: the operator may put it elsewhere or take it away. Blocks on a small file.
-    fn key(&self) -> Result<SealingKey, Status> {
-        let key = self.0.sealing_key().map_err(|error| Status::unavailable(identity::chain_of(&error)))?;
-        key.ok_or_else(|| Status::unavailable("this coordinator has no key for secrets: ask another"))
+    /// Read each time: the operator may put them elsewhere or take them away. Blocks on a small file.
+    pub(super) fn keys(&self) -> Result<SealingKeys, Status> {
+        let keys = self.0.sealing_keys().map_err(|error| Status::unavailable(identity::chain_of(&error)))?;
+        keys.ok_or_else(|| Status::unavailable("this coordinator has no key for secrets: ask another"))
     }
+}
+
+/// The key under which new values are sealed.
+fn present<'a>(state: &State, keys: &'a SealingKeys) -> Result<&'a SealingKey, Status> {
+    let key = state.sealing_key().map_or_else(|| keys.oldest(), |id| keys.get(id));
+    key.ok_or_else(|| Status::unavailable("this coordinator does not have the new key for secrets yet: ask another"))
+}
+
+/// The value of a secret; it leaves no copy in memory.
+fn open(
+    keys: &SealingKeys,
+    cluster: ClusterId,
+    secret: &Secret,
+) -> Result<impl Deref<Target = Vec<u8>> + use<>, Status> {
+    let sealed = secret.sealed.clone();
+    let failed = |error: SealingError| Status::failed_precondition(format!("secret {}: {error}", secret.name));
+    let key = keys.get(sealed.key).ok_or_else(|| failed(SealingError::OtherKey))?;
+    let sealed = SealedValue { key: sealed.key, nonce: sealed.nonce, bytes: sealed.bytes };
+    key.open(&place(cluster, &secret.name, secret.version), sealed).map_err(failed)
 }
 
 /// Secrets of jobs.
@@ -44,7 +66,7 @@ impl Secrets for Service {
         request: Request<v1::ListSecretsRequest>,
     ) -> Result<Response<v1::ListSecretsResponse>, Status> {
         let caller = caller(&request)?;
-        let result = self.0.read(false).await.map(|state| list(&state, &caller));
+        let result = self.0.read(false).await.map(|state| list(&self.0, &state, &caller));
         self.0.observe(SECRETS, "List", result)
     }
 
@@ -62,6 +84,15 @@ impl Secrets for Service {
         let command = Command::RemoveSecret { name: request.into_inner().name };
         let result = self.0.write_as(caller, command).await.map(|_| v1::RemoveSecretResponse {});
         self.0.observe(SECRETS, "Remove", result)
+    }
+
+    async fn rekey(
+        &self,
+        request: Request<v1::RekeySecretsRequest>,
+    ) -> Result<Response<v1::RekeySecretsResponse>, Status> {
+        let caller = caller(&request)?;
+        let result = rekey::rekey(&self.0, caller, request.into_inner()).await;
+        self.0.observe(SECRETS, "Rekey", result)
     }
 
     async fn take(
@@ -106,7 +137,8 @@ async fn set(context: &Context, caller: Arc<Caller>, request: v1::SetSecretReque
     let state = context.read(false).await?;
     let cluster = state.cluster().ok_or_else(|| Status::unavailable("the cluster is being formed"))?;
     let version = state.secret(&name).map_or(0, |known| known.version) + 1;
-    let sealed = context.sealer.key()?.seal(&place(cluster, &name, version), &value);
+    let keys = context.sealer.keys()?;
+    let sealed = present(&state, &keys)?.seal(&place(cluster, &name, version), &value);
     let SealedValue { key, nonce, bytes } = sealed.map_err(|error| Status::internal(error.to_string()))?;
     let sealed = cluster_state::Sealed { key, nonce, bytes };
     let (_, state) = context.write_as(caller, Command::SetSecret { name: name.clone(), note, version, sealed }).await?;
@@ -118,9 +150,11 @@ fn now(state: &State, name: &str) -> Result<v1::SecretInfo, Status> {
     state.secret(name).map(|secret| info(secret)).ok_or_else(|| Status::aborted("the secret was removed meanwhile"))
 }
 
-fn list(state: &State, caller: &Caller) -> v1::ListSecretsResponse {
+fn list(context: &Context, state: &State, caller: &Caller) -> v1::ListSecretsResponse {
     let seen = state.secrets().filter(|secret| state.may_see_secret(caller, secret));
-    v1::ListSecretsResponse { secrets: seen.map(|secret| info(secret)).collect() }
+    let keys = context.sealer.keys();
+    let key = keys.and_then(|keys| present(state, &keys).map(|key| key.id().to_vec())).unwrap_or_default();
+    v1::ListSecretsResponse { secrets: seen.map(|secret| info(secret)).collect(), key: key.into() }
 }
 
 async fn share(
@@ -185,16 +219,23 @@ fn wanted(state: &State, caller: &Caller, id: JobId, token: Token) -> Result<Vec
     Ok(names.into_iter().cloned().collect())
 }
 
+/// Is it under a key that every coordinator gets?
+fn is_coming(state: &State, secret: &Secret) -> bool {
+    let key = Some(secret.sealed.key);
+    state.sealing_key() == key || state.key_exchange().map(|exchange| exchange.to) == key
+}
+
 fn open_all(context: &Context, state: &State, job: JobId) -> Result<v1::TakeSecretsResponse, Status> {
     let cluster = state.cluster().ok_or_else(|| Status::unavailable("the cluster is being formed"))?;
-    let key = context.sealer.key()?;
+    let keys = context.sealer.keys()?;
     let mut variables = std::collections::BTreeMap::new();
     for (variable, name) in state.job(job).into_iter().flat_map(|job| &job.spec.secrets) {
         let secret = state.secret(name).ok_or_else(|| Status::aborted("a secret was removed meanwhile"))?;
-        let sealed = secret.sealed.clone();
-        let sealed = SealedValue { key: sealed.key, nonce: sealed.nonce, bytes: sealed.bytes };
-        let value = key.open(&place(cluster, name, secret.version), sealed);
-        let value = value.map_err(|error| Status::failed_precondition(format!("secret {name}: {error}")))?;
+        // Where it is on its way, it will be there in a moment.
+        if keys.get(secret.sealed.key).is_none() && is_coming(state, secret) {
+            return Err(Status::unavailable("this coordinator does not have the new key for secrets yet: ask another"));
+        }
+        let value = open(&keys, cluster, secret)?;
         variables.insert(variable.clone(), value.to_vec().into());
     }
     Ok(v1::TakeSecretsResponse { variables })

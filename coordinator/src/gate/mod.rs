@@ -15,6 +15,7 @@ mod guard;
 mod key_sets;
 mod quotas;
 mod strangers;
+mod uses;
 
 pub(crate) use guard::{GuardLayer, bearer};
 pub(crate) use quotas::Quota;
@@ -33,6 +34,7 @@ use strangers::Strangers;
 use tokio::sync::watch;
 use tonic::Status;
 use types::{Caller, Permission, Principal, Role, Timestamp};
+use uses::Uses;
 
 /// Health checks: they say no more than that a coordinator serves.
 const HEALTH: &str = "/grpc.health.v1.Health/";
@@ -47,6 +49,7 @@ const REVOKED: &str = "its certificate was revoked";
 pub(crate) struct Gate {
     node: Node,
     denials: Denials,
+    uses: Uses,
     strangers: Arc<Strangers>,
     quotas: Quotas,
     federation: Federation,
@@ -69,8 +72,9 @@ impl Gate {
         let (sender, version) = watch::channel(node.look(State::access_version));
         tokio::spawn(follow(node.clone(), sender));
         let denials = Denials::start(node.clone(), observed.clone());
-        let federation = Federation::new(node.clone());
-        Self { node, denials, strangers: Arc::default(), quotas: Quotas::new(quota), federation, version, observed }
+        let (uses, federation) = (Uses::start(node.clone()), Federation::new(node.clone()));
+        let (strangers, quotas) = (Arc::default(), Quotas::new(quota));
+        Self { node, denials, uses, strangers, quotas, federation, version, observed }
     }
 
     /// Who calls: by the certificate of the connection, or by the token of the call.
@@ -97,7 +101,8 @@ impl Gate {
     async fn bearer(&self, peer: &Peer, bearer: &str) -> Result<Principal, Status> {
         let digest = digest(bearer);
         let now = daemon::clock::now();
-        if let Some(user) = self.node.look(|state| user_of(state, &digest, now)) {
+        if let Some((user, last)) = self.node.look(|state| user_and_use(state, &digest, now)) {
+            self.uses.note(&user, last, now);
             return Ok(user);
         }
         self.strangers.admit(peer.from, now).inspect_err(|_| self.observed.denied(Denied::Throttled))?;
@@ -105,7 +110,8 @@ impl Gate {
         if recent.authorities().is_empty() {
             return Err(Status::unavailable("the cluster is being formed"));
         }
-        if let Some(user) = user_of(&recent, &digest, now) {
+        if let Some((user, last)) = user_and_use(&recent, &digest, now) {
+            self.uses.note(&user, last, now);
             return Ok(user);
         }
         let from = peer.from.map(|address| address.to_string()).unwrap_or_default();
@@ -241,6 +247,13 @@ fn refusal(caller: &Caller, needs: &str) -> Status {
 fn user_of(state: &State, digest: &[u8; 32], now: Timestamp) -> Option<Principal> {
     let token = state.token_by_digest(digest).filter(|token| now < token.expires)?;
     Some(Principal::User { name: token.user.clone(), token: token.id.clone() })
+}
+
+/// The same, and when the token was last used.
+fn user_and_use(state: &State, digest: &[u8; 32], now: Timestamp) -> Option<(Principal, Option<Timestamp>)> {
+    let user = user_of(state, digest, now)?;
+    let used = state.token_by_digest(digest).and_then(|token| state.token_used(&token.id));
+    Some((user, used))
 }
 
 /// Does what this node shows count no more?

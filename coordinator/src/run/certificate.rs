@@ -46,10 +46,14 @@ pub(super) async fn keep(identified: Identified, raft: Node, life: Duration, end
     let mut applied = raft.applied();
     loop {
         let seen = raft.look(State::access_version);
-        let pause = match refresh(&identified, &raft, life).await {
+        let refreshed = match refresh(&identified, &raft, life).await {
+            Ok(()) => super::sealing::follow(&identified, &raft).await,
+            failed => failed,
+        };
+        let pause = match refreshed {
             Ok(()) => LOOK.min(life / 6),
             Err(error) => {
-                tracing::warn!(%error, "the certificate was not renewed yet");
+                tracing::warn!(%error, "what the cluster goes by was not renewed yet");
                 PAUSE
             }
         };

@@ -8,8 +8,8 @@ use crate::config::{Config, Start};
 use crate::raft::{Addresses, Node};
 use cluster_state::{ApiToken, Command, SetUser};
 use identity::{
-    Authority, Credentials, Joined, Joiner, Material, NodeFolder, NodeRequest, SealingKey, Secret, SecretKind, Subject,
-    fingerprint, signing,
+    Authority, Credentials, Joined, Joiner, Material, NodeFolder, NodeRequest, SealingKey, SealingKeys, Secret,
+    SecretKind, Subject, fingerprint, signing,
 };
 use std::path::PathBuf;
 use std::time::Duration;
@@ -95,12 +95,12 @@ fn begin(
     let now = daemon::clock::now();
     let authority = Authority::create(cluster, now)?;
     folder.store_authority(&authority)?;
-    if folder.sealing_key()?.is_none() {
+    if folder.sealing_keys()?.is_none() {
         if let Some(held) = &config.secrets_key {
             return Err(Error::Failed(format!("there is no key for secrets in {}", held.display())));
         }
         let key = SealingKey::generate().map_err(|error| Error::Failed(error.to_string()))?;
-        folder.store_sealing_key(&key)?;
+        folder.store_sealing_keys(&SealingKeys::of(key))?;
     }
     let token = Secret::generate(SecretKind::Access, fingerprint(authority.certificate())).map_err(random)?;
     let credentials = Credentials { coordinators: vec![advertised.grpc.clone()], token };
@@ -121,11 +121,11 @@ async fn join(config: &Config, folder: &NodeFolder, addresses: &[String], hosts:
     let mut pause = PAUSE;
     loop {
         match identity::join(addresses, admission, &joiner).await {
-            Ok(Joined { material, authority, sealing_key }) => {
+            Ok(Joined { material, authority, sealing_keys }) => {
                 let authority = authority.ok_or_else(|| Error::Failed("no authority's key came".into()))?;
                 folder.store_authority(&authority)?;
-                if let Some(key) = sealing_key {
-                    folder.store_sealing_key(&key)?;
+                if let Some(keys) = sealing_keys {
+                    folder.store_sealing_keys(&keys)?;
                 }
                 folder.store(&material)?;
                 tracing::info!(who = %material.subject, "admitted to the cluster");

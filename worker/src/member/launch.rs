@@ -83,6 +83,8 @@ pub(super) fn launch(
             silence: silence(wish),
             user: user.as_ref().map(|user| user.credentials.clone()),
             places: places.clone(),
+            all_calls: context.all_calls,
+            limits: context.limits,
         };
         // Free for the framework from now on.
         drop(sockets.framework);

@@ -24,6 +24,7 @@ use crate::cgroup;
 use crate::environment::Base;
 use crate::layout::{Layout, MemberLayout};
 use crate::secrets;
+use crate::shim::limits::RankLimits;
 use crate::shim::nursery::Nursery;
 use crate::ship::{self, RankKey};
 use crate::spares::Spares;
@@ -58,6 +59,8 @@ pub(crate) struct Context {
     pub(crate) spool_bytes_max: u64,
     pub(crate) hard_cpu_limit: bool,
     pub(crate) pids_max: u32,
+    pub(crate) all_calls: bool,
+    pub(crate) limits: RankLimits,
     pub(crate) users: Users,
     pub(crate) driver: cgroup::Driver,
     pub(crate) blobs: Blobs,

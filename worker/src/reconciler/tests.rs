@@ -37,6 +37,8 @@ fn worker(root: &Path) -> Worker {
         spool_bytes_max: 1 << 30,
         hard_cpu_limit: false,
         pids_max: 0,
+        all_calls: false,
+        limits: Default::default(),
         users: crate::users::Users::new(None, false),
         driver: cgroup::Driver::None,
         blobs: blobs::Blobs::new(cache, coordinators.clone(), crate::testing::dialer()),

@@ -1,7 +1,9 @@
 //! Starts the rank: fork (into its control group where there is one), own session, its descriptors, exec. Between fork and
 //! exec only calls that are safe there, on values made before; a fault comes back through a pipe with its stage.
 
+use super::calls::Filter;
 use super::confine::{close_others_at_exec, confine, hide_memory};
+use super::limits::RankLimits;
 use super::places::Mounts;
 use super::spec::{Credentials, LISTEN_FD, METRICS_FD, ShimSpec};
 use crate::cgroup::Groups;
@@ -19,8 +21,11 @@ pub(super) struct Program {
     environment: Vec<CString>,
     folder: CString,
     user: Option<Credentials>,
+    limits: RankLimits,
     /// Before it becomes that user.
     mounts: Option<Mounts>,
+    /// As the last of all that it loses.
+    calls: Option<Filter>,
     /// `cgroup.procs` of the v2 group, for a child that was not born in it.
     unified: Option<CString>,
     /// `cgroup.procs` files to join.
@@ -83,7 +88,9 @@ impl Program {
                 .collect::<io::Result<_>>()?,
             folder: text(spec.folder.as_os_str().as_bytes())?,
             user: spec.user.clone(),
+            limits: spec.limits,
             mounts: spec.places.as_ref().map(super::places::Places::mounts).transpose()?,
+            calls: (spec.user.is_some() && !spec.all_calls).then(Filter::new),
             unified: groups.unified.as_ref().map(members).transpose()?,
             joins: groups.controllers.iter().map(members).collect::<io::Result<_>>()?,
         })
@@ -221,7 +228,7 @@ unsafe fn run_child(pointers: &Pointers, program: &Program, parked: &Parked, par
         if program.mounts.as_ref().is_some_and(|mounts| !mounts.enter()) {
             fail(parked, Stage::Places);
         }
-        if !confine(program.user.as_ref()) {
+        if !confine(program.user.as_ref(), &program.limits) {
             fail(parked, Stage::Confinement);
         }
         // A change of user would have taken it back.
@@ -232,6 +239,9 @@ unsafe fn run_child(pointers: &Pointers, program: &Program, parked: &Parked, par
         }
         if libc::chdir(program.folder.as_ptr()) < 0 {
             fail(parked, Stage::Folder);
+        }
+        if program.calls.as_ref().is_some_and(|filter| !filter.enter()) {
+            fail(parked, Stage::Confinement);
         }
         if !pointers.direct[0].is_null() {
             libc::execve(pointers.direct[0], pointers.direct.as_ptr(), pointers.environment.as_ptr());

@@ -1,11 +1,9 @@
 //! What a rank is made to give up between its fork and its exec, whoever it runs as: new rights, core files, limits without an end,
 //! descriptors and files that others may read. Only calls that are safe after a fork, on values made before it.
 
+use super::limits::RankLimits;
 use super::spec::{Credentials, METRICS_FD};
 
-/// Most descriptors of a rank. Where the machine says "no limit" it is a billion, and programs that close all that they might have
-/// inherited (old Pythons, `daemon(3)`) take minutes for it.
-const FILES_MAX: libc::rlim_t = 1 << 20;
 /// More capabilities than any kernel knows.
 const CAPABILITIES_MAX: libc::c_ulong = 64;
 /// Files of a rank are its user's alone unless it says otherwise.
@@ -15,7 +13,7 @@ const UMASK: libc::mode_t = 0o077;
 ///
 /// # Safety
 /// In a process of one thread.
-pub(super) unsafe fn confine(user: Option<&Credentials>) -> bool {
+pub(super) unsafe fn confine(user: Option<&Credentials>, limits: &RankLimits) -> bool {
     // SAFETY: plain system calls on locals.
     unsafe {
         libc::umask(UMASK);
@@ -26,7 +24,7 @@ pub(super) unsafe fn confine(user: Option<&Credentials>) -> bool {
         // left on a disk when it dies.
         libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0
             && libc::setrlimit(libc::RLIMIT_CORE, &libc::rlimit { rlim_cur: 0, rlim_max: 0 }) == 0
-            && bound_files()
+            && limits.enter(user)
     }
 }
 
@@ -60,19 +58,6 @@ unsafe fn drop_capabilities() -> bool {
     let none: [u32; 6] = [0; 6];
     // SAFETY: both arrays are as large as that version reads.
     unsafe { libc::syscall(libc::SYS_capset, header.as_ptr(), none.as_ptr()) == 0 }
-}
-
-unsafe fn bound_files() -> bool {
-    // SAFETY: plain system calls on a local.
-    unsafe {
-        let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
-        if libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) < 0 {
-            return false;
-        }
-        limit.rlim_max = limit.rlim_max.min(FILES_MAX);
-        limit.rlim_cur = limit.rlim_cur.min(limit.rlim_max);
-        libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) == 0
-    }
 }
 
 /// Nothing above the rank's own descriptors gets through exec, whoever forgot to say so when it was opened. An old kernel (before

@@ -11,8 +11,10 @@
 //! the rank (it is their subreaper, and has a control group where the machine permits); output bytes are kept in order
 //! and never dropped while there is room; the rank's end is recorded, whole, before it ends.
 
+pub(crate) mod calls;
 mod child;
 mod confine;
+pub(crate) mod limits;
 mod metrics;
 pub mod nursery;
 pub(crate) mod places;

@@ -145,6 +145,8 @@ mod tests {
             silence: Default::default(),
             user: None,
             places: None,
+            all_calls: false,
+            limits: Default::default(),
         }
     }
 

@@ -76,6 +76,7 @@ pub(super) fn run(spec: &ShimSpec, secrets: &Secrets) -> io::Result<ExitRecord> 
         silence: Silence::new(spec.silence, boot_time()),
         last_words: None,
         hung: None,
+        limit_met: None,
     };
     let launched = shim.launch(ends);
     if shim.child != 0 {
@@ -113,6 +114,8 @@ struct Shim<'a> {
     last_words: Option<LastWords>,
     /// Ended because it had said nothing for so long.
     hung: Option<Duration>,
+    /// Why it may have failed, in words.
+    limit_met: Option<String>,
 }
 
 impl Shim<'_> {
@@ -135,6 +138,10 @@ impl Shim<'_> {
         let program = Program::new(self.spec, self.secrets, groups)?;
         let null = File::open("/dev/null")?;
         let listener = if self.spec.listens { Some(child::copy_stdin()?) } else { None };
+        if let (Some(listener), Some(user)) = (&listener, &self.spec.user) {
+            // To the kernel a socket is whose it was made: rules for the rank's user would not hold for what it sends from this one.
+            std::os::unix::fs::fchown(listener, Some(user.uid), Some(user.gid))?;
+        }
         let Ok([stdout, stderr, metrics]) = <[OwnedFd; 3]>::try_from(ends) else {
             return Err(io::Error::other("a stream is missing"));
         };
@@ -248,10 +255,26 @@ impl Shim<'_> {
                     self.all_gone = io::Error::last_os_error().raw_os_error() == Some(libc::ECHILD);
                     return;
                 }
-                pid if pid == self.child => self.exit = Some((exit_of(status), daemon::clock::now())),
+                pid if pid == self.child => {
+                    let exit = exit_of(status);
+                    self.exit = Some((exit, daemon::clock::now()));
+                    self.say_what_it_lacked(exit);
+                }
                 _ => {}
             }
         }
+    }
+
+    /// While its descendants are still there to be counted.
+    fn say_what_it_lacked(&mut self, exit: RankExit) {
+        if self.stopped_by.is_some() || !matches!(exit, RankExit::Signal(_) | RankExit::Code(1..)) {
+            return;
+        }
+        self.limit_met = self.spec.limits.reason(exit, self.spec.user.as_ref()).or_else(|| {
+            let refused = self.spec.groups.pids_refused();
+            (refused > 0)
+                .then(|| format!("{refused} processes or threads were refused to it (--pids-max of the worker)"))
+        });
     }
 
     /// One pass; processes that are born meanwhile are met by the next.
@@ -284,6 +307,9 @@ impl Shim<'_> {
         while !self.drain() && boot_time() < deadline {
             let timeout = Timespec { tv_sec: 0, tv_nsec: i64::from(LOOK_AGAIN.subsec_nanos()) };
             let _ = poll(&mut [], Some(&timeout));
+        }
+        if let Some(met) = self.limit_met.take() {
+            self.insert(StreamKind::Stderr, format!("muster: rank {}: {met}\n", self.spec.rank).as_bytes());
         }
         self.pass_on_last_words();
         // A folder with anything but files in it is not used again.

@@ -42,6 +42,12 @@ pub(crate) struct ShimSpec {
     /// Places that are the member's alone; none = the machine's.
     #[serde(default)]
     pub(crate) places: Option<super::places::Places>,
+    /// The rank may make each system call that its user may.
+    #[serde(default)]
+    pub(crate) all_calls: bool,
+    /// Bounds of its processes.
+    #[serde(default)]
+    pub(crate) limits: super::limits::RankLimits,
 }
 
 /// Of a process: user, group and further groups.

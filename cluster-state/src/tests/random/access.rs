@@ -20,6 +20,7 @@ pub(super) enum Step {
     RemoveUser(u8),
     Token(u8, u8, u8),
     RevokeToken(u8),
+    UseTokens(u8),
     Join(u8, u8, u8),
     UseJoin(u8, u8),
     AddAuthority(u8),
@@ -38,6 +39,7 @@ pub(super) fn step() -> impl Strategy<Value = Step> {
         2 => (0..3_u8).prop_map(Step::RemoveUser),
         5 => (0..3_u8, 0..4_u8, 0..4_u8).prop_map(|(user, id, secret)| Step::Token(user, id, secret)),
         1 => (0..4_u8).prop_map(Step::RevokeToken),
+        2 => (0..5_u8).prop_map(Step::UseTokens),
         4 => (0..4_u8, 0..4_u8, 0..4_u8).prop_map(|(id, secret, admits)| Step::Join(id, secret, admits)),
         6 => (0..4_u8, 0..4_u8).prop_map(|(secret, node)| Step::UseJoin(secret, node)),
         1 => (0..4_u8).prop_map(Step::AddAuthority),
@@ -85,6 +87,11 @@ pub(super) fn command(log: &Log, step: Step) -> Command {
             Command::CreateToken { token }
         }
         Step::RevokeToken(id) => Command::RevokeToken { id: format!("t{id}") },
+        Step::UseTokens(count) => {
+            let used =
+                |id: u8| (format!("t{id}"), Timestamp((log.now + 60_000).saturating_sub(u64::from(id) * 100_000)));
+            Command::NoteTokensUsed { used: (0..count).map(used).collect() }
+        }
         Step::Join(id, secret, who) => {
             let (id, digest, created_by) = (format!("j{id}"), [secret; 32], user(0));
             let (used, used_by) = (None, None);
@@ -158,6 +165,11 @@ pub(super) fn check(state: &State, before: &State) {
     let access = &state.access;
     assert!([access.token_digests.len(), access.tokens_of.len()].iter().all(|length| *length == access.tokens.len()));
     assert_eq!(digests.len(), access.tokens.len());
+    for (id, used) in &access.token_uses {
+        let known = state.token(id).unwrap_or_else(|| panic!("{id} is gone, and its use with it"));
+        let old = before.token(id).filter(|old| old.created == known.created).and_then(|_| before.token_used(id));
+        assert!(old.is_none_or(|old| old == *used || used.0 >= old.0 + 5 * 60_000), "at most once in five minutes");
+    }
     assert!([access.join_digests.len(), access.join_expiries.len()].iter().all(|length| *length == access.joins.len()));
     for join in state.join_tokens() {
         assert_eq!(state.join_token_by_digest(&join.digest), Some(join));

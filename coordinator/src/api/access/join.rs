@@ -138,7 +138,7 @@ async fn sign(
     // Issued after what was revoked of this name, though this clock be behind that of who wrote that down.
     let revoked = state.revocation(&subject.principal()).map_or(Timestamp(0), |revoked| Timestamp(revoked.at.0 + 1));
     let now = daemon::clock::now().max(revoked).max(since);
-    let (signer, subject) = (context.signer.clone(), subject.clone());
+    let (signer, subject, to) = (context.signer.clone(), subject.clone(), state.key_exchange().map(|one| one.to));
     let signed = tokio::task::spawn_blocking(move || {
         let authority = signer.folder.authority(signing).map_err(|error| Status::internal(error.to_string()))?;
         let authority = authority.ok_or_else(|| Status::unavailable("this coordinator cannot sign: ask another"))?;
@@ -148,10 +148,14 @@ async fn sign(
         let is_coordinator = matches!(subject, Subject::Coordinator { .. });
         let authority_key = if is_coordinator { authority.key_pem() } else { String::new() };
         let sealing = if is_coordinator && !signer.folder.sealing_key_is_held() {
-            signer.folder.sealing_key().map_err(|error| Status::internal(error.to_string()))?
+            signer.folder.sealing_keys().map_err(|error| Status::internal(error.to_string()))?
         } else {
             None
         };
+        // Who is given the old key alone would have to ask again at once.
+        if to.is_some_and(|to| sealing.as_ref().is_some_and(|keys| keys.get(to).is_none())) {
+            return Err(Status::unavailable("this coordinator does not have the new key for secrets yet: ask another"));
+        }
         Ok::<_, Status>((certificate.to_vec(), subject.cluster(), authority_key, sealing))
     });
     let (certificate, cluster, authority_key, sealing) =
@@ -161,7 +165,7 @@ async fn sign(
         authorities: authorities.into_iter().map(Into::into).collect(),
         cluster_id: cluster.0.to_vec().into(),
         authority_key,
-        sealing_key: sealing.map(|key| key.text().as_str().to_owned()).unwrap_or_default(),
+        sealing_key: sealing.map(|keys| keys.text().as_str().to_owned()).unwrap_or_default(),
         vouched: vouched.into(),
     })
 }

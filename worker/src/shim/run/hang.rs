@@ -72,7 +72,7 @@ impl Shim<'_> {
     }
 
     /// Bytes of its own, into a stream of the rank's.
-    fn insert(&mut self, kind: StreamKind, bytes: &[u8]) {
+    pub(super) fn insert(&mut self, kind: StreamKind, bytes: &[u8]) {
         let Self { spool, streams, .. } = self;
         streams.iter_mut().filter(|stream| stream.kind == kind).for_each(|stream| stream.insert(spool, bytes));
         if kind == StreamKind::Stderr {
