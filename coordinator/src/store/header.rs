@@ -15,8 +15,8 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, OnceLock, PoisonError};
 use types::ClusterId;
 
-/// Format of everything under the Raft folder.
-pub(crate) const FORMAT: u32 = 11;
+/// Format of everything under the Raft folder, and of the streams beside it.
+pub(crate) const FORMAT: u32 = 12;
 const HEADER_MAGIC: [u8; 8] = *b"MUSTHEAD";
 const MARK_MAGIC: [u8; 8] = *b"MUSTMARK";
 /// The mark is rewritten in place: it stays inside one sector, so that it is written whole or not at all.
