@@ -69,6 +69,8 @@ pub(super) struct World {
     pub(super) disk: Option<SmallDisk>,
     /// How often it was struck.
     pub(super) turn: usize,
+    /// Was a daemon away for so long that its lease may have ended?
+    pub(super) may_be_fenced: bool,
 }
 
 /// What one strike did.
