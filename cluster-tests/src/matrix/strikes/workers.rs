@@ -1,7 +1,7 @@
 //! Workers whose daemon dies, whose machine is lost, whose ranks are left without anybody.
 
 use super::super::load::Gang;
-use super::{Struck, World, signal};
+use super::{LEASE, Struck, World, signal};
 use crate::{PATIENCE, until};
 use anyhow::Context as _;
 use rustix::process::Signal;
@@ -9,10 +9,6 @@ use std::time::Duration;
 use tokio::time::Instant;
 use types::{JobId, JobPhase};
 
-/// What a worker's lease is unless told otherwise, as these clusters' is.
-const LEASE: Duration = Duration::from_secs(4);
-/// A heartbeat every 667 ms, and its answer: by so much the lease of a daemon that is killed may have run already.
-const HEARTBEAT: Duration = Duration::from_secs(1);
 /// After the end of its lease a worker has nothing left by then.
 const CLEAN_AFTER: Duration = Duration::from_secs(10);
 
@@ -33,11 +29,7 @@ pub(super) async fn kill_daemon(world: &mut World) -> anyhow::Result<Struck> {
     world.cluster.restart_worker(&victim)?;
     let daemon = world.cluster.worker(&victim)?;
     until("a session of the new daemon", PATIENCE, async || (sessions(&daemon.log()) > before).then_some(())).await?;
-    if killed.elapsed() + HEARTBEAT >= LEASE {
-        let away = killed.elapsed();
-        eprintln!("{victim} was away for {away:?}: its lease may have ended, so that I10 says nothing in this run");
-        world.may_be_fenced = true;
-    }
+    world.note_absence(&victim, killed.elapsed());
     Ok(Struck::one(Some(at.elapsed())))
 }
 

@@ -155,7 +155,7 @@ enum Step {
 fn steps() -> impl Strategy<Value = Vec<Step>> {
     let small = (1..400_usize).prop_map(Step::Append);
     let large = (1..200_000_usize).prop_map(Step::Append);
-    proptest::collection::vec(prop_oneof![6 => small, 2 => large, 2 => Just(Step::Flush)], 1..40)
+    proptest::collection::vec(prop_oneof![6 => small, 2 => large, 2 => Just(Step::Flush)], 1..25)
 }
 
 fn written(steps: &[Step]) -> Stream {
@@ -170,7 +170,7 @@ fn written(steps: &[Step]) -> Stream {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(64))]
+    #![proptest_config(ProptestConfig::with_cases(48))]
 
     #[test]
     fn after_a_power_cut_all_that_was_flushed_is_there_and_a_prefix_of_the_rest(
