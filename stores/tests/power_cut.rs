@@ -137,11 +137,11 @@ fn survive(disk: &Disk) {
         }
         stored.extend(store_blobs(&blobs, round));
         // Unacknowledged: more of the same streams, a stream of another job, a blob on its way. One stream is taken apart for it,
-        // and first: that commits the file system's journal, after which ext4 may keep a longer size without the bytes.
+        // and last: that commits the file system's journal, and with it ext4 may keep the others' longer size without their bytes.
         let more = |name: &StreamName, length| store.append(name, Token(2), length, &source(length, 5_000)).unwrap();
         let (raw, compacted): (Vec<_>, Vec<_>) =
             acknowledged.iter().copied().partition(|(name, _)| store.is_raw(name).unwrap());
-        for (name, length) in compacted.into_iter().take(1).chain(raw) {
+        for (name, length) in raw.into_iter().chain(compacted.into_iter().take(1)) {
             more(&name, length);
         }
         let mut torn = blobs.writer(hash_of(b"torn"), 4).unwrap();

@@ -38,7 +38,7 @@ const fn not_run(number: u8, fault: &'static str) -> Row {
 }
 
 /// All of them.
-pub(super) const ROWS: [Row; 30] = [
+pub(super) const ROWS: [Row; 31] = [
     elsewhere(1, "control plane simulated from seeds", "sim"),
     elsewhere(2, "scheduler and tables under random commands", "cargo test -p scheduler -p cluster-state"),
     here(3, "kill -9 of a coordinator, half of them the leader", Strike::KillCoordinator),
@@ -73,6 +73,7 @@ pub(super) const ROWS: [Row; 30] = [
     here(28, "daemon and supervisors killed together, ranks that leave orphans", Strike::Orphan),
     elsewhere(29, "training goes on over lost ranks", "cargo xtask bench faults"),
     not_run(30, "a coordinator that is a million entries behind"),
+    here(31, "all coordinators killed at once, or restarted one by one", Strike::RestartAll),
 ];
 
 #[cfg(test)]

@@ -48,7 +48,7 @@ pub(super) async fn run(setup: &Setup, strike: Strike, faults: usize, seed: u64)
     let history = Arc::new(History::new());
     let gangs = Gangs::new(&cluster, &setup.witness, seed)?;
     let chance = Chance::new(seed, "faults");
-    let mut world = World { cluster, history, gangs, chance, has_network, disk: None, turn: 0 };
+    let mut world = World { cluster, history, gangs, chance, has_network, disk: None, turn: 0, may_be_fenced: false };
     let mut outcome = Outcome::default();
     if let Err(error) = through(&mut world, strike, faults, seed, &mut outcome).await {
         outcome.violations.push(format!("the run did not come to its end: {error:#}"));
@@ -92,8 +92,9 @@ async fn through(
     checks::until_all_ended(&world.cluster).await?;
     world.gangs.until_read().await?;
     load.stop_watching().await;
-    let World { cluster, history, gangs, .. } = world;
-    let (violations, counts) = checks::all(cluster, history, gangs, seed, strike.leaves_gangs_alone()).await?;
+    let World { cluster, history, gangs, may_be_fenced, .. } = world;
+    let is_left_alone = strike.leaves_gangs_alone() && !*may_be_fenced;
+    let (violations, counts) = checks::all(cluster, history, gangs, seed, is_left_alone).await?;
     outcome.violations.extend(violations);
     outcome.counts = counts;
     Ok(())

@@ -87,10 +87,10 @@ pub(super) struct Piece {
 
 type Pieces = ReceiverStream<Result<Piece, Status>>;
 
-/// What lies on this disk now.
+/// What lies on this disk now, for another coordinator.
 pub(super) fn on_disk(context: &Context, selection: Selection) -> Pieces {
     let (sink, pieces) = mpsc::channel(PIECES_MAX);
-    let mut reader = Reader::new(context.clone(), selection, sink);
+    let mut reader = Reader::new(context.clone(), selection, sink, keep::Asker::Daemon);
     tokio::spawn(async move {
         let mut cursor = Cursor::new(reader.tail);
         let end = reader.drain(&mut cursor).await.map(drop);
@@ -102,7 +102,7 @@ pub(super) fn on_disk(context: &Context, selection: Selection) -> Pieces {
 /// Everything that was asked for, live if asked for.
 pub(super) fn follow(context: &Context, selection: Selection) -> Pieces {
     let (sink, pieces) = mpsc::channel(PIECES_MAX);
-    let mut reader = Reader::new(context.clone(), selection, sink);
+    let mut reader = Reader::new(context.clone(), selection, sink, keep::Asker::Reader);
     tokio::spawn(async move {
         let end = reader.attempts().await;
         reader.finish(end).await;
@@ -143,6 +143,7 @@ struct Reader {
     context: Context,
     selection: Arc<Selection>,
     sink: mpsc::Sender<Result<Piece, Status>>,
+    asker: keep::Asker,
     /// Rises when a stream of the job grew here.
     growth: watch::Receiver<u64>,
     applied: watch::Receiver<crate::raft::Applied>,
@@ -154,7 +155,12 @@ struct Reader {
 }
 
 impl Reader {
-    fn new(context: Context, selection: Selection, sink: mpsc::Sender<Result<Piece, Status>>) -> Self {
+    fn new(
+        context: Context,
+        selection: Selection,
+        sink: mpsc::Sender<Result<Piece, Status>>,
+        asker: keep::Asker,
+    ) -> Self {
         Self {
             growth: context.streams.subscribe(selection.job),
             applied: context.node.applied(),
@@ -162,6 +168,7 @@ impl Reader {
             tail: selection.tail,
             selection: Arc::new(selection),
             sink,
+            asker,
             state_after: Instant::now(),
             look_after: Instant::now(),
         }
@@ -289,7 +296,7 @@ impl Reader {
         };
         match once().await {
             Err(StreamError::Damaged { name, .. }) => {
-                keep::mend(&self.context, name).await.map_err(Stop::Failed)?;
+                keep::mend(&self.context, name, self.asker).await.map_err(Stop::Failed)?;
                 Ok(once().await?)
             }
             looked => Ok(looked?),

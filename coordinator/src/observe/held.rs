@@ -86,8 +86,7 @@ impl Held {
         registry.register("telemetry_compactions", "Streams that were compacted here", self.compactions.clone());
         let bytes = "Bytes of streams that were compacted here, before and after";
         registry.register_with_unit("telemetry_compaction", bytes, Unit::Bytes, self.bytes.clone());
-        let damage =
-            "Damaged compacted streams: times that one was found, and that one was mended from another coordinator";
+        let damage = "Damaged streams: times that one was found, and that one was mended from another coordinator";
         registry.register("telemetry_damage", damage, self.damage.clone());
     }
 

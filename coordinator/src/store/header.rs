@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, OnceLock, PoisonError};
 use types::ClusterId;
 
-/// Format of everything under the Raft folder.
+/// Format of everything under the Raft folder, and of the streams beside it.
 pub(crate) const FORMAT: u32 = 12;
 const HEADER_MAGIC: [u8; 8] = *b"MUSTHEAD";
 const MARK_MAGIC: [u8; 8] = *b"MUSTMARK";

@@ -116,6 +116,35 @@ async fn a_push_that_leaves_a_gap_makes_a_coordinator_catch_up_while_the_rank_ru
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_bit_that_flips_in_a_stream_that_grows_is_never_served_and_is_mended_from_the_others() {
+    let members = cluster(3).await;
+    let job = submit(&members[0], 1, 0).await;
+    let mut worker = Worker::open(&members).await;
+    let wish = worker.run(job, 1).await;
+    for member in &members {
+        assert_eq!(push(member, &wish, 0, "stdout", 0, TEXT).await.length, LENGTH);
+    }
+    let file = members[2].folder.path().join(format!("streams/0/{job}/1-0.stdout.{}", wish.token));
+    let mut bytes = std::fs::read(&file).unwrap();
+    let at = bytes.windows(TEXT.len()).position(|part| part == TEXT).unwrap();
+    bytes[at] ^= 0x20;
+    std::fs::write(&file, &bytes).unwrap();
+    assert_eq!(read(&members[2], request(job, false)).await, [(1, TEXT.to_vec())]);
+    assert!(!file.exists(), "the damaged file is gone");
+    // The rank goes on.
+    assert_eq!(push(&members[2], &wish, 0, "stdout", LENGTH, b"more").await.length, LENGTH + 4);
+    assert_eq!(read(&members[2], request(job, false)).await, [(1, [TEXT, b"more"].concat())]);
+    // With all copies damaged nobody invents one.
+    for member in &members {
+        std::fs::write(member.folder.path().join(file.strip_prefix(members[2].folder.path()).unwrap()), &bytes)
+            .unwrap();
+    }
+    let mut chunks = open(&members[0], request(job, false)).await;
+    let refused = within(chunks.message()).await.unwrap_err();
+    assert!(refused.code() == tonic::Code::Unavailable && refused.message().contains("damaged"), "{refused}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn without_a_record_a_stream_ends_at_what_a_majority_holds() {
     let members = cluster(3).await;
     let job = submit(&members[0], 1, 0).await;

@@ -137,10 +137,11 @@ fn a_crash_between_the_names_leaves_one_good_copy() {
     std::fs::write(folder.path().join("0/1/1-0.stdout.7.compacting"), b"half").unwrap();
     let store = StreamStore::open(folder.path(), BIG).unwrap();
     assert!(store.is_raw(&stream).unwrap() && read_all(&store, &stream, 99_999) == bytes);
+    let before = std::fs::read(raw(folder.path())).unwrap();
     store.compact(&stream).unwrap();
     drop(store);
     // After it, before the raw one was removed: both, and the next compaction clears up.
-    std::fs::write(raw(folder.path()), &bytes).unwrap();
+    std::fs::write(raw(folder.path()), before).unwrap();
     let store = StreamStore::open(folder.path(), BIG).unwrap();
     assert!(!store.is_raw(&stream).unwrap() && read_all(&store, &stream, 99_999) == bytes);
     assert_eq!(store.compact(&stream).unwrap(), Compaction::Nothing);
@@ -181,6 +182,52 @@ fn a_damaged_block_is_told_the_others_are_served_and_a_sound_copy_mends_it() {
     store.verify(&stream).unwrap();
     assert!(read_all(&store, &stream, 99_999) == bytes);
     assert_eq!(files(folder.path()), ["1-0.stdout.7.compacted"]);
+}
+
+#[test]
+fn damage_to_a_stream_that_grows_is_told_and_mended_without_losing_what_came_since() {
+    let folder = tempfile::tempdir().unwrap();
+    let bytes = text(300_000);
+    let (store, stream) = store_with(folder.path(), &bytes[..200_000]);
+    flip(&raw(folder.path()), 70_000);
+    assert!(store.read(&stream, 0, 200_000).unwrap() == bytes[..65_508], "what lies before the damage");
+    assert!(matches!(store.read(&stream, 65_508, 10), Err(StreamError::Damaged { .. })));
+    assert!(matches!(store.verify(&stream), Err(StreamError::Damaged { .. })));
+    assert!(matches!(store.compact(&stream), Err(StreamError::Damaged { .. })));
+    assert!(store.damage_found() >= 3);
+    assert!(store.read(&stream, 190_000, 10_000).unwrap() == bytes[190_000..200_000]);
+    assert_eq!(files(folder.path()), ["1-0.stdout.7"]);
+    // A copy that differs from what is sound here mends nothing.
+    let mut wrong = store.replacement(&stream).unwrap().unwrap();
+    wrong.write(&[b"x", &bytes[1..200_000]].concat()).unwrap();
+    assert!(!wrong.finish().unwrap());
+    // Nor does one that has not what is damaged.
+    let mut short = store.replacement(&stream).unwrap().unwrap();
+    short.write(&bytes[..66_000]).unwrap();
+    assert!(!short.finish().unwrap());
+    // It grows on while it is mended, and the other copy is shorter or longer.
+    for (copied, end) in [(150_000, 200_500), (300_000, 201_500)] {
+        let mut right = store.replacement(&stream).unwrap().unwrap();
+        for piece in bytes[..copied].chunks(77_777) {
+            right.write(piece).unwrap();
+        }
+        store.append(&stream, Token(7), end - 500, &bytes[end as usize - 500..end as usize]).unwrap();
+        assert!(right.finish().unwrap(), "{copied}");
+        store.verify(&stream).unwrap();
+        assert!(!store.is_raw(&stream).unwrap());
+        assert!(read_all(&store, &stream, 99_999) == bytes[..end as usize]);
+        flip_after_expanding(folder.path(), &store, &stream, &bytes, end);
+    }
+}
+
+/// The next append takes the stream apart again; then it is damaged once more.
+fn flip_after_expanding(folder: &Path, store: &StreamStore, stream: &StreamName, bytes: &[u8], end: u64) {
+    let next = &bytes[end as usize..end as usize + 500];
+    assert_eq!(store.append(stream, Token(7), end, next).unwrap().taken, 500);
+    store.flush().unwrap();
+    assert!(read_all(store, stream, 99_999) == bytes[..end as usize + 500]);
+    flip(&raw(folder), 70_000);
+    assert!(store.verify(stream).is_err());
 }
 
 #[test]

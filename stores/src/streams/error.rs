@@ -50,7 +50,7 @@ pub enum StreamError {
     /// No room on the disk, with what is left to others set aside: nothing was taken, try again later.
     #[error("no room for the streams of ranks on the disk")]
     DiskFull,
-    /// The compacted file of the stream is not what was written: another copy has its bytes.
+    /// The stream's file is not what was written: another copy has its bytes.
     #[error("the copy of {name} here is damaged: {what}")]
     Damaged {
         /// Which stream.

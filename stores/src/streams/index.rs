@@ -1,9 +1,10 @@
 //! What is known of streams without asking the disk: token and lengths of the jobs in use, and who waits for more bytes.
 
 use super::compacted::{Fault, Reader};
-use super::{StreamName, paths};
+use super::{StreamName, paths, raw};
 use crate::disk::{At, FileError};
 use std::collections::{BTreeMap, HashMap};
+use std::fs::File;
 use std::io;
 use std::path::Path;
 use tokio::sync::watch;
@@ -14,24 +15,37 @@ use types::{AttemptNumber, JobId, RankIndex, StreamKind, Token};
 pub(super) struct Entry {
     /// The newest token that wrote.
     pub(super) token: Token,
-    /// Bytes in the file, some perhaps only in the page cache.
+    /// Bytes of the stream in the file, some perhaps only in the page cache.
     pub(super) written: u64,
     /// Bytes on disk: all that readers and writers are told of.
     pub(super) flushed: u64,
+    /// Bytes of the file that `written` takes: where the next frame of a raw one goes.
+    pub(super) stored: u64,
+    /// Bytes of the file that `flushed` takes.
+    pub(super) stored_flushed: u64,
     /// What its file is.
     pub(super) form: Form,
+}
+
+impl Entry {
+    /// A stream without a byte.
+    pub(super) fn empty(token: Token) -> Self {
+        Self { token, written: 0, flushed: 0, stored: 0, stored_flushed: 0, form: Form::Raw }
+    }
+
+    /// The same stream in another file, all of it on disk.
+    pub(super) fn in_file(self, form: Form, length: u64, stored: u64) -> Self {
+        Self { written: length, flushed: length, stored, stored_flushed: stored, form, ..self }
+    }
 }
 
 /// What a stream's file is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Form {
-    /// Its bytes and nothing else; it may grow.
+    /// Frames of its bytes; it may grow.
     Raw,
-    /// Compressed, with checksums.
-    Compacted {
-        /// Bytes of the file.
-        stored: u64,
-    },
+    /// Compressed.
+    Compacted,
 }
 
 type Key = (AttemptNumber, RankIndex, StreamKind);
@@ -108,6 +122,7 @@ impl Index {
         };
         let news = entry.flushed != entry.written;
         entry.flushed = entry.written;
+        entry.stored_flushed = entry.stored;
         news
     }
 
@@ -178,7 +193,7 @@ fn key(name: &StreamName) -> Key {
     (name.attempt, name.rank, name.kind)
 }
 
-/// Reads a job's folder. Its files' lengths are on disk: the open of the store flushed what the life before left, and a
+/// Reads a job's folder. What its files hold is on disk: the open of the store flushed what the life before left, and a
 /// job is forgotten only when all of it is flushed.
 fn load(root: &Path, job: JobId) -> Result<BTreeMap<Key, Entry>, FileError> {
     let folder = paths::job_folder(root, job);
@@ -193,17 +208,13 @@ fn load(root: &Path, job: JobId) -> Result<BTreeMap<Key, Entry>, FileError> {
         else {
             continue;
         };
-        let bytes = match file.metadata() {
-            // Its name was exchanged meanwhile: the writer, who did that, tells the index what it is now.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-            result => result.at("look at", &file.path())?.len(),
+        // One whose name was exchanged meanwhile is passed over: the writer, who did that, tells the index what it is now.
+        let (form, found) = match is_compacted {
+            true => (Form::Compacted, compacted_length(&file.path())?),
+            false => (Form::Raw, raw_length(&file.path())?),
         };
-        let entry = if is_compacted {
-            let Some(length) = compacted_length(&file.path())? else { continue };
-            Entry { token, written: length, flushed: length, form: Form::Compacted { stored: bytes } }
-        } else {
-            Entry { token, written: bytes, flushed: bytes, form: Form::Raw }
-        };
+        let Some((length, stored)) = found else { continue };
+        let entry = Entry::empty(token).in_file(form, length, stored);
         // A rename leaves one file a stream. Were there two, the newer token's is the stream; of raw and compacted, which a crash
         // can leave side by side, the longer, and the compacted one where both are whole.
         let rank = |entry: &Entry| (entry.token, entry.flushed, entry.form != Form::Raw);
@@ -214,10 +225,24 @@ fn load(root: &Path, job: JobId) -> Result<BTreeMap<Key, Entry>, FileError> {
     Ok(streams)
 }
 
+/// Bytes of the stream and of its file, without what was never flushed, which is cut off here.
+fn raw_length(path: &Path) -> Result<Option<(u64, u64)>, FileError> {
+    let file = match File::options().read(true).write(true).open(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        result => result.at("open", path)?,
+    };
+    let found = raw::recover(&file).at("recover", path)?;
+    if found.cut > 0 {
+        let (path, length, cut) = (path.display(), found.length, found.cut);
+        tracing::warn!(%path, length, cut, "a stream's file ended with what was never flushed: cut off");
+    }
+    Ok(Some((found.length, found.stored)))
+}
+
 /// Nothing of a file that does not say how long its stream is: as if it were not there, so that it is fetched from other copies.
-fn compacted_length(path: &Path) -> Result<Option<u64>, FileError> {
+fn compacted_length(path: &Path) -> Result<Option<(u64, u64)>, FileError> {
     match Reader::footer(path) {
-        Ok(footer) => Ok(Some(footer.length)),
+        Ok((footer, stored)) => Ok(Some((footer.length, stored))),
         Err(Fault::Io(error)) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(Fault::Io(error)) => Err(error).at("read", path),
         Err(Fault::Damaged(what)) => {

@@ -37,7 +37,7 @@ enum Step {
     Compact(usize),
     /// `kill -9`: the page cache stays.
     Killed,
-    /// Power cut: of what was not flushed, this many thousandths are on disk.
+    /// Power cut: of the files' bytes that were not flushed, this many thousandths are on disk, and then zeros.
     PowerCut(u64),
 }
 
@@ -91,8 +91,8 @@ impl<'a> World<'a> {
             }
             Step::Flush => self.flush(),
             Step::Compact(stream) => self.compact(stream),
-            Step::Killed => self.restart(1_000),
-            Step::PowerCut(thousandths) => self.restart(thousandths),
+            Step::Killed => self.killed(),
+            Step::PowerCut(thousandths) => self.power_cut(thousandths),
         }
     }
 
@@ -156,29 +156,41 @@ impl<'a> World<'a> {
         self
     }
 
-    fn restart(mut self, thousandths: u64) -> Self {
-        let files: Vec<_> = self
-            .streams
-            .map(|name| {
-                let entry = self.store.streams_of(name.job).unwrap();
-                let flushed = entry.iter().find(|(known, _)| *known == name).map(|(_, length)| *length);
-                flushed.map(|flushed| (find_file(self.folder, &name), flushed))
-            })
-            .into_iter()
-            .collect();
-        drop(self.store);
-        for (stream, file) in files.into_iter().enumerate() {
-            let Some((path, flushed)) = file else { continue };
-            if path.extension().is_some_and(|extension| extension == "compacted") {
-                assert_eq!(flushed, self.written[stream]);
-                continue;
-            }
-            let kept = flushed + (self.written[stream] - flushed) * thousandths / 1_000;
-            std::fs::OpenOptions::new().write(true).open(path).unwrap().set_len(kept).unwrap();
-            self.written[stream] = kept;
+    /// The page cache stays: nothing is lost.
+    fn killed(self) -> Self {
+        let world = self.opened_again();
+        for (stream, name) in world.streams.iter().enumerate() {
+            assert_eq!(world.store.length(name).unwrap(), world.written[stream]);
         }
-        self.store = StreamStore::open(self.folder, self.limits).unwrap();
-        self
+        world
+    }
+
+    fn power_cut(self, thousandths: u64) -> Self {
+        let files = self.streams.map(|name| {
+            let (durable, stored) = self.store.stored(&name)?;
+            self.store.is_raw(&name).unwrap().then(|| (find_file(self.folder, &name), durable, stored))
+        });
+        for (path, durable, stored) in files.into_iter().flatten() {
+            let file = std::fs::OpenOptions::new().write(true).open(path).unwrap();
+            let kept = durable + (stored - durable) * thousandths / 1_000;
+            file.set_len(kept).unwrap();
+            // As ext4 may: the new size is there, its bytes are not.
+            file.set_len(kept.next_multiple_of(4_096)).unwrap();
+        }
+        let mut world = self.opened_again();
+        for (stream, name) in world.streams.iter().enumerate() {
+            let length = world.store.length(name).unwrap();
+            assert!((world.acknowledged[stream]..=world.written[stream]).contains(&length), "{name}: {length}");
+            world.written[stream] = length;
+        }
+        world
+    }
+
+    fn opened_again(self) -> Self {
+        let Self { folder, limits, store, streams, tokens, written, acknowledged } = self;
+        drop(store);
+        let store = StreamStore::open(folder, limits).unwrap();
+        Self { folder, limits, store, streams, tokens, written, acknowledged }
     }
 
     fn check(&self) {
@@ -215,7 +227,7 @@ fn check_interleaving(steps: &[Step], limits: StreamLimits) {
     }
     world = world.flush();
     world.check();
-    let world = world.restart(0);
+    let world = world.power_cut(0);
     world.check();
 }
 

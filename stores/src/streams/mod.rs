@@ -6,9 +6,10 @@
 //! streams/<job / 1000>/<job>/<attempt>-<rank>.<kind>.<token>.compacted     once it has ended
 //! ```
 //!
-//! The files of streams that grow hold the ranks' bytes and nothing else, so a file's length is the truth about its stream and a
-//! torn tail is a shorter stream that its writer continues. One that has ended is compressed, with checksums (`compacted`). The token stands in the file's name because a name changes atomically, costs
-//! no extra flush and cannot disagree with a second file.
+//! A stream that grows is a file of frames with checksums (`raw`): what a power cut left of bytes that were not flushed is a shorter
+//! stream that its writer continues. One that has ended is compressed, with checksums too (`compacted`). So bytes that changed on the
+//! disk are told as damage by whoever comes upon them, and are not served. The token stands in the file's name because a name
+//! changes atomically, costs no extra flush and cannot disagree with a second file.
 //!
 //! An append is taken where the stream ends; what overlaps is known already and is dropped; a gap is not taken and the
 //! answer says where to go on. So a writer that knows nothing asks with no bytes, and sending twice changes nothing.
@@ -26,6 +27,7 @@ mod index;
 #[cfg(test)]
 mod interleavings;
 mod paths;
+mod raw;
 mod store;
 #[cfg(test)]
 mod tests;

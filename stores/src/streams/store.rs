@@ -1,12 +1,15 @@
 //! The store itself: appends go through one writer, are flushed together, and are shown to readers only then.
 
 mod compaction;
+mod reading;
+mod replacement;
 
-pub use compaction::{Compaction, Replacement, Usage};
+pub use compaction::{Compaction, Usage};
+pub use replacement::Replacement;
 
 use super::handles::{Handles, Unflushed};
 use super::index::{Entry, Form, Index};
-use super::{AppendOutcome, StreamError, StreamLimits, StreamName, paths};
+use super::{AppendOutcome, StreamError, StreamLimits, StreamName, paths, raw};
 use crate::disk::{At, Disk, FileError, is_disk_full};
 use bytes::Bytes;
 use daemon::files::{FolderLock, lock_folder, sync_folder};
@@ -37,7 +40,7 @@ struct Inner {
     index: Mutex<Index>,
     /// Streams whose compacted file is being written.
     drafts: Mutex<BTreeSet<StreamName>>,
-    /// Times that a compacted file was not what it should be.
+    /// Times that a file was not what it should be.
     damage_found: AtomicU64,
     _lock: FolderLock,
 }
@@ -118,7 +121,8 @@ impl StreamStore {
         Ok(self.index().get(&self.inner.root, name)?.map_or(0, |entry| entry.flushed))
     }
 
-    /// Up to `max` flushed bytes from `offset` on (at most 4 MiB at once); none past the end or of an unknown stream.
+    /// Up to `max` flushed bytes from `offset` on (at most 4 MiB at once), fewer before damage; none past the end or of an unknown
+    /// stream.
     pub fn read(&self, name: &StreamName, offset: u64, max: usize) -> Result<Bytes, StreamError> {
         for _ in 0..2 {
             let Some(entry) = self.index().get(&self.inner.root, name)? else { break };
@@ -127,21 +131,9 @@ impl StreamStore {
             if count == 0 {
                 break;
             }
-            if entry.form != Form::Raw {
-                match self.read_compacted(name, entry.token, offset, count)? {
-                    Some(bytes) => return Ok(bytes),
-                    None => continue,
-                }
-            }
-            let path = paths::file(&self.inner.root, name, entry.token);
-            match File::open(&path) {
-                // Renamed for a newer token, compacted or deleted, since the index was asked: look again.
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                result => {
-                    let mut bytes = vec![0; count];
-                    result.at("open", &path)?.read_exact_at(&mut bytes, offset).at("read", &path)?;
-                    return Ok(bytes.into());
-                }
+            // Without a file it was renamed for a newer token, compacted or deleted, since the index was asked: look again.
+            if let Some(bytes) = self.read_file(name, &entry, offset, count)? {
+                return Ok(bytes);
             }
         }
         Ok(Bytes::new())
@@ -223,7 +215,7 @@ impl StreamStore {
         if self.index().count(&self.inner.root, name.job)? >= max {
             return Err(StreamError::TooManyStreams { name: *name, max });
         }
-        self.take(writer, name, Entry { token, written: 0, flushed: 0, form: Form::Raw }, data)
+        self.take(writer, name, Entry::empty(token), data)
     }
 
     /// Writes new bytes at the end of the stream, as many as there is room for.
@@ -245,9 +237,11 @@ impl StreamStore {
         }
         let path = paths::file(&self.inner.root, name, entry.token);
         let file = self.open_for_append(writer, name, &path)?;
-        let (taken, error) = write_at(&file, data, entry.written);
-        // Bytes that were written before an error are the stream's next bytes: they count, or file and index would differ.
-        let entry = Entry { written: entry.written + taken as u64, ..entry };
+        let frames = raw::Frames::new(entry.stored, entry.written, entry.flushed, data);
+        let (count, error) = write_at(&file, &frames.bytes, frames.at);
+        // Frames that were written before an error have the stream's next bytes: they count, and a part of one is overwritten.
+        let (taken, stored) = frames.taken(count).unwrap_or((0, entry.stored));
+        let entry = Entry { written: entry.written + taken as u64, stored, ..entry };
         self.index().put(&self.inner.root, name, entry)?;
         writer.handles.wrote(name);
         match error {
@@ -304,6 +298,11 @@ impl StreamStore {
             self.cut_to_flushed(&unflushed);
             return Err(failed);
         }
+        for (name, file, _) in &unflushed.files {
+            if let Some(entry) = self.index().get(&self.inner.root, name)? {
+                raw::seal(file, entry.stored, entry.written);
+            }
+        }
         let mut index = self.index();
         let grown: BTreeSet<JobId> =
             unflushed.files.iter().filter(|(name, ..)| index.set_flushed(name)).map(|(name, ..)| name.job).collect();
@@ -329,7 +328,7 @@ impl StreamStore {
     fn cut_to_flushed(&self, unflushed: &Unflushed) {
         for (name, file, path) in &unflushed.files {
             if let Ok(Some(entry)) = self.index().get(&self.inner.root, name)
-                && let Err(error) = file.set_len(entry.flushed)
+                && let Err(error) = file.set_len(entry.stored_flushed)
             {
                 tracing::error!(path = %path.display(), %error, "cannot cut off bytes that may not be on disk");
             }
@@ -351,6 +350,13 @@ impl StreamStore {
     #[cfg(test)]
     pub(super) fn disk(&self) -> &Disk {
         &self.inner.disk
+    }
+
+    /// Bytes of the stream's file that are flushed, and that are written.
+    #[cfg(test)]
+    pub(super) fn stored(&self, name: &StreamName) -> Option<(u64, u64)> {
+        let entry = self.index().get(&self.inner.root, name).ok()??;
+        Some((entry.stored_flushed, entry.stored))
     }
 
     #[cfg(test)]

@@ -49,26 +49,45 @@ pub(super) async fn logs(
 ) -> anyhow::Result<(Vec<String>, u64)> {
     let query = LogQuery { streams: vec!["stdout".into()], ..LogQuery::default() };
     let mut logs = cluster.client().logs(job, query);
-    let (mut read, mut faults) = (BTreeMap::new(), Vec::new());
+    let mut read = Read::default();
     while let Some(chunk) = logs.next().await? {
-        let (attempt, rank) = (chunk.attempt, chunk.rank);
-        let bytes = read.entry((attempt, rank)).or_insert_with(|| Bytes::of(seed, job.0, rank, attempt));
-        if bytes.taken != chunk.offset || bytes.take(chunk.data.len()) != chunk.data {
-            faults.push(format!("I6: job {job} attempt {attempt} rank {rank}: other bytes than printed"));
-            break;
+        read.take(seed, job, (chunk.attempt, chunk.rank), chunk.offset, &chunk.data);
+    }
+    Ok((read.faults(job, records), read.sound.values().map(|bytes| bytes.taken).sum()))
+}
+
+/// What was read of one job, by attempt and rank.
+#[derive(Debug, Default)]
+struct Read {
+    sound: BTreeMap<(u32, u32), Bytes>,
+    /// Those that gave other bytes than were printed, and where. What follows in them says nothing more; of the others it does.
+    other: BTreeMap<(u32, u32), u64>,
+}
+
+impl Read {
+    fn take(&mut self, seed: u64, job: JobId, of: (u32, u32), offset: u64, data: &[u8]) {
+        let bytes = self.sound.entry(of).or_insert_with(|| Bytes::of(seed, job.0, of.1, of.0));
+        if !self.other.contains_key(&of) && (bytes.taken != offset || bytes.take(data.len()) != data) {
+            self.other.insert(of, offset);
         }
     }
-    for record in records.iter().filter(|record| record.job == job.0) {
-        let Event::Ended(printed) = record.event else { continue };
-        let kept = read.get(&(record.attempt, record.rank)).map_or(0, |bytes| bytes.taken);
-        if kept != printed {
-            let Record { attempt, rank, .. } = record;
-            faults.push(format!(
-                "I6: job {job} attempt {attempt} rank {rank} printed {printed} bytes and {kept} are kept"
-            ));
+
+    fn faults(&self, job: JobId, records: &[Record]) -> Vec<String> {
+        let other = |((attempt, rank), offset): (&(u32, u32), &u64)| {
+            format!("I6: job {job} attempt {attempt} rank {rank}: other bytes than printed, from {offset} on")
+        };
+        let mut faults: Vec<String> = self.other.iter().map(other).collect();
+        for record in records.iter().filter(|record| record.job == job.0) {
+            let (Event::Ended(printed), of) = (&record.event, (record.attempt, record.rank)) else { continue };
+            let kept = self.sound.get(&of).map_or(0, |bytes| bytes.taken);
+            if kept != *printed && !self.other.contains_key(&of) {
+                let (attempt, rank) = of;
+                let what = format!("printed {printed} bytes and {kept} are kept");
+                faults.push(format!("I6: job {job} attempt {attempt} rank {rank} {what}"));
+            }
         }
+        faults
     }
-    Ok((faults, read.values().map(|bytes| bytes.taken).sum()))
 }
 
 #[cfg(test)]
@@ -77,6 +96,25 @@ mod tests {
 
     fn record(rank: u32, attempt: u32, pid: i32, event: Event) -> Record {
         Record { job: 9, rank, attempt, pid, at_ms: 0, event }
+    }
+
+    #[test]
+    fn other_bytes_in_one_stream_say_nothing_of_those_that_are_read_after_it() {
+        let printed = |rank, count| Bytes::of(5, 9, rank, 1).take(count);
+        let mut read = Read::default();
+        read.take(5, JobId(9), (1, 0), 0, &[printed(0, 50), vec![0; 50]].concat());
+        read.take(5, JobId(9), (1, 1), 0, &printed(1, 100));
+        read.take(5, JobId(9), (1, 2), 0, &printed(2, 60));
+        read.take(5, JobId(9), (1, 0), 100, b"more");
+        let records: Vec<Record> = (0..3).map(|rank| record(rank, 1, 40, Event::Ended(100))).collect();
+        let faults = read.faults(JobId(9), &records);
+        assert_eq!(
+            faults,
+            [
+                "I6: job 9 attempt 1 rank 0: other bytes than printed, from 0 on",
+                "I6: job 9 attempt 1 rank 2 printed 100 bytes and 60 are kept"
+            ]
+        );
     }
 
     #[test]

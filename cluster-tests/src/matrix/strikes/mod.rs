@@ -21,11 +21,18 @@ const BEFORE: Duration = Duration::from_millis(500);
 /// How long after a fault the longest silence is looked for.
 const AFTER: Duration = Duration::from_secs(3);
 
+/// What a worker's lease is unless told otherwise, as these clusters' is.
+const LEASE: Duration = Duration::from_secs(4);
+/// A heartbeat every 667 ms, and its answer: by so much a lease may have run already when nobody is there any more to renew it.
+const HEARTBEAT: Duration = Duration::from_secs(1);
+
 /// A kind of fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Strike {
     /// SIGKILL of a coordinator, which comes back within 3 s.
     KillCoordinator,
+    /// SIGKILL of all coordinators at once, or each is stopped and started in its turn.
+    RestartAll,
     /// SIGKILL of a worker's daemon, which comes back before its lease is over.
     KillDaemon,
     /// All processes of a worker are killed, or its host is cut off.
@@ -69,6 +76,8 @@ pub(super) struct World {
     pub(super) disk: Option<SmallDisk>,
     /// How often it was struck.
     pub(super) turn: usize,
+    /// Was a daemon away for so long that its lease may have ended?
+    pub(super) may_be_fenced: bool,
 }
 
 /// What one strike did.
@@ -94,7 +103,7 @@ impl Strike {
         match self {
             Strike::KillCoordinator | Strike::KillDaemon | Strike::KillRank | Strike::Orphan | Strike::Mixed => 200,
             Strike::LoseHost | Strike::Pause | Strike::Split | Strike::FlushFault => 100,
-            Strike::HalfSplit | Strike::FullDisk => 50,
+            Strike::HalfSplit | Strike::FullDisk | Strike::RestartAll => 50,
             Strike::Cancel | Strike::Damage => 1_000,
         }
     }
@@ -113,6 +122,7 @@ impl Strike {
     pub(super) fn figure(self) -> &'static str {
         match self {
             Strike::KillCoordinator => "from the leader's death to the next acknowledged write",
+            Strike::RestartAll => "from the start of all to the next acknowledged write",
             Strike::KillDaemon => "from the new daemon's start to its session",
             Strike::LoseHost => "from the loss to the gang running elsewhere",
             Strike::KillRank => "from the rank's death to the others gone",
@@ -139,8 +149,8 @@ impl Strike {
 
     /// May no lasting gang notice it?
     pub(super) fn leaves_gangs_alone(self) -> bool {
-        use Strike::{Cancel, Damage, FlushFault, FullDisk, KillCoordinator, KillDaemon, KillRank};
-        matches!(self, KillCoordinator | KillDaemon | KillRank | Cancel | FlushFault | FullDisk | Damage)
+        use Strike::{Cancel, Damage, FlushFault, FullDisk, KillCoordinator, KillDaemon, KillRank, RestartAll};
+        matches!(self, KillCoordinator | KillDaemon | KillRank | Cancel | FlushFault | FullDisk | Damage | RestartAll)
     }
 
     /// Strikes once, and returns when all daemons are back.
@@ -150,6 +160,7 @@ impl Strike {
         world.turn += 1;
         let struck = match kind {
             Strike::KillCoordinator => coordinators::kill(world).await,
+            Strike::RestartAll => coordinators::restart_all(world).await,
             Strike::KillDaemon => workers::kill_daemon(world).await,
             Strike::LoseHost => workers::lose(world).await,
             Strike::KillRank => ranks::kill(world).await,
@@ -191,6 +202,14 @@ impl World {
             workers.iter().all(|worker| worker.state == "ready").then_some(())
         })
         .await
+    }
+
+    /// Who renews leases, or has them renewed, was away for so long: ranks whose lease ended meanwhile end as they must.
+    fn note_absence(&mut self, who: &str, away: Duration) {
+        if away + HEARTBEAT >= LEASE {
+            eprintln!("{who} was away for {away:?}: leases may have ended, so that I10 says nothing in this run");
+            self.may_be_fenced = true;
+        }
     }
 
     /// Some milliseconds.

@@ -1,7 +1,7 @@
 //! Workers whose daemon dies, whose machine is lost, whose ranks are left without anybody.
 
 use super::super::load::Gang;
-use super::{Struck, World, signal};
+use super::{LEASE, Struck, World, signal};
 use crate::{PATIENCE, until};
 use anyhow::Context as _;
 use rustix::process::Signal;
@@ -9,26 +9,27 @@ use std::time::Duration;
 use tokio::time::Instant;
 use types::{JobId, JobPhase};
 
-/// What a worker's lease is unless told otherwise, as these clusters' is.
-const LEASE: Duration = Duration::from_secs(4);
 /// After the end of its lease a worker has nothing left by then.
 const CLEAN_AFTER: Duration = Duration::from_secs(10);
 
 /// Between two looks at all processes of the machine, which cost more than a look at a file.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
-/// Row 4: the daemon comes back before its lease is over.
+/// Row 4: the daemon comes back before its lease is over, unless the machine is so busy that its start takes as long. Then its
+/// supervisors end their ranks, as they must.
 pub(super) async fn kill_daemon(world: &mut World) -> anyhow::Result<Struck> {
     let victim = world.a_worker().await?;
     let away = world.span(0, 2_000);
     let daemon = world.cluster.worker(&victim)?;
     let before = sessions(&daemon.log());
+    let killed = Instant::now();
     daemon.kill()?;
     tokio::time::sleep(away).await;
     let at = Instant::now();
     world.cluster.restart_worker(&victim)?;
     let daemon = world.cluster.worker(&victim)?;
     until("a session of the new daemon", PATIENCE, async || (sessions(&daemon.log()) > before).then_some(())).await?;
+    world.note_absence(&victim, killed.elapsed());
     Ok(Struck::one(Some(at.elapsed())))
 }
 

@@ -1,17 +1,17 @@
-//! Exchanges a damaged compacted stream for the sound copy of another coordinator.
+//! Exchanges a damaged stream for the sound copy of another coordinator.
 //!
 //! The copy comes whole, over the call by which coordinators read each other's disks, and takes the place of the damaged one only
-//! if it has the very bytes that were compacted here, by their hash.
+//! if it has the very bytes that were compacted here, by their hash, or agrees with all that is sound of a stream that still grows.
 
 use super::super::{Context, replicate};
 use bytes::Bytes;
 use proto::v1;
 use proto::v1::jobs_client::JobsClient;
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use stores::streams::{Replacement, StreamError, StreamName};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tonic::Status;
 
 /// For another coordinator to begin to answer, and then to go on.
@@ -19,17 +19,36 @@ const PEER_TIMEOUT: Duration = Duration::from_secs(5);
 /// Pieces between the socket and the disk.
 const PIECES_MAX: usize = 4;
 
-/// Streams that are being mended: two coordinators with the same damage must not ask each other in a circle. Clones share it.
+/// For a mend that another began, which may have a large stream to fetch.
+const MEND_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Who wants a stream mended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::api) enum Asker {
+    /// Who reads here, and waits for a mend that is under way.
+    Reader,
+    /// Another coordinator, which must not wait: two with the same damage would ask each other in a circle. Or this one's own
+    /// care, which comes by again.
+    Daemon,
+}
+
+/// Streams that are being mended; each sender goes with the end of its mend. Clones share it.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Mends(Arc<Mutex<BTreeSet<StreamName>>>);
+pub(crate) struct Mends(Arc<Mutex<BTreeMap<StreamName, watch::Sender<()>>>>);
 
 impl Mends {
-    fn begin(&self, name: StreamName) -> Option<Mending> {
-        let began = self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(name);
-        began.then(|| Mending { mends: self.clone(), name })
+    /// The right to mend, or the end of the mend that is under way.
+    fn begin(&self, name: StreamName) -> Result<Mending, watch::Receiver<()>> {
+        let mut under_way = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(end) = under_way.get(&name) {
+            return Err(end.subscribe());
+        }
+        under_way.insert(name, watch::Sender::default());
+        Ok(Mending { mends: self.clone(), name })
     }
 }
 
+#[derive(Debug)]
 struct Mending {
     mends: Mends,
     name: StreamName,
@@ -41,11 +60,17 @@ impl Drop for Mending {
     }
 }
 
-/// Returns when this disk's copy is sound again; fails when no other coordinator could give it.
-pub(in crate::api) async fn mend(context: &Context, name: StreamName) -> Result<(), Status> {
+/// Returns when this disk's copy is sound again, or another's try to mend it is over; fails when no other coordinator could give it.
+pub(in crate::api) async fn mend(context: &Context, name: StreamName, asker: Asker) -> Result<(), Status> {
     context.observed.damage_found();
-    let Some(_mending) = context.mends.begin(name) else {
-        return Err(Status::unavailable(format!("{name} is being mended")));
+    let _mending = match (context.mends.begin(name), asker) {
+        (Ok(mending), _) => mending,
+        (Err(mut end), Asker::Reader) => {
+            // Its sender goes, and never says anything. What is still damaged then is told by the next look.
+            let _ = tokio::time::timeout(MEND_TIMEOUT, end.changed()).await;
+            return Ok(());
+        }
+        (Err(_), Asker::Daemon) => return Err(Status::unavailable(format!("{name} is being mended"))),
     };
     let mut faults = Vec::new();
     for address in replicate::others(context) {
@@ -70,7 +95,7 @@ async fn fetch(context: &Context, name: StreamName, address: &str) -> Result<boo
     let store = context.streams.clone();
     let begun = super::super::off_thread(move || store.replacement(&name)).await;
     let Some(replacement) = begun.map_err(|error| Status::unavailable(error.to_string()))? else {
-        // It is raw again, and so without the damage.
+        // It is gone, and the damage with it.
         return Ok(true);
     };
     let (pieces, waiting) = mpsc::channel(PIECES_MAX);
@@ -123,4 +148,25 @@ async fn in_time<T>(call: impl Future<Output = Result<T, Status>>) -> Result<T, 
     tokio::time::timeout(PEER_TIMEOUT, call)
         .await
         .unwrap_or_else(|_| Err(Status::deadline_exceeded("no answer in time")))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use types::{AttemptNumber, JobId, RankIndex, StreamKind};
+
+    #[tokio::test]
+    async fn one_mends_and_the_others_hear_of_its_end() {
+        let mends = Mends::default();
+        let name =
+            StreamName { job: JobId(1), attempt: AttemptNumber(1), rank: RankIndex(0), kind: StreamKind::Stdout };
+        let mending = mends.begin(name).unwrap();
+        let mut end = mends.begin(name).unwrap_err();
+        assert!(mends.begin(StreamName { rank: RankIndex(1), ..name }).is_ok(), "another stream is another mend");
+        assert!(!end.has_changed().unwrap());
+        drop(mending);
+        assert!(end.changed().await.is_err());
+        assert!(mends.begin(name).is_ok(), "it can be tried again");
+    }
 }

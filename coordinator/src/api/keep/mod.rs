@@ -6,7 +6,7 @@
 //!  one is due ────┼─> a job at a time: what of its ended attempts is missing here? ─> gather     (visit)
 //!  a tick ────────┤                    what is whole, and still raw? ─> compact
 //!                 │                    the tables say that it is forgotten ─> removed
-//!                 ├─> read some compacted streams again; damaged ones come from the others       (mend)
+//!                 ├─> read some streams again; damaged ones come from the others                 (mend)
 //!                 └─> where this one leads: what is too old or too much? ─> an entry of the log   (retain)
 //! ```
 //!
@@ -18,7 +18,7 @@ mod retain;
 mod visit;
 
 pub(crate) use mend::Mends;
-pub(super) use mend::mend;
+pub(super) use mend::{Asker, mend};
 pub(crate) use retain::Retention;
 
 use super::Context;
@@ -36,7 +36,7 @@ const SETTLE: Duration = Duration::from_millis(500);
 const TICK: Duration = Duration::from_secs(5);
 /// Jobs visited in one turn, before changes are looked at again.
 const VISITS_MAX: usize = 256;
-/// Bytes of compacted files that are read again at each tick.
+/// Bytes of streams' files that are read again at each tick.
 const PROVEN_BYTES_MAX: u64 = 10 << 20;
 
 /// Owner of what is still to be looked at.
@@ -49,7 +49,7 @@ pub(crate) struct Keeper {
     todo: BTreeSet<JobId>,
     /// Jobs to visit again, not before then.
     later: BTreeMap<JobId, Timestamp>,
-    /// Up to which job compacted streams were read again.
+    /// Up to which job streams were read again.
     proven: Option<JobId>,
 }
 
@@ -150,7 +150,7 @@ impl Keeper {
         }
     }
 
-    /// Reads the next compacted streams again, so that damage is found while other copies are sound.
+    /// Reads the next streams again, so that damage is found while other copies are sound.
     async fn prove(&mut self) {
         let mut left = PROVEN_BYTES_MAX;
         while left > 0 {
@@ -158,20 +158,20 @@ impl Keeper {
             let found = super::off_thread(move || {
                 let Some(job) = store.jobs(after, 1)?.pop() else { return Ok(None) };
                 let names: Vec<StreamName> = store.streams_of(job)?.into_iter().map(|(name, _)| name).collect();
-                Ok(Some((job, names, store.usage_of(job)?.compacted)))
+                Ok(Some((job, names, store.usage_of(job)?.stored)))
             });
-            let Ok(Some((job, names, compacted))) = found.await else {
+            let Ok(Some((job, names, stored))) = found.await else {
                 // At the end, or the disk does not answer: from the beginning at the next tick.
                 self.proven = None;
                 return;
             };
             self.proven = Some(job);
-            left = left.saturating_sub(compacted.max(1));
+            left = left.saturating_sub(stored.max(1));
             for name in names {
                 let store = self.context.streams.clone();
                 if let Err(StreamError::Damaged { .. }) = super::off_thread(move || store.verify(&name)).await {
                     // Told where it was found; a copy that cannot be had now is asked for at the next round.
-                    let _ = mend(&self.context, name).await;
+                    let _ = mend(&self.context, name, Asker::Daemon).await;
                 }
             }
         }

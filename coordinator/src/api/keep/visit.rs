@@ -116,6 +116,10 @@ async fn compact(context: &Context, name: StreamName) -> Result<(), StreamError>
             tracing::debug!(stream = %name, before, after, "compacted");
         }
         Ok(Compaction::Nothing) | Err(StreamError::Busy) => {}
+        // Mended it is compacted; if it cannot be now, whoever reads the streams again comes upon it.
+        Err(StreamError::Damaged { .. }) => {
+            let _ = super::mend(context, name, super::Asker::Daemon).await;
+        }
         Err(error) => return Err(error),
     }
     tokio::time::sleep(begun.elapsed()).await;

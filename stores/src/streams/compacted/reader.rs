@@ -24,9 +24,10 @@ struct Block {
 }
 
 impl Reader {
-    /// The footer alone: how long the stream is.
-    pub(in crate::streams) fn footer(path: &Path) -> Result<Footer, Fault> {
-        footer_of(&File::open(path)?).map(|(footer, _)| footer)
+    /// The footer alone, which has the stream's length, and the bytes of the file.
+    pub(in crate::streams) fn footer(path: &Path) -> Result<(Footer, u64), Fault> {
+        let (footer, index_bytes) = footer_of(&File::open(path)?)?;
+        Ok((footer, footer.index_at + (index_bytes + FOOTER_BYTES) as u64))
     }
 
     /// The file with its index.
