@@ -107,14 +107,13 @@ impl Command {
                 let removed = remove.iter().flat_map(|user| [" -", user]);
                 [name.as_str()].into_iter().chain(added).chain(removed).collect()
             }
-            Command::RemoveSecret { name } => name.clone(),
+            Command::RemoveSecret { name } | Command::RemoveProvider { name } => name.clone(),
             Command::BeginKeyExchange { to } | Command::EndKeyExchange { to } => key(*to),
             Command::NoteKeyHeld { to, by } => format!("{} at {}", key(*to), Principal::Coordinator(*by)),
             Command::ResealSecrets { to, secrets } => format!("{} secrets under {}", secrets.len(), key(*to)),
             Command::NoteSecretsUsed { job, names } => format!("{} for job {job}", names.join(", ")),
             Command::NoteBackup => "tables and keys".to_owned(),
             Command::SetProvider { provider } => provider.name.clone(),
-            Command::RemoveProvider { name } => name.clone(),
             Command::LogIn(log_in) => format!("{}:{}", log_in.provider, log_in.user),
         }
     }
