@@ -1,7 +1,7 @@
 //! What a rank is made to give up between its fork and its exec, whoever it runs as: new rights, core files, limits without an end,
 //! descriptors and files that others may read. Only calls that are safe after a fork, on values made before it.
 
-use super::limits::RankLimits;
+use super::limits::{self, RankLimits};
 use super::spec::{Credentials, METRICS_FD};
 
 /// More capabilities than any kernel knows.
@@ -24,7 +24,7 @@ pub(super) unsafe fn confine(user: Option<&Credentials>, limits: &RankLimits) ->
         // left on a disk when it dies.
         libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0
             && libc::setrlimit(libc::RLIMIT_CORE, &libc::rlimit { rlim_cur: 0, rlim_max: 0 }) == 0
-            && limits.enter(user)
+            && limits::enter(limits, user)
     }
 }
 

@@ -23,21 +23,6 @@ pub(crate) struct RankLimits {
 pub(crate) const FILES_MAX: u64 = 1 << 20;
 
 impl RankLimits {
-    /// For this process and all that it starts.
-    ///
-    /// # Safety
-    /// After a fork: plain system calls on numbers.
-    pub(super) unsafe fn enter(&self, user: Option<&Credentials>) -> bool {
-        let processes = if user.is_some() { self.user_processes } else { 0 };
-        let files = if self.files == 0 { FILES_MAX } else { self.files };
-        // SAFETY: the same.
-        unsafe {
-            bound(libc::RLIMIT_NOFILE, files)
-                && bound(libc::RLIMIT_FSIZE, self.file_bytes)
-                && bound(libc::RLIMIT_NPROC, processes)
-        }
-    }
-
     /// Why a rank may have failed that ended so, in words for whoever reads what it said.
     pub(super) fn reason(&self, exit: RankExit, user: Option<&Credentials>) -> Option<String> {
         // A shell says so of what it started.
@@ -57,6 +42,21 @@ impl RankLimits {
                 user.uid, self.user_processes
             )
         })
+    }
+}
+
+/// For this process and all that it starts.
+///
+/// # Safety
+/// After a fork: plain system calls on numbers.
+pub(super) unsafe fn enter(limits: &RankLimits, user: Option<&Credentials>) -> bool {
+    let processes = if user.is_some() { limits.user_processes } else { 0 };
+    let files = if limits.files == 0 { FILES_MAX } else { limits.files };
+    // SAFETY: the same.
+    unsafe {
+        bound(libc::RLIMIT_NOFILE, files)
+            && bound(libc::RLIMIT_FSIZE, limits.file_bytes)
+            && bound(libc::RLIMIT_NPROC, processes)
     }
 }
 
