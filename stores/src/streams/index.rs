@@ -209,9 +209,10 @@ fn load(root: &Path, job: JobId) -> Result<BTreeMap<Key, Entry>, FileError> {
             continue;
         };
         // One whose name was exchanged meanwhile is passed over: the writer, who did that, tells the index what it is now.
-        let (form, found) = match is_compacted {
-            true => (Form::Compacted, compacted_length(&file.path())?),
-            false => (Form::Raw, raw_length(&file.path())?),
+        let (form, found) = if is_compacted {
+            (Form::Compacted, compacted_length(&file.path())?)
+        } else {
+            (Form::Raw, raw_length(&file.path())?)
         };
         let Some((length, stored)) = found else { continue };
         let entry = Entry::empty(token).in_file(form, length, stored);
