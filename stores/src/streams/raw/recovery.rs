@@ -71,8 +71,7 @@ fn last_word(file: &File, size: u64, block: &mut Vec<u8>) -> io::Result<Option<(
 fn first_block(file: &File, last: u64, flushed: u64, block: &mut Vec<u8>) -> io::Result<u64> {
     for number in (0..=last).rev() {
         read_block(file, number, block)?;
-        if headers(block, number * BLOCK_BYTES).first().is_some_and(|frame| frame.offset <= flushed && frame.end() > 0)
-        {
+        if headers(block, number * BLOCK_BYTES).first().is_some_and(|frame| frame.offset <= flushed) {
             return Ok(number);
         }
     }
