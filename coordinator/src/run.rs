@@ -12,7 +12,6 @@ mod identify;
 mod join;
 mod sealing;
 mod serve;
-mod threads;
 
 use crate::config::{Config, ConfigError, Start};
 use crate::gate::{Gate, Quota};
@@ -164,7 +163,6 @@ struct Running {
     served: serve::Served,
     fatal: tokio::sync::Mutex<mpsc::Receiver<String>>,
     flusher: JoinHandle<()>,
-    threads: threads::Threads,
 }
 
 impl Running {
@@ -177,8 +175,7 @@ impl Running {
             timers: config.timers,
             ..crate::raft::Config::new(config.id, &config.data_dir, dialer.clone())
         };
-        let threads = threads::Threads::start()?;
-        let node = threads.run(Node::open(raft)).await??;
+        let node = Node::open(raft).await?;
         let ending = Shutdown::new();
         let (fatal, failures) = mpsc::channel(1);
         let (handle, mailbox) = leader::Handle::new(config.scheduling());
@@ -208,7 +205,7 @@ impl Running {
         tokio::spawn(api::keep::Keeper::new(context.clone(), config.retention()).run());
         let Ports { grpc, http, advertised } = ports;
         let place = observe::Place { data_dir: config.data_dir.clone(), own: identified.node.clone() };
-        let served = serve::serve(context, place, (grpc, http), threads.handle(), &ending)?;
+        let served = serve::serve(context, place, grpc, http, &ending)?;
         tokio::spawn(certificate::keep(identified.clone(), node.clone(), config.certificate_life, ending.clone()));
         Ok(Self {
             node,
@@ -218,7 +215,6 @@ impl Running {
             served,
             fatal: tokio::sync::Mutex::new(failures),
             flusher: thread,
-            threads,
         })
     }
 
@@ -287,7 +283,6 @@ impl Running {
         tokio::join!(self.node.shutdown(), self.served.ended(PORTS_TIMEOUT));
         self.served.abort();
         drop(self.node);
-        drop(self.threads);
         // A thread, not a blocking task: the runtime must not wait for it when it hangs.
         let (told, closed) = tokio::sync::oneshot::channel();
         let flusher = self.flusher;

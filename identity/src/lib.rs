@@ -39,7 +39,7 @@ pub use dial::{Authorized, Bearer, Dialer, chain_of};
 pub use files::{FilesError, NodeFolder, SECRETS_KEY, SharedFile};
 pub use join::{Admission, JoinError, Joined, Joiner, join, renew, signing};
 pub use jwt::{Claims, JWT_BYTES_MAX, JwtError, KeySet, is_jwt};
-pub use listen::{Accepted, Incoming, Protocol, accept, accept_apart};
+pub use listen::{Accepted, Incoming, Protocol, accept};
 pub use node::{Material, Node, NodeKey, NodeRequest};
 pub use sealing::{SealedValue, SealingError, SealingKey, SealingKeys};
 pub use secret::{Fingerprint, InvalidSecret, Secret, SecretKind, digest, fingerprint};

@@ -53,34 +53,8 @@ pub struct Incoming {
 pub fn accept(listener: TcpListener, node: Node, protocol: Protocol) -> io::Result<Incoming> {
     let local = listener.local_addr()?;
     let (sender, ready) = mpsc::channel(READY_MAX);
-    tokio::spawn(accept_all(listener, node, protocol, Ready { coordinators: sender.clone(), others: sender }));
+    tokio::spawn(accept_all(listener, node, protocol, sender));
     Ok(Incoming { ready, local })
-}
-
-/// As `accept`, with the connections of coordinators apart, which come first: their calls must not wait behind anybody
-/// else's.
-pub fn accept_apart(listener: TcpListener, node: Node, protocol: Protocol) -> io::Result<(Incoming, Incoming)> {
-    let local = listener.local_addr()?;
-    let (coordinators, ready_coordinators) = mpsc::channel(READY_MAX);
-    let (others, ready) = mpsc::channel(READY_MAX);
-    tokio::spawn(accept_all(listener, node, protocol, Ready { coordinators, others }));
-    Ok((Incoming { ready: ready_coordinators, local }, Incoming { ready, local }))
-}
-
-/// Where accepted connections go.
-#[derive(Clone)]
-struct Ready {
-    coordinators: mpsc::Sender<Accepted>,
-    others: mpsc::Sender<Accepted>,
-}
-
-impl Ready {
-    async fn send(&self, accepted: Accepted) {
-        let is_coordinator = matches!(&accepted.peer.node, Some((Subject::Coordinator { .. }, _)));
-        let to = if is_coordinator { &self.coordinators } else { &self.others };
-        // Nobody serves any more: the connection ends.
-        let _ = to.send(accepted).await;
-    }
 }
 
 impl Incoming {
@@ -127,13 +101,13 @@ struct Held {
     _address: Arc<Address>,
 }
 
-async fn accept_all(listener: TcpListener, node: Node, protocol: Protocol, ready: Ready) {
+async fn accept_all(listener: TcpListener, node: Node, protocol: Protocol, ready: mpsc::Sender<Accepted>) {
     let connections = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     let mut addresses: BTreeMap<IpAddr, Arc<Address>> = BTreeMap::new();
     loop {
         let Ok(permit) = connections.clone().acquire_owned().await else { return };
         let accepted = tokio::select! {
-            () = ready.others.closed() => return,
+            () = ready.closed() => return,
             accepted = listener.accept() => accepted,
         };
         let (stream, from) = match accepted {
@@ -160,7 +134,7 @@ async fn accept_all(listener: TcpListener, node: Node, protocol: Protocol, ready
                 shake(stream, from.ip(), &node, protocol, held).await
             };
             match tokio::time::timeout(HANDSHAKE_MAX, shaking).await {
-                Ok(Ok(accepted)) => ready.send(accepted).await,
+                Ok(Ok(accepted)) => drop(ready.send(accepted).await),
                 Ok(Err(error)) => tracing::debug!(%error, %from, "a connection did not prove itself"),
                 Err(_) => tracing::debug!(%from, "a connection proved nothing within {HANDSHAKE_MAX:?}"),
             }

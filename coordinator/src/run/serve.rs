@@ -9,7 +9,6 @@ use identity::Protocol;
 use std::net::SocketAddr;
 use std::time::Duration;
 use tokio::net::TcpListener;
-use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tonic::service::{InterceptorLayer, Routes};
@@ -31,16 +30,16 @@ const SERVICES: [&str; 7] = [
 pub(super) struct Served {
     pub(super) grpc: SocketAddr,
     pub(super) http: SocketAddr,
-    servers: [JoinHandle<()>; 3],
+    servers: [JoinHandle<()>; 2],
     failed: watch::Receiver<Option<String>>,
 }
 
-/// Serves until `ending`; the other coordinators' calls on Raft's threads.
+/// Serves until `ending`.
 pub(super) fn serve(
     context: api::Context,
     place: Place,
-    (grpc, http): (TcpListener, TcpListener),
-    raft_threads: &Handle,
+    grpc: TcpListener,
+    http: TcpListener,
     ending: &Shutdown,
 ) -> Result<Served, Error> {
     let bound = |listener: &TcpListener| {
@@ -51,9 +50,11 @@ pub(super) fn serve(
     tokio::spawn(report_health(reporter, context.node.clone()));
     let routes = api::services(&context, reflection(Routes::new(health))?);
     let (failure, failed) = watch::channel(None);
-    let unheard = |source| Error::Io { what: "listen".into(), source };
-    let (coordinators, others) = identity::accept_apart(grpc, place.own.clone(), Protocol::Grpc).map_err(unheard)?;
-    let web_incoming = identity::accept(http, place.own.clone(), Protocol::Http).map_err(unheard)?;
+    let accepting = |listener, protocol| {
+        identity::accept(listener, place.own.clone(), protocol)
+            .map_err(|source| Error::Io { what: "listen".into(), source })
+    };
+    let (incoming, web_incoming) = (accepting(grpc, Protocol::Grpc)?, accepting(http, Protocol::Http)?);
     let gate = context.gate.clone();
     let seen = http::Context {
         node: context.node.clone(),
@@ -62,23 +63,19 @@ pub(super) fn serve(
         place: place.clone(),
     };
     let web = http::serve(web_incoming, seen, ending.clone());
-    let calls = |incoming| {
-        let (ended, failure) = (ending.clone(), failure.clone());
-        let calls = raft::tuned_server()
-            .layer(InterceptorLayer::new(api::version::check))
-            .layer(GuardLayer(gate.clone()))
-            .add_routes(routes.clone())
-            .serve_with_incoming_shutdown(incoming, async move { ended.requested().await });
-        async move {
+    let ended = ending.clone();
+    let calls = raft::tuned_server()
+        .layer(InterceptorLayer::new(api::version::check))
+        .layer(GuardLayer(gate))
+        .add_routes(routes)
+        .serve_with_incoming_shutdown(incoming, async move { ended.requested().await });
+    let failure_of_web = failure.clone();
+    let servers = [
+        tokio::spawn(async move {
             if let Err(error) = calls.await {
                 failure.send_replace(Some(format!("gRPC: {error}")));
             }
-        }
-    };
-    let failure_of_web = failure.clone();
-    let servers = [
-        raft_threads.spawn(calls(coordinators)),
-        tokio::spawn(calls(others)),
+        }),
         tokio::spawn(async move {
             if let Err(error) = web.await {
                 failure_of_web.send_replace(Some(format!("HTTP: {error}")));
