@@ -162,8 +162,7 @@ impl Client {
         tries.asked.fill(false);
         let mut in_flight = FuturesUnordered::new();
         let mut first = None;
-        loop {
-            let Some(index) = tries.next(self.preferred()) else { break };
+        while let Some(index) = tries.next(self.preferred()) {
             in_flight.push(self.attempt(index, patience, send));
             let first = *first.get_or_insert(index);
             let slow = self.is_slow(index, patience.hedge_after);

@@ -2,7 +2,7 @@
 
 use super::Session;
 use crate::failure::{Exit, bad_input};
-use crate::output::text::{age, instant};
+use crate::output::text::{age, hex, instant};
 use crate::output::{Column, Table, note};
 use anyhow::Context as _;
 use clap::{Args, Subcommand};
@@ -95,7 +95,7 @@ pub async fn run(command: SecretsCommand, client: &Client, session: &Session) ->
         SecretsCommand::Remove(args) => client.remove_secret(&args.name).await?,
         SecretsCommand::Rekey => {
             let done = client.rekey_secrets().await?;
-            let key = done.key.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+            let key = hex(&done.key);
             let value = json!({ "key": key, "resealed": done.secrets });
             session
                 .output

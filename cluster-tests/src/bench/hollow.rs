@@ -129,12 +129,11 @@ async fn hollow(
         } else if last_open.elapsed() > PATIENCE {
             return anyhow::anyhow!("{name} finds no leader: {ended:?}");
         }
-        match ended {
-            Ok(Some(leader)) => addresses.insert(0, leader),
-            _ => {
-                tokio::time::sleep(pause).await;
-                pause = (pause * 2).min(PAUSE_MAX);
-            }
+        if let Ok(Some(leader)) = ended {
+            addresses.insert(0, leader);
+        } else {
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(PAUSE_MAX);
         }
     }
 }
