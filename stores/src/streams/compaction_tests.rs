@@ -5,6 +5,7 @@ use super::tests::{LIMITS, name, read_all};
 use super::*;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 use types::Token;
 
 const BLOCK: usize = 256 << 10;
@@ -124,6 +125,25 @@ fn readers_and_appends_to_others_go_on_while_streams_change_their_form() {
             assert_eq!(store.length(&other).unwrap(), 9);
         }
         over.store(true, Ordering::SeqCst);
+    });
+}
+
+#[test]
+fn a_reader_waits_for_a_change_that_is_under_way() {
+    let folder = tempfile::tempdir().unwrap();
+    let bytes = text(50_000);
+    let (store, stream) = store_with(folder.path(), &bytes);
+    std::thread::scope(|scope| {
+        let held = store.held();
+        let (file, away) = (raw(folder.path()), folder.path().join("away"));
+        std::fs::rename(&file, &away).unwrap();
+        let (told, read) = std::sync::mpsc::channel();
+        let (store, count) = (&store, bytes.len());
+        scope.spawn(move || told.send(store.read(&stream, 0, count).unwrap()).unwrap());
+        assert!(read.recv_timeout(Duration::from_millis(100)).is_err(), "it did not wait");
+        std::fs::rename(&away, &file).unwrap();
+        drop(held);
+        assert!(read.recv().unwrap() == bytes);
     });
 }
 

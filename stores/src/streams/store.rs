@@ -11,7 +11,6 @@ use super::handles::{Handles, Unflushed};
 use super::index::{Entry, Form, Index};
 use super::{AppendOutcome, StreamError, StreamLimits, StreamName, paths, raw};
 use crate::disk::{At, Disk, FileError, is_disk_full};
-use bytes::Bytes;
 use daemon::files::{FolderLock, lock_folder, sync_folder};
 use std::collections::BTreeSet;
 use std::fs::{File, OpenOptions};
@@ -21,7 +20,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::watch;
-use types::{JobId, Limits, Token};
+use types::{JobId, Token};
 
 /// A folder of streams. Clones are the same store.
 #[derive(Clone, Debug)]
@@ -119,24 +118,6 @@ impl StreamStore {
     /// Bytes of the stream that are on disk; 0 when there is no such stream.
     pub fn length(&self, name: &StreamName) -> Result<u64, StreamError> {
         Ok(self.index().get(&self.inner.root, name)?.map_or(0, |entry| entry.flushed))
-    }
-
-    /// Up to `max` flushed bytes from `offset` on (at most 4 MiB at once), fewer before damage; none past the end or of an unknown
-    /// stream.
-    pub fn read(&self, name: &StreamName, offset: u64, max: usize) -> Result<Bytes, StreamError> {
-        for _ in 0..2 {
-            let Some(entry) = self.index().get(&self.inner.root, name)? else { break };
-            let left = usize::try_from(entry.flushed.saturating_sub(offset)).unwrap_or(usize::MAX);
-            let count = left.min(max).min(Limits::MESSAGE_BYTES_MAX);
-            if count == 0 {
-                break;
-            }
-            // Without a file it was renamed for a newer token, compacted or deleted, since the index was asked: look again.
-            if let Some(bytes) = self.read_file(name, &entry, offset, count)? {
-                return Ok(bytes);
-            }
-        }
-        Ok(Bytes::new())
     }
 
     /// The job's streams with their flushed lengths, in order of attempt, rank and kind.
@@ -345,6 +326,12 @@ impl StreamStore {
 
     fn index(&self) -> MutexGuard<'_, Index> {
         self.inner.index.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Keeps everything from changing.
+    #[cfg(test)]
+    pub(super) fn held(&self) -> impl Drop + '_ {
+        self.inner.writer.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     #[cfg(test)]

@@ -119,10 +119,11 @@ impl StreamStore {
             sync_folder(&folder).at("flush", &folder)
         });
         in_place.map_err(|error| writer.fail(&error))?;
-        remove(&compacted)?;
         writer.handles.changed(folder);
         let entry = entry.in_file(Form::Raw, length, stored);
         self.index().put(root, name, entry)?;
+        // Last: whoever asked the index before still finds it.
+        remove(&compacted)?;
         Ok(entry)
     }
 

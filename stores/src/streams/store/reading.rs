@@ -9,9 +9,31 @@ use crate::disk::At;
 use bytes::Bytes;
 use std::io;
 use std::path::Path;
+use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
+use types::Limits;
 
 impl StreamStore {
+    /// Up to `max` flushed bytes from `offset` on (at most 4 MiB at once), fewer before damage; none past the end or of an unknown
+    /// stream.
+    pub fn read(&self, name: &StreamName, offset: u64, max: usize) -> Result<Bytes, StreamError> {
+        for attempt in 0..3 {
+            // The file was missing twice: its form or token is being changed. Nothing changes while the writer is held.
+            let _held = (attempt == 2).then(|| self.inner.writer.lock().unwrap_or_else(PoisonError::into_inner));
+            let Some(entry) = self.index().get(&self.inner.root, name)? else { break };
+            let left = usize::try_from(entry.flushed.saturating_sub(offset)).unwrap_or(usize::MAX);
+            let count = left.min(max).min(Limits::MESSAGE_BYTES_MAX);
+            if count == 0 {
+                break;
+            }
+            // Without a file it was renamed for a newer token, compacted or deleted, since the index was asked: look again.
+            if let Some(bytes) = self.read_file(name, &entry, offset, count)? {
+                return Ok(bytes);
+            }
+        }
+        Ok(Bytes::new())
+    }
+
     /// Reads a stream whole and compares its checksums.
     pub fn verify(&self, name: &StreamName) -> Result<(), StreamError> {
         let Some(entry) = self.index().get(&self.inner.root, name)? else { return Ok(()) };
