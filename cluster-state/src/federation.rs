@@ -50,8 +50,8 @@ pub struct Provider {
 }
 
 impl Provider {
-    /// What is wrong with it, all of it.
-    pub(crate) fn faults(&self) -> Vec<String> {
+    /// What is wrong with it, all of it; what others of the tables forbid aside.
+    pub fn faults(&self) -> Vec<String> {
         let mut faults = Vec::new();
         if !is_provider_name(&self.name) {
             faults.push("a provider's name is 1 to 32 of a-z, 0-9 and '-', beginning with a letter".to_owned());

@@ -62,11 +62,8 @@ fn read(wire: v1::Provider) -> Result<Provider, Status> {
     if let KeySource::From(address) = &keys {
         faults.extend(address_fault(address));
     }
-    if !faults.is_empty() {
-        return Err(Status::invalid_argument(faults.join("\n")));
-    }
     let or = |text: String, default: &str| if text.is_empty() { default.to_owned() } else { text };
-    Ok(Provider {
+    let provider = Provider {
         name: wire.name,
         issuer: wire.issuer,
         audiences: wire.audiences.into_iter().collect(),
@@ -75,7 +72,9 @@ fn read(wire: v1::Provider) -> Result<Provider, Status> {
         groups,
         keys,
         since: LogIndex(0),
-    })
+    };
+    faults.extend(provider.faults());
+    if faults.is_empty() { Ok(provider) } else { Err(Status::invalid_argument(faults.join("\n"))) }
 }
 
 pub(super) async fn set(
