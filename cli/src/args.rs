@@ -95,6 +95,9 @@ pub enum Command {
     /// People and programs, and their roles
     #[command(subcommand)]
     Users(commands::access::UsersCommand),
+    /// Workspaces: jobs that belong together, and who may see them
+    #[command(subcommand)]
+    Workspaces(commands::workspaces::WorkspacesCommand),
     /// Tokens: shown once, kept as hashes
     #[command(subcommand)]
     Tokens(commands::access::TokensCommand),

@@ -122,6 +122,42 @@ impl Client {
         .await
     }
 
+    /// Gives a user roles (`reader`, `reader@vision`) and takes others back.
+    pub async fn change_roles(&self, user: &str, add: Vec<String>, remove: Vec<String>) -> Result<v1::User, Error> {
+        let wanted = v1::ChangeRolesRequest { user: user.to_owned(), add, remove };
+        self.access(self.patience.one_by_one(), wanted, |mut access, request| async move {
+            access.change_roles(request).await
+        })
+        .await
+    }
+
+    /// Workspaces in which the caller may see jobs.
+    pub async fn workspaces(&self) -> Result<Vec<v1::WorkspaceInfo>, Error> {
+        let wanted = v1::ListWorkspacesRequest {};
+        let answer = self
+            .access(self.patience, wanted, |mut access, request| async move { access.list_workspaces(request).await });
+        answer.await.map(|answer| answer.workspaces)
+    }
+
+    /// Makes a workspace, or notes something else of it.
+    pub async fn set_workspace(&self, name: &str, note: &str) -> Result<v1::WorkspaceInfo, Error> {
+        let wanted = v1::SetWorkspaceRequest { name: name.to_owned(), note: note.to_owned() };
+        self.access(self.patience.one_by_one(), wanted, |mut access, request| async move {
+            access.set_workspace(request).await
+        })
+        .await
+    }
+
+    /// Removes a workspace that has no jobs and in which nobody has a role.
+    pub async fn remove_workspace(&self, name: &str) -> Result<(), Error> {
+        let wanted = v1::RemoveWorkspaceRequest { name: name.to_owned() };
+        self.access(self.patience.one_by_one(), wanted, |mut access, request| async move {
+            access.remove_workspace(request).await
+        })
+        .await
+        .map(drop)
+    }
+
     /// Removes a user with all tokens.
     pub async fn remove_user(&self, name: &str) -> Result<(), Error> {
         let wanted = v1::RemoveUserRequest { name: name.to_owned() };

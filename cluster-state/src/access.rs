@@ -3,13 +3,13 @@
 //! Secrets never come here, only their digests. What holds at every entry: once there was an owner there is one; tokens
 //! belong to users that are there; no two tokens have one id or one digest.
 
-use crate::{Provider, State};
+use crate::{Provider, State, WorkspaceRecord};
 use imbl::{OrdMap, OrdSet};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
-use types::{Admits, ContentHash, Millis, Permission, Principal, Role, Timestamp, provider_of};
+use types::{Admits, ContentHash, Grant, Millis, Principal, Role, Timestamp, Workspace, provider_of};
 
 /// Jobs of one user that may wait at once, unless it was set for the user: beyond this the tables would be one user's.
 pub const JOBS_WAITING_MAX: u32 = 200_000;
@@ -31,15 +31,15 @@ pub(crate) const TOKEN_ID_RULE: &str = "the id of a token is 1 to 32 of a-z and 
 /// Longest name of a token.
 const TOKEN_ID_BYTES_MAX: usize = 32;
 
-static NO_ROLES: BTreeSet<Role> = BTreeSet::new();
+static NO_ROLES: BTreeSet<Grant> = BTreeSet::new();
 
 /// A person or program that calls.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct User {
     /// Unique.
     pub name: String,
-    /// At least one.
-    pub roles: BTreeSet<Role>,
+    /// At least one; those in workspaces name some that are there.
+    pub roles: BTreeSet<Grant>,
     /// When it was made.
     pub created: Timestamp,
     /// Jobs of this user that may wait at once; none = [`JOBS_WAITING_MAX`].
@@ -190,6 +190,8 @@ pub(crate) struct Access {
     pub(crate) join_expiries: OrdSet<(Timestamp, String)>,
     /// By name.
     pub(crate) providers: OrdMap<String, Arc<Provider>>,
+    /// By name; the default one is there without a record.
+    pub(crate) workspaces: OrdMap<Workspace, Arc<WorkspaceRecord>>,
 }
 
 impl Access {
@@ -249,7 +251,7 @@ impl State {
     }
 
     /// What a user is; none for one who is not known.
-    pub fn roles_of(&self, name: &str) -> &BTreeSet<Role> {
+    pub fn roles_of(&self, name: &str) -> &BTreeSet<Grant> {
         self.user(name).map_or(&NO_ROLES, |user| &user.roles)
     }
 
@@ -316,16 +318,15 @@ impl State {
     }
 
     /// True when somebody with the roles `granting` may give `roles`: nobody gives what they lack.
-    pub fn may_grant(granting: &BTreeSet<Role>, roles: &BTreeSet<Role>) -> bool {
-        let gives = |roles: &BTreeSet<Role>, permission| roles.iter().any(|role| role.gives(permission));
-        Permission::ALL.iter().all(|permission| !gives(roles, *permission) || gives(granting, *permission))
+    pub fn may_grant(granting: &BTreeSet<Grant>, roles: &BTreeSet<Grant>) -> bool {
+        roles.iter().all(|role| types::covers(granting, role))
     }
 
     /// True when without this one nobody could give roles any more. Users of identity providers do not count: what their
     /// providers say of them can change at any time.
     pub(crate) fn is_last_owner(&self, name: &str) -> bool {
         let own = self.users().filter(|user| provider_of(&user.name).is_none());
-        let mut owners = own.filter(|user| user.roles.contains(&Role::Owner));
+        let mut owners = own.filter(|user| user.roles.contains(&Role::Owner.into()));
         owners.next().is_some_and(|owner| owner.name == name) && owners.next().is_none()
     }
 }

@@ -1,6 +1,8 @@
 //! What the audit trail calls a command, and what it says that it was done to; never a secret nor the digest of one.
 
 use crate::{Command, KeyId, MemberChange, State, is_token_id};
+use std::collections::BTreeSet;
+use std::fmt::Display;
 use types::{ContentHash, Principal};
 
 impl Command {
@@ -54,6 +56,9 @@ impl Command {
             Command::SetProvider { .. } => "providers/set",
             Command::RemoveProvider { .. } => "providers/remove",
             Command::LogIn(_) => "users/log-in",
+            Command::SetWorkspace { .. } => "workspaces/set",
+            Command::RemoveWorkspace { .. } => "workspaces/remove",
+            Command::ChangeRoles { .. } => "users/roles",
         }
     }
 
@@ -102,11 +107,9 @@ impl Command {
             },
             Command::RevokeNode { node } => node.to_string(),
             Command::SetSecret { name, version, .. } => format!("{name} version {version}"),
-            Command::ShareSecret { name, add, remove } => {
-                let added = add.iter().flat_map(|user| [" +", user]);
-                let removed = remove.iter().flat_map(|user| [" -", user]);
-                [name.as_str()].into_iter().chain(added).chain(removed).collect()
-            }
+            Command::ShareSecret { name, add, remove } => changed(name, add, remove),
+            Command::ChangeRoles { name, add, remove } => changed(name, add, remove),
+            Command::SetWorkspace { name, .. } | Command::RemoveWorkspace { name } => name.to_string(),
             Command::RemoveSecret { name } | Command::RemoveProvider { name } => name.clone(),
             Command::BeginKeyExchange { to } | Command::EndKeyExchange { to } => key(*to),
             Command::NoteKeyHeld { to, by } => format!("{} at {}", key(*to), Principal::Coordinator(*by)),
@@ -117,6 +120,13 @@ impl Command {
             Command::LogIn(log_in) => format!("{}:{}", log_in.provider, log_in.user),
         }
     }
+}
+
+/// `NAME +ADDED -REMOVED`.
+fn changed<T: Display>(name: &str, add: &BTreeSet<T>, remove: &BTreeSet<T>) -> String {
+    let added = add.iter().map(|one| format!(" +{one}"));
+    let removed = remove.iter().map(|one| format!(" -{one}"));
+    [name.to_owned()].into_iter().chain(added).chain(removed).collect()
 }
 
 /// A key by what names it.

@@ -6,7 +6,7 @@ use crate::access::Access;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use types::{LogIndex, Role, is_provider_name, provider_of};
+use types::{Grant, LogIndex, is_provider_name, provider_of};
 
 /// Identity providers of a cluster.
 pub const PROVIDERS_MAX: usize = 16;
@@ -42,7 +42,7 @@ pub struct Provider {
     /// The claim that lists a user's groups.
     pub groups_claim: String,
     /// What each group gives; [`EVERY_GROUP`] is everybody's.
-    pub groups: BTreeMap<String, BTreeSet<Role>>,
+    pub groups: BTreeMap<String, BTreeSet<Grant>>,
     /// Its keys.
     pub keys: KeySource,
     /// The entry that set it so: a log-in by other terms does not count.
@@ -82,9 +82,9 @@ impl Provider {
     }
 
     /// What these groups give, everybody's share included.
-    pub fn roles(&self, groups: &BTreeSet<String>) -> BTreeSet<Role> {
+    pub fn roles(&self, groups: &BTreeSet<String>) -> BTreeSet<Grant> {
         let given = self.groups.iter().filter(|(group, _)| *group == EVERY_GROUP || groups.contains(*group));
-        given.flat_map(|(_, roles)| roles).copied().collect()
+        given.flat_map(|(_, roles)| roles).cloned().collect()
     }
 }
 

@@ -6,6 +6,7 @@
 //!                ├── jobs, attempts, checkpoints        transitions.rs: what the end of an attempt does to its job
 //!                ├── workers and what they hold
 //!                ├── users, tokens, authorities         access.rs: who may do what, and by which proof
+//!                ├── workspaces                         workspaces.rs: whose jobs are whose to see and to change
 //!                ├── secrets of jobs, sealed              secrets.rs: who may give them to a job
 //!                ├── the audit trail                    audit.rs: who did what, each record bound to the one before
 //!                ├── a beginning from an older copy     anew.rs: what happened since must not be taken for what comes
@@ -15,7 +16,7 @@
 //! No clock, no randomness, no hash order: time and secrets come in with the command. `State::clone` is O(1) (persistent
 //! maps), so a reader takes a snapshot and never holds up `apply`.
 //!
-//! Kept here: `GANG-1`, `GANG-2`, `SLOT-1`, `FENCE-1`, `FENCE-2`, `JOB-1`, `JOB-2`, `QUOTA-1`, `ACCESS-1`, `ACCESS-2`, `AUDIT-1`, `SECRET-1`;
+//! Kept here: `GANG-1`, `GANG-2`, `SLOT-1`, `FENCE-1`, `FENCE-2`, `JOB-1`, `JOB-2`, `QUOTA-1`, `ACCESS-1`, `ACCESS-2`, `ACCESS-4`, `AUDIT-1`, `SECRET-1`;
 //! `LEASE-1` together with the leader, who proposes `LoseWorker` only when the lease is over.
 
 mod access;
@@ -23,6 +24,7 @@ mod action;
 mod anew;
 mod audit;
 mod command;
+mod command_parts;
 mod commands;
 mod federation;
 mod job;
@@ -32,6 +34,7 @@ mod state;
 mod transitions;
 mod wishes;
 mod worker;
+mod workspaces;
 
 #[cfg(test)]
 mod tests;
@@ -42,7 +45,8 @@ pub use access::{
 };
 pub use anew::{Anew, ENTRIES_LEFT_OUT};
 pub use audit::{AUDIT_KEPT, AuditRecord, DENIALS_MAX, verify_chain};
-pub use command::{Command, Denial, LogIn, MemberChange, Outcome, PlannedGang, Promise, SetQueue, SetUser};
+pub use command::{Command, Outcome};
+pub use command_parts::{Denial, LogIn, MemberChange, PlannedGang, Promise, SetQueue, SetUser};
 pub use federation::{EVERY_GROUP, KEY_SET_BYTES_MAX, KeySource, PROVIDERS_MAX, Provider};
 pub use job::{Attempt, Job, JobOutput, SavedCheckpoint};
 pub use refusal::Refusal;
@@ -51,3 +55,4 @@ pub use state::State;
 pub use transitions::{cause_of, first_failed};
 pub use wishes::WishMark;
 pub use worker::{Held, Strike, Worker};
+pub use workspaces::{WORKSPACES_MAX, WorkspaceRecord};

@@ -1,7 +1,7 @@
 //! Why a command changed nothing; names and order are a wire format, as those of commands.
 
 use serde::{Deserialize, Serialize};
-use types::{ClusterId, JobId, RequestId, Token, WorkerId};
+use types::{ClusterId, JobId, RequestId, Token, WorkerId, Workspace};
 
 /// Why nothing changed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
@@ -108,6 +108,17 @@ pub enum Refusal {
     /// No group of the user has a role.
     #[error("{0} is in no group that has a role here: ask an owner (`muster providers set --group`)")]
     NoRole(String),
+    /// No such workspace, or none that the caller may know of.
+    #[error("there is no workspace {0}: `muster workspaces list` shows those that there are for you")]
+    UnknownWorkspace(Workspace),
+    /// Jobs are in it, or somebody has a role there.
+    #[error("workspace {name} {why}")]
+    WorkspaceInUse {
+        /// Which.
+        name: Workspace,
+        /// What keeps it.
+        why: String,
+    },
     /// There is nothing to keep any more.
     #[error("what the ranks of job {0} wrote was forgotten by retention already")]
     StreamsForgotten(JobId),

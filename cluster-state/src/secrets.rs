@@ -118,7 +118,7 @@ impl State {
     }
 
     fn manages_secrets(&self, user: &str) -> bool {
-        self.roles_of(user).iter().any(|role| role.gives(Permission::SecretsManage))
+        self.roles_of(user).iter().any(|grant| grant.gives(Permission::SecretsManage))
     }
 
     /// Of these, the ones that a job of this user cannot have, because they are not there or not for it.

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use types::{ClusterId, DEFAULT_QUEUE, JobId, JobPhase, LogIndex, Queue, RequestId, Timestamp, WorkerId};
+use types::{ClusterId, DEFAULT_QUEUE, JobId, JobPhase, LogIndex, Queue, RequestId, Timestamp, WorkerId, Workspace};
 
 /// Request ids remembered: past this the oldest are forgotten, so that a retry a million jobs later is a new job.
 pub(crate) const REQUESTS_MAX: usize = 1_000_000;
@@ -30,6 +30,8 @@ pub struct State {
     pub(crate) waiting: OrdSet<(Reverse<i32>, JobId)>,
     /// How many of these each user has; nobody who has none.
     pub(crate) waiting_of: OrdMap<Arc<str>, u64>,
+    /// How many jobs there are in each workspace; none that has none.
+    pub(crate) jobs_in: OrdMap<Workspace, u64>,
     /// Jobs with a live attempt.
     pub(crate) live: OrdSet<JobId>,
     /// Each job once, under the entry that changed it last.
@@ -57,6 +59,7 @@ impl Default for State {
             requests: OrdMap::new(),
             waiting: OrdSet::new(),
             waiting_of: OrdMap::new(),
+            jobs_in: OrdMap::new(),
             live: OrdSet::new(),
             changes: OrdSet::new(),
             phases: BTreeMap::new(),
@@ -226,6 +229,7 @@ impl State {
         self.count_phase(None, job.phase);
         self.waiting.insert((Reverse(job.priority), job.id));
         let id = job.id;
+        *self.jobs_in.entry(job.spec.workspace().clone()).or_default() += 1;
         self.changes.insert((job.changed, job.id));
         self.requests.insert(job.request, job.id);
         self.jobs_ever = job.id.0;

@@ -6,6 +6,7 @@ use types::{Distribution, GangSpec, JobSpec, Millis, RankResources, RestartPolic
 /// A job of one rank that runs this in a shell, with every default but a short grace.
 pub fn spec(command: &str) -> JobSpec {
     JobSpec {
+        workspace: None,
         display_name: String::new(),
         experiment_name: String::new(),
         description: String::new(),

@@ -16,7 +16,7 @@ use scheduler::policy::Policy;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
-use types::{LogIndex, MemberStatus, WorkerRegistration};
+use types::{CoordinatorId, LogIndex, MemberStatus, Principal, WorkerRegistration};
 
 /// The leader's loop of one coordinator. Clones are one.
 #[derive(Clone, Debug)]
@@ -73,7 +73,8 @@ impl LeaderLoop {
 /// sure that it knows as much.
 pub async fn watch(node: &Node, after: u64, ending: Shutdown) -> Option<Events> {
     node.linearizable().await.ok()?;
-    Some(follow(node.clone(), None, LogIndex(after), ending))
+    let reader = Principal::Coordinator(CoordinatorId(1)); // sees all jobs
+    Some(follow(node.clone(), reader, None, LogIndex(after), ending))
 }
 
 /// One entry of the log, as a record on disk holds it.

@@ -156,6 +156,7 @@ pub(crate) fn registration(name: &str, cpus: u32, healthy: &[bool]) -> WorkerReg
 
 fn spec() -> JobSpec {
     JobSpec {
+        workspace: None,
         display_name: String::new(),
         experiment_name: String::new(),
         description: String::new(),

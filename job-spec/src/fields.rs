@@ -7,7 +7,7 @@ use crate::yaml::{Entry, Node, Scalar, Value};
 use std::ops::RangeInclusive;
 
 /// Fields that belong somewhere else than where people put them, for suggestions.
-const ELSEWHERE: [&str; 30] = [
+const ELSEWHERE: [&str; 31] = [
     "resources.instance_count",
     "resources.instance_type",
     "resources.shm_size",
@@ -36,6 +36,7 @@ const ELSEWHERE: [&str; 30] = [
     "x-muster.group",
     "x-muster.away_from",
     "x-muster.secrets",
+    "x-muster.workspace",
     "environment_variables",
     "experiment_name",
 ];

@@ -4,7 +4,7 @@
 use job_spec::parse;
 use std::collections::BTreeMap;
 use std::path::Path;
-use types::{Distribution, Input, InputKind, Millis, PlaceLevel, RankResources, RestartPolicy};
+use types::{Distribution, Input, InputKind, Millis, PlaceLevel, RankResources, RestartPolicy, Workspace};
 
 fn map(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
     pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect()
@@ -38,6 +38,7 @@ fn a_file_with_every_field_is_read() {
     assert_eq!((spec.gang.distribution, spec.gang.spread), (Distribution::PyTorch, Some(PlaceLevel::Worker)));
     assert_eq!(spec.timeout, Some(Millis(3_600_000)));
     assert_eq!((spec.grace, spec.priority, spec.queue.as_str()), (Millis(30_000), -5, "research"));
+    assert_eq!(spec.workspace.as_ref().map(Workspace::as_str), Some("vision"));
     assert_eq!(spec.restart, RestartPolicy { max_restarts: 3, backoff: Millis(500) });
     assert!(spec.code.is_none());
 }

@@ -4,7 +4,7 @@ use crate::v1;
 use std::collections::BTreeMap;
 use types::{
     CodeSnapshot, Constraints, ContentHash, Distribution, GangSpec, GitState, Input, InputKind, JobSpec, Limits,
-    Millis, Output, PlaceLevel, RankResources, RestartPolicy,
+    Millis, Output, PlaceLevel, RankResources, RestartPolicy, Workspace,
 };
 
 /// Everything that is wrong with a message, in one text a fault a line.
@@ -29,7 +29,10 @@ pub fn job_spec(wire: v1::JobSpec) -> Result<JobSpec, InvalidMessage> {
         .collect();
     let outputs =
         wire.outputs.into_iter().map(|(name, output)| (name, Output { description: output.description })).collect();
+    let workspace = (!wire.workspace.is_empty()).then(|| Workspace::new(wire.workspace)).transpose();
+    let workspace = workspace.map_err(|fault| faults.push(fault.to_string())).ok().flatten();
     let spec = JobSpec {
+        workspace,
         display_name: wire.display_name,
         experiment_name: wire.experiment_name,
         description: wire.description,
@@ -281,6 +284,7 @@ fn input(name: &str, wire: v1::Input, faults: &mut Vec<String>) -> Option<Input>
 /// Writes a job for the wire; `job_spec` of the result is the same job.
 pub fn wire_job_spec(spec: &JobSpec) -> v1::JobSpec {
     v1::JobSpec {
+        workspace: spec.workspace.as_ref().map(ToString::to_string).unwrap_or_default(),
         display_name: spec.display_name.clone(),
         experiment_name: spec.experiment_name.clone(),
         description: spec.description.clone(),
@@ -363,6 +367,7 @@ mod tests {
 
     fn wire() -> v1::JobSpec {
         v1::JobSpec {
+            workspace: "vision".into(),
             command: "true".into(),
             inputs: [("data".to_owned(), v1::Input { value: Some(v1::input::Value::Literal("3".into())) })].into(),
             ..Default::default()

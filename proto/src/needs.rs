@@ -1,6 +1,6 @@
 //! What each method needs of its caller, as its `.proto` file says.
 
-use types::{Permission, Principal, Role};
+use types::{Grant, Permission, Principal};
 
 /// One way to be allowed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -13,7 +13,7 @@ pub enum Need {
     Coordinator,
     /// A worker, by its certificate.
     Worker,
-    /// A user with a role that gives this.
+    /// A user with a role that gives this; in which workspace is for the method to look at.
     May(Permission),
 }
 
@@ -38,7 +38,7 @@ pub fn method(path: &str) -> Option<&'static Method> {
 
 impl Method {
     /// May this caller, with these roles, call it? Default deny.
-    pub fn allows<'a>(&self, principal: &Principal, roles: impl IntoIterator<Item = &'a Role> + Clone) -> bool {
+    pub fn allows<'a>(&self, principal: &Principal, roles: impl IntoIterator<Item = &'a Grant> + Clone) -> bool {
         self.needs.iter().any(|need| match need {
             Need::Anyone => true,
             Need::Known => !matches!(principal, Principal::Stranger),
@@ -46,7 +46,7 @@ impl Method {
             Need::Worker => matches!(principal, Principal::Worker(_)),
             Need::May(permission) => {
                 matches!(principal, Principal::User { .. })
-                    && roles.clone().into_iter().any(|role| role.gives(*permission))
+                    && roles.clone().into_iter().any(|grant| grant.gives_somewhere(*permission))
             }
         })
     }
@@ -67,7 +67,11 @@ impl Method {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use types::{CoordinatorId, WorkerId};
+    use types::{CoordinatorId, Role, WorkerId};
+
+    fn every_role() -> Vec<Grant> {
+        Role::ALL.iter().copied().map(Grant::from).collect()
+    }
 
     fn user() -> Principal {
         Principal::User { name: "ana".into(), token: "t1".into() }
@@ -81,14 +85,14 @@ mod tests {
         for (index, principal) in everybody.iter().flatten().enumerate() {
             for method in METHODS.iter().filter(|method| method.path.starts_with("/muster.internal.")) {
                 let session = method.path.contains("WorkerSession");
-                assert_eq!(method.allows(principal, Role::ALL), index == if session { 2 } else { 3 }, "{method:?}");
+                assert_eq!(method.allows(principal, &every_role()), index == if session { 2 } else { 3 }, "{method:?}");
             }
         }
     }
 
     #[test]
     fn a_stranger_may_ask_to_join_and_nothing_else() {
-        let open: Vec<_> = METHODS.iter().filter(|method| method.allows(&Principal::Stranger, Role::ALL)).collect();
+        let open: Vec<_> = METHODS.iter().filter(|method| method.allows(&Principal::Stranger, &every_role())).collect();
         assert!(matches!(open.as_slice(), [join] if join.path == "/muster.v1.Access/Join"), "{open:?}");
     }
 
@@ -105,11 +109,13 @@ mod tests {
             "Drain",
             "Taint",
             "SetUser",
+            "ChangeRoles",
+            "SetWorkspace",
             "RevokeNode",
         ];
         for method in METHODS.iter().filter(|method| changing.iter().any(|name| method.path.ends_with(name))) {
-            assert!(!method.allows(&user(), &[Role::Reader]), "{}", method.path);
-            assert!(method.allows(&user(), &[Role::Owner]), "{}", method.path);
+            assert!(!method.allows(&user(), &[Role::Reader.into()]), "{}", method.path);
+            assert!(method.allows(&user(), &[Role::Owner.into()]), "{}", method.path);
         }
     }
 }

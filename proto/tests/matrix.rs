@@ -4,7 +4,7 @@
 
 use proto::needs::METHODS;
 use std::fmt::Write as _;
-use types::{CoordinatorId, Principal, Role, WorkerId};
+use types::{CoordinatorId, Grant, Principal, Role, WorkerId, Workspace};
 
 const BEGIN: &str = "<!-- methods begin -->\n";
 const END: &str = "<!-- methods end -->\n";
@@ -21,13 +21,16 @@ fn table() -> String {
     text.push('\n');
     for method in METHODS {
         let nodes = [Principal::Stranger, worker.clone(), Principal::Coordinator(CoordinatorId(1))];
-        let mut cells: Vec<bool> = nodes.iter().map(|node| method.allows(node, &[])).collect();
-        cells.extend(Role::ALL.iter().map(|role| method.allows(&user, [role])));
+        let word = |yes| if yes { " yes |" } else { " |" };
+        let mut cells: Vec<&str> = nodes.iter().map(|node| word(method.allows(node, &[]))).collect();
+        cells.extend(Role::ALL.iter().copied().map(|role| {
+            let there = Grant { role, workspace: Some(Workspace::default()) };
+            let yes = method.allows(&user, [&Grant::from(role)]);
+            if yes && method.allows(&user, [&there]) { " yes W |" } else { word(yes) }
+        }));
         let path = method.path.trim_start_matches('/').replacen("muster.", "", 1);
         write!(text, "| `{path}` |").unwrap();
-        for cell in cells {
-            text.push_str(if cell { " yes |" } else { " |" });
-        }
+        text.extend(cells);
         text.push('\n');
     }
     text

@@ -1,4 +1,4 @@
-//! A trace under some policies, as `muster simulate` does, for work on the core: `cargo run --release -p scheduler --example
+//! A trace under some policies, as `muster simulate` does, for work on the core: `cargo run --release -p scheduler --features measure --example
 //! simulate -- policies=srsf,fair-share cluster=8x8 trace=jobs.csv sigma=0.7 seed=1`, or `jobs=3000 load=0.95` for made-up gangs.
 //!
 //! Other words: `queues=N`, `philly` for that mix, `walltimes=exact|none`, `erring` tells oracles the estimates; `order`, `stops`,

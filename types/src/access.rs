@@ -91,6 +91,8 @@ named!(
         SecretsWrite = "secrets/write",
         /// The same with everybody's.
         SecretsManage = "secrets/manage",
+        /// Give and take back roles in a workspace.
+        WorkspaceAccess = "workspace/access",
     }
 );
 
@@ -112,6 +114,19 @@ named!(
     }
 );
 
+impl Permission {
+    /// True of what a role in a workspace gives there: the rest belongs to the whole cluster.
+    pub fn is_of_workspaces(self) -> bool {
+        use Permission as P;
+        matches!(self, P::JobsRead | P::JobsSubmit | P::JobsWrite | P::SecretsWrite | P::WorkspaceAccess)
+    }
+
+    /// True of what whoever works in any workspace may see: which workers and queues there are.
+    pub fn is_a_look_at_the_cluster(self) -> bool {
+        matches!(self, Permission::ClusterRead | Permission::ComputeRead | Permission::QueuesRead)
+    }
+}
+
 impl Role {
     /// What it gives. Default deny.
     pub fn gives(self, permission: Permission) -> bool {
@@ -120,7 +135,8 @@ impl Role {
         match self {
             Role::Owner => true,
             Role::Contributor => {
-                !matches!(permission, P::AccessRead | P::AccessWrite | P::AuditRead | P::ClusterBackup)
+                let others = [P::AccessRead, P::AccessWrite, P::WorkspaceAccess, P::AuditRead, P::ClusterBackup];
+                !others.contains(&permission)
             }
             Role::DataScientist => {
                 reads || matches!(permission, P::JobsRead | P::JobsSubmit | P::JobsWrite | P::SecretsWrite)

@@ -1,12 +1,15 @@
 //! What was asked: a validated job, as the job file's parser makes it and the replicated state keeps it.
 
-use crate::{ContentHash, Millis};
+use crate::{ContentHash, Millis, Workspace};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::LazyLock;
 
 /// A validated job. Texts may still hold `${{inputs.x}}` and `${{outputs.y}}`: the worker resolves them to local paths.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct JobSpec {
+    /// Where it is told who may see it and change it; none = where its submitter may submit, or the default one.
+    pub workspace: Option<Workspace>,
     /// For people; not unique.
     pub display_name: String,
     /// Groups jobs for people.
@@ -45,6 +48,14 @@ pub struct JobSpec {
     pub preemptible: bool,
     /// The submitter's guess of its running time.
     pub estimate: Option<Millis>,
+}
+
+impl JobSpec {
+    /// The workspace that it is in, or would be in as it stands.
+    pub fn workspace(&self) -> &Workspace {
+        static DEFAULT: LazyLock<Workspace> = LazyLock::new(Workspace::default);
+        self.workspace.as_ref().unwrap_or(&DEFAULT)
+    }
 }
 
 /// Which workers will do.

@@ -3,6 +3,7 @@
 //! A constructor holds each rule (what a name may contain, how large a gang may be), so that nobody checks it again.
 
 mod access;
+mod grant;
 mod hash;
 mod ids;
 mod job;
@@ -18,6 +19,7 @@ pub use access::{
     Admits, Caller, FEDERATED_NAME_BYTES_MAX, Permission, Principal, Role, SECRET_NAME_RULE, USER_NAME_BYTES_MAX,
     UnknownWord, federated_name, is_provider_name, is_secret_name, is_user_name, provider_of,
 };
+pub use grant::{Grant, InvalidGrant, Workspace, covers};
 pub use hash::{ContentHash, FileKind, Tree, TreeEntry, TreeError};
 pub use ids::{
     AttemptNumber, AttemptSecret, ClusterId, CoordinatorId, InvalidClusterId, InvalidName, JobId, LogIndex, RankIndex,

@@ -33,6 +33,7 @@ fn certified(subject: &Subject) -> Node {
 /// A job of `instances` members with one rank each.
 pub(crate) fn spec(command: &str, instances: u32) -> JobSpec {
     JobSpec {
+        workspace: None,
         display_name: "test".into(),
         experiment_name: "test".into(),
         description: String::new(),

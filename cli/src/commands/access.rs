@@ -17,25 +17,46 @@ pub enum UsersCommand {
     Create(UserArgs),
     /// Give a user other roles, at once and everywhere
     Update(UserArgs),
+    /// Give a user more roles, everywhere or in a workspace
+    Grant(RolesArgs),
+    /// Take roles back, at once and everywhere
+    Withdraw(RolesArgs),
     /// Remove a user with all tokens
     Remove(UserNameArgs),
+}
+
+/// Roles of a user.
+#[derive(Args, Debug)]
+#[command(after_help = "Who is an owner of a workspace may give and take back roles there.
+
+Examples:
+  muster users grant ana data-scientist@vision
+  muster users withdraw ana data-scientist@vision reader@text")]
+pub struct RolesArgs {
+    /// The user
+    name: String,
+    /// ROLE or ROLE@WORKSPACE
+    #[arg(value_name = "ROLE", required = true)]
+    roles: Vec<String>,
 }
 
 /// A user and their roles.
 #[derive(Args, Debug)]
 #[command(
     after_help = "Roles: owner, contributor, data-scientist, compute-operator, reader, auditor: see docs/security.md.
+ROLE@WORKSPACE is a role in one workspace: its jobs there, and a look at workers and queues.
 Nobody can give a role that may do more than they may themselves.
 
 Examples:
   muster users create ana --role data-scientist
+  muster users create ben --role data-scientist@vision --role reader@text
   muster users update ana --role reader --role auditor
   muster users update ana --max-waiting 500"
 )]
 pub struct UserArgs {
     /// The name
     name: String,
-    /// A role; may be given several times; an update without one leaves the roles as they are
+    /// A role, or ROLE@WORKSPACE; may be given several times; an update without one leaves the roles as they are
     #[arg(long = "role", value_name = "ROLE")]
     roles: Vec<String>,
     /// Jobs of this user that may wait at once; 0 = as many as anybody's [default: as before, 200000 at first]
@@ -97,6 +118,12 @@ pub async fn users(command: UsersCommand, client: &Client, session: &Session) ->
         UsersCommand::List => print_users(&client.users().await?, session)?,
         UsersCommand::Create(args) => print_users(&[client.set_user(set(args, true)).await?], session)?,
         UsersCommand::Update(args) => print_users(&[client.set_user(set(args, false)).await?], session)?,
+        UsersCommand::Grant(args) => {
+            print_users(&[client.change_roles(&args.name, args.roles, Vec::new()).await?], session)?;
+        }
+        UsersCommand::Withdraw(args) => {
+            print_users(&[client.change_roles(&args.name, Vec::new(), args.roles).await?], session)?;
+        }
         UsersCommand::Remove(args) => client.remove_user(&args.name).await?,
     }
     Ok(Exit::Success)

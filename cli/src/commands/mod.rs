@@ -30,6 +30,7 @@ pub mod version;
 pub mod watching;
 pub mod worker;
 pub mod workers;
+pub mod workspaces;
 
 use crate::args::{Cli, Command, Global};
 use crate::context::{self, Target};
@@ -120,6 +121,7 @@ async fn with_client(command: Command, session: &Session) -> anyhow::Result<Exit
         Command::Workers(command) => workers::run(command, &client, session).await,
         Command::Whoami => access::who_am_i(&client, session).await,
         Command::Users(command) => access::users(command, &client, session).await,
+        Command::Workspaces(command) => workspaces::run(command, &client, session).await,
         Command::Tokens(command) => access::tokens(command, &client, session).await,
         Command::Providers(command) => providers::run(command, &client, session).await,
         Command::Secrets(command) => secrets::run(command, &client, session).await,

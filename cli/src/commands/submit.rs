@@ -10,6 +10,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use job_spec::{Faults, Prepared, UploadSource};
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
+use types::Workspace;
 
 /// `muster submit`
 #[derive(Args, Debug)]
@@ -30,6 +31,9 @@ pub struct SubmitArgs {
     /// Check the file and hash what it names; show the job, upload and submit nothing
     #[arg(long, conflicts_with = "follow")]
     check: bool,
+    /// The workspace that the job is to be in, whatever its file says [env: MUSTER_WORKSPACE, where the file says nothing]
+    #[arg(long, short, visible_alias = "workspace-name", value_name = "NAME")]
+    workspace: Option<Workspace>,
     /// Submit it though no worker that is known could ever host it: one may join
     #[arg(long)]
     wait_for_workers: bool,
@@ -38,7 +42,8 @@ pub struct SubmitArgs {
 /// Submits.
 pub async fn run(args: SubmitArgs, client: &Client, session: &Session) -> anyhow::Result<Exit> {
     let file = args.file.clone();
-    let prepared = tokio::task::spawn_blocking(move || prepare(&file)).await??;
+    let mut prepared = tokio::task::spawn_blocking(move || prepare(&file)).await??;
+    prepared.spec.workspace = workspace(args.workspace, prepared.spec.workspace.take())?;
     for warning in &prepared.warnings {
         note(&format!("warning: {warning}"));
     }
@@ -72,6 +77,17 @@ pub async fn run(args: SubmitArgs, client: &Client, session: &Session) -> anyhow
         note(&format!("follow it with: muster logs {job} -f"));
     }
     Ok(Exit::Success)
+}
+
+/// The one of the command line, else the file's, else the environment's; else the coordinators choose.
+fn workspace(asked: Option<Workspace>, of_file: Option<Workspace>) -> anyhow::Result<Option<Workspace>> {
+    match asked.or(of_file) {
+        Some(workspace) => Ok(Some(workspace)),
+        None => daemon::environment::text("MUSTER_WORKSPACE")
+            .map(Workspace::new)
+            .transpose()
+            .map_err(|error| bad_input(format!("MUSTER_WORKSPACE: {error}"))),
+    }
 }
 
 /// Reads and resolves a job file; its faults are bad input. Blocks on the disk.

@@ -20,6 +20,7 @@ pub fn summary(job: &v1::JobSummary) -> Value {
         "reason": job.reason,
         "priority": job.priority,
         "queue": job.queue,
+        "workspace": job.workspace,
         "workers": job.workers,
         "kept": job.kept, "forgotten_ms": job.forgotten_ms,
     })
@@ -72,6 +73,7 @@ pub fn spec(spec: &v1::JobSpec) -> Value {
         "grace_ms": spec.grace_ms,
         "priority": spec.priority,
         "queue": spec.queue,
+        "workspace": spec.workspace,
         "max_restarts": spec.max_restarts,
         "restart_backoff_ms": spec.restart_backoff_ms,
         "preemptible": !spec.not_preemptible,

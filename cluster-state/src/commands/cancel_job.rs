@@ -3,10 +3,10 @@
 use super::At;
 use crate::{Outcome, Refusal, State, transitions};
 use std::sync::Arc;
-use types::{EndCause, JobId, JobPhase};
+use types::{Caller, EndCause, JobId, JobPhase};
 
-pub(super) fn apply(state: &mut State, at: At, id: JobId) -> Result<Outcome, Refusal> {
-    let job = state.job(id).ok_or(Refusal::UnknownJob(id))?;
+pub(super) fn apply(state: &mut State, at: At, caller: Option<&Caller>, id: JobId) -> Result<Outcome, Refusal> {
+    let job = state.changeable_job(caller, id)?;
     if job.phase.is_final() || job.phase == JobPhase::CancelRequested {
         return Ok(Outcome::Canceled(job.phase));
     }

@@ -2,10 +2,16 @@
 
 use super::At;
 use crate::{Outcome, Refusal, State};
-use types::JobId;
+use types::{Caller, JobId};
 
-pub(super) fn apply(state: &mut State, at: At, id: JobId, keep: bool) -> Result<Outcome, Refusal> {
-    let job = state.job(id).ok_or(Refusal::UnknownJob(id))?;
+pub(super) fn apply(
+    state: &mut State,
+    at: At,
+    caller: Option<&Caller>,
+    id: JobId,
+    keep: bool,
+) -> Result<Outcome, Refusal> {
+    let job = state.changeable_job(caller, id)?;
     if keep && job.forgotten.is_some() {
         return Err(Refusal::StreamsForgotten(id));
     }

@@ -3,8 +3,7 @@
 
 use super::At;
 use crate::access::DAY;
-use crate::command::LogIn;
-use crate::{ApiToken, Outcome, Refusal, State, TOKENS_OF_USER_MAX, USERS_MAX, User, is_token_id};
+use crate::{ApiToken, LogIn, Outcome, Refusal, State, TOKENS_OF_USER_MAX, USERS_MAX, User, is_token_id};
 use std::sync::Arc;
 use types::{Timestamp, federated_name};
 

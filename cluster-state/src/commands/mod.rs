@@ -3,6 +3,7 @@
 mod add_authority;
 mod as_caller;
 mod cancel_job;
+mod change_roles;
 mod commit_plan;
 mod create_join_token;
 mod create_token;
@@ -23,6 +24,7 @@ mod register_worker;
 mod remove_provider;
 mod remove_secret;
 mod remove_user;
+mod remove_workspace;
 mod retire_authority;
 mod revoke_node;
 mod revoke_token;
@@ -32,6 +34,7 @@ mod set_provider;
 mod set_queue;
 mod set_secret;
 mod set_user;
+mod set_workspace;
 mod share_secret;
 mod start_attempt;
 mod stop_attempt;
@@ -54,7 +57,7 @@ pub(crate) fn apply(state: &mut State, at: At, caller: Option<&Caller>, command:
     match command {
         Command::FormCluster { cluster } => form_cluster::apply(state, *cluster),
         Command::SubmitJob { request, spec } => submit_job::apply(state, at, caller, *request, spec),
-        Command::CancelJob { job } => cancel_job::apply(state, at, *job),
+        Command::CancelJob { job } => cancel_job::apply(state, at, caller, *job),
         Command::RegisterWorker { registration } => register_worker::apply(state, at, registration),
         Command::SetAvailability { worker, availability } => set_availability::apply(state, at, worker, *availability),
         Command::LoseWorker { worker, registered_by } => lose_worker::apply(state, at, worker, *registered_by),
@@ -67,8 +70,8 @@ pub(crate) fn apply(state: &mut State, at: At, caller: Option<&Caller>, command:
         }
         Command::SetQueue { queue, how } => set_queue::apply(state, queue, *how),
         Command::DeleteQueue { name } => delete_queue::apply(state, name),
-        Command::SetPriority { job, priority } => set_priority::apply(state, at, *job, *priority),
-        Command::KeepJob { job, keep } => keep_job::apply(state, at, *job, *keep),
+        Command::SetPriority { job, priority } => set_priority::apply(state, at, caller, *job, *priority),
+        Command::KeepJob { job, keep } => keep_job::apply(state, at, caller, *job, *keep),
         Command::ForgetStreams { jobs } => Ok(forget_streams::apply(state, at, jobs)),
         Command::Taint { worker, add, remove } => taint::apply(state, worker, add, remove),
         Command::NotePromises { promises } => Ok(note_promises::apply(state, at, promises)),
@@ -100,5 +103,8 @@ pub(crate) fn apply(state: &mut State, at: At, caller: Option<&Caller>, command:
         Command::SetProvider { provider } => set_provider::apply(state, at, provider),
         Command::RemoveProvider { name } => remove_provider::apply(state, name),
         Command::LogIn(log_in) => log_in::apply(state, at, log_in),
+        Command::SetWorkspace { name, note } => set_workspace::apply(state, at, name, note),
+        Command::RemoveWorkspace { name } => remove_workspace::apply(state, name),
+        Command::ChangeRoles { name, add, remove } => change_roles::apply(state, name, add, remove),
     }
 }

@@ -2,10 +2,16 @@
 
 use super::At;
 use crate::{Outcome, Refusal, State};
-use types::JobId;
+use types::{Caller, JobId};
 
-pub(super) fn apply(state: &mut State, at: At, id: JobId, priority: i32) -> Result<Outcome, Refusal> {
-    let job = state.job(id).ok_or(Refusal::UnknownJob(id))?;
+pub(super) fn apply(
+    state: &mut State,
+    at: At,
+    caller: Option<&Caller>,
+    id: JobId,
+    priority: i32,
+) -> Result<Outcome, Refusal> {
+    let job = state.changeable_job(caller, id)?;
     if job.phase.is_final() {
         return Err(Refusal::JobEnded(id));
     }

@@ -13,6 +13,7 @@ pub(super) fn apply(state: &mut State, at: At, provider: &Provider) -> Result<Ou
     if known.is_none() && state.access.providers.len() >= PROVIDERS_MAX {
         faults.push(format!("there are {PROVIDERS_MAX} providers already, which is the most"));
     }
+    faults.extend(state.check_places(provider.groups.values().flatten()).err().map(|unknown| unknown.to_string()));
     if !faults.is_empty() {
         return Err(Refusal::Invalid(faults.join("; ")));
     }

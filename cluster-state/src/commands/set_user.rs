@@ -4,13 +4,13 @@ use super::At;
 use crate::{Outcome, Refusal, SetUser, State, USERS_MAX, User};
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use types::{Role, Timestamp, USER_NAME_BYTES_MAX, is_user_name, provider_of};
+use types::{Grant, Role, Timestamp, USER_NAME_BYTES_MAX, is_user_name, provider_of};
 
 pub(super) fn apply(
     state: &mut State,
     at: At,
     name: &str,
-    roles: &BTreeSet<Role>,
+    roles: &BTreeSet<Grant>,
     how: SetUser,
     waiting_max: Option<u32>,
 ) -> Result<Outcome, Refusal> {
@@ -27,6 +27,7 @@ pub(super) fn apply(
     if roles.is_empty() {
         return Err(Refusal::Invalid(format!("user {name:?} needs at least one role")));
     }
+    state.check_places(roles)?;
     let before = state.user(name).and_then(|known| known.waiting_max);
     let waiting_max = waiting_max.map_or(before, |wanted| Some(wanted).filter(|wanted| *wanted > 0));
     let created = match (state.user(name), how) {
@@ -34,7 +35,7 @@ pub(super) fn apply(
         (Some(_), SetUser::Create) => return Err(Refusal::UserExists(name.to_owned())),
         (None, SetUser::Update) => return Err(Refusal::UnknownUser(name.to_owned())),
         (None, SetUser::Create) => place_for_one(state, at)?,
-        (Some(_), SetUser::Update) if !roles.contains(&Role::Owner) && state.is_last_owner(name) => {
+        (Some(_), SetUser::Update) if !roles.contains(&Role::Owner.into()) && state.is_last_owner(name) => {
             return Err(Refusal::LastOwner(name.to_owned()));
         }
         (Some(known), SetUser::Update) => known.created,

@@ -19,6 +19,7 @@ pub(super) fn apply(
         }
         return Ok(Outcome::Submitted { job: job.id, repeated: true });
     }
+    state.may_submit(caller, spec.workspace())?;
     if state.queue(&spec.queue).is_none() || !state.is_leaf(&spec.queue) {
         return Err(state.unknown_queue(&spec.queue));
     }

@@ -8,7 +8,7 @@ use types::Role;
 pub(super) const DAY_MS: u64 = 24 * 3_600_000;
 
 pub(super) fn set_user(name: &str, roles: &[Role], how: SetUser) -> Command {
-    Command::SetUser { name: name.to_owned(), roles: roles.iter().copied().collect(), how, waiting_max: None }
+    Command::SetUser { name: name.to_owned(), roles: grants(roles), how, waiting_max: None }
 }
 
 /// A token that lives for an hour; its digest is made of its id.
@@ -18,6 +18,11 @@ pub(super) fn token(log: &Log, user: &str, id: &str) -> ApiToken {
     let created = Timestamp(log.now);
     let expires = Timestamp(log.now + 3_600_000);
     ApiToken { id: id.to_owned(), user: user.to_owned(), digest, note: String::new(), created, expires }
+}
+
+/// These roles, everywhere.
+pub(super) fn grants(roles: &[Role]) -> BTreeSet<types::Grant> {
+    roles.iter().copied().map(Into::into).collect()
 }
 
 fn create(token: &ApiToken) -> Command {
@@ -58,7 +63,7 @@ fn users_are_made_changed_and_removed() {
     }
     assert_eq!(log.apply(set_user("bo", &[Role::Reader], SetUser::Create)), Outcome::Done);
     assert_eq!(log.apply(set_user("bo", &[Role::Reader, Role::Auditor], SetUser::Update)), Outcome::Done);
-    assert_eq!(log.state.roles_of("bo"), &BTreeSet::from([Role::Reader, Role::Auditor]));
+    assert_eq!(log.state.roles_of("bo"), &BTreeSet::from([Role::Reader, Role::Auditor].map(Into::into)));
     assert_eq!(log.state.access_version(), version + 2);
     assert_eq!(log.apply(Command::RemoveUser { name: "bo".into() }), Outcome::Done);
     assert!(log.state.roles_of("bo").is_empty() && log.state.access_version() == version + 3);
@@ -179,17 +184,18 @@ fn with_a_user_go_the_tokens() {
 fn nobody_gives_what_they_lack() {
     for granting in Role::ALL {
         for given in Role::ALL {
-            let may = State::may_grant(&[*granting].into(), &[*given].into());
+            let may = State::may_grant(&grants(&[*granting]), &grants(&[*given]));
             let lacks = types::Permission::ALL.iter().any(|p| given.gives(*p) && !granting.gives(*p));
             assert_eq!(may, !lacks, "{granting} gives {given}");
         }
     }
-    assert!(State::may_grant(&[Role::Owner].into(), &Role::ALL.iter().copied().collect()));
-    assert!(!State::may_grant(&[Role::Contributor].into(), &[Role::Reader, Role::Auditor].into()));
+    let may = |own: &[Role], given: &[Role]| State::may_grant(&grants(own), &grants(given));
+    assert!(may(&[Role::Owner], Role::ALL));
+    assert!(!may(&[Role::Contributor], &[Role::Reader, Role::Auditor]));
     // What two roles give together.
-    assert!(State::may_grant(&[Role::Reader, Role::ComputeOperator].into(), &[Role::Reader].into()));
-    assert!(State::may_grant(&BTreeSet::new(), &BTreeSet::new()));
-    assert!(!State::may_grant(&BTreeSet::new(), &[Role::Reader].into()));
+    assert!(may(&[Role::Reader, Role::ComputeOperator], &[Role::Reader]));
+    assert!(may(&[], &[]));
+    assert!(!may(&[], &[Role::Reader]));
 }
 
 #[test]

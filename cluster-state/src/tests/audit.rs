@@ -33,6 +33,7 @@ fn texts(action: &str, object: &str, result: &str) -> (String, String, String) {
 fn each_command_in_a_name_is_one_record_with_its_result() {
     let mut log = Log::with_workers(1);
     assert_eq!((log.state.audit().count(), log.state.audit_head()), (0, (0, [0; 32])), "nobody asked for these");
+    log.apply(set_user("ana", &[Role::Owner], SetUser::Create));
     let request = RequestId([5; 16]);
     let submit = named(Command::SubmitJob { request, spec: spec(1, 1, 0, 0) });
     assert_eq!(log.apply(submit.clone()), Outcome::Submitted { job: JobId(1), repeated: false });

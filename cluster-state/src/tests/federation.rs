@@ -1,6 +1,6 @@
 //! Users of identity providers: in by what their groups give, out when the terms change.
 
-use super::access::{DAY_MS, set_user, token};
+use super::access::{DAY_MS, grants, set_user, token};
 use super::*;
 use crate::{KeySource, LogIn, Provider, SetUser, TOKENS_OF_USER_MAX};
 use std::collections::{BTreeMap, BTreeSet};
@@ -14,7 +14,7 @@ pub(super) fn provider(name: &str) -> Provider {
         audiences: BTreeSet::from(["muster".to_owned()]),
         user_claim: "sub".to_owned(),
         groups_claim: "groups".to_owned(),
-        groups: BTreeMap::from([("team".to_owned(), BTreeSet::from([Role::DataScientist]))]),
+        groups: BTreeMap::from([("team".to_owned(), grants(&[Role::DataScientist]))]),
         keys: KeySource::From(format!("https://{name}.example/keys")),
         since: LogIndex(0),
     }
@@ -61,7 +61,7 @@ fn a_user_has_what_the_groups_give_and_no_more() {
     let mut log = with_provider();
     let first = log_in(&log, "corp", "bo@x", &["team", "others"], 1);
     assert_eq!(log.apply(enter(first.clone())), Outcome::Done);
-    assert_eq!(log.state.roles_of("corp:bo@x"), &BTreeSet::from([Role::DataScientist]));
+    assert_eq!(log.state.roles_of("corp:bo@x"), &grants(&[Role::DataScientist]));
     let kept = log.state.token_by_digest(&first.digest).unwrap().clone();
     assert_eq!((kept.user.as_str(), kept.expires), ("corp:bo@x", first.expires));
     let again = LogIn { id: "f9".into(), ..first };
@@ -77,12 +77,11 @@ fn a_user_has_what_the_groups_give_and_no_more() {
     }
     let ended = LogIn { expires: Timestamp(0), ..log_in(&log, "corp", "cy", &["team"], 2) };
     assert!(matches!(refusal(&mut log, enter(ended)), Refusal::Invalid(_)));
-    let everybody =
-        Provider { groups: BTreeMap::from([("*".into(), BTreeSet::from([Role::Reader]))]), ..provider("corp") };
+    let everybody = Provider { groups: BTreeMap::from([("*".into(), grants(&[Role::Reader]))]), ..provider("corp") };
     assert_eq!(log.apply(set(&everybody)), Outcome::Done);
     let anybody = log_in(&log, "corp", "cy", &[], 2);
     assert_eq!(log.apply(enter(anybody)), Outcome::Done);
-    assert_eq!(log.state.roles_of("corp:cy"), &BTreeSet::from([Role::Reader]));
+    assert_eq!(log.state.roles_of("corp:cy"), &grants(&[Role::Reader]));
 }
 
 #[test]
@@ -93,15 +92,14 @@ fn new_terms_let_nobody_in_by_old_ones() {
     let version = log.state.access_version();
     assert_eq!(log.apply(set(&provider("corp"))), Outcome::Done, "the same terms");
     assert_eq!((log.state.access_version(), log.state.tokens_of("corp:bo").count()), (version, 1));
-    let other =
-        Provider { groups: BTreeMap::from([("team".into(), BTreeSet::from([Role::Reader]))]), ..provider("corp") };
+    let other = Provider { groups: BTreeMap::from([("team".into(), grants(&[Role::Reader]))]), ..provider("corp") };
     assert_eq!(log.apply(set(&other)), Outcome::Done);
     assert_eq!(log.state.tokens_of("corp:bo").count(), 0);
     // It was checked before the change.
     assert_eq!(refusal(&mut log, enter(first)), Refusal::ProviderChanged("corp".into()));
     let second = log_in(&log, "corp", "bo", &["team"], 1);
     assert_eq!(log.apply(enter(second)), Outcome::Done);
-    assert_eq!(log.state.roles_of("corp:bo"), &BTreeSet::from([Role::Reader]));
+    assert_eq!(log.state.roles_of("corp:bo"), &grants(&[Role::Reader]));
     assert_eq!(log.apply(Command::RemoveProvider { name: "corp".into() }), Outcome::Done);
     assert!(log.state.user("corp:bo").is_none() && log.state.tokens().next().is_none());
     let again = Command::RemoveProvider { name: "corp".into() };
@@ -111,8 +109,7 @@ fn new_terms_let_nobody_in_by_old_ones() {
 #[test]
 fn owners_of_a_provider_do_not_keep_the_cluster_and_their_roles_are_its_own() {
     let mut log = with_provider();
-    let owners =
-        Provider { groups: BTreeMap::from([("team".into(), BTreeSet::from([Role::Owner]))]), ..provider("corp") };
+    let owners = Provider { groups: BTreeMap::from([("team".into(), grants(&[Role::Owner]))]), ..provider("corp") };
     assert_eq!(log.apply(set(&owners)), Outcome::Done);
     let bo = log_in(&log, "corp", "bo", &["team"], 1);
     assert_eq!(log.apply(enter(bo)), Outcome::Done);
@@ -128,7 +125,7 @@ fn owners_of_a_provider_do_not_keep_the_cluster_and_their_roles_are_its_own() {
     assert_eq!(refusal(&mut log, made), Refusal::UnknownUser("corp:cy".into()));
     let bound = Command::SetUser {
         name: "corp:bo".into(),
-        roles: BTreeSet::from([Role::Owner]),
+        roles: grants(&[Role::Owner]),
         how: SetUser::Update,
         waiting_max: Some(7),
     };

@@ -16,6 +16,7 @@ mod random;
 mod rendezvous;
 mod retention;
 mod secrets;
+mod workspaces;
 
 use crate::{Command, Outcome, PlannedGang, Promise, Refusal, State};
 use std::collections::BTreeMap;
@@ -29,6 +30,7 @@ use types::{
 
 fn spec(instances: u32, ranks: u32, gpus: u32, max_restarts: u32) -> Arc<JobSpec> {
     Arc::new(JobSpec {
+        workspace: None,
         display_name: String::new(),
         experiment_name: String::new(),
         description: String::new(),

@@ -13,7 +13,7 @@ fn submit(log: &mut Log, user: &str) -> Outcome {
 }
 
 fn limited(log: &mut Log, waiting_max: Option<u32>, how: SetUser) -> Outcome {
-    let roles = [Role::DataScientist].into();
+    let roles = super::access::grants(&[Role::DataScientist]);
     log.apply(Command::SetUser { name: "sam".into(), roles, how, waiting_max })
 }
 
@@ -21,6 +21,7 @@ fn limited(log: &mut Log, waiting_max: Option<u32>, how: SetUser) -> Outcome {
 fn a_user_has_as_many_waiting_jobs_as_they_may_and_others_have_their_own() {
     let mut log = Log::with_workers(1);
     limited(&mut log, Some(2), SetUser::Create);
+    log.apply(super::access::set_user("ana", &[Role::DataScientist], SetUser::Create));
     let first = submit(&mut log, "sam");
     assert!(matches!(first, Outcome::Submitted { .. }));
     assert!(matches!(submit(&mut log, "sam"), Outcome::Submitted { .. }));

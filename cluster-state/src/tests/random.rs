@@ -11,7 +11,7 @@ use std::collections::BTreeSet;
 #[derive(Clone, Debug)]
 enum Step {
     Register(u8, u64),
-    Submit(u32, u32, u32, u32, bool),
+    Submit(u32, u32, u32, u32, bool, Option<u8>),
     Cancel(u64),
     Place(u64, Vec<u8>, u32),
     Start(u64),
@@ -29,7 +29,7 @@ enum Step {
 fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         1 => (0..4_u8, 1..3_u64).prop_map(|(w, i)| Step::Register(w, i)),
-        3 => (1..4_u32, 1..3_u32, 0..2_u32, 0..3_u32, any::<bool>()).prop_map(|(i, r, g, m, e)| Step::Submit(i, r, g, m, e)),
+        3 => (1..4_u32, 1..3_u32, 0..2_u32, 0..3_u32, any::<bool>(), proptest::option::of(0..2_u8)).prop_map(|(i, r, g, m, e, at)| Step::Submit(i, r, g, m, e, at)),
         1 => (1..8_u64).prop_map(Step::Cancel),
         8 => (1..8_u64, proptest::collection::vec(0..4_u8, 1..4), 0..2_u32).prop_map(|(j, w, d)| Step::Place(j, w, d)),
         4 => (1..8_u64).prop_map(Step::Start),
@@ -50,11 +50,13 @@ fn command(log: &Log, step: Step) -> Option<Command> {
     let token = |id: u64| Some(job(id)?.attempts.last()?.token);
     Some(match step {
         Step::Register(w, instance) => Command::RegisterWorker { registration: Box::new(registration(w, instance)) },
-        Step::Submit(instances, ranks, gpus, restarts, is_elastic) => {
+        Step::Submit(instances, ranks, gpus, restarts, is_elastic, place) => {
             let mut request = [1; 16];
             request[..8].copy_from_slice(&log.index.to_le_bytes());
             let mut spec = spec(instances, ranks, gpus, restarts);
-            Arc::make_mut(&mut spec).gang.instances_min = is_elastic.then_some(1);
+            let made = Arc::make_mut(&mut spec);
+            made.gang.instances_min = is_elastic.then_some(1);
+            made.workspace = place.map(access::workspace);
             Command::SubmitJob { request: RequestId(request), spec }
         }
         Step::Cancel(id) => Command::CancelJob { job: JobId(id) },
@@ -183,7 +185,7 @@ fn run(steps: Vec<(Step, bool)>) {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(200))]
 
-    /// GANG-1, GANG-2, SLOT-1, QUOTA-1, FENCE-1, JOB-1, JOB-2, ACCESS-1, ACCESS-2, AUDIT-1 after every entry, and STATE-1 at the end.
+    /// GANG-1, GANG-2, SLOT-1, QUOTA-1, FENCE-1, JOB-1, JOB-2, ACCESS-1, ACCESS-2, ACCESS-4, AUDIT-1 after every entry, and STATE-1 at the end.
     #[test]
     fn invariants_hold_under_random_commands(steps in proptest::collection::vec((step(), any::<bool>()), 1..80)) {
         run(steps);

@@ -50,3 +50,4 @@ mod training;
 mod upgrade;
 mod versions;
 mod workers;
+mod workspaces;

@@ -1,7 +1,7 @@
 //! Times all-reduce between processes of this machine, the usual table: bytes, time, algbw, busbw.
 //!
 //! ```sh
-//! cargo run --release -p collectives --example all_reduce -- --ranks 2 --way shm
+//! cargo run --release -p collectives --features measure --example all_reduce -- --ranks 2 --way shm
 //! ```
 //!
 //! Each rank is a process, pinned to a processor where there are enough. `--way`: `shm` for any buffer, `alloc` for

@@ -3,8 +3,8 @@
 //! stays away.
 //!
 //! ```sh
-//! cargo run --release -p collectives --example nccl_check                  # a rank for each device
-//! cargo run --release -p collectives --example nccl_check -- --world 2 --one-device
+//! cargo run --release -p collectives --features measure --example nccl_check                  # a rank for each device
+//! cargo run --release -p collectives --features measure --example nccl_check -- --world 2 --one-device
 //! ```
 //!
 //! NCCL admits one rank for each device of a machine. With more ranks than devices its refusal is what is checked; with

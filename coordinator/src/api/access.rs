@@ -11,12 +11,14 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 use tonic::{Request, Response, Status};
-use types::{Admits, Caller, CoordinatorId, Permission, Principal, Role, Timestamp, WorkerId};
+use types::{Admits, Caller, CoordinatorId, Permission, Principal, Timestamp, WorkerId};
 
 mod audit;
 mod authority;
 mod join;
 mod providers;
+mod users;
+mod workspaces;
 
 pub(crate) use join::Signer;
 
@@ -130,18 +132,50 @@ impl Access for Service {
         &self,
         _request: Request<v1::ListUsersRequest>,
     ) -> Result<Response<v1::ListUsersResponse>, Status> {
-        let result = self
-            .0
-            .read(false)
-            .await
-            .map(|state| v1::ListUsersResponse { users: state.users().map(|one| user(&state, one)).collect() });
+        let result =
+            self.0.read(false).await.map(|state| v1::ListUsersResponse {
+                users: state.users().map(|one| users::wire(&state, one)).collect(),
+            });
         self.0.observe(ACCESS, "ListUsers", result)
     }
 
     async fn set_user(&self, request: Request<v1::SetUserRequest>) -> Result<Response<v1::User>, Status> {
         let caller = caller(&request)?;
-        let result = set_user(&self.0, caller, request.into_inner()).await;
+        let result = users::set(&self.0, caller, request.into_inner()).await;
         self.0.observe(ACCESS, "SetUser", result)
+    }
+
+    async fn change_roles(&self, request: Request<v1::ChangeRolesRequest>) -> Result<Response<v1::User>, Status> {
+        let caller = caller(&request)?;
+        let result = users::change_roles(&self.0, caller, request.into_inner()).await;
+        self.0.observe(ACCESS, "ChangeRoles", result)
+    }
+
+    async fn list_workspaces(
+        &self,
+        request: Request<v1::ListWorkspacesRequest>,
+    ) -> Result<Response<v1::ListWorkspacesResponse>, Status> {
+        let caller = caller(&request)?;
+        let result = self.0.read(false).await.map(|state| workspaces::list(&state, &caller.principal));
+        self.0.observe(ACCESS, "ListWorkspaces", result)
+    }
+
+    async fn set_workspace(
+        &self,
+        request: Request<v1::SetWorkspaceRequest>,
+    ) -> Result<Response<v1::WorkspaceInfo>, Status> {
+        let caller = caller(&request)?;
+        let result = workspaces::set(&self.0, caller, request.into_inner()).await;
+        self.0.observe(ACCESS, "SetWorkspace", result)
+    }
+
+    async fn remove_workspace(
+        &self,
+        request: Request<v1::RemoveWorkspaceRequest>,
+    ) -> Result<Response<v1::RemoveWorkspaceResponse>, Status> {
+        let caller = caller(&request)?;
+        let result = workspaces::remove(&self.0, caller, request.into_inner()).await;
+        self.0.observe(ACCESS, "RemoveWorkspace", result)
     }
 
     async fn remove_user(
@@ -186,17 +220,6 @@ impl Access for Service {
     }
 }
 
-fn user(state: &State, user: &Arc<cluster_state::User>) -> v1::User {
-    let roles = user.roles.iter().map(|role| role.name().to_owned()).collect();
-    v1::User {
-        name: user.name.clone(),
-        roles,
-        created_ms: user.created.0,
-        waiting_max: user.waiting_max.unwrap_or(cluster_state::JOBS_WAITING_MAX),
-        waiting: state.waiting_of(&user.name),
-    }
-}
-
 fn token(token: &ApiToken, used: Option<Timestamp>) -> v1::Token {
     v1::Token {
         id: token.id.clone(),
@@ -210,15 +233,22 @@ fn token(token: &ApiToken, used: Option<Timestamp>) -> v1::Token {
 
 fn who_am_i(state: &State, caller: &Caller) -> v1::WhoAmIResponse {
     let roles = gate::roles(state, &caller.principal);
-    let given = Permission::ALL.iter().filter(|permission| roles.clone().any(|role| role.gives(**permission)));
+    // What is given in a workspace only says in which.
+    let given = Permission::ALL.iter().flat_map(|permission| {
+        let grants = roles.clone().filter(|grant| grant.gives_somewhere(*permission));
+        let everywhere = grants.clone().any(|grant| grant.gives(*permission));
+        let places = grants.filter(move |_| !everywhere).filter_map(|grant| grant.workspace.as_ref());
+        let places: BTreeSet<_> = places.map(|place| format!("{permission}@{place}")).collect();
+        everywhere.then(|| permission.to_string()).into_iter().chain(places)
+    });
     let token = match &caller.principal {
         Principal::User { token, .. } => state.token(token),
         _ => None,
     };
     v1::WhoAmIResponse {
         principal: caller.principal.to_string(),
-        permissions: given.map(|permission| permission.name().to_owned()).collect(),
-        roles: roles.map(|role| role.name().to_owned()).collect(),
+        permissions: given.collect(),
+        roles: roles.clone().map(ToString::to_string).collect(),
         token_id: token.map(|token| token.id.clone()).unwrap_or_default(),
         token_expires_ms: token.map_or(0, |token| token.expires.0),
         authority: state.authorities().last().map(|one| one.fingerprint.to_vec().into()).unwrap_or_default(),
@@ -332,7 +362,7 @@ async fn create_token(
     let (state, now) = (context.read(false).await?, daemon::clock::now());
     let known = state.user(&user).ok_or_else(|| Status::not_found(format!("there is no user {user:?}")))?;
     // A token gives all that its user may do: nobody makes one for somebody who may do more.
-    grantable(&state, &caller, &known.roles)?;
+    users::grantable(&state, &caller, &known.roles)?;
     let secret = secret(&state, SecretKind::Access)?;
     let made = ApiToken {
         id: token_id()?,
@@ -345,15 +375,6 @@ async fn create_token(
     let wire = token(&made, None);
     context.write_as(caller, Command::CreateToken { token: made }).await?;
     Ok(v1::CreateTokenResponse { token: Some(wire), secret: secret.expose() })
-}
-
-/// Nobody gives what they lack.
-fn grantable(state: &State, caller: &Caller, roles: &BTreeSet<Role>) -> Result<(), Status> {
-    let own: BTreeSet<Role> = gate::roles(state, &caller.principal).copied().collect();
-    if State::may_grant(&own, roles) {
-        return Ok(());
-    }
-    Err(Status::permission_denied(format!("{} cannot give what it may not do itself", caller.principal)))
 }
 
 async fn list_tokens(context: &Context, caller: &Caller, named: &str) -> Result<v1::ListTokensResponse, Status> {
@@ -374,22 +395,4 @@ async fn revoke_token(context: &Context, caller: Arc<Caller>, id: String) -> Res
     whose(context, &caller, user, Permission::AccessWrite).map_err(|_| missing())?;
     context.write_as(caller, Command::RevokeToken { id: id.clone() }).await?;
     Ok(v1::RevokeTokenResponse {})
-}
-
-async fn set_user(context: &Context, caller: Arc<Caller>, request: v1::SetUserRequest) -> Result<v1::User, Status> {
-    let roles = request.roles.iter().map(|role| role.parse::<Role>()).collect::<Result<BTreeSet<_>, _>>();
-    let mut roles = roles.map_err(|error| Status::invalid_argument(error.to_string()))?;
-    let state = context.read(false).await?;
-    if let Some(known) = state.user(&request.name).filter(|_| roles.is_empty() && !request.create) {
-        roles.clone_from(&known.roles);
-    }
-    grantable(&state, &caller, &roles)?;
-    if let Some(known) = state.user(&request.name) {
-        grantable(&state, &caller, &known.roles)?;
-    }
-    let how = if request.create { cluster_state::SetUser::Create } else { cluster_state::SetUser::Update };
-    let (name, waiting_max) = (request.name, request.waiting_max);
-    let command = Command::SetUser { name: name.clone(), roles, how, waiting_max };
-    let (_, state) = context.write_as(caller, command).await?;
-    state.user(&name).map(|known| user(&state, known)).ok_or_else(|| Status::aborted("the user was removed meanwhile"))
 }

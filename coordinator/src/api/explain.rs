@@ -1,21 +1,34 @@
 //! `Jobs.Explain`: only the leader's scheduler knows why a job waits, so another coordinator asks it.
 
-use super::jobs::find;
-use super::{Context, gang};
+use super::{Context, from_a_coordinator, gang};
 use crate::leader::{self, Message};
+use cluster_state::Job;
 use proto::v1;
 use proto::v1::jobs_client::JobsClient;
 use std::time::Duration;
 use tokio::sync::oneshot;
 use tonic::Status;
-use types::JobId;
+use types::{Caller, JobId};
 
 /// For the leader to answer, here or elsewhere.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 
-pub(super) async fn explain(context: &Context, request: &v1::ExplainRequest) -> Result<v1::Explanation, Status> {
+pub(super) async fn explain(
+    context: &Context,
+    caller: &Caller,
+    request: &v1::ExplainRequest,
+) -> Result<v1::Explanation, Status> {
+    if request.local {
+        from_a_coordinator(caller)?;
+    }
     let state = context.read(false).await?;
-    let job = find(&state, request.job_id)?;
+    let job = context.job(&state, caller, request.job_id)?;
+    let mut explained = why(context, job, request).await?;
+    explained.ahead.retain(|job| state.visible_job(&caller.principal, JobId(*job)).is_some());
+    Ok(explained)
+}
+
+async fn why(context: &Context, job: &Job, request: &v1::ExplainRequest) -> Result<v1::Explanation, Status> {
     if job.phase != types::JobPhase::Queued {
         let mut settled = leader::settled(job);
         if matches!(job.phase, types::JobPhase::Running | types::JobPhase::Failed) {

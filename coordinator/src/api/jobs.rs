@@ -1,7 +1,7 @@
 //! `muster.v1.Jobs` and `muster.v1.Lineage`.
 
 use super::{Context, caller, explain, fits, lineage, logs, metrics, watch, wire};
-use crate::leader;
+use crate::{gate, leader};
 use cluster_state::{Command, Job, Outcome, State};
 use futures::stream::BoxStream;
 use proto::v1;
@@ -10,7 +10,7 @@ use proto::v1::lineage_server::Lineage;
 use std::sync::Arc;
 use std::time::Duration;
 use tonic::{Request, Response, Status};
-use types::{Caller, JobId, JobPhase, Limits, RequestId};
+use types::{Caller, Grant, JobId, JobPhase, Limits, Permission, Principal, RequestId, Workspace};
 
 const JOBS: &str = "muster.v1.Jobs";
 const PAGE_DEFAULT: u32 = 50;
@@ -20,9 +20,9 @@ const FORESIGHT_WAIT: Duration = Duration::from_secs(10);
 /// Jobs.
 pub(crate) struct Service(pub(crate) Context);
 
-/// Finds a job or says that there is none.
-pub(super) fn find(state: &State, id: u64) -> Result<&Arc<Job>, Status> {
-    state.job(JobId(id)).ok_or_else(|| Status::not_found(format!("there is no job {id}")))
+/// The job that was just changed.
+fn changed(state: &State, id: u64) -> Result<&Arc<Job>, Status> {
+    state.job(JobId(id)).ok_or_else(|| Status::aborted(format!("job {id} is gone")))
 }
 
 #[tonic::async_trait]
@@ -34,16 +34,17 @@ impl Jobs for Service {
     }
 
     async fn get(&self, request: Request<v1::GetJobRequest>) -> Result<Response<v1::Job>, Status> {
-        let request = request.into_inner();
+        let (caller, request) = (caller(&request)?, request.into_inner());
         let result = match self.0.read(request.stale).await {
-            Ok(state) => find(&state, request.job_id).map(|job| wire::job(job)),
+            Ok(state) => self.0.job(&state, &caller, request.job_id).map(|job| wire::job(job)),
             Err(status) => Err(status),
         };
         self.0.observe(JOBS, "Get", result)
     }
 
     async fn list(&self, request: Request<v1::ListJobsRequest>) -> Result<Response<v1::ListJobsResponse>, Status> {
-        let result = list(&self.0, request.into_inner()).await;
+        let caller = caller(&request)?;
+        let result = list(&self.0, caller, request.into_inner()).await;
         self.0.observe(JOBS, "List", result)
     }
 
@@ -51,7 +52,7 @@ impl Jobs for Service {
         let caller = caller(&request)?;
         let job = request.into_inner().job_id;
         let result = match self.0.write_as(caller, Command::CancelJob { job: JobId(job) }).await {
-            Ok((_, state)) => find(&state, job).map(|job| wire::summary(job)),
+            Ok((_, state)) => changed(&state, job).map(|job| wire::summary(job)),
             Err(status) => Err(status),
         };
         self.0.observe(JOBS, "Cancel", result)
@@ -60,31 +61,36 @@ impl Jobs for Service {
     type WatchStream = BoxStream<'static, Result<v1::JobEvent, Status>>;
 
     async fn watch(&self, request: Request<v1::WatchJobsRequest>) -> Result<Response<Self::WatchStream>, Status> {
-        let result = watch::watch(&self.0, request.into_inner()).await;
+        let caller = caller(&request)?;
+        let result = watch::watch(&self.0, &caller, request.into_inner()).await;
         self.0.observe(JOBS, "Watch", result)
     }
 
     type LogsStream = BoxStream<'static, Result<v1::LogChunk, Status>>;
 
     async fn logs(&self, request: Request<v1::LogsRequest>) -> Result<Response<Self::LogsStream>, Status> {
-        let result = logs::logs(&self.0, request.into_inner()).await;
+        let caller = caller(&request)?;
+        let result = logs::logs(&self.0, &caller, request.into_inner()).await;
         self.0.observe(JOBS, "Logs", result)
     }
 
     type MetricsStream = BoxStream<'static, Result<v1::MetricBatch, Status>>;
 
     async fn metrics(&self, request: Request<v1::MetricsRequest>) -> Result<Response<Self::MetricsStream>, Status> {
-        let result = metrics::metrics(&self.0, request.into_inner()).await;
+        let caller = caller(&request)?;
+        let result = metrics::metrics(&self.0, &caller, request.into_inner()).await;
         self.0.observe(JOBS, "Metrics", result)
     }
 
     async fn explain(&self, request: Request<v1::ExplainRequest>) -> Result<Response<v1::Explanation>, Status> {
-        let result = explain::explain(&self.0, &request.into_inner()).await;
+        let caller = caller(&request)?;
+        let result = explain::explain(&self.0, &caller, &request.into_inner()).await;
         self.0.observe(JOBS, "Explain", result)
     }
 
     async fn foresee(&self, request: Request<v1::ForeseeRequest>) -> Result<Response<v1::Forecast>, Status> {
-        let result = foresee(&self.0, request.into_inner()).await;
+        let caller = caller(&request)?;
+        let result = foresee(&self.0, caller, request.into_inner()).await;
         self.0.observe(JOBS, "Foresee", result)
     }
 
@@ -99,7 +105,7 @@ impl Jobs for Service {
         let v1::KeepJobRequest { job_id, release } = request.into_inner();
         let command = Command::KeepJob { job: JobId(job_id), keep: !release };
         let result = match self.0.write_as(caller, command).await {
-            Ok((_, state)) => find(&state, job_id).map(|job| wire::summary(job)),
+            Ok((_, state)) => changed(&state, job_id).map(|job| wire::summary(job)),
             Err(status) => Err(status),
         };
         self.0.observe(JOBS, "Keep", result)
@@ -118,7 +124,10 @@ async fn submit(
         ))
     })?;
     let spec = request.spec.ok_or_else(|| Status::invalid_argument("spec is missing"))?;
-    let spec = proto::convert::job_spec(spec).map_err(|faults| Status::invalid_argument(faults.to_string()))?;
+    let mut spec = proto::convert::job_spec(spec).map_err(|faults| Status::invalid_argument(faults.to_string()))?;
+    if spec.workspace.is_none() {
+        spec.workspace = context.node.look(|state| workspace_of(state, &caller.principal));
+    }
     if !request.wait_for_workers {
         check_fit(context, &spec).await?;
     }
@@ -141,8 +150,18 @@ async fn submit(
     }
 }
 
+/// Where a user submits who names no workspace: the default one, unless there is another, and one only, where it may.
+fn workspace_of(state: &State, caller: &Principal) -> Option<Workspace> {
+    let submits = |grant: &&Grant| grant.role.gives(Permission::JobsSubmit);
+    let mut grants = gate::roles(state, caller).filter(submits);
+    match (grants.next(), grants.next()) {
+        (Some(Grant { workspace, .. }), None) => workspace.clone(),
+        _ => None,
+    }
+}
+
 /// On a copy of the tables, off the threads that serve others.
-async fn foresee(context: &Context, request: v1::ForeseeRequest) -> Result<v1::Forecast, Status> {
+async fn foresee(context: &Context, caller: Arc<Caller>, request: v1::ForeseeRequest) -> Result<v1::Forecast, Status> {
     let spec = request.spec.map(proto::convert::job_spec).transpose();
     let spec = spec.map_err(|faults| Status::invalid_argument(faults.to_string()))?.map(Arc::new);
     let turn = tokio::time::timeout(FORESIGHT_WAIT, context.leader.foresights().acquire_owned()).await;
@@ -151,7 +170,14 @@ async fn foresee(context: &Context, request: v1::ForeseeRequest) -> Result<v1::F
     let (state, policy, now) = (context.read(false).await?, context.leader.policy(), daemon::clock::now());
     let made = tokio::task::spawn_blocking(move || {
         let _turn = turn;
-        leader::forecast(&policy, &state, spec, now)
+        let mut forecast = leader::forecast(&policy, &state, spec, now)?;
+        let is_seen = |job: u64| state.visible_job(&caller.principal, JobId(job)).is_some();
+        forecast.starts.retain(|start| is_seen(start.job_id));
+        forecast.stopped.retain(|job| is_seen(*job));
+        if let Some(explanation) = &mut forecast.explanation {
+            explanation.ahead.retain(|job| is_seen(*job));
+        }
+        Ok::<_, String>(forecast)
     });
     made.await.map_err(|error| Status::internal(error.to_string()))?.map_err(Status::failed_precondition)
 }
@@ -169,7 +195,11 @@ async fn check_fit(context: &Context, spec: &types::JobSpec) -> Result<(), Statu
     )))
 }
 
-async fn list(context: &Context, request: v1::ListJobsRequest) -> Result<v1::ListJobsResponse, Status> {
+async fn list(
+    context: &Context,
+    caller: Arc<Caller>,
+    request: v1::ListJobsRequest,
+) -> Result<v1::ListJobsResponse, Status> {
     let mut phases = Vec::new();
     for name in &request.phases {
         phases.push(JobPhase::from_name(name).ok_or_else(|| {
@@ -183,14 +213,23 @@ async fn list(context: &Context, request: v1::ListJobsRequest) -> Result<v1::Lis
     }
     let state = context.read(request.stale).await?;
     // A filter may look at a million jobs: on a snapshot of its own, off the threads that serve the others.
-    let page = tokio::task::spawn_blocking(move || page(&state, &request, &phases, size as usize)).await;
+    let page =
+        tokio::task::spawn_blocking(move || page(&state, &caller.principal, &request, &phases, size as usize)).await;
     page.map_err(|error| Status::internal(error.to_string()))
 }
 
-fn page(state: &State, request: &v1::ListJobsRequest, phases: &[JobPhase], size: usize) -> v1::ListJobsResponse {
+fn page(
+    state: &State,
+    caller: &Principal,
+    request: &v1::ListJobsRequest,
+    phases: &[JobPhase],
+    size: usize,
+) -> v1::ListJobsResponse {
     let before = (request.before_job > 0).then_some(JobId(request.before_job));
     let wanted = |job: &Job| {
         (phases.is_empty() || phases.contains(&job.phase))
+            && state.may_see(caller, job.spec.workspace())
+            && (request.workspace.is_empty() || job.spec.workspace().as_str() == request.workspace)
             && (request.experiment_name.is_empty() || job.spec.experiment_name == request.experiment_name)
             && (request.name_contains.is_empty() || job.spec.display_name.contains(&request.name_contains))
     };
@@ -212,7 +251,7 @@ async fn set_priority(
         return Err(Status::invalid_argument(format!("priority {priority} is not within -{max} to {max}")));
     }
     let (_, state) = context.write_as(caller, Command::SetPriority { job: JobId(job_id), priority }).await?;
-    find(&state, job_id).map(|job| wire::summary(job))
+    changed(&state, job_id).map(|job| wire::summary(job))
 }
 
 /// Lineage.
@@ -221,9 +260,9 @@ pub(crate) struct LineageService(pub(crate) Context);
 #[tonic::async_trait]
 impl Lineage for LineageService {
     async fn get(&self, request: Request<v1::LineageRequest>) -> Result<Response<v1::LineageGraph>, Status> {
-        let id = request.into_inner().job_id;
+        let (caller, id) = (caller(&request)?, request.into_inner().job_id);
         let result = match self.0.read(false).await {
-            Ok(state) => find(&state, id).map(|job| lineage::graph(&state, job)),
+            Ok(state) => self.0.job(&state, &caller, id).map(|job| lineage::graph(&state, job)),
             Err(status) => Err(status),
         };
         self.0.observe("muster.v1.Lineage", "Get", result)

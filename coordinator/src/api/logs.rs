@@ -3,7 +3,7 @@
 use super::follow::{self, Selection};
 use super::tail::Tail;
 use super::telemetry::stream_kind;
-use super::{Context, jobs, search};
+use super::{Context, from_a_coordinator, search};
 use cluster_state::Job;
 use futures::StreamExt;
 use futures::stream::BoxStream;
@@ -11,14 +11,15 @@ use proto::v1;
 use std::collections::{BTreeMap, BTreeSet};
 use stores::streams::StreamName;
 use tonic::Status;
-use types::{AttemptNumber, JobId, RankIndex, StreamKind};
+use types::{AttemptNumber, Caller, JobId, RankIndex, StreamKind};
 
 type Chunks = BoxStream<'static, Result<v1::LogChunk, Status>>;
 
-pub(super) async fn logs(context: &Context, request: v1::LogsRequest) -> Result<Chunks, Status> {
+pub(super) async fn logs(context: &Context, caller: &Caller, request: v1::LogsRequest) -> Result<Chunks, Status> {
     let selection = selection(&request)?;
     let pattern = search::pattern(&request.pattern, request.ignore_case)?;
     if request.local {
+        from_a_coordinator(caller)?;
         if request.follow || pattern.is_some() {
             return Err(Status::invalid_argument("local excludes follow and a pattern"));
         }
@@ -26,7 +27,7 @@ pub(super) async fn logs(context: &Context, request: v1::LogsRequest) -> Result<
         return Ok(follow::on_disk(context, selection).map(|piece| piece.map(chunk)).boxed());
     }
     let state = context.read(false).await?;
-    check(jobs::find(&state, request.job_id)?, &selection)?;
+    check(context.job(&state, caller, request.job_id)?, &selection)?;
     let pieces = follow::follow(context, selection).boxed();
     let pieces = match pattern {
         Some(pattern) => search::search(&context.searches, pattern, pieces),

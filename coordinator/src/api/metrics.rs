@@ -4,7 +4,7 @@
 //! order, and a follower that changes coordinators can count.
 
 use super::follow::{self, Selection};
-use super::{Context, jobs, logs};
+use super::{Context, logs};
 use futures::StreamExt;
 use futures::stream::BoxStream;
 use proto::v1;
@@ -12,7 +12,7 @@ use serde::Deserialize;
 use std::collections::{BTreeMap, BTreeSet};
 use stores::streams::StreamName;
 use tonic::Status;
-use types::{JobId, RankIndex, StreamKind};
+use types::{Caller, JobId, RankIndex, StreamKind};
 
 type Batches = BoxStream<'static, Result<v1::MetricBatch, Status>>;
 
@@ -20,7 +20,11 @@ type Batches = BoxStream<'static, Result<v1::MetricBatch, Status>>;
 const LINE_BYTES_MAX: usize = 64 * 1024;
 const NAME_BYTES_MAX: usize = 250;
 
-pub(super) async fn metrics(context: &Context, request: v1::MetricsRequest) -> Result<Batches, Status> {
+pub(super) async fn metrics(
+    context: &Context,
+    caller: &Caller,
+    request: v1::MetricsRequest,
+) -> Result<Batches, Status> {
     let selection = Selection {
         job: JobId(request.job_id),
         attempt: None,
@@ -31,7 +35,7 @@ pub(super) async fn metrics(context: &Context, request: v1::MetricsRequest) -> R
         from: BTreeMap::new(),
     };
     let state = context.read(false).await?;
-    logs::check(jobs::find(&state, request.job_id)?, &selection)?;
+    logs::check(context.job(&state, caller, request.job_id)?, &selection)?;
     let names: BTreeSet<String> = request.names.into_iter().collect();
     let mut lines: BTreeMap<StreamName, Lines> = BTreeMap::new();
     let batches = follow::follow(context, selection).filter_map(move |piece| {

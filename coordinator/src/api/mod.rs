@@ -39,13 +39,13 @@ use crate::gate::Gate;
 use crate::leader;
 use crate::observe::Observed;
 use crate::raft::{MemberError, Node, ProposeError, ReadError};
-use cluster_state::{Command, Outcome, Refusal, State};
+use cluster_state::{Command, Job, Outcome, Refusal, State};
 use std::sync::Arc;
 use stores::blobs::BlobStore;
 use stores::streams::{Flusher, StreamError, StreamStore};
 use tonic::metadata::MetadataValue;
 use tonic::{Code, Status};
-use types::Caller;
+use types::{Caller, JobId, Principal};
 
 /// What every service works with; cheap to clone.
 #[derive(Clone)]
@@ -80,6 +80,17 @@ impl Context {
     /// The state for a read.
     async fn read(&self, stale: bool) -> Result<State, Status> {
         if stale { Ok(self.node.state()) } else { self.node.linearizable().await.map_err(|error| unread(&error)) }
+    }
+
+    /// A job that this caller may see. One that it may not see is to it as if it were not there; the trail has the attempt.
+    fn job<'a>(&self, state: &'a State, caller: &Caller, id: u64) -> Result<&'a Arc<Job>, Status> {
+        let missing = || Status::not_found(format!("there is no job {id}"));
+        let job = state.job(JobId(id)).ok_or_else(missing)?;
+        if state.may_see(&caller.principal, job.spec.workspace()) {
+            return Ok(job);
+        }
+        self.gate.hide(caller, format!("job {id}"));
+        Err(missing())
     }
 
     /// Applies one command on behalf of its caller, so that the audit trail has it, and answers with its outcome and a state
@@ -134,6 +145,14 @@ fn caller<T>(request: &tonic::Request<T>) -> Result<Arc<Caller>, Status> {
     caller.ok_or_else(|| Status::internal("a call came past the gate"))
 }
 
+/// What coordinators ask of one another and nobody else may ask.
+fn from_a_coordinator(caller: &Caller) -> Result<(), Status> {
+    match caller.principal {
+        Principal::Coordinator(_) => Ok(()),
+        _ => Err(Status::permission_denied(format!("{} is no coordinator: leave `local` out", caller.principal))),
+    }
+}
+
 fn unread(error: &ReadError) -> Status {
     Status::unavailable(error.to_string())
 }
@@ -164,6 +183,7 @@ fn refused(refusal: &Refusal) -> Status {
         | Refusal::UnknownUser(_)
         | Refusal::UnknownToken(_)
         | Refusal::UnknownSecret(_)
+        | Refusal::UnknownWorkspace(_)
         | Refusal::SecretsDenied(_)
         | Refusal::UnknownProvider(_)
         | Refusal::UnknownAuthority => Code::NotFound,
@@ -178,6 +198,7 @@ fn refused(refusal: &Refusal) -> Status {
         | Refusal::StaleToken { .. }
         | Refusal::PlanOutOfDate(_)
         | Refusal::QueueInUse { .. }
+        | Refusal::WorkspaceInUse { .. }
         | Refusal::LastOwner(_)
         | Refusal::SecretChanged(_)
         | Refusal::StreamsForgotten(_)

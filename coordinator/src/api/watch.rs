@@ -1,6 +1,5 @@
 //! Watch: the newest state of each changed job, in the order of the log; a slow reader skips states, never a job.
 
-use super::jobs::find;
 use super::{Context, wire};
 use crate::raft::Node;
 use cluster_state::State;
@@ -10,29 +9,37 @@ use futures::stream::BoxStream;
 use proto::v1;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
-use types::{JobId, LogIndex};
+use types::{Caller, JobId, LogIndex, Principal};
 
 /// Events on their way to one reader; past this the reader holds up only its own watch.
 const WAITING_MAX: usize = 256;
 
-/// Events made at once: a hundred thousand jobs must not keep a thread from the others.
+/// Jobs looked at at once: a hundred thousand jobs must not keep a thread from the others.
 const PAGE: usize = 256;
 
 /// Of jobs.
 pub(crate) type Events = BoxStream<'static, Result<v1::JobEvent, Status>>;
 
-pub(super) async fn watch(context: &Context, request: v1::WatchJobsRequest) -> Result<Events, Status> {
+pub(super) async fn watch(context: &Context, caller: &Caller, request: v1::WatchJobsRequest) -> Result<Events, Status> {
     // The caller has seen `after_index`: an older copy must not tell it the past again.
     let state = context.read(false).await?;
     let one = (request.job_id > 0).then_some(JobId(request.job_id));
     if let Some(id) = one {
-        find(&state, id.0)?;
+        context.job(&state, caller, id.0)?;
     }
-    Ok(follow(context.node.clone(), one, LogIndex(request.after_index), context.shutdown.clone()))
+    let seen_by = caller.principal.clone();
+    Ok(follow(context.node.clone(), seen_by, one, LogIndex(request.after_index), context.shutdown.clone()))
 }
 
-/// What changed after `after` and will change, of one job until it has ended or of all, for as long as somebody reads.
-pub(crate) fn follow(node: Node, one: Option<JobId>, mut after: LogIndex, shutdown: Shutdown) -> Events {
+/// What changed after `after` and will change, of one job until it has ended or of all that the reader may see, for as long as
+/// somebody reads.
+pub(crate) fn follow(
+    node: Node,
+    reader: Principal,
+    one: Option<JobId>,
+    mut after: LogIndex,
+    shutdown: Shutdown,
+) -> Events {
     let (events, stream) = tokio::sync::mpsc::channel(WAITING_MAX);
     let mut applied = node.applied();
     tokio::spawn(async move {
@@ -40,7 +47,7 @@ pub(crate) fn follow(node: Node, one: Option<JobId>, mut after: LogIndex, shutdo
             applied.mark_unchanged();
             let state = node.state();
             let over = loop {
-                let (batch, reached) = changes(&state, one, after);
+                let (batch, reached) = changes(&state, &reader, one, after);
                 after = reached;
                 for event in batch {
                     if events.send(Ok(event)).await.is_err() {
@@ -69,20 +76,24 @@ pub(crate) fn follow(node: Node, one: Option<JobId>, mut after: LogIndex, shutdo
 }
 
 /// The next events after `after`, and the index up to which they are all.
-fn changes(state: &State, one: Option<JobId>, after: LogIndex) -> (Vec<v1::JobEvent>, LogIndex) {
+fn changes(state: &State, reader: &Principal, one: Option<JobId>, after: LogIndex) -> (Vec<v1::JobEvent>, LogIndex) {
     let all = state.applied().max(after);
     if let Some(id) = one {
-        let news = state.job(id).filter(|job| job.changed > after);
+        let news = state.visible_job(reader, id).filter(|job| job.changed > after);
         return (news.map(|job| event(job.changed, wire::summary(job))).into_iter().collect(), all);
     }
-    let (mut events, mut last) = (Vec::new(), after);
+    let (mut events, mut last, mut looked) = (Vec::new(), after, 0);
     for (index, job) in state.changed_after(after) {
         // One entry may have changed many jobs: its events stay together.
-        if events.len() >= PAGE && index > last {
+        if looked >= PAGE && index > last {
             return (events, last);
         }
-        events.push(event(index, wire::summary(job)));
+        looked += 1;
         last = index;
+        if !state.may_see(reader, job.spec.workspace()) {
+            continue;
+        }
+        events.push(event(index, wire::summary(job)));
     }
     (events, all)
 }
@@ -98,6 +109,10 @@ mod tests {
     use crate::raft::tests::submit;
     use types::Timestamp;
 
+    fn anybody() -> Principal {
+        Principal::Coordinator(types::CoordinatorId(1))
+    }
+
     #[test]
     fn pages_hold_every_job_once_and_split_no_entry() {
         let mut state = State::new();
@@ -107,7 +122,7 @@ mod tests {
         }
         let (mut after, mut seen, mut pages) = (LogIndex(0), Vec::new(), 0);
         while after < state.applied() {
-            let (events, reached) = changes(&state, None, after);
+            let (events, reached) = changes(&state, &anybody(), None, after);
             assert!(events.iter().all(|event| LogIndex(event.index) > after && LogIndex(event.index) <= reached));
             seen.extend(events.into_iter().map(|event| event.job.unwrap().id));
             after = reached;
@@ -122,8 +137,8 @@ mod tests {
         let mut state = State::new();
         state.apply(LogIndex(1), Timestamp(1), &submit(1));
         state.apply(LogIndex(2), Timestamp(1), &submit(2));
-        let (events, reached) = changes(&state, Some(JobId(1)), LogIndex(0));
+        let (events, reached) = changes(&state, &anybody(), Some(JobId(1)), LogIndex(0));
         assert_eq!((events.len(), reached), (1, LogIndex(2)));
-        assert!(changes(&state, Some(JobId(1)), LogIndex(1)).0.is_empty());
+        assert!(changes(&state, &anybody(), Some(JobId(1)), LogIndex(1)).0.is_empty());
     }
 }

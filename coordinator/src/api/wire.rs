@@ -18,6 +18,7 @@ pub(crate) fn summary(job: &Job) -> v1::JobSummary {
     v1::JobSummary {
         id: job.id.0,
         phase: job.phase.name().into(),
+        workspace: job.spec.workspace().to_string(),
         display_name: job.spec.display_name.clone(),
         experiment_name: job.spec.experiment_name.clone(),
         submitted_ms: job.submitted.0,

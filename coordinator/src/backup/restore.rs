@@ -154,7 +154,7 @@ fn certificate(identity: &NodeFolder, wanted: &Restore, cluster: ClusterId) -> R
 /// A new secret for the owner that comes first by name: whoever restores has the keys of the cluster in hand anyway.
 fn owner_token(state: &State, material: &Material) -> Result<(Secret, String), BackupError> {
     let refuse = |what: &str| BackupError::Refused(what.to_owned());
-    let owner = state.users().find(|user| user.roles.contains(&Role::Owner));
+    let owner = state.users().find(|user| user.roles.contains(&Role::Owner.into()));
     let owner = owner.ok_or_else(|| refuse("the backup has no user who is an owner"))?;
     let authority = identity::signing(material).ok_or_else(|| refuse("the backup has no authority"))?;
     let token = Secret::generate(SecretKind::Access, authority)

@@ -5,6 +5,7 @@ use super::quotas::Permit;
 use http::HeaderMap;
 use http_body::Frame;
 use identity::Peer;
+use std::collections::BTreeSet;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -15,7 +16,7 @@ use tokio_stream::wrappers::WatchStream;
 use tonic::Status;
 use tonic::body::Body;
 use tower::{Layer, Service};
-use types::Caller;
+use types::{Caller, Grant};
 
 /// Puts a [`Guard`] round a service.
 #[derive(Clone)]
@@ -128,6 +129,8 @@ struct Guarded {
     gate: Gate,
     peer: Arc<Peer>,
     caller: Arc<Caller>,
+    /// What its caller could do when it began.
+    grants: BTreeSet<Grant>,
     path: &'static str,
     changes: WatchStream<u64>,
     /// Done when the token ends.
@@ -148,7 +151,8 @@ impl Guarded {
     ) -> Self {
         let changes = WatchStream::from_changes(gate.version.clone());
         let expiry = gate.remaining(&caller).map(|span| Box::pin(tokio::time::sleep(span)));
-        Self { inner, gate, peer, caller, path, changes, expiry, over: false, _permit: permit }
+        let grants = gate.grants(&caller);
+        Self { inner, gate, peer, caller, grants, path, changes, expiry, over: false, _permit: permit }
     }
 }
 
@@ -168,7 +172,7 @@ impl http_body::Body for Guarded {
             self.expiry = None;
             look = true;
         }
-        if look && let Err(status) = self.gate.still(&self.peer, &self.caller, self.path) {
+        if look && let Err(status) = self.gate.still(&self.peer, &self.caller, self.path, &self.grants) {
             self.over = true;
             // Whoever fills it learns that nobody reads any more.
             self.inner = Body::empty();

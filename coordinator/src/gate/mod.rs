@@ -28,12 +28,13 @@ use federation::{Failure, Federation};
 use identity::{Peer, digest};
 use proto::needs::{Method, method};
 use quotas::{Permit, Quotas};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 use strangers::Strangers;
 use tokio::sync::watch;
 use tonic::Status;
-use types::{Caller, Permission, Principal, Role, Timestamp};
+use types::{Caller, Grant, Permission, Principal, Timestamp};
 use uses::Uses;
 
 /// Health checks: they say no more than that a coordinator serves.
@@ -175,6 +176,16 @@ impl Gate {
         Status::permission_denied(why)
     }
 
+    /// The trail has it that this caller asked for something of a workspace that it may not see.
+    pub(crate) fn hide(&self, caller: &Caller, object: String) {
+        self.denials.note(Denied::Permission, caller.clone(), "workspaces/look", &object, "no role gives it there");
+    }
+
+    /// What its user may do now; nothing for who is no user.
+    fn grants(&self, caller: &Caller) -> BTreeSet<Grant> {
+        self.node.look(|state| roles(state, &caller.principal).cloned().collect())
+    }
+
     /// The method of this path was answered after so long.
     fn took(&self, path: &str, took: Duration) {
         if let Some(method) = method(path) {
@@ -190,8 +201,10 @@ impl Gate {
     }
 
     /// Is what was allowed when a stream began still allowed? Asked when access has changed.
-    fn still(&self, peer: &Peer, caller: &Caller, path: &str) -> Result<(), Status> {
+    fn still(&self, peer: &Peer, caller: &Caller, path: &str, then: &BTreeSet<Grant>) -> Result<(), Status> {
         let ended = || Status::permission_denied("access was taken back while the stream was open");
+        // Of which workspace the stream is, only its method knows: its caller asks again, and the method looks again.
+        let less = || Status::unavailable("roles were taken back while the stream was open");
         let (wanted, now) = (wanted(path)?, daemon::clock::now());
         self.node.look(|state| {
             if peer.node.as_ref().is_some_and(|(_, issued)| is_revoked(state, &caller.principal, *issued)) {
@@ -202,7 +215,9 @@ impl Gate {
             {
                 return Err(ended());
             }
-            allowed(state, caller, wanted).map_err(|_| ended())
+            allowed(state, caller, wanted).map_err(|_| ended())?;
+            let now = roles(state, &caller.principal).cloned().collect();
+            if State::may_grant(&now, then) { Ok(()) } else { Err(less()) }
         })
     }
 }
@@ -262,7 +277,7 @@ fn is_revoked(state: &State, node: &Principal, issued: Timestamp) -> bool {
 }
 
 /// The roles of a user; nobody else has any.
-pub(crate) fn roles<'a>(state: &'a State, principal: &Principal) -> impl Iterator<Item = &'a Role> + Clone + use<'a> {
+pub(crate) fn roles<'a>(state: &'a State, principal: &Principal) -> impl Iterator<Item = &'a Grant> + Clone + use<'a> {
     let user = match principal {
         Principal::User { name, .. } => state.user(name),
         _ => None,
@@ -270,9 +285,9 @@ pub(crate) fn roles<'a>(state: &'a State, principal: &Principal) -> impl Iterato
     user.into_iter().flat_map(|user| &user.roles)
 }
 
-/// Does some role of the caller give this?
+/// Does some role of the caller give this of what belongs to the whole cluster?
 pub(crate) fn may(state: &State, principal: &Principal, permission: Permission) -> bool {
-    roles(state, principal).any(|role| role.gives(permission))
+    roles(state, principal).any(|grant| grant.gives(permission))
 }
 
 /// Tells open streams that access has changed.

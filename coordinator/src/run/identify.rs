@@ -177,7 +177,7 @@ fn founding(identified: &Identified) -> Result<Vec<Command>, identity::Credentia
     let material = identified.node.material();
     let authorities =
         material.trusted().iter().map(|one| Command::AddAuthority { certificate: one.to_vec(), vouched: Vec::new() });
-    let (name, roles) = (ADMIN_NAME.into(), [Role::Owner].into());
+    let (name, roles) = (ADMIN_NAME.into(), [Role::Owner.into()].into());
     let owner = Command::SetUser { name, roles, how: SetUser::Create, waiting_max: None };
     let token = ApiToken {
         id: "founder".into(),

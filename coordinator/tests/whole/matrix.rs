@@ -7,7 +7,7 @@ use proto::v1;
 use proto::v1::access_client::AccessClient;
 use tonic::codegen::http::uri::PathAndQuery;
 use tonic::{Code, Request, Status};
-use types::{CoordinatorId, Principal, Role, WorkerId};
+use types::{CoordinatorId, Grant, Principal, Role, WorkerId};
 
 /// Calls the method with a stream that has no message: whoever is let through is told that the message is missing, or nothing,
 /// and nothing is changed.
@@ -22,7 +22,7 @@ async fn call(channel: &Authorized, method: &Method) -> Code {
     within(called).await.map_or_else(|status| status.code(), |_| Code::Ok)
 }
 
-async fn callers(member: &Member) -> Vec<(Principal, Vec<Role>, Authorized)> {
+async fn callers(member: &Member) -> Vec<(Principal, Vec<Grant>, Authorized)> {
     let credentials = &member.access().credentials;
     let bare = Dialer::pinned(&[credentials.authority()]).unwrap().lazy(&member.endpoint());
     let mut all = vec![
@@ -44,7 +44,7 @@ async fn callers(member: &Member) -> Vec<(Principal, Vec<Role>, Authorized)> {
         let made = access.create_token(wanted).await.unwrap().into_inner();
         let bearer = Bearer::new(&Secret::parse(&made.secret).unwrap()).unwrap();
         let principal = Principal::User { name, token: made.token.unwrap().id };
-        all.push((principal, vec![*role], Authorized::new(bare.clone(), bearer)));
+        all.push((principal, vec![Grant::from(*role)], Authorized::new(bare.clone(), bearer)));
     }
     all
 }

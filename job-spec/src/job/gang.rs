@@ -4,12 +4,12 @@ use super::Reader;
 use crate::fields::{Field, Fields, shorten};
 use crate::yaml::Value;
 use std::collections::BTreeMap;
-use types::{Constraints, Distribution, GangSpec, Limits, Millis, RankResources, RestartPolicy};
+use types::{Constraints, Distribution, GangSpec, Limits, Millis, RankResources, RestartPolicy, Workspace};
 
 const RESOURCES: [&str; 7] =
     ["instance_count", "instance_type", "shm_size", "docker_args", "locations", "max_instance_count", "properties"];
 
-const EXTRAS: [&str; 21] = [
+const EXTRAS: [&str; 22] = [
     "gpus_per_rank",
     "cpus_per_rank",
     "memory_per_rank",
@@ -31,6 +31,7 @@ const EXTRAS: [&str; 21] = [
     "group",
     "away_from",
     "secrets",
+    "workspace",
 ];
 
 /// GPUs one rank may ask for: the largest machines have 16, boards in one address space 72.
@@ -58,6 +59,7 @@ pub(super) struct Extras {
     pub(super) preemptible: bool,
     pub(super) estimate: Option<Millis>,
     pub(super) secrets: BTreeMap<String, String>,
+    pub(super) workspace: Option<Workspace>,
 }
 
 impl Default for Extras {
@@ -71,6 +73,7 @@ impl Default for Extras {
             preemptible: true,
             estimate: None,
             secrets: BTreeMap::new(),
+            workspace: None,
         }
     }
 }
@@ -178,6 +181,9 @@ impl Reader<'_> {
         if let Some(queue) = fields.get(&mut self.report, "queue") {
             extras.queue = self.queue(&queue).unwrap_or(extras.queue);
         }
+        if let Some(workspace) = fields.get(&mut self.report, "workspace") {
+            extras.workspace = self.workspace(&workspace);
+        }
         self.fewest(&fields, gang);
         self.checkpoint(&fields);
         extras.constraints = self.constraints(&fields);
@@ -233,6 +239,12 @@ impl Reader<'_> {
         let rule = format!("{} is no name of a queue: {}", shorten(name), types::QUEUE_NAME_RULE);
         field.fault(&mut self.report, rule);
         None
+    }
+
+    fn workspace(&mut self, field: &Field<'_>) -> Option<Workspace> {
+        let name = field.text(&mut self.report)?;
+        let workspace = Workspace::new(name);
+        workspace.map_err(|error| field.fault(&mut self.report, error.to_string())).ok()
     }
 
     /// `checkpoint: true` or `{resume: true}` says what always holds: a restart goes on from the last checkpoint saved.

@@ -117,6 +117,7 @@ impl Reader<'_> {
         let (gang, extras) = self.gang(root);
         self.one_source(root, &environment_variables);
         let spec = JobSpec {
+            workspace: extras.workspace,
             display_name: display_name.or(name).unwrap_or_default(),
             experiment_name,
             description,

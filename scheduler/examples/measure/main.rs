@@ -1,4 +1,4 @@
-//! Measures the core: `cargo run --release -p scheduler --example measure [-- --workers N --gangs N --events N --json FILE]`.
+//! Measures the core: `cargo run --release -p scheduler --features measure --example measure [-- --workers N --gangs N --events N --json FILE]`.
 //!
 //! Times are CPU time of this thread: a shared machine stalls. Each event ends a running gang and submits another, and one
 //! cycle follows, as in a busy cluster. One row for each size of cluster and policy. The benchmark `cycle` measures the same by

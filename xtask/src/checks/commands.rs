@@ -21,6 +21,8 @@ pub fn clippy(context: &Context) -> anyhow::Result<Outcome> {
         "clippy",
         "--workspace",
         "--all-targets",
+        "--features",
+        "scheduler/measure,collectives/measure",
         "--locked",
         "--keep-going",
         "--message-format=short",

@@ -68,10 +68,11 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         build(&root, &[&clusters.map(OsStr::new)[..], &features, &[folder.as_os_str()]].concat())?;
     }
     if names.contains(&SCHEDULER) {
-        build(&root, &["-p", "scheduler", "--example", "measure"])?;
+        build(&root, &["-p", "scheduler", "--features", "measure", "--example", "measure"])?;
     }
     if names.contains(&COLLECTIVES) {
-        build(&root, &["-p", "collectives", "--example", "all_reduce", "--example", "compare"])?;
+        let examples = ["--example", "all_reduce", "--example", "compare"];
+        build(&root, &[&["-p", "collectives", "--features", "measure"][..], &examples].concat())?;
     }
     let mut failed = false;
     for name in names {

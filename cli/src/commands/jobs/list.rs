@@ -30,6 +30,9 @@ pub struct ListArgs {
     /// Only jobs of this experiment
     #[arg(long, value_name = "NAME", default_value = "", hide_default_value = true)]
     experiment: String,
+    /// Only jobs of this workspace
+    #[arg(long, visible_alias = "workspace-name", value_name = "NAME", default_value = "", hide_default_value = true)]
+    workspace: String,
     /// Only jobs whose display name contains this
     #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
     name: String,
@@ -54,6 +57,7 @@ pub(super) async fn run(args: ListArgs, client: &Client, session: &Session) -> a
     }
     let query = v1::ListJobsRequest {
         phases,
+        workspace: args.workspace,
         experiment_name: args.experiment,
         name_contains: args.name,
         stale: args.stale,

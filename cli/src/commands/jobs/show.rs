@@ -94,6 +94,7 @@ fn head(page: &mut String, job: &v1::JobSummary, spec: &v1::JobSpec, by: &str, o
             let _ = writeln!(page, "  {name:<12} {}", crate::output::table::clean(part));
         }
     };
+    line("workspace", &job.workspace);
     line("experiment", &job.experiment_name);
     line("description", &spec.description);
     line("reason", &job.reason);

@@ -8,7 +8,7 @@ use crate::{ApiToken, Denial, JoinToken, SetUser, User, verify_chain};
 use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use types::{Admits, CoordinatorId, Principal, Role, provider_of};
+use types::{Admits, CoordinatorId, Grant, Permission, Principal, Role, Workspace, provider_of};
 
 /// After the first a node may not come again, after the second a token is over, after the last a join token is forgotten.
 pub(super) const WAITS_MS: [u64; 3] = [11 * 60_000, 40 * 60_000, 26 * 3_600_000];
@@ -16,7 +16,7 @@ pub(super) const WAITS_MS: [u64; 3] = [11 * 60_000, 40 * 60_000, 26 * 3_600_000]
 /// One random step; few names, so that they meet.
 #[derive(Clone, Debug)]
 pub(super) enum Step {
-    User(u8, Vec<usize>, bool),
+    User(u8, Vec<Grant>, bool),
     RemoveUser(u8),
     Token(u8, u8, u8),
     RevokeToken(u8),
@@ -30,12 +30,28 @@ pub(super) enum Step {
     Provider(u8, u8),
     RemoveProvider(u8),
     LogIn(u8, u8, u8, u8),
+    Workspace(u8, bool),
+    Roles(u8, Vec<Grant>, Vec<Grant>),
+}
+
+/// Of few places, one of them never made.
+fn place() -> impl Strategy<Value = u8> {
+    prop_oneof![4 => 0..2_u8, 1 => Just(2)]
+}
+
+pub(super) fn workspace(n: u8) -> Workspace {
+    Workspace::new(format!("s{n}")).unwrap()
+}
+
+fn roles() -> impl Strategy<Value = Vec<Grant>> {
+    let grant = (0..Role::ALL.len(), proptest::option::of(place()));
+    let grant = grant.prop_map(|(role, at)| Grant { role: Role::ALL[role], workspace: at.map(workspace) });
+    proptest::collection::vec(grant, 0..3)
 }
 
 pub(super) fn step() -> impl Strategy<Value = Step> {
-    let roles = proptest::collection::vec(0..Role::ALL.len(), 0..3);
     prop_oneof![
-        4 => (0..3_u8, roles, any::<bool>()).prop_map(|(user, roles, new)| Step::User(user, roles, new)),
+        4 => (0..3_u8, roles(), any::<bool>()).prop_map(|(user, roles, new)| Step::User(user, roles, new)),
         2 => (0..3_u8).prop_map(Step::RemoveUser),
         5 => (0..3_u8, 0..4_u8, 0..4_u8).prop_map(|(user, id, secret)| Step::Token(user, id, secret)),
         1 => (0..4_u8).prop_map(Step::RevokeToken),
@@ -48,6 +64,8 @@ pub(super) fn step() -> impl Strategy<Value = Step> {
         1 => (0..4_u8).prop_map(Step::Denials),
         2 => (0..2_u8, 0..3_u8).prop_map(|(name, terms)| Step::Provider(name, terms)),
         1 => (0..2_u8).prop_map(Step::RemoveProvider),
+        3 => (0..2_u8, any::<bool>()).prop_map(|(name, make)| Step::Workspace(name, make)),
+        4 => (0..3_u8, roles(), roles()).prop_map(|(user, add, remove)| Step::Roles(user, add, remove)),
         4 => (0..2_u8, 0..2_u8, 0..4_u8, 0..6_u8).prop_map(|(name, user, group, secret)| Step::LogIn(name, user, group, secret)),
     ]
 }
@@ -76,11 +94,15 @@ pub(super) fn command(log: &Log, step: Step) -> Command {
     let (created, expires) = (Timestamp(log.now), Timestamp(log.now + 3_600_000));
     match step {
         Step::User(n, roles, new) => {
-            let roles: Vec<Role> = roles.into_iter().map(|place| Role::ALL[place]).collect();
             let how = if new { SetUser::Create } else { SetUser::Update };
             let waiting_max = (roles.len() > 1).then_some(u32::from(n));
             Command::SetUser { name: user(n), roles: roles.into_iter().collect(), how, waiting_max }
         }
+        Step::Roles(n, add, remove) => {
+            Command::ChangeRoles { name: user(n), add: add.into_iter().collect(), remove: remove.into_iter().collect() }
+        }
+        Step::Workspace(n, true) => Command::SetWorkspace { name: workspace(n), note: String::new() },
+        Step::Workspace(n, false) => Command::RemoveWorkspace { name: workspace(n) },
         Step::RemoveUser(n) => Command::RemoveUser { name: user(n) },
         Step::Token(n, id, secret) => {
             let token = ApiToken { digest: [secret; 32], ..token(log, &user(n), &format!("t{id}")) };
@@ -110,7 +132,7 @@ pub(super) fn command(log: &Log, step: Step) -> Command {
             provider.issuer =
                 if terms == 2 { "https://idp.example".into() } else { format!("https://p{name}.example") };
             let role = if terms == 0 { Role::Owner } else { Role::Reader };
-            provider.groups = BTreeMap::from([(format!("g{terms}"), BTreeSet::from([role]))]);
+            provider.groups = BTreeMap::from([(format!("g{terms}"), BTreeSet::from([role.into()]))]);
             Command::SetProvider { provider: Box::new(provider) }
         }
         Step::RemoveProvider(name) => Command::RemoveProvider { name: format!("p{name}") },
@@ -141,7 +163,7 @@ fn check_providers(state: &State, before: &State) {
         let Some(name) = provider_of(&user.name) else { continue };
         let provider = state.provider(name).expect("a removed provider's users are gone");
         let has_token = state.tokens_of(&user.name).next().is_some();
-        let given: BTreeSet<Role> = provider.groups.values().flatten().copied().collect();
+        let given: BTreeSet<Grant> = provider.groups.values().flatten().cloned().collect();
         assert!(!has_token || user.roles.is_subset(&given), "ACCESS-3");
         let is_new = before.provider(name).is_some_and(|old| old.since != provider.since);
         assert!(!is_new || !has_token, "ACCESS-3");
@@ -150,10 +172,19 @@ fn check_providers(state: &State, before: &State) {
 
 /// Everything that must hold of the tables after every entry.
 pub(super) fn check(state: &State, before: &State) {
-    let own = |user: &Arc<User>| provider_of(&user.name).is_none() && user.roles.contains(&Role::Owner);
+    let own = |user: &Arc<User>| provider_of(&user.name).is_none() && user.roles.contains(&Role::Owner.into());
     let has_owner = |state: &State| state.users().any(own);
     assert!(has_owner(state) || !has_owner(before), "ACCESS-1");
     assert!(state.users().all(|user| !user.roles.is_empty()));
+    let places = state.users().flat_map(|user| &user.roles).filter_map(|grant| grant.workspace.as_ref());
+    assert!(
+        places.chain(state.jobs_in.keys()).all(|place| state.has_workspace(place)),
+        "roles and jobs keep their place"
+    );
+    for (place, count) in &state.jobs_in {
+        assert_eq!(state.jobs.values().filter(|job| job.spec.workspace() == place).count() as u64, *count);
+    }
+    assert_eq!(state.jobs_in.values().sum::<u64>(), state.jobs.len() as u64);
     let mut digests = BTreeSet::new();
     for token in state.tokens() {
         assert!(state.user(&token.user).is_some(), "a token of a removed user is gone");
@@ -195,12 +226,28 @@ pub(super) fn check(state: &State, before: &State) {
     assert_eq!(numbers, (state.audit_base().0 + 1..=state.audit_head().0).collect::<Vec<_>>(), "AUDIT-1: no gaps");
 }
 
+/// Has user `u0` no role that gives this command?
+fn denied(state: &State, command: &Command) -> bool {
+    let (needed, place) = match command {
+        Command::SubmitJob { spec, .. } => (Permission::JobsSubmit, spec.workspace().clone()),
+        Command::CancelJob { job } | Command::SetPriority { job, .. } | Command::KeepJob { job, .. } => {
+            let Some(job) = state.job(*job) else { return false };
+            (Permission::JobsWrite, job.spec.workspace().clone())
+        }
+        _ => return false,
+    };
+    let gives = |grant: &Grant| grant.role.gives(needed) && grant.workspace.as_ref().is_none_or(|one| *one == place);
+    !state.roles_of(&user(0)).iter().any(gives)
+}
+
 /// That the command did what it does in nobody's name, and that the trail says so.
 pub(super) fn check_deed(log: &Log, before: &State, inner: &Command, is_named: bool, outcome: &Outcome) {
     let mut bare = before.clone();
     let alike = bare.apply(LogIndex(log.index), Timestamp(log.now), inner);
-    // Nobody's jobs are not counted.
-    let is_over = matches!(outcome, Outcome::Refused(Refusal::TooManyWait { .. }));
+    // Nobody's jobs are not counted, and nobody's calls are the cluster's own.
+    let is_denied = is_named && denied(before, inner) && !matches!(alike, Outcome::Submitted { repeated: true, .. });
+    assert!(!is_denied || matches!(outcome, Outcome::Refused(_)), "ACCESS-4");
+    let is_over = is_denied || matches!(outcome, Outcome::Refused(Refusal::TooManyWait { .. }));
     assert!(is_over || alike == *outcome, "{alike:?} {outcome:?}");
     if !is_over && !matches!(inner, Command::RevokeNode { .. }) {
         bare.waiting_of = log.state.waiting_of.clone();

@@ -1,7 +1,7 @@
 //! Identity providers: which there are, and by which terms their users are let in.
 
 use super::super::Context;
-use super::grantable;
+use super::users::{grantable, grants, texts};
 use cluster_state::{Command, KeySource, Provider, State};
 use identity::KeySet;
 use identity::https::address_fault;
@@ -9,16 +9,14 @@ use proto::v1;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use tonic::Status;
-use types::{Caller, LogIndex, Role};
+use types::{Caller, Grant, LogIndex};
 
 /// Where OpenID Connect has a provider describe itself, below its issuer.
 const DESCRIPTION: &str = "/.well-known/openid-configuration";
 
 fn wire(state: &State, provider: &Provider) -> v1::Provider {
-    let group = |(group, roles): (&String, &BTreeSet<Role>)| v1::GroupRoles {
-        group: group.clone(),
-        roles: roles.iter().map(|role| role.name().to_owned()).collect(),
-    };
+    let group =
+        |(group, roles): (&String, &BTreeSet<Grant>)| v1::GroupRoles { group: group.clone(), roles: texts(roles) };
     v1::Provider {
         name: provider.name.clone(),
         issuer: provider.issuer.clone(),
@@ -41,14 +39,12 @@ pub(super) fn list(state: &State) -> v1::ListProvidersResponse {
 /// All faults at once.
 fn read(wire: v1::Provider) -> Result<Provider, Status> {
     let mut faults = Vec::new();
-    let mut groups: BTreeMap<String, BTreeSet<Role>> = BTreeMap::new();
+    let mut groups: BTreeMap<String, BTreeSet<Grant>> = BTreeMap::new();
     for given in wire.groups {
         let roles = groups.entry(given.group).or_default();
-        for role in given.roles {
-            match role.parse::<Role>() {
-                Ok(role) => drop(roles.insert(role)),
-                Err(error) => faults.push(error.to_string()),
-            }
+        match grants(&given.roles) {
+            Ok(given) => roles.extend(given),
+            Err(status) => faults.push(status.message().to_owned()),
         }
     }
     let keys = match wire.keys {
@@ -84,7 +80,7 @@ pub(super) async fn set(
 ) -> Result<v1::Provider, Status> {
     let wanted = request.provider.ok_or_else(|| Status::invalid_argument("no provider is named"))?;
     let provider = read(wanted)?;
-    let given: BTreeSet<Role> = provider.groups.values().flatten().copied().collect();
+    let given: BTreeSet<Grant> = provider.groups.values().flatten().cloned().collect();
     grantable(&context.read(false).await?, &caller, &given)?;
     let name = provider.name.clone();
     let (_, state) = context.write_as(caller, Command::SetProvider { provider: Box::new(provider) }).await?;

@@ -110,13 +110,13 @@ async fn while_looks_rest_the_last_one_answers_for_those_that_it_knows() {
     assert_eq!(asked.ask(long).await, at(70));
     // As if it had taken long.
     let kept = asked.outlook.kept().unwrap();
-    let slow = Look { cost: SLOW, made: Instant::now(), future: kept.future.clone(), ..*kept };
+    let made = Instant::now();
+    let slow = Look { cost: SLOW, made, future: kept.future.clone(), ..*kept };
     *asked.outlook.kept.lock().unwrap() = Some(Arc::new(slow));
     let first = asked.submit(5);
     assert_eq!((asked.ask(short).await, asked.copies()), (at(60), 1), "the newest state has it five minutes later");
-    let before = Instant::now();
     assert_eq!(asked.ask(first).await, at(60));
-    assert!(before.elapsed() >= SLOW * REST_TIMES, "the rest was kept: {:?}", before.elapsed());
+    assert!(made.elapsed() >= SLOW * REST_TIMES, "the rest was kept: {:?}", made.elapsed());
     assert_eq!((asked.ask(short).await, asked.copies()), (at(65), 2));
 }
 

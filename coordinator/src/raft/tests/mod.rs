@@ -208,6 +208,7 @@ pub(crate) fn submit(number: u64) -> Command {
         spread: None,
     };
     let spec = JobSpec {
+        workspace: None,
         display_name: format!("job {number}"),
         experiment_name: String::new(),
         description: String::new(),

@@ -1,0 +1,219 @@
+//! Workspaces, by the command and on the wire: what belongs to another one is as if it were not there, for every call that names
+//! a job; a role that is taken back ends open streams; all of it outlives the death of every coordinator.
+
+use crate::support::{alone, held_by, open, shared};
+use anyhow::Context as _;
+use client::v1;
+use client::v1::jobs_client::JobsClient;
+use client::v1::lineage_client::LineageClient;
+use cluster_tests::{Answer, Cluster, PATIENCE, Shape, spec, until};
+use identity::{Authorized, Credentials, Secret};
+use serde_json::Value;
+use tonic::Status;
+use tonic::transport::Endpoint;
+use types::{JobId, JobPhase, JobSpec, Workspace};
+
+const NOBODY: (&str, &str) = ("MUSTER_CREDENTIALS", "");
+
+/// A user and how to call as them.
+struct Person {
+    secret: String,
+}
+
+impl Person {
+    async fn new(cluster: &Cluster, name: &str, roles: &[&str]) -> anyhow::Result<Self> {
+        let roles = roles.iter().flat_map(|role| ["--role", role]);
+        let line: Vec<&str> = ["users", "create", name].into_iter().chain(roles).collect();
+        cluster.muster(&line).await?.good()?;
+        let made = cluster.muster(&["tokens", "create", "--user", name]).await?.good()?;
+        Ok(Self { secret: made.stdout.trim().to_owned() })
+    }
+
+    async fn run(&self, cluster: &Cluster, arguments: &[&str]) -> anyhow::Result<Answer> {
+        cluster.muster_with(arguments, &[NOBODY, ("MUSTER_ACCESS_TOKEN", &self.secret)]).await
+    }
+
+    async fn json(&self, cluster: &Cluster, arguments: &[&str]) -> anyhow::Result<Value> {
+        let line: Vec<&str> = arguments.iter().copied().chain(["-o", "json"]).collect();
+        self.run(cluster, &line).await?.good()?.json()
+    }
+
+    /// Calls one coordinator as them.
+    fn channel(&self, cluster: &Cluster) -> anyhow::Result<Authorized> {
+        let address = &cluster.addresses_of(1)?.0;
+        let credentials = Credentials { coordinators: vec![address.clone()], token: Secret::parse(&self.secret)? };
+        Ok(credentials.lazy(&Endpoint::from_shared(format!("http://{address}"))?)?)
+    }
+
+    async fn jobs_seen(&self, cluster: &Cluster) -> anyhow::Result<Vec<u64>> {
+        let listed = self.json(cluster, &["jobs", "list", "--all"]).await?;
+        let jobs = listed["jobs"].as_array().context("no list")?.iter().map(|job| job["id"].as_u64());
+        jobs.collect::<Option<Vec<_>>>().context("a job without a number")
+    }
+}
+
+fn within(name: &str, spec: JobSpec) -> JobSpec {
+    JobSpec { workspace: Workspace::new(name).ok(), ..spec }
+}
+
+/// What every call that names a job says of this one; the number taken out.
+async fn answers(channel: &Authorized, job: u64) -> Vec<(&'static str, Result<(), Status>)> {
+    let (mut jobs, mut lineage) = (JobsClient::new(channel.clone()), LineageClient::new(channel.clone()));
+    let mut all = Vec::new();
+    all.push(("get", jobs.get(v1::GetJobRequest { job_id: job, ..Default::default() }).await.map(drop)));
+    all.push(("stale get", jobs.get(v1::GetJobRequest { job_id: job, stale: true }).await.map(drop)));
+    all.push(("cancel", jobs.cancel(v1::CancelJobRequest { job_id: job, ..Default::default() }).await.map(drop)));
+    all.push(("keep", jobs.keep(v1::KeepJobRequest { job_id: job, release: false }).await.map(drop)));
+    let priority = v1::SetPriorityRequest { job_id: job, priority: 1 };
+    all.push(("priority", jobs.set_priority(priority).await.map(drop)));
+    all.push(("watch", jobs.watch(v1::WatchJobsRequest { job_id: job, after_index: 0 }).await.map(drop)));
+    all.push(("logs", jobs.logs(v1::LogsRequest { job_id: job, ..Default::default() }).await.map(drop)));
+    all.push(("metrics", jobs.metrics(v1::MetricsRequest { job_id: job, ..Default::default() }).await.map(drop)));
+    all.push(("explain", jobs.explain(v1::ExplainRequest { job_id: job, local: false }).await.map(drop)));
+    all.push(("lineage", lineage.get(v1::LineageRequest { job_id: job }).await.map(drop)));
+    all
+}
+
+fn told(answer: &Result<(), Status>, job: u64) -> String {
+    match answer {
+        Ok(()) => "ok".to_owned(),
+        Err(status) => format!("{:?} {}", status.code(), status.message().replace(&job.to_string(), "N")),
+    }
+}
+
+#[tokio::test]
+async fn jobs_of_another_workspace_are_as_if_they_were_not_there() {
+    shared(async |cluster| {
+        for name in ["vision", "text"] {
+            cluster.muster(&["workspaces", "create", name, "--note", "a group"]).await?.good()?;
+        }
+        let ana = Person::new(cluster, "ana-w", &["data-scientist@vision"]).await?;
+        let ben = Person::new(cluster, "ben-w", &["data-scientist@text", "reader@vision"]).await?;
+        let client = cluster.client();
+        let theirs = client.submit(&within("text", spec("echo seen"))).await?;
+        let common = client.submit(&spec("true")).await?;
+        let file = cluster.write("w/job.yml", "command: echo hello\n")?.display().to_string();
+        // Who may submit in one workspace only need not name it.
+        let own = JobId(ana.run(cluster, &["submit", &file]).await?.good()?.stdout.trim().parse()?);
+        let shown = ana.json(cluster, &["jobs", "show", &own.to_string()]).await?;
+        assert_eq!(shown["spec"]["workspace"], "vision", "{shown}");
+        for job in [theirs, common, own] {
+            cluster.until_phase(job, JobPhase::Completed).await?;
+        }
+
+        let channel = ana.channel(cluster)?;
+        let never = 4_000_000_000;
+        let missing = answers(&channel, never).await;
+        for job in [theirs.0, common.0] {
+            for ((call, foreign), (_, missing)) in answers(&channel, job).await.iter().zip(&missing) {
+                let (foreign, missing) = (told(foreign, job), told(missing, never));
+                assert!(foreign == missing && foreign.starts_with("NotFound"), "{call}: {foreign} / {missing}");
+            }
+        }
+        for (call, answer) in answers(&channel, own.0).await {
+            // It has ended: its priority is settled.
+            let is_served =
+                answer.is_ok() || call == "priority" && told(&answer, own.0).starts_with("FailedPrecondition");
+            assert!(is_served, "{call}: {answer:?}");
+        }
+        // What coordinators ask of one another goes past the look at the tables: nobody else may ask it.
+        let local = v1::LogsRequest { job_id: theirs.0, local: true, ..Default::default() };
+        let refused = JobsClient::new(channel.clone()).logs(local).await.err().context("it was served")?;
+        assert_eq!(refused.code(), tonic::Code::PermissionDenied, "{refused}");
+
+        assert_eq!(ana.jobs_seen(cluster).await?, [own.0]);
+        let seen = ben.jobs_seen(cluster).await?;
+        assert!(seen.contains(&own.0) && seen.contains(&theirs.0) && !seen.contains(&common.0), "{seen:?}");
+        let of_text = ben.json(cluster, &["jobs", "list", "--all", "--workspace", "text"]).await?;
+        assert_eq!(of_text["jobs"].as_array().map(Vec::len), Some(1), "{of_text}");
+        // Who may look and not touch is told so, and not that it is not there.
+        let touched = ben.run(cluster, &["jobs", "cancel", &own.to_string()]).await?;
+        assert!(touched.code == 5 && touched.stderr.contains("jobs/write"), "{}", touched.stderr);
+        let elsewhere = ana.run(cluster, &["submit", "--workspace", "text", &file]).await?;
+        let nowhere = ana.run(cluster, &["submit", "--workspace", "nowhere", &file]).await?;
+        let same = elsewhere.stderr.replace("text", "nowhere");
+        assert!(elsewhere.code == 3 && same == nowhere.stderr, "{} / {}", elsewhere.stderr, nowhere.stderr);
+        let trail = cluster.muster(&["audit", "list", "-n", "1000"]).await?.good()?.stdout;
+        let is_told = |line: &str| line.contains("user/ana-w") && line.contains(&format!("job {theirs}"));
+        assert!(trail.lines().any(is_told), "the attempts are in the trail: {trail}");
+        Ok(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_workspaces_owner_gives_roles_there_and_nowhere_else() {
+    shared(async |cluster| {
+        cluster.muster(&["workspaces", "create", "lab"]).await?.good()?;
+        let olga = Person::new(cluster, "olga", &["owner@lab"]).await?;
+        let pia = Person::new(cluster, "pia", &["auditor"]).await?;
+        let listed = olga.json(cluster, &["workspaces", "list"]).await?;
+        assert_eq!(listed["workspaces"][0]["name"], "lab");
+        assert_eq!(listed["workspaces"].as_array().map(Vec::len), Some(1), "{listed}");
+
+        let given = olga.json(cluster, &["users", "grant", "pia", "reader@lab"]).await?;
+        assert_eq!(given["users"][0]["roles"], serde_json::json!(["reader@lab"]), "not what pia is elsewhere: {given}");
+        let who = pia.json(cluster, &["whoami"]).await?;
+        assert_eq!(who["roles"], serde_json::json!(["reader@lab", "auditor"]), "{who}");
+        let may = who["permissions"].as_array().context("no permissions")?;
+        assert!(may.contains(&"jobs/read@lab".into()) && !may.contains(&"jobs/read".into()), "{who}");
+        for line in [
+            ["users", "grant", "pia", "reader"],
+            ["users", "grant", "pia", "reader@default"],
+            ["users", "withdraw", "pia", "auditor"],
+            ["users", "create", "eve", "--role=reader@lab"],
+            ["workspaces", "create", "mine", "--note="],
+            ["users", "grant", "pia", "reader@nowhere"],
+        ] {
+            let refused = olga.run(cluster, &line).await?;
+            assert_eq!(refused.code, 5, "{line:?}: {}", refused.stderr);
+        }
+        let kept = cluster.muster(&["workspaces", "remove", "lab"]).await?;
+        assert!(kept.code == 1 && kept.stderr.contains("has a role"), "{} {}", kept.code, kept.stderr);
+        olga.run(cluster, &["users", "withdraw", "pia", "reader@lab"]).await?.good()?;
+        assert_eq!(pia.json(cluster, &["whoami"]).await?["roles"], serde_json::json!(["auditor"]));
+        let wrong = cluster.muster(&["users", "grant", "pia", "king@lab", "reader@-"]).await?;
+        assert!(wrong.code == 2 && wrong.stderr.contains("king") && wrong.stderr.contains("\"-\""), "{}", wrong.stderr);
+        Ok(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_role_that_is_taken_back_ends_open_streams_and_nothing_is_forgotten() {
+    alone(Shape::new(3, 1), async |cluster| {
+        cluster.muster(&["workspaces", "create", "vision"]).await?.good()?;
+        let ana = Person::new(cluster, "ana", &["reader@vision", "reader@default"]).await?;
+        let held = cluster.client().submit(&within("vision", held_by(cluster, "gate"))).await?;
+        cluster.until_phase(held, JobPhase::Running).await?;
+        let mut jobs = JobsClient::new(ana.channel(cluster)?);
+        let watch = v1::WatchJobsRequest { job_id: held.0, after_index: 0 };
+        let mut events = jobs.watch(watch).await?.into_inner();
+        let logs = v1::LogsRequest { job_id: held.0, follow: true, ..Default::default() };
+        let mut chunks = jobs.logs(logs.clone()).await?.into_inner();
+        events.message().await?.context("the job as it is")?;
+        cluster.muster(&["users", "withdraw", "ana", "reader@vision"]).await?.good()?;
+        // Each ends, and who asks again is told that there is no such job.
+        tokio::time::timeout(PATIENCE, async { while let Ok(Some(_)) = events.message().await {} }).await?;
+        tokio::time::timeout(PATIENCE, async { while let Ok(Some(_)) = chunks.message().await {} }).await?;
+        let again = jobs.logs(logs).await.err().context("it was served")?;
+        assert_eq!(again.code(), tonic::Code::NotFound, "{again}");
+
+        for id in 1..=3 {
+            cluster.coordinator(id)?.kill()?;
+        }
+        for id in 1..=3 {
+            cluster.restart_coordinator(id).await?;
+        }
+        until("the cluster to serve again", PATIENCE, async || cluster.client().get(held).await.ok()).await?;
+        assert_eq!(ana.jobs_seen(cluster).await?, [0; 0]);
+        cluster.muster(&["users", "grant", "ana", "reader@vision"]).await?.good()?;
+        assert_eq!(ana.jobs_seen(cluster).await?, [held.0]);
+        open(cluster, "gate")?;
+        cluster.until_phase(held, JobPhase::Completed).await?;
+        let kept = cluster.muster(&["workspaces", "remove", "vision"]).await?;
+        assert!(kept.code == 1 && kept.stderr.contains("has a job"), "{}", kept.stderr);
+        Ok(())
+    })
+    .await;
+}
