@@ -68,6 +68,8 @@ async fn answers(channel: &Authorized, job: u64) -> Vec<(&'static str, Result<()
     all.push(("priority", jobs.set_priority(priority).await.map(drop)));
     all.push(("watch", jobs.watch(v1::WatchJobsRequest { job_id: job, after_index: 0 }).await.map(drop)));
     all.push(("logs", jobs.logs(v1::LogsRequest { job_id: job, ..Default::default() }).await.map(drop)));
+    let local = v1::LogsRequest { job_id: job, local: true, ..Default::default() };
+    all.push(("local logs", jobs.logs(local).await.map(drop)));
     all.push(("metrics", jobs.metrics(v1::MetricsRequest { job_id: job, ..Default::default() }).await.map(drop)));
     all.push(("explain", jobs.explain(v1::ExplainRequest { job_id: job, local: false }).await.map(drop)));
     all.push(("lineage", lineage.get(v1::LineageRequest { job_id: job }).await.map(drop)));
@@ -116,10 +118,6 @@ async fn jobs_of_another_workspace_are_as_if_they_were_not_there() {
                 answer.is_ok() || call == "priority" && told(&answer, own.0).starts_with("FailedPrecondition");
             assert!(is_served, "{call}: {answer:?}");
         }
-        // What coordinators ask of one another goes past the look at the tables: nobody else may ask it.
-        let local = v1::LogsRequest { job_id: theirs.0, local: true, ..Default::default() };
-        let refused = JobsClient::new(channel.clone()).logs(local).await.err().context("it was served")?;
-        assert_eq!(refused.code(), tonic::Code::PermissionDenied, "{refused}");
 
         assert_eq!(ana.jobs_seen(cluster).await?, [own.0]);
         let seen = ben.jobs_seen(cluster).await?;

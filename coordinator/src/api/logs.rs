@@ -3,7 +3,7 @@
 use super::follow::{self, Selection};
 use super::tail::Tail;
 use super::telemetry::stream_kind;
-use super::{Context, from_a_coordinator, search};
+use super::{Context, search};
 use cluster_state::Job;
 use futures::StreamExt;
 use futures::stream::BoxStream;
@@ -11,7 +11,7 @@ use proto::v1;
 use std::collections::{BTreeMap, BTreeSet};
 use stores::streams::StreamName;
 use tonic::Status;
-use types::{AttemptNumber, Caller, JobId, RankIndex, StreamKind};
+use types::{AttemptNumber, Caller, JobId, Principal, RankIndex, StreamKind};
 
 type Chunks = BoxStream<'static, Result<v1::LogChunk, Status>>;
 
@@ -19,11 +19,13 @@ pub(super) async fn logs(context: &Context, caller: &Caller, request: v1::LogsRe
     let selection = selection(&request)?;
     let pattern = search::pattern(&request.pattern, request.ignore_case)?;
     if request.local {
-        from_a_coordinator(caller)?;
         if request.follow || pattern.is_some() {
             return Err(Status::invalid_argument("local excludes follow and a pattern"));
         }
-        // No word of the tables: the asker may be ahead of this copy, and knows what it wants.
+        if !matches!(caller.principal, Principal::Coordinator(_)) {
+            context.job(&context.read(true).await?, caller, request.job_id)?;
+        }
+        // No word of the tables to a coordinator: it may be ahead of this copy, and knows what it wants.
         return Ok(follow::on_disk(context, selection).map(|piece| piece.map(chunk)).boxed());
     }
     let state = context.read(false).await?;

@@ -45,7 +45,7 @@ use stores::blobs::BlobStore;
 use stores::streams::{Flusher, StreamError, StreamStore};
 use tonic::metadata::MetadataValue;
 use tonic::{Code, Status};
-use types::{Caller, JobId, Principal};
+use types::{Caller, JobId};
 
 /// What every service works with; cheap to clone.
 #[derive(Clone)]
@@ -143,14 +143,6 @@ async fn off_thread<T: Send + 'static>(
 fn caller<T>(request: &tonic::Request<T>) -> Result<Arc<Caller>, Status> {
     let caller = request.extensions().get::<Arc<Caller>>().cloned();
     caller.ok_or_else(|| Status::internal("a call came past the gate"))
-}
-
-/// What coordinators ask of one another and nobody else may ask.
-fn from_a_coordinator(caller: &Caller) -> Result<(), Status> {
-    match caller.principal {
-        Principal::Coordinator(_) => Ok(()),
-        _ => Err(Status::permission_denied(format!("{} is no coordinator: leave `local` out", caller.principal))),
-    }
 }
 
 fn unread(error: &ReadError) -> Status {
