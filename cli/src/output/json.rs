@@ -374,7 +374,7 @@ mod tests {
         assert_eq!(
             names.join(" "),
             "attempts display_name ended_ms experiment_name forgotten_ms id kept phase priority queue reason started_ms \
-             submitted_ms workers world_size"
+             submitted_ms workers workspace world_size"
         );
     }
 
