@@ -22,6 +22,7 @@ mod small_disk;
 mod wait;
 
 pub mod bench;
+pub mod fuzz;
 pub mod matrix;
 pub mod sim;
 

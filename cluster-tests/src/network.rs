@@ -56,8 +56,13 @@ impl Holder {
 
     /// Runs `ip` with these words inside.
     fn ip(&self, words: &str) -> anyhow::Result<()> {
+        self.run(&format!("ip {words}"))
+    }
+
+    /// Runs this inside.
+    fn run(&self, line: &str) -> anyhow::Result<()> {
         let [program, namespace] = self.enter();
-        run(Command::new(program).arg(namespace).arg("ip").args(words.split(' ')))
+        run(Command::new(program).arg(namespace).args(line.split(' ')))
     }
 }
 
@@ -154,6 +159,39 @@ impl Network {
     /// Ends `cut`.
     pub fn mend(&self, host: usize) -> anyhow::Result<()> {
         self.switch.ip(&format!("link set port{host} up"))
+    }
+
+    /// Ends every connection of a host, and answers how many there were. If the others are told they hear a reset; else they go on
+    /// with half a connection until they use it, or look whether it is whole.
+    pub(crate) fn reset(&self, host: usize, is_told: bool) -> anyhow::Result<usize> {
+        let [program, namespace] = self.hosts.get(host - 1).context("no such host")?.enter();
+        if !is_told {
+            self.cut(host)?;
+        }
+        let mut killing = Command::new(program);
+        let killed = killing.arg(namespace).args(["ss", "-K", "-H", "-t", "-n", "state", "established"]).output();
+        if !is_told {
+            self.mend(host)?;
+        }
+        let killed = killed?;
+        anyhow::ensure!(killed.status.success(), "ss -K: {}", String::from_utf8_lossy(&killed.stderr).trim());
+        Ok(String::from_utf8_lossy(&killed.stdout).lines().count())
+    }
+
+    /// Lets the link of a host carry so many kilobits a second, both ways, with a queue of up to 200 ms before it, and the host lose
+    /// so many of a thousand packets that arrive; or all of it as before.
+    pub(crate) fn slow(&self, host: usize, to: Option<(u64, u64)>) -> anyhow::Result<()> {
+        let holder = self.hosts.get(host - 1).context("no such host")?;
+        let Some((kbits, loss)) = to else {
+            self.switch.run(&format!("tc qdisc del dev port{host} root"))?;
+            holder.run("tc qdisc del dev eth0 root")?;
+            return holder.run("iptables -F INPUT");
+        };
+        let narrow = format!("root tbf rate {kbits}kbit burst 16k latency 200ms");
+        self.switch.run(&format!("tc qdisc replace dev port{host} {narrow}"))?;
+        holder.run(&format!("tc qdisc replace dev eth0 {narrow}"))?;
+        let probability = format!("0.{loss:03}");
+        holder.run(&format!("iptables -A INPUT -i eth0 -m statistic --mode random --probability {probability} -j DROP"))
     }
 
     /// Somebody beyond the hosts of today, at the addresses at which clouds tell a machine its credentials: listens there at these ports.

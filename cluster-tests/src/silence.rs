@@ -36,11 +36,27 @@ impl Answers {
     /// From then to the end of the longest silence after it; looks for so long, and forgets what came before.
     pub(crate) async fn silence_after(&self, at: Instant, span: Duration) -> anyhow::Result<Duration> {
         tokio::time::sleep_until(at + span).await;
+        let answers = self.since(at)?;
+        anyhow::ensure!(!answers.is_empty(), "nothing was acknowledged for {} s", span.as_secs());
+        longest(at, &answers).context("no gap")
+    }
+
+    /// The same for as long as it takes: looks at least for so long, and until an answer has come after that.
+    pub(crate) async fn silence_until(&self, at: Instant, span: Duration) -> anyhow::Result<Duration> {
+        until("an answer after the blow", PATIENCE, async || {
+            let answers = self.0.lock().ok()?;
+            answers.last().is_some_and(|last| *last > at + span).then_some(())
+        })
+        .await?;
+        longest(at, &self.since(at)?).context("no gap")
+    }
+
+    /// In order; what came before is forgotten.
+    fn since(&self, at: Instant) -> anyhow::Result<Vec<Instant>> {
         let mut answers = self.0.lock().map_err(|_| anyhow::anyhow!("a client panicked"))?;
         answers.retain(|answer| *answer >= at);
         answers.sort_unstable();
-        anyhow::ensure!(!answers.is_empty(), "nothing was acknowledged for {} s", span.as_secs());
-        longest(at, &answers).context("no gap")
+        Ok(answers.clone())
     }
 }
 

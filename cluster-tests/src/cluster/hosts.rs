@@ -48,4 +48,16 @@ impl Cluster {
         let host = |daemon: &str| hosts.get(daemon).copied().with_context(|| format!("no host of {daemon}"));
         network.deafen(host(at)?, host(from)?, is_cut)
     }
+
+    /// Ends every connection of a daemon's host; without `is_told` the other sides hear nothing of it. Answers how many there were.
+    pub(crate) fn reset(&self, daemon: &str, is_told: bool) -> anyhow::Result<usize> {
+        let (network, hosts) = self.network.as_ref().context("the cluster has no network of its own")?;
+        network.reset(*hosts.get(daemon).with_context(|| format!("no host of {daemon}"))?, is_told)
+    }
+
+    /// Lets the link of a daemon's host carry so many kilobits a second and lose so many of a thousand packets, or is as it was.
+    pub(crate) fn slow(&self, daemon: &str, to: Option<(u64, u64)>) -> anyhow::Result<()> {
+        let (network, hosts) = self.network.as_ref().context("the cluster has no network of its own")?;
+        network.slow(*hosts.get(daemon).with_context(|| format!("no host of {daemon}"))?, to)
+    }
 }

@@ -2,9 +2,11 @@
 
 mod coordinators;
 mod disks;
+mod links;
 mod pauses;
 mod ranks;
 mod splits;
+mod want;
 mod workers;
 
 use super::history::History;
@@ -55,6 +57,14 @@ pub(super) enum Strike {
     FullDisk,
     /// A file of a coordinator that does not run is changed, cut, emptied or deleted.
     Damage,
+    /// All connections of a daemon are reset, at one side or at both.
+    Reset,
+    /// Links that carry little, late, and not all of it, for up to 10 s.
+    SlowLink,
+    /// Flushes of a coordinator are slow or stand still, for up to 10 s.
+    SlowFlush,
+    /// A daemon lacks processor time, descriptors or threads, for up to 8 s.
+    Starve,
     /// Several of these, one after the other.
     Mixed,
 }
@@ -105,6 +115,8 @@ impl Strike {
             Strike::LoseHost | Strike::Pause | Strike::Split | Strike::FlushFault => 100,
             Strike::HalfSplit | Strike::FullDisk | Strike::RestartAll => 50,
             Strike::Cancel | Strike::Damage => 1_000,
+            Strike::Reset => 500,
+            Strike::SlowLink | Strike::SlowFlush | Strike::Starve => 20,
         }
     }
 
@@ -114,6 +126,8 @@ impl Strike {
             Strike::Cancel => 200,
             Strike::KillRank | Strike::Damage => 50,
             Strike::FullDisk => 5,
+            Strike::Reset => 100,
+            Strike::SlowLink | Strike::SlowFlush | Strike::Starve => 10,
             _ => 20,
         }
     }
@@ -133,13 +147,17 @@ impl Strike {
             Strike::FlushFault => "from arming the fault to the coordinator's end",
             Strike::FullDisk => "from the full disk to the coordinator's end",
             Strike::Mixed => "of each fault its own",
+            Strike::Reset => "from the reset of the leader's connections to the next acknowledged write",
+            Strike::SlowLink => "from the leader's link getting slow to the next acknowledged write",
+            Strike::SlowFlush => "from the leader's disk getting slow to the next acknowledged write",
+            Strike::Starve => "from the leader's want to the next acknowledged write",
             Strike::Damage => "from its start to the coordinator serving or refusing",
         }
     }
 
     /// Does it need hosts of their own for the daemons?
     pub(super) fn needs_network(self) -> bool {
-        matches!(self, Strike::Split | Strike::HalfSplit)
+        matches!(self, Strike::Split | Strike::HalfSplit | Strike::Reset | Strike::SlowLink)
     }
 
     /// Does it use them where they are permitted?
@@ -149,8 +167,10 @@ impl Strike {
 
     /// May no lasting gang notice it?
     pub(super) fn leaves_gangs_alone(self) -> bool {
-        use Strike::{Cancel, Damage, FlushFault, FullDisk, KillCoordinator, KillDaemon, KillRank, RestartAll};
+        use Strike::{Cancel, Damage, FlushFault, FullDisk, KillCoordinator, KillDaemon, KillRank};
+        use Strike::{Reset, RestartAll, SlowFlush};
         matches!(self, KillCoordinator | KillDaemon | KillRank | Cancel | FlushFault | FullDisk | Damage | RestartAll)
+            || matches!(self, Reset | SlowFlush)
     }
 
     /// Strikes once, and returns when all daemons are back.
@@ -172,6 +192,10 @@ impl Strike {
             Strike::FlushFault => disks::fail_flush(world).await,
             Strike::FullDisk => disks::fill(world).await,
             Strike::Damage => disks::damage(world).await,
+            Strike::Reset => links::reset(world).await,
+            Strike::SlowLink => links::slow(world).await,
+            Strike::SlowFlush => want::slow_flush(world).await,
+            Strike::Starve => want::starve(world).await,
             Strike::Mixed => Err(anyhow::anyhow!("a mixture is no part of one")),
         }?;
         world.until_whole().await?;
