@@ -1,5 +1,6 @@
 //! `muster lineage`: the graph of what made a job's results, and the records that prove that it was not altered since.
 
+mod mermaid;
 mod records;
 mod tree;
 mod verify;
@@ -23,6 +24,7 @@ use types::JobId;
     after_help = "Examples:
   muster lineage 7
   muster lineage 7 -o json | jq '.nodes[] | select(.kind == \"output\")'
+  muster lineage 7 --mermaid               a picture for Markdown
   muster lineage verify 7                  was anything of job 7 altered since it ended, is all of it there?
   muster lineage export > lineage.jsonl    to be kept elsewhere
   muster lineage verify --file lineage.jsonl"
@@ -31,6 +33,9 @@ pub struct LineageArgs {
     /// The job's number
     #[arg(value_parser = parse_job, required = true)]
     job: Option<JobId>,
+    /// Print a Mermaid flowchart, for Markdown
+    #[arg(long)]
+    mermaid: bool,
     /// Of the records.
     #[command(subcommand)]
     command: Option<LineageCommand>,
@@ -75,6 +80,10 @@ pub async fn run(args: &LineageArgs, client: &Client, session: &Session) -> anyh
         (Some(LineageCommand::Export(args)), _) => export(args, client).await,
         (None, Some(job)) => {
             let graph = client.lineage(job).await?;
+            if args.mermaid {
+                write_stdout(mermaid::mermaid(&graph).as_bytes())?;
+                return Ok(Exit::Success);
+            }
             session.output.print(&json::lineage(&graph), |output| tree(job, &graph, output))?;
             Ok(Exit::Success)
         }

@@ -2,7 +2,7 @@
 
 use crate::support::{alone, hex, shared};
 use cluster_tests::{Cluster, Shape};
-use serde_json::Value;
+use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use std::path::PathBuf;
 use types::JobId;
@@ -44,7 +44,7 @@ async fn an_altered_record_of_an_export_is_found() {
         let at = lines.iter().position(|line| line["job"] == job.0).unwrap();
         let said: Value = serde_json::from_str(lines[at]["text"].as_str().unwrap())?;
         assert_eq!(said["command"], "cat code.txt > ${{outputs.copy}}/it", "{said:#}");
-        assert_eq!((&said["phase"], &said["attempts"][0]["result"]), (&"Completed".into(), &"success".into()));
+        assert_eq!((&said["phase"], &said["attempts"][0]["result"]), (&json!("Completed"), &json!("success")));
         // One that comes after it, so that it has a successor.
         ended(cluster, "sealed-after", "other code\n").await?;
         let file = cluster.write("sealed/all.jsonl", &exported)?.display().to_string();
@@ -58,10 +58,11 @@ async fn an_altered_record_of_an_export_is_found() {
             cluster.write("sealed/altered.jsonl", &text).map(|path| path.display().to_string())
         };
         let altered = write(&lines)?;
-        for more in [&[][..], &["--offline"]] {
-            let found = faults(cluster, &[&["--file", &altered], more].concat()).await?;
+        let nothing: &[&str] = &[];
+        for more in [nothing, &["--offline"]] {
+            let found = faults(cluster, &[&["--file", &altered][..], more].concat()).await?;
             assert_eq!(found.len(), 1, "{found:?}");
-            assert_eq!((&found[0]["record"], &found[0]["job_id"]), (&number, &job.0.into()), "{found:?}");
+            assert_eq!((&found[0]["record"], &found[0]["job_id"]), (&number, &json!(job.0)), "{found:?}");
         }
         // With a hash that fits, as the last of a shorter export: only the cluster knows.
         let previous = text_bytes(&lines[at]["previous"]);
@@ -100,7 +101,7 @@ async fn bytes_that_lineage_names_are_proven_to_be_there() {
         // The same length: whoever only looks at lengths sees nothing.
         std::fs::write(blob(cluster, 1, code.as_bytes()), code.replace("run", "ran"))?;
         assert_eq!(faults(cluster, &at_first).await?, Vec::<Value>::new());
-        let found = faults(cluster, &[&[&job, "--deep"][..], &at_first].concat()).await?;
+        let found = faults(cluster, &[&[job.as_str(), "--deep"][..], &at_first].concat()).await?;
         let places: Vec<&str> = found.iter().map(|fault| fault["place"].as_str().unwrap()).collect();
         assert_eq!(places.len(), 2, "the code and what was copied from it: {found:?}");
         assert!(places[0].starts_with("code ") && places[0].ends_with(", code.txt"), "{places:?}");

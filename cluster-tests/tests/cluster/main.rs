@@ -49,6 +49,7 @@ mod stragglers;
 mod support;
 mod time;
 mod training;
+mod unnamed;
 mod upgrade;
 mod versions;
 mod workers;

@@ -7,6 +7,7 @@ mod access;
 mod backup;
 mod blobs;
 mod cluster;
+pub(crate) mod collect;
 mod explain;
 mod finals;
 mod fits;
