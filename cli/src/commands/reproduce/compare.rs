@@ -10,7 +10,7 @@ use std::fmt::Write as _;
 use types::{ContentHash, FileKind, JobId, Tree};
 
 /// Metrics of the built-in training that measure the machine.
-const TIMES: [&str; 3] = ["samples_per_second", "step_time", "wait_share"];
+const TIMES: [&str; 4] = ["checkpoint_stall", "samples_per_second", "step_time", "wait_share"];
 /// What of a job is compared field by field; code, inputs and variables have a closer look.
 const FIELDS: [&str; 3] = ["command", "secrets", "gang"];
 /// Characters of a value that are shown to people.
