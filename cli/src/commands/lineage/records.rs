@@ -19,6 +19,9 @@ pub struct Line {
     pub hash: String,
     /// JSON: what went into the job, where it ran, what came out of it.
     pub text: String,
+    /// Of a job of another workspace, without text and number.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub withheld: bool,
 }
 
 impl From<v1::LineageRecord> for Line {
@@ -29,6 +32,7 @@ impl From<v1::LineageRecord> for Line {
             previous: text::hex(&record.previous),
             hash: text::hex(&record.hash),
             text: record.text,
+            withheld: record.withheld,
         }
     }
 }
@@ -36,6 +40,9 @@ impl From<v1::LineageRecord> for Line {
 impl Line {
     /// What is wrong with it by itself, if anything is.
     pub fn fault(&self) -> Option<String> {
+        if self.withheld {
+            return None;
+        }
         if self.text.is_empty() {
             return Some("the job is no longer there".to_owned());
         }
@@ -59,6 +66,8 @@ pub struct Chain {
     pub last: Option<(u64, String)>,
     /// How many there were.
     pub count: u64,
+    /// Of these, those of which the hash alone was there.
+    pub withheld: u64,
 }
 
 impl Chain {
@@ -71,6 +80,7 @@ impl Chain {
         };
         self.last = Some((line.number, line.hash.clone()));
         self.count += 1;
+        self.withheld += u64::from(line.withheld);
         line.fault().or_else(|| {
             let why = "it does not follow the one before it: records were taken out, put in, exchanged or made again";
             (!follows).then(|| why.to_owned())
@@ -129,7 +139,14 @@ mod tests {
             let text = json!({ "number": number, "job": number + 10, "command": "true" }).to_string();
             let hash = Sha256::new().chain_update(&previous).chain_update(&text).finalize().to_vec();
             let before = std::mem::replace(&mut previous, hash.clone());
-            Line { number, job: number + 10, previous: text::hex(&before), hash: text::hex(&hash), text }
+            Line {
+                number,
+                job: number + 10,
+                previous: text::hex(&before),
+                hash: text::hex(&hash),
+                text,
+                withheld: false,
+            }
         };
         (1..6).map(one).collect()
     }

@@ -166,7 +166,7 @@ impl Found {
         let Found { chain, folders, files, bytes: read, faults } = self;
         let (number, head) = chain.last.clone().unwrap_or_default();
         let value = json!({
-            "records": chain.count, "last": number, "hash": head, "folders": folders, "files": files, "bytes_read": read,
+            "records": chain.count, "withheld": chain.withheld, "last": number, "hash": head, "folders": folders, "files": files, "bytes_read": read,
             "faults": faults.iter().map(|fault| json!({
                 "record": fault.record, "job_id": fault.job, "place": fault.place, "what": fault.what,
             })).collect::<Vec<_>>(),
@@ -182,6 +182,13 @@ impl Found {
                 return text;
             }
             let _ = writeln!(text, "{} records are what was sealed; the last is {number}, {head}", chain.count);
+            if chain.withheld > 0 {
+                let _ = writeln!(
+                    text,
+                    "of {} of them, of other workspaces, only the hashes were there to be followed",
+                    chain.withheld
+                );
+            }
             if args.file.is_none() && !args.records_only {
                 let how =
                     if args.deep { format!("{} read", bytes(*read)) } else { "sizes and lists compared".to_owned() };

@@ -1,6 +1,5 @@
 //! Are the bytes there that lineage names? One folder after the other, on this disk; what it lacks comes from the others.
 
-use super::super::jobs::find;
 use super::super::{Context, replicate};
 use cluster_state::Job;
 use futures::StreamExt;
@@ -14,7 +13,7 @@ use stores::trees::TreeBlobError;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
-use types::{ContentHash, TreeEntry};
+use types::{Caller, ContentHash, TreeEntry};
 
 /// For the check before this one to end.
 const TURN_WAIT: Duration = Duration::from_secs(30);
@@ -38,11 +37,18 @@ impl Default for Turns {
 type Answers = BoxStream<'static, Result<v1::LineageCheck, Status>>;
 
 /// Begins to look; the answers follow.
-pub(super) async fn check(context: &Context, request: v1::LineageCheckRequest) -> Result<Answers, Status> {
+pub(super) async fn check(
+    context: &Context,
+    caller: &Caller,
+    request: v1::LineageCheckRequest,
+) -> Result<Answers, Status> {
     let state = context.read(false).await?;
     let jobs: Vec<Arc<Job>> = match request.job_id {
-        0 => state.jobs_before(None).cloned().collect(),
-        id => vec![find(&state, id)?.clone()],
+        0 => {
+            let may_see = |job: &&Arc<Job>| state.may_see(&caller.principal, job.spec.workspace());
+            state.jobs_before(None).filter(may_see).cloned().collect()
+        }
+        id => vec![context.job(&state, caller, id)?.clone()],
     };
     let turn = tokio::time::timeout(TURN_WAIT, context.lineage_checks.0.clone().acquire_owned()).await;
     let turn = turn.map_err(|_| Status::unavailable("another check of lineage is under way here"))?;
