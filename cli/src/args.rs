@@ -20,7 +20,7 @@ use clap::{Args, Parser, Subcommand};
   muster cluster status                    coordinators, workers, capacity
 
 Exit codes: 0 done, 1 error, 2 bad usage or input, 3 not found, 4 no cluster reachable,
-  5 not allowed, 10 the followed job failed, 11 it was cancelled, 130 interrupted."
+  5 not allowed, 10 the followed job failed, 11 it was cancelled, 12 a reproduced job differs, 130 interrupted."
 )]
 pub struct Cli {
     /// Options of every command.
@@ -75,8 +75,10 @@ pub enum Command {
     Logs(commands::logs::LogsArgs),
     /// Show a job's metrics: a table and charts
     Metrics(commands::metrics::MetricsArgs),
-    /// Show what made a job's results
+    /// Show what made a job's results; export and verify the records that prove it
     Lineage(commands::lineage::LineageArgs),
+    /// Do a job again from its lineage alone, and say what came out otherwise
+    Reproduce(commands::reproduce::ReproduceArgs),
     /// Download a job's outputs or checkpoints
     Download(commands::download::DownloadArgs),
     /// List, show, cordon, uncordon and drain workers

@@ -24,6 +24,8 @@ pub enum Exit {
     JobFailed,
     /// 11: the followed job was cancelled.
     JobCanceled,
+    /// 12: the reproduced job differs.
+    Different,
     /// 130: interrupted from the keyboard.
     Interrupted,
 }
@@ -40,6 +42,7 @@ impl Exit {
             Exit::Denied => 5,
             Exit::JobFailed => 10,
             Exit::JobCanceled => 11,
+            Exit::Different => 12,
             Exit::Interrupted => 130,
         }
     }
@@ -142,6 +145,7 @@ mod tests {
             (Exit::NoCluster, 4),
             (Exit::JobFailed, 10),
             (Exit::JobCanceled, 11),
+            (Exit::Different, 12),
             (Exit::Interrupted, 130),
         ];
         assert!(codes.iter().all(|(exit, code)| exit.code() == *code));

@@ -1,11 +1,11 @@
-//! Jobs and their lineage: one request, one answer.
+//! Jobs: one request, one answer.
 
 use crate::call::{Patience, timed};
 use crate::error::Error;
 use crate::pool::Client;
 use crate::v1;
 use proto::convert::wire_job_spec;
-use proto::v1::{jobs_client::JobsClient, lineage_client::LineageClient};
+use proto::v1::jobs_client::JobsClient;
 use std::time::Duration;
 use types::{JobId, JobSpec, RequestId};
 
@@ -126,15 +126,6 @@ impl Client {
         self.call_for(FORESIGHT, |channel, span| {
             let request = timed(v1::ForeseeRequest { spec: spec.clone() }, span);
             async move { JobsClient::new(channel).foresee(request).await }
-        })
-        .await
-    }
-
-    /// What made the job's results, and what they are.
-    pub async fn lineage(&self, job: JobId) -> Result<v1::LineageGraph, Error> {
-        self.ask(|channel, span| {
-            let request = timed(v1::LineageRequest { job_id: job.0 }, span);
-            async move { LineageClient::new(channel).get(request).await }
         })
         .await
     }

@@ -5,7 +5,7 @@ use crate::audit::Deed;
 use crate::commands::{self, At};
 use crate::{Command, State};
 use std::sync::Arc;
-use types::{Caller, ContentHash, Input, LogIndex, MemberEnd, Timestamp};
+use types::{Caller, ContentHash, LogIndex, Timestamp};
 
 /// Entries left out between the copy and what comes: more than a cluster writes in three years at 10,000 a second. Tokens of
 /// attempts are numbers of entries, so whatever was started after the copy is older than what is started from now on.
@@ -46,22 +46,6 @@ impl State {
 
     /// Hashes of all folders that jobs name: code, inputs, checkpoints, outputs. A hash may come several times.
     pub fn trees(&self) -> impl Iterator<Item = ContentHash> {
-        self.jobs.values().flat_map(|job| {
-            let code = job.spec.code.iter().map(|code| code.tree);
-            let inputs = job.spec.inputs.values().filter_map(|input| match input {
-                Input::Data { tree, .. } => Some(*tree),
-                Input::Literal(_) => None,
-            });
-            let saved = job.checkpoints.iter().map(|saved| saved.checkpoint.tree);
-            let outputs = job.outputs.iter().map(|output| output.output.tree);
-            let attempts = job.attempts.iter().flat_map(|attempt| {
-                let left = attempt.ends.iter().flatten().flat_map(|end| match end {
-                    MemberEnd::Exited { outputs, .. } => outputs.as_slice(),
-                    MemberEnd::NotPrepared { .. } | MemberEnd::Unknown => &[],
-                });
-                attempt.resumed_from.iter().map(|from| from.tree).chain(left.map(|output| output.tree))
-            });
-            code.chain(inputs).chain(saved).chain(outputs).chain(attempts).collect::<Vec<_>>()
-        })
+        self.jobs.values().flat_map(|job| job.folders()).map(|(_, tree)| tree)
     }
 }

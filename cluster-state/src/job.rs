@@ -45,6 +45,8 @@ pub struct Job {
     pub kept: bool,
     /// When retention forgot its streams.
     pub forgotten: Option<Timestamp>,
+    /// Number of its lineage's record, once it has ended.
+    pub(crate) sealed: Option<u64>,
     /// Entry that changed it last.
     pub changed: LogIndex,
 }
@@ -87,6 +89,8 @@ pub struct Attempt {
     pub phase: AttemptPhase,
     /// Where its ranks are.
     pub placement: Arc<Placement>,
+    /// The GPUs that it was given, by node rank, as its workers had them then.
+    pub devices: Vec<(u32, HeldDevice)>,
     /// Shared by its ranks.
     pub secret: AttemptSecret,
     /// All ranks' endpoints, from the moment all members were prepared.
@@ -111,6 +115,22 @@ impl Attempt {
     pub fn key(&self, job: JobId, node_rank: u32) -> MemberKey {
         MemberKey { job, attempt: self.number, node_rank }
     }
+
+    /// The GPUs that a member was given.
+    pub fn devices_of(&self, node_rank: u32) -> impl Iterator<Item = &HeldDevice> {
+        self.devices.iter().filter(move |(member, _)| *member == node_rank).map(|(_, device)| device)
+    }
+}
+
+/// A GPU that a rank was given: what it was then, for its worker may lose it later.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HeldDevice {
+    /// Index on its machine.
+    pub index: u32,
+    /// Stable identity from the driver.
+    pub uuid: String,
+    /// Product name.
+    pub name: String,
 }
 
 /// A checkpoint in the blob store.

@@ -9,6 +9,7 @@
 //!                ├── workspaces                         workspaces.rs: whose jobs are whose to see and to change
 //!                ├── secrets of jobs, sealed              secrets.rs: who may give them to a job
 //!                ├── the audit trail                    audit.rs: who did what, each record bound to the one before
+//!                ├── lineage of ended jobs, sealed        lineage/: each record bound to the one before
 //!                ├── a beginning from an older copy     anew.rs: what happened since must not be taken for what comes
 //!                └── queries: waiting jobs, wishes of a worker, changes since an index
 //! ```
@@ -16,8 +17,8 @@
 //! No clock, no randomness, no hash order: time and secrets come in with the command. `State::clone` is O(1) (persistent
 //! maps), so a reader takes a snapshot and never holds up `apply`.
 //!
-//! Kept here: `GANG-1`, `GANG-2`, `SLOT-1`, `FENCE-1`, `FENCE-2`, `JOB-1`, `JOB-2`, `QUOTA-1`, `ACCESS-1`, `ACCESS-2`, `ACCESS-4`, `AUDIT-1`, `SECRET-1`;
-//! `LEASE-1` together with the leader, who proposes `LoseWorker` only when the lease is over.
+//! Kept here: `GANG-1`, `GANG-2`, `SLOT-1`, `FENCE-1`, `FENCE-2`, `JOB-1`, `JOB-2`, `QUOTA-1`, `ACCESS-1`, `ACCESS-2`, `ACCESS-4`, `AUDIT-1`, `SECRET-1`,
+//! `LINEAGE-1`; `LEASE-1` together with the leader, who proposes `LoseWorker` only when the lease is over.
 
 mod access;
 mod action;
@@ -28,6 +29,7 @@ mod command_parts;
 mod commands;
 mod federation;
 mod job;
+mod lineage;
 mod refusal;
 mod secrets;
 mod state;
@@ -48,7 +50,8 @@ pub use audit::{AUDIT_KEPT, AuditRecord, DENIALS_MAX, verify_chain};
 pub use command::{Command, Outcome};
 pub use command_parts::{Denial, LogIn, MemberChange, PlannedGang, Promise, SetQueue, SetUser};
 pub use federation::{EVERY_GROUP, KEY_SET_BYTES_MAX, KeySource, PROVIDERS_MAX, Provider};
-pub use job::{Attempt, Job, JobOutput, SavedCheckpoint};
+pub use job::{Attempt, HeldDevice, Job, JobOutput, SavedCheckpoint};
+pub use lineage::{LineageRecord, environment_hash, output_node};
 pub use refusal::Refusal;
 pub use secrets::{EVERYBODY, KeyExchange, KeyId, Resealed, Sealed, Secret};
 pub use state::State;

@@ -2,6 +2,7 @@
 
 use crate::access::Access;
 use crate::audit::Trail;
+use crate::lineage::Seals;
 use crate::secrets::Sealing;
 use crate::{Command, Job, Outcome, Refusal, Secret, Worker, commands};
 use imbl::ordmap::DiffItem;
@@ -46,6 +47,7 @@ pub struct State {
     pub(crate) secrets: OrdMap<String, Arc<Secret>>,
     pub(crate) sealing: Sealing,
     pub(crate) audit: Trail,
+    pub(crate) lineage: Seals,
 }
 
 impl Default for State {
@@ -70,6 +72,7 @@ impl Default for State {
             secrets: OrdMap::new(),
             sealing: Sealing::default(),
             audit: Trail::default(),
+            lineage: Seals::default(),
         }
     }
 }
@@ -220,6 +223,9 @@ impl State {
             (false, true) => drop(self.live.insert(id)),
             (true, false) => drop(self.live.remove(&id)),
             _ => {}
+        }
+        if after.0.is_final() && !before.0.is_final() {
+            self.seal_lineage(id);
         }
         Some(result)
     }

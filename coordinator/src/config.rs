@@ -20,6 +20,8 @@ pub enum Start {
     Wait,
 }
 
+/// Shorter ones are no time to submit a job after its files.
+const KEEP_UNNAMED_MIN: Duration = Duration::from_secs(1);
 /// Shorter ones would end while they are renewed.
 const CERTIFICATE_LIFE_MIN: Duration = Duration::from_secs(10);
 
@@ -65,6 +67,9 @@ pub struct Config {
     pub keep_telemetry_for: Option<Duration>,
     /// More than so many bytes of it are not kept on the leader's disk: jobs that ended longest ago are forgotten. Default no bound.
     pub keep_telemetry_bytes: Option<u64>,
+    /// Files in the blob store that no job names are removed so long after that was first seen, and not before who was told of
+    /// them has had that long to name them. Default 24 hours: longer than any upload.
+    pub keep_unnamed_files_for: Duration,
 }
 
 impl Config {
@@ -90,6 +95,7 @@ impl Config {
             user_calls_per_second: 10_000,
             keep_telemetry_for: None,
             keep_telemetry_bytes: None,
+            keep_unnamed_files_for: Duration::from_hours(24),
         }
     }
 
@@ -152,6 +158,9 @@ impl Config {
                 self.certificate_life,
                 identity::CERTIFICATE_LIFE
             ));
+        }
+        if self.keep_unnamed_files_for < KEEP_UNNAMED_MIN {
+            faults.push(format!("files without a name are kept for at least {KEEP_UNNAMED_MIN:?}"));
         }
         if !crate::POLICIES.contains(&self.policy.as_str()) {
             faults.push(format!("there is no policy {:?}: use {}", self.policy, crate::POLICIES.join(", ")));

@@ -190,11 +190,12 @@ impl Running {
             flusher,
             lease: config.lease,
             shutdown: ending.clone(),
-            peers: api::replicate::Peers::new(dialer),
+            peers: api::replicate::Peers::new(dialer, config.keep_unnamed_files_for),
             gathers: api::gather::Gathers::default(),
             searches: api::search::Searches::default(),
             gate: Gate::new(node.clone(), observed, Quota::of(config.user_calls_per_second)),
             mends: api::keep::Mends::default(),
+            lineage_checks: api::lineage::Turns::default(),
             signer: api::Signer::new(identified.folder.clone(), config.certificate_life),
             sealer: api::Sealer::new(identified.folder.clone()),
             fatal,
@@ -203,6 +204,7 @@ impl Running {
         let acts = leader::Leader::new(node.clone(), loop_config, context.observed.clone(), handle, mailbox);
         tokio::spawn(acts.run(ending.clone()));
         tokio::spawn(api::keep::Keeper::new(context.clone(), config.retention()).run());
+        tokio::spawn(api::collect::Collector::new(context.clone(), config.keep_unnamed_files_for).run());
         let Ports { grpc, http, advertised } = ports;
         let place = observe::Place { data_dir: config.data_dir.clone(), own: identified.node.clone() };
         let served = serve::serve(context, place, grpc, http, &ending)?;

@@ -1,10 +1,10 @@
 //! The finished model as files: parameters as safetensors, and a JSON that says how to use them and how good they are.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use crate::config::Config;
+use crate::config::{Config, Source};
 use crate::data::Transform;
 use crate::error::Error;
 use crate::model::{Placed, Task};
@@ -35,12 +35,30 @@ pub(crate) struct Description<'a> {
     pub(crate) data_sha256: String,
     pub(crate) steps: u64,
     pub(crate) world_size: u32,
-    /// Effective values, defaults included.
+    /// Effective values, defaults included, as [`without_places`] has them.
     pub(crate) config: &'a Config,
 }
 
 /// See [`Description`].
 pub(crate) const FORMAT: u32 = 1;
+
+/// Without folders of the machine that trained: the same job done again, elsewhere, writes the same bytes. Of its data files the
+/// names stay; what was in them is in the hash.
+pub(crate) fn without_places(config: &Config) -> Config {
+    let mut config = config.clone();
+    (config.output, config.checkpoint.folder, config.checkpoint.resume_from) = (None, None, None);
+    let files: Vec<&mut PathBuf> = match &mut config.data.source {
+        Source::Digits => Vec::new(),
+        Source::Csv { path, .. } | Source::Text { path, .. } => vec![path],
+        Source::Npy { features: samples, labels } | Source::Idx { images: samples, labels } => vec![samples, labels],
+    };
+    for file in files {
+        if let Some(name) = file.file_name().map(PathBuf::from) {
+            *file = name;
+        }
+    }
+    config
+}
 
 /// Writes `model.safetensors`, `sample.txt` where there is one, and then `model.json` into `folder`, each whole or not at
 /// all.

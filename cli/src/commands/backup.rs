@@ -247,16 +247,17 @@ fn http_address(grpc: &str, given: Option<&str>) -> anyhow::Result<String> {
 }
 
 fn contents_value(contents: &Contents) -> Value {
-    let Contents { head, jobs, workers, users, blobs, bytes, missing } = contents;
+    let Contents { head, jobs, workers, users, blobs, bytes, missing, altered } = contents;
     json!({
         "cluster": head.cluster.to_string(), "program": head.program, "entry": head.index.0, "time": instant(head.time.0),
         "has_data": head.has_data, "jobs": jobs, "workers": workers, "users": users, "blobs": blobs, "data_bytes": bytes,
         "missing": missing.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        "lineage_altered_job": altered.map(|(job, _)| job.0),
     })
 }
 
 fn contents_text(contents: &Contents) -> String {
-    let Contents { head, jobs, workers, users, blobs, bytes: data, missing } = contents;
+    let Contents { head, jobs, workers, users, blobs, bytes: data, missing, altered } = contents;
     let data = if head.has_data {
         format!("{blobs} files, {} of files, logs and metrics", bytes(*data))
     } else {
@@ -271,10 +272,13 @@ fn contents_text(contents: &Contents) -> String {
     for hash in missing {
         let _ = writeln!(text, "missing: {hash}, which a job names and no coordinator had");
     }
+    if let Some((job, number)) = altered {
+        let _ = writeln!(text, "altered: job {job} is not what was sealed when it ended (record {number} of lineage)");
+    }
     text
 }
 
-/// A backup that lacks something is no success.
+/// A backup that lacks something, or holds what was altered, is no success.
 fn missing_exit(contents: &Contents) -> Exit {
-    if contents.missing.is_empty() { Exit::Success } else { Exit::Error }
+    if contents.missing.is_empty() && contents.altered.is_none() { Exit::Success } else { Exit::Error }
 }

@@ -90,6 +90,9 @@ pub struct CoordinatorArgs {
     /// [default: no bound]
     #[arg(long, value_name = "BYTES", value_parser = parse_bytes)]
     keep_telemetry_bytes: Option<u64>,
+    /// Remove files that no job names (uploads that no job followed, old checkpoints) so long after that was first seen
+    #[arg(long, value_name = "SPAN", default_value = "24h", value_parser = parse_span)]
+    keep_unnamed_files_for: u64,
     /// How it is admitted to the cluster that it joins.
     #[command(flatten)]
     join_token: JoinTokenArgs,
@@ -166,6 +169,7 @@ fn config(args: &CoordinatorArgs) -> anyhow::Result<Config> {
     config.user_calls_per_second = args.user_calls_per_second;
     config.keep_telemetry_for = args.keep_telemetry_for.map(Duration::from_millis);
     config.keep_telemetry_bytes = args.keep_telemetry_bytes;
+    config.keep_unnamed_files_for = Duration::from_millis(args.keep_unnamed_files_for);
     config.validate().map_err(|faults| bad_input(faults.to_string()))?;
     Ok(config)
 }

@@ -21,6 +21,7 @@ pub mod logs;
 pub mod metrics;
 pub mod providers;
 pub mod queues;
+pub mod reproduce;
 pub mod role;
 pub mod secrets;
 pub mod simulate;
@@ -97,6 +98,7 @@ pub fn run(cli: Cli) -> anyhow::Result<Exit> {
         Command::Contexts(command) => contexts::run(&command, &session),
         Command::Login(args) => login::run(&args, &session),
         Command::Audit(audit::AuditCommand::Verify(args)) if args.is_local() => audit::verify_file(&args, &session),
+        Command::Lineage(args) if args.is_offline() => lineage::run_offline(&args, &session),
         Command::Cluster(cluster::ClusterCommand::Restore(args)) => backup::restore(&args, &session),
         Command::Cluster(cluster::ClusterCommand::Recover(args)) => backup::recover(&args, &session),
         Command::Coordinator(args) => coordinator::run(args, &session),
@@ -117,6 +119,7 @@ async fn with_client(command: Command, session: &Session) -> anyhow::Result<Exit
         Command::Logs(args) => logs::run(args, &client, session).await,
         Command::Metrics(args) => metrics::run(args, &client, session).await,
         Command::Lineage(args) => lineage::run(&args, &client, session).await,
+        Command::Reproduce(args) => reproduce::run(args, &client, session).await,
         Command::Download(args) => download::run(&args, &client, session).await,
         Command::Workers(command) => workers::run(command, &client, session).await,
         Command::Whoami => access::who_am_i(&client, session).await,

@@ -1,7 +1,7 @@
 //! Takes a plan whole or refuses it whole, on the tables as they are now, not as they were when it was made (`GANG-1`).
 
 use super::At;
-use crate::{Attempt, Outcome, PlannedGang, Refusal, State};
+use crate::{Attempt, HeldDevice, Outcome, PlannedGang, Refusal, State};
 use std::sync::Arc;
 use types::{AttemptNumber, AttemptPhase, JobPhase, JobSpec, MemberKey, Placement, Token};
 
@@ -38,6 +38,7 @@ fn place(state: &mut State, at: At, gang: &PlannedGang) -> Result<(), String> {
 
 fn start(state: &mut State, at: At, gang: &PlannedGang, number: AttemptNumber) {
     let members = gang.placement.members.len();
+    let devices = devices(state, &gang.placement);
     state.update_job(at.index, gang.job, |job| {
         // A gang of one member waits for nobody: it prepares and starts in one go.
         let alone = members == 1;
@@ -47,6 +48,7 @@ fn start(state: &mut State, at: At, gang: &PlannedGang, number: AttemptNumber) {
             token: Token(at.index.0),
             phase: if alone { AttemptPhase::Running } else { AttemptPhase::Preparing },
             placement: gang.placement.clone(),
+            devices,
             secret: gang.secret,
             endpoints: Vec::new(),
             resumed_from: job.checkpoints.last().map(|saved| saved.checkpoint.clone()),
@@ -57,6 +59,22 @@ fn start(state: &mut State, at: At, gang: &PlannedGang, number: AttemptNumber) {
             lost_device_ms: 0,
         }));
     });
+}
+
+/// The placement has indexes; what they mean is known now and may change with the worker's next registration.
+fn devices(state: &State, placement: &Placement) -> Vec<(u32, HeldDevice)> {
+    let mut held = Vec::new();
+    for member in &placement.members {
+        let Some(worker) = state.worker(&member.worker) else { continue };
+        let known = &worker.registration.inventory.devices;
+        for index in member.ranks.iter().flat_map(|rank| &rank.devices) {
+            if let Some(device) = known.iter().find(|device| device.index == *index) {
+                let (uuid, name) = (device.uuid.clone(), device.name.clone());
+                held.push((member.node_rank, HeldDevice { index: *index, uuid, name }));
+            }
+        }
+    }
+    held
 }
 
 /// All ranks once, in order, with what the job asks for.

@@ -53,6 +53,7 @@ pub(super) fn apply(
         outputs: Vec::new(),
         kept: false,
         forgotten: None,
+        sealed: None,
         changed: at.index,
     });
     Ok(Outcome::Submitted { job: id, repeated: false })

@@ -10,6 +10,7 @@ mod drains;
 mod elastic;
 mod federation;
 mod joining;
+mod lineage;
 mod queues;
 mod quotas;
 mod random;

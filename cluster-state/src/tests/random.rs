@@ -125,6 +125,7 @@ fn check(state: &State, before: &State) {
         assert!(live == 0 || !job.phase.is_final(), "a final job holds nothing");
         assert!(state.changes.contains(&(job.changed, job.id)));
         assert!(job.promise.is_none() || job.phase == JobPhase::Queued, "a promise is for one that waits");
+        assert_eq!(job.sealed().is_some(), job.phase.is_final(), "LINEAGE-1");
         if let Some(old) = before.job(job.id).filter(|old| old.phase.is_final()) {
             assert_eq!(old, job, "JOB-2");
         }
@@ -157,6 +158,9 @@ fn check(state: &State, before: &State) {
     assert!(state.waiting_of.iter().eq(waiting.iter()), "QUOTA-1");
     let counted: u64 = state.phases.values().sum();
     assert_eq!(counted, state.jobs.len() as u64, "JOB-1");
+    assert_eq!(state.lineage_fault(), None, "LINEAGE-1");
+    let ended = state.jobs.values().filter(|job| job.phase.is_final()).count() as u64;
+    assert_eq!(state.lineage_head().0, ended, "LINEAGE-1: each once");
 }
 
 /// Applies the steps, each as it is or in somebody's name, and looks at every promise after every entry.
@@ -185,7 +189,7 @@ fn run(steps: Vec<(Step, bool)>) {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(200))]
 
-    /// GANG-1, GANG-2, SLOT-1, QUOTA-1, FENCE-1, JOB-1, JOB-2, ACCESS-1, ACCESS-2, ACCESS-4, AUDIT-1 after every entry, and STATE-1 at the end.
+    /// GANG-1, GANG-2, SLOT-1, QUOTA-1, FENCE-1, JOB-1, JOB-2, ACCESS-1, ACCESS-2, ACCESS-4, AUDIT-1, LINEAGE-1 after every entry, and STATE-1 at the end.
     #[test]
     fn invariants_hold_under_random_commands(steps in proptest::collection::vec((step(), any::<bool>()), 1..80)) {
         run(steps);

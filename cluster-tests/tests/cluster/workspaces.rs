@@ -73,6 +73,10 @@ async fn answers(channel: &Authorized, job: u64) -> Vec<(&'static str, Result<()
     all.push(("metrics", jobs.metrics(v1::MetricsRequest { job_id: job, ..Default::default() }).await.map(drop)));
     all.push(("explain", jobs.explain(v1::ExplainRequest { job_id: job, local: false }).await.map(drop)));
     all.push(("lineage", lineage.get(v1::LineageRequest { job_id: job }).await.map(drop)));
+    let record = v1::LineageRecordsRequest { after: 0, job_id: job };
+    all.push(("lineage records", lineage.records(record).await.map(drop)));
+    let check = v1::LineageCheckRequest { job_id: job, deep: false };
+    all.push(("lineage check", lineage.check(check).await.map(drop)));
     all
 }
 
@@ -118,6 +122,14 @@ async fn jobs_of_another_workspace_are_as_if_they_were_not_there() {
                 answer.is_ok() || call == "priority" && told(&answer, own.0).starts_with("FailedPrecondition");
             assert!(is_served, "{call}: {answer:?}");
         }
+
+        // Of the rest there are the hashes, so that her own job's can be followed.
+        let exported = ana.run(cluster, &["lineage", "export"]).await?.good()?.stdout;
+        let lines: Vec<Value> = exported.lines().map(serde_json::from_str).collect::<Result<_, _>>()?;
+        let (hidden, shown): (Vec<&Value>, Vec<&Value>) = lines.iter().partition(|line| line["withheld"] == true);
+        assert!(hidden.len() > 1 && hidden.iter().all(|line| line["text"] == "" && line["job"] == 0), "{exported}");
+        assert!(shown.len() == 1 && shown[0]["job"] == own.0, "{exported}");
+        ana.run(cluster, &["lineage", "verify"]).await?.good()?;
 
         assert_eq!(ana.jobs_seen(cluster).await?, [own.0]);
         let seen = ben.jobs_seen(cluster).await?;

@@ -1,12 +1,11 @@
-//! `muster.v1.Jobs` and `muster.v1.Lineage`.
+//! `muster.v1.Jobs`.
 
-use super::{Context, caller, explain, fits, lineage, logs, metrics, watch, wire};
+use super::{Context, caller, explain, fits, logs, metrics, watch, wire};
 use crate::{gate, leader};
 use cluster_state::{Command, Job, Outcome, State};
 use futures::stream::BoxStream;
 use proto::v1;
 use proto::v1::jobs_server::Jobs;
-use proto::v1::lineage_server::Lineage;
 use std::sync::Arc;
 use std::time::Duration;
 use tonic::{Request, Response, Status};
@@ -252,19 +251,4 @@ async fn set_priority(
     }
     let (_, state) = context.write_as(caller, Command::SetPriority { job: JobId(job_id), priority }).await?;
     changed(&state, job_id).map(|job| wire::summary(job))
-}
-
-/// Lineage.
-pub(crate) struct LineageService(pub(crate) Context);
-
-#[tonic::async_trait]
-impl Lineage for LineageService {
-    async fn get(&self, request: Request<v1::LineageRequest>) -> Result<Response<v1::LineageGraph>, Status> {
-        let (caller, id) = (caller(&request)?, request.into_inner().job_id);
-        let result = match self.0.read(false).await {
-            Ok(state) => self.0.job(&state, &caller, id).map(|job| lineage::graph(&state, job)),
-            Err(status) => Err(status),
-        };
-        self.0.observe("muster.v1.Lineage", "Get", result)
-    }
 }

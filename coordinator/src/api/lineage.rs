@@ -1,16 +1,24 @@
 //! The lineage graph of one job, read off the tables: what went in, where it ran, what came out.
 
-use cluster_state::{Attempt, Job, State};
+mod check;
+mod records;
+mod service;
+
+pub(crate) use check::Turns;
+pub(super) use service::Service;
+
+use cluster_state::{Attempt, HeldDevice, Job, State, environment_hash, output_node};
 use proto::v1;
-use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
-use types::{ContentHash, Input, Inventory, Member, MemberEnd};
+use types::{Input, MemberEnd};
 
 /// Nodes and edges in a fixed order.
 pub(crate) fn graph(state: &State, job: &Job) -> v1::LineageGraph {
     let mut graph = Graph::default();
     let job_id = format!("job:{}", job.id);
-    graph.node(&job_id, "job", &name(job), [("phase", job.phase.name().to_owned())]);
+    let record = job.sealed().map(|number| ("record", number.to_string()));
+    let facts = [("phase", job.phase.name().to_owned())].into_iter().chain(record);
+    graph.node(&job_id, "job", &name(job), facts);
     sources(&mut graph, job, &job_id);
     for attempt in &job.attempts {
         self::attempt(&mut graph, state, job, attempt, &job_id);
@@ -57,17 +65,6 @@ fn sources(graph: &mut Graph, job: &Job, job_id: &str) {
     }
 }
 
-/// Of `NAME=VALUE` and a NUL for each, in the order of the names. Neither holds a NUL, no name holds `=`.
-fn environment_hash(variables: &BTreeMap<String, String>) -> ContentHash {
-    let mut hasher = Sha256::new();
-    for (name, value) in variables {
-        for part in [name, "=", value, "\0"] {
-            hasher.update(part.as_bytes());
-        }
-    }
-    ContentHash(hasher.finalize().into())
-}
-
 fn attempt(graph: &mut Graph, state: &State, job: &Job, attempt: &Attempt, job_id: &str) {
     let id = format!("attempt:{}", attempt.number);
     let cause = match &attempt.phase {
@@ -86,9 +83,11 @@ fn attempt(graph: &mut Graph, state: &State, job: &Job, attempt: &Attempt, job_i
         let facts = known.map(|worker| ("address", worker.registration.data_address.clone()));
         graph.node(&worker, "worker", member.worker.as_str(), facts);
         graph.edge(&worker, &id, "ran_on");
-        for index in member.ranks.iter().flat_map(|rank| &rank.devices) {
-            let device_id = self::device(graph, known.map(|worker| &worker.registration.inventory), member, *index);
-            graph.edge(&device_id, &id, "ran_on");
+        for HeldDevice { index, uuid, name } in attempt.devices_of(member.node_rank) {
+            let device =
+                if uuid.is_empty() { format!("device:{}:{index}", member.worker) } else { format!("device:{uuid}") };
+            graph.node(&device, "device", name, [("uuid", uuid.clone())]);
+            graph.edge(&device, &id, "ran_on");
         }
     }
     for saved in job.checkpoints.iter().filter(|saved| saved.attempt == attempt.number) {
@@ -99,24 +98,11 @@ fn attempt(graph: &mut Graph, state: &State, job: &Job, attempt: &Attempt, job_i
     }
 }
 
-/// The placement has an index; name and UUID are the worker's of today, who may have lost the device since.
-fn device(graph: &mut Graph, inventory: Option<&Inventory>, member: &Member, index: u32) -> String {
-    let worker = &member.worker;
-    if let Some(device) = inventory.and_then(|inventory| inventory.devices.iter().find(|d| d.index == index)) {
-        let id = format!("device:{}", device.uuid);
-        graph.node(&id, "device", &device.name, [("uuid", device.uuid.clone())]);
-        return id;
-    }
-    let id = format!("device:{worker}:{index}");
-    graph.node(&id, "device", &format!("device {index} of worker {worker}, no longer known"), []);
-    id
-}
-
 fn results(graph: &mut Graph, job: &Job) {
     let Some(last) = job.attempts.last() else { return };
     let attempt = format!("attempt:{}", last.number);
     for output in &job.outputs {
-        let output_id = format!("output:{}:{}", output.node_rank, output.output.name);
+        let output_id = output_node(output.node_rank, &output.output.name);
         let facts = [("tree", output.output.tree.to_string()), ("bytes", output.output.bytes.to_string())];
         graph.node(&output_id, "output", &output.output.name, facts);
         graph.edge(&attempt, &output_id, "produced");
@@ -182,20 +168,21 @@ mod tests {
     }
 
     #[test]
-    fn a_device_that_is_gone_is_named_by_its_place() {
+    fn a_device_is_named_as_it_was_though_its_worker_lost_it() {
         let mut tables = Tables::default();
         tables.worker("a", 4, &[true, true]);
         let job = tables.submit(|spec| spec.gang.per_rank.gpus = 2);
         tables.plan();
+        let before = graph(&tables.state, tables.state.job(job).unwrap());
         // The worker comes back without its second GPU.
         tables.worker("a", 4, &[true]);
-        let graph = graph(&tables.state, tables.state.job(job).unwrap());
-        let devices = nodes(&graph, "device");
-        let labels: Vec<&str> = devices.iter().map(|node| node.label.as_str()).collect();
-        assert_eq!(labels, ["gpu", "device 1 of worker a, no longer known"]);
+        let after = graph(&tables.state, tables.state.job(job).unwrap());
+        let devices = nodes(&after, "device");
+        assert_eq!(devices.len(), 2, "{devices:?}");
+        assert_eq!(devices, nodes(&before, "device"));
         for device in devices {
             let ran_on = |edge: &&v1::LineageEdge| edge.from == device.id && edge.role == "ran_on";
-            assert_eq!(graph.edges.iter().filter(ran_on).count(), 1, "{}", device.id);
+            assert_eq!(after.edges.iter().filter(ran_on).count(), 1, "{}", device.id);
         }
     }
 

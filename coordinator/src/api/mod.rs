@@ -7,6 +7,7 @@ mod access;
 mod backup;
 mod blobs;
 mod cluster;
+pub(crate) mod collect;
 mod explain;
 mod finals;
 mod fits;
@@ -18,7 +19,7 @@ pub(crate) use secrets::Sealer;
 pub(crate) mod gather;
 mod jobs;
 pub(crate) mod keep;
-mod lineage;
+pub(crate) mod lineage;
 mod logs;
 mod metrics;
 mod queues;
@@ -62,6 +63,7 @@ pub(crate) struct Context {
     pub(crate) gathers: gather::Gathers,
     pub(crate) searches: search::Searches,
     pub(crate) mends: keep::Mends,
+    pub(crate) lineage_checks: lineage::Turns,
     pub(crate) gate: Gate,
     pub(crate) signer: access::Signer,
     pub(crate) sealer: Sealer,
@@ -217,7 +219,7 @@ pub(crate) fn services(context: &Context, health: tonic::service::Routes) -> ton
         .add_service(JobsServer::new(jobs::Service(context.clone())).max_decoding_message_size(bytes_max))
         .add_service(ClusterServer::new(cluster::Service(context.clone())).max_decoding_message_size(bytes_max))
         .add_service(AccessServer::new(access::Service(context.clone())).max_decoding_message_size(bytes_max))
-        .add_service(LineageServer::new(jobs::LineageService(context.clone())))
+        .add_service(LineageServer::new(lineage::Service(context.clone())))
         .add_service(QueuesServer::new(queues::Service(context.clone())).max_decoding_message_size(bytes_max))
         .add_service(SecretsServer::new(secrets::Service(context.clone())).max_decoding_message_size(bytes_max))
         .add_service(BlobsServer::new(blobs::Service(context.clone())).max_decoding_message_size(bytes_max))

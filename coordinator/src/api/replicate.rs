@@ -10,6 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use stores::blobs::BlobStore;
+use tokio::time::Instant;
 use tonic::Status;
 use tonic::transport::{Channel, Endpoint};
 use types::{ContentHash, Limits};
@@ -20,18 +21,30 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Hashes known to be on a majority; past this the set begins anew, which costs one question each.
 const CONFIRMED_MAX: usize = 100_000;
+/// After so long they are asked about again: what nothing names is removed when nobody has asked for it for long.
+const CONFIRMED_FOR_MAX: Duration = Duration::from_mins(10);
 
 /// Connections to the other coordinators, and which blobs are known to be safe.
 #[derive(Clone)]
 pub(crate) struct Peers {
     dialer: Dialer,
     channels: Arc<Mutex<BTreeMap<String, Channel>>>,
-    confirmed: Arc<Mutex<BTreeSet<ContentHash>>>,
+    confirmed: Arc<Mutex<Confirmed>>,
+    confirmed_for: Duration,
+}
+
+/// Since when, and which.
+struct Confirmed {
+    since: Instant,
+    hashes: BTreeSet<ContentHash>,
 }
 
 impl Peers {
-    pub(crate) fn new(dialer: Dialer) -> Self {
-        Self { dialer, channels: Arc::default(), confirmed: Arc::default() }
+    /// Blobs without a name are kept for `grace` by each coordinator.
+    pub(crate) fn new(dialer: Dialer, grace: Duration) -> Self {
+        let confirmed = Confirmed { since: Instant::now(), hashes: BTreeSet::new() };
+        let confirmed_for = (grace / 4).min(CONFIRMED_FOR_MAX);
+        Self { dialer, channels: Arc::default(), confirmed: Arc::new(Mutex::new(confirmed)), confirmed_for }
     }
 
     /// A lazy connection that is kept.
@@ -49,15 +62,16 @@ impl Peers {
 
     fn confirmed(&self, hashes: &[ContentHash]) -> bool {
         let confirmed = self.confirmed.lock().unwrap_or_else(PoisonError::into_inner);
-        hashes.iter().all(|hash| confirmed.contains(hash))
+        confirmed.since.elapsed() < self.confirmed_for && hashes.iter().all(|hash| confirmed.hashes.contains(hash))
     }
 
     fn confirm(&self, hashes: &[ContentHash]) {
         let mut confirmed = self.confirmed.lock().unwrap_or_else(PoisonError::into_inner);
-        if confirmed.len() + hashes.len() > CONFIRMED_MAX {
-            confirmed.clear();
+        let is_full = confirmed.hashes.len() + hashes.len() > CONFIRMED_MAX;
+        if is_full || confirmed.since.elapsed() >= self.confirmed_for {
+            *confirmed = Confirmed { since: Instant::now(), hashes: BTreeSet::new() };
         }
-        confirmed.extend(hashes);
+        confirmed.hashes.extend(hashes);
     }
 }
 

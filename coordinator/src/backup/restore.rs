@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 use stores::blobs::{BlobStore, BlobWriter, FinishedBlob};
 use stores::streams::{StreamLimits, StreamName, StreamStore};
-use types::{ClusterId, ContentHash, CoordinatorId, LogIndex, Role, Timestamp};
+use types::{ClusterId, ContentHash, CoordinatorId, JobId, LogIndex, Role, Timestamp};
 
 /// How the first owner gets in again; 30 days.
 const TOKEN_LIFE: Duration = Duration::from_hours(30 * 24);
@@ -42,6 +42,8 @@ pub struct Contents {
     pub bytes: u64,
     /// Blobs that jobs name and that no coordinator had when it was made.
     pub missing: Vec<ContentHash>,
+    /// The first job whose lineage is not what was sealed when it ended, and the number of its record.
+    pub altered: Option<(JobId, u64)>,
 }
 
 /// How to restore.
@@ -331,5 +333,7 @@ fn read(file: &Path, key: &SealingKey, sink: &mut dyn Sink) -> Result<Read, Back
     }
     let (workers, users) = (state.workers().count() as u64, state.users().count() as u64);
     let jobs = state.jobs_before(None).count() as u64;
-    Ok(Read { contents: Contents { head, jobs, workers, users, blobs, bytes, missing }, keys, time, state })
+    let altered = state.lineage_fault().map(|record| (record.job, record.number));
+    let contents = Contents { head, jobs, workers, users, blobs, bytes, missing, altered };
+    Ok(Read { contents, keys, time, state })
 }

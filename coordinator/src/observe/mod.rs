@@ -121,6 +121,8 @@ pub(crate) struct Observed {
     leader_changes: Counter,
     surveyed: figures::Surveyed,
     held: held::Held,
+    blobs_removed: Counter,
+    blobs_removed_bytes: Counter,
     workers: workers::Workers,
 }
 
@@ -148,6 +150,8 @@ impl Observed {
             leader_changes: Counter::default(),
             surveyed: figures::Surveyed::default(),
             held: held::Held::new(),
+            blobs_removed: Counter::default(),
+            blobs_removed_bytes: Counter::default(),
             workers: workers::Workers::default(),
         }
     }
@@ -212,6 +216,12 @@ impl Observed {
     /// A stream of so many bytes has a compacted file of so many.
     pub(crate) fn compacted(&self, before: u64, after: u64) {
         self.held.compacted(1, before, after);
+    }
+
+    /// So many blobs that nothing names were removed here.
+    pub(crate) fn blobs_removed(&self, count: u64, bytes: u64) {
+        self.blobs_removed.inc_by(count);
+        self.blobs_removed_bytes.inc_by(bytes);
     }
 
     /// A compacted stream is damaged.
@@ -313,6 +323,13 @@ impl Observed {
         registry.register("raft_leader_changes", changes, self.leader_changes.clone());
         self.surveyed.register(registry);
         self.held.register(registry);
+        registry.register(
+            "blobs_removed",
+            "Blobs that nothing named and that were removed here",
+            self.blobs_removed.clone(),
+        );
+        let bytes = "Bytes of blobs that were removed here";
+        registry.register_with_unit("blobs_removed", bytes, Unit::Bytes, self.blobs_removed_bytes.clone());
     }
 }
 

@@ -4,15 +4,18 @@
 //! writer -> tmp/N -> length and SHA-256 checked -> flushed -> renamed to ab/cdef... -> folder flushed
 //! ```
 //!
-//! A wrong hash or length leaves nothing. What a crash leaves in `tmp/` is removed at the next open. One process owns a
+//! A wrong hash or length leaves nothing. What nothing names any more goes by [`BlobStore::collect`] (`BLOB-1`). What a crash leaves in `tmp/` is removed at the next open. One process owns a
 //! store: a second open is refused as long as the first one lives.
 
+mod collect;
 mod error;
+mod marks;
 mod reader;
 #[cfg(test)]
 mod tests;
 mod writer;
 
+pub use collect::{Collected, Terms};
 pub use error::BlobError;
 pub use reader::BlobReader;
 pub use writer::{BlobWriter, FinishedBlob};
@@ -74,6 +77,8 @@ struct Inner {
     next_temporary: AtomicU64,
     /// Have or get their names just now: seen by another caller they might be taken for stored before they are.
     unflushed: Mutex<BTreeSet<ContentHash>>,
+    /// Which may go soon.
+    marks: Mutex<marks::Marks>,
     _lock: FolderLock,
 }
 
@@ -105,13 +110,16 @@ impl BlobStore {
             options,
             next_temporary: AtomicU64::new(0),
             unflushed: Mutex::default(),
+            marks: Mutex::default(),
             _lock: lock,
         };
         Ok(Self { inner: Arc::new(inner) })
     }
 
-    /// Is it stored, for good?
+    /// Is it stored, for good? Who is told so can count on it for a while: see [`BlobStore::collect`].
     pub fn contains(&self, hash: &ContentHash) -> bool {
+        // Before the look: a blob that is removed in between is not seen.
+        self.marks().claim(hash);
         !self.unflushed().contains(hash) && self.bytes_of(hash).is_some()
     }
 
@@ -309,6 +317,10 @@ impl BlobStore {
 
     fn unflushed(&self) -> MutexGuard<'_, BTreeSet<ContentHash>> {
         self.inner.unflushed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn marks(&self) -> MutexGuard<'_, marks::Marks> {
+        self.inner.marks.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn temporary_path(&self) -> PathBuf {

@@ -4,6 +4,7 @@
 use super::*;
 use proptest::prelude::*;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 fn store_in(folder: &Path) -> BlobStore {
     BlobStore::open_with(folder, BlobOptions { disk_free_min: 0, ..BlobOptions::default() }).unwrap()
@@ -241,4 +242,27 @@ fn a_reader_outlives_the_removal_of_its_blob() {
     assert!(!store.remove(&hash).unwrap());
     assert_eq!(&reader.read_at(0, 100).unwrap()[..], b"here to the end");
     assert!(store.reader(&hash).unwrap().is_none());
+}
+
+#[test]
+fn what_nothing_names_is_removed_unless_somebody_is_told_that_it_is_there() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = BlobStore::open(folder.path()).unwrap();
+    let [named, asked, sent, other] =
+        [&b"named"[..], b"asked", b"sent", b"other"].map(|bytes| store.put_bytes(bytes).unwrap());
+    let collect = |seconds: u64| {
+        let now = Duration::from_secs(seconds);
+        store.collect(&|hash| *hash == named, &|| now, Terms { read: now, grace: Duration::from_secs(10) }).unwrap()
+    };
+    assert_eq!(collect(1), Collected { seen: 4, removed: 0, bytes: 0, waiting: 3 });
+    assert_eq!(store.missing(&[asked]), []);
+    assert_eq!(store.put_bytes(b"sent").unwrap(), sent);
+    assert_eq!(collect(11), Collected { seen: 4, removed: 1, bytes: 5, waiting: 2 });
+    assert_eq!(store.list(None, 10).unwrap().len(), 3);
+    assert!(!store.contains(&other) && store.bytes_of(&asked).is_some() && store.bytes_of(&sent).is_some());
+    assert_eq!(collect(20).removed, 0);
+    assert_eq!(collect(21), Collected { seen: 3, removed: 2, bytes: 9, waiting: 0 });
+    assert_eq!(store.list(None, 10).unwrap(), [named]);
+    assert_eq!(std::fs::read_dir(folder.path().join("tmp")).unwrap().count(), 0);
+    assert_eq!(store.put_bytes(b"other").unwrap(), other, "and may come again");
 }

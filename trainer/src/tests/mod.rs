@@ -149,6 +149,7 @@ fn a_run_outside_muster_is_a_world_of_one() {
     assert_eq!(json["layers"], serde_json::json!([64, 8, 10]));
     assert_eq!(json["test_accuracy"], summary.test_accuracy);
     assert_eq!(json["config"]["training"]["steps"], 3);
+    assert!(!json.to_string().contains(&folder.path().display().to_string()), "the same anywhere: {json:#}");
     let file = std::fs::read(output.join("model.safetensors")).unwrap();
     let tensors = safetensors::SafeTensors::deserialize(&file).unwrap();
     assert_eq!(tensors.tensor("layers.0.weight").unwrap().shape(), [8, 64]);

@@ -76,6 +76,7 @@ impl Training<'_> {
             self.progress.line("no model written: no output folder was given");
             return Ok(None);
         };
+        let config = result::without_places(self.config);
         let description = Description {
             format: result::FORMAT,
             architecture: self.architecture.name(),
@@ -89,7 +90,7 @@ impl Training<'_> {
             data_sha256: self.data.hash.to_string(),
             steps: self.state.step,
             world_size: self.communicator.world_size(),
-            config: self.config,
+            config: &config,
         };
         result::write(&folder, &description, &self.parameters, &self.model.values, sample)?;
         self.progress.line(&format!("model written to {}", folder.display()));

@@ -1,0 +1,129 @@
+//! Removes blobs from this coordinator's disk that nothing names: uploads that no job followed, checkpoints of which newer ones were
+//! kept, what an attempt left that had been replaced.
+//!
+//! ```text
+//!  tables, confirmed by a majority ─> folders that jobs name ─> their lists of files ─┐
+//!  blobs on this disk ────────────────────────────────────────────────────────────────┴─> not among them: marked;
+//!                                                                  after the grace, if nobody was told meanwhile: removed
+//! ```
+//!
+//! Every coordinator looks at its own disk. One that cannot ask a majority removes nothing, for it cannot know what was named
+//! since; nor does one that cannot read a list of files, for it cannot know what that names. Half of the time it rests.
+
+use super::{Context, replicate};
+use std::collections::BTreeSet;
+use std::time::Duration;
+use stores::blobs::{BlobError, BlobStore, Collected, Terms};
+use stores::trees::TreeBlobError;
+use tokio::time::Instant;
+use types::ContentHash;
+
+/// Between two looks at the disk, at most.
+const EVERY_MAX: Duration = Duration::from_hours(1);
+/// Lists of files read before a rest.
+const BATCH: usize = 64;
+
+/// Owner of the clock that says how long a blob has had no name.
+pub(crate) struct Collector {
+    context: Context,
+    grace: Duration,
+    begun: Instant,
+}
+
+impl Collector {
+    pub(crate) fn new(context: Context, grace: Duration) -> Self {
+        Self { context, grace, begun: Instant::now() }
+    }
+
+    /// Runs until this coordinator stops.
+    pub(crate) async fn run(self) {
+        let shutdown = self.context.shutdown.clone();
+        tokio::select! {
+            () = shutdown.requested() => {}
+            () = self.turns() => {}
+        }
+    }
+
+    async fn turns(&self) {
+        let every = (self.grace / 4).min(EVERY_MAX);
+        loop {
+            tokio::time::sleep(every).await;
+            let begun = Instant::now();
+            match self.turn().await {
+                Ok(Collected { seen, removed, bytes, waiting }) => {
+                    self.context.observed.blobs_removed(removed, bytes);
+                    if removed > 0 {
+                        tracing::info!(removed, bytes, seen, waiting, took = ?begun.elapsed(), "blobs that nothing names were removed");
+                    }
+                }
+                Err(why) => tracing::debug!(why, "nothing is removed: what is named is not known"),
+            }
+        }
+    }
+
+    async fn turn(&self) -> Result<Collected, String> {
+        let read = self.begun.elapsed();
+        let state = self.context.read(false).await.map_err(|status| status.message().to_owned())?;
+        let trees = tokio::task::spawn_blocking(move || state.trees().collect::<BTreeSet<_>>());
+        let trees: Vec<ContentHash> = trees.await.map_err(|error| error.to_string())?.into_iter().collect();
+        let mut named = trees.clone();
+        for batch in trees.chunks(BATCH) {
+            let begun = Instant::now();
+            named.extend(self.files_of(batch).await?);
+            tokio::time::sleep(begun.elapsed()).await;
+        }
+        let (store, begun, terms) = (self.context.blobs.clone(), self.begun, Terms { read, grace: self.grace });
+        let collected = tokio::task::spawn_blocking(move || {
+            named.sort_unstable();
+            named.dedup();
+            store.collect(&|hash| named.binary_search(hash).is_ok(), &|| begun.elapsed(), terms)
+        });
+        let collected = collected.await.map_err(|error| error.to_string())?;
+        collected.map_err(|error| error.to_string())
+    }
+
+    /// Of the folders of these hashes; lists that are not here are fetched. One that no coordinator has names nothing that could
+    /// still be found by it.
+    async fn files_of(&self, trees: &[ContentHash]) -> Result<Vec<ContentHash>, String> {
+        let mut missing = trees.to_vec();
+        let mut files = Vec::new();
+        for is_fetched in [false, true] {
+            if is_fetched {
+                let mut came = Vec::new();
+                for tree in missing {
+                    if replicate::fetch(&self.context, tree).await.map_err(|status| status.message().to_owned())? {
+                        came.push(tree);
+                    }
+                }
+                missing = came;
+            }
+            let store = self.context.blobs.clone();
+            let read = tokio::task::spawn_blocking(move || lists(&store, &missing));
+            let (found, absent) = read.await.map_err(|error| error.to_string())??;
+            files.extend(found);
+            missing = absent;
+        }
+        match missing.first() {
+            Some(tree) => Err(format!("folder {tree} was here and is not")),
+            None => Ok(files),
+        }
+    }
+}
+
+/// Files of those folders whose lists are here, and the other folders.
+fn lists(store: &BlobStore, trees: &[ContentHash]) -> Result<(Vec<ContentHash>, Vec<ContentHash>), String> {
+    let (mut files, mut absent) = (Vec::new(), Vec::new());
+    for tree in trees {
+        match stores::trees::load(store, tree) {
+            Ok(Some(list)) => files.extend(list.entries().iter().map(|entry| entry.hash)),
+            Ok(None) => absent.push(*tree),
+            // Whole, and never a folder: a job may name any blob, and then its ranks do not start.
+            Err(TreeBlobError::Json(_) | TreeBlobError::Tree(_)) => {}
+            Err(TreeBlobError::Blob(BlobError::Corrupt(_))) => {
+                return Err(format!("folder {tree} is damaged on this disk"));
+            }
+            Err(error) => return Err(format!("folder {tree}: {error}")),
+        }
+    }
+    Ok((files, absent))
+}
