@@ -1,7 +1,7 @@
 //! How long a look for blobs that nothing names takes: lists of files read, then each blob of the store looked at once.
 //!
 //! ```sh
-//! cargo run --release -p stores --example collect_speed -- FOLDER 10000 20     # folders, files in each
+//! cargo run --release -p stores --features measure --example collect_speed -- FOLDER 10000 20     # folders, files in each
 //! ```
 
 use std::path::PathBuf;
@@ -39,7 +39,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             "{round}: lists read in {:.2} s, {} blobs looked at in {:.2} s",
             read.as_secs_f64(),
             collected.seen,
-            (all - read).as_secs_f64()
+            all.saturating_sub(read).as_secs_f64()
         );
     }
     Ok(())

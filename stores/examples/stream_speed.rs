@@ -1,6 +1,6 @@
 //! How fast streams are appended and read: the store alone, through its flusher, without network or Raft.
 //!
-//! `cargo run --release -p stores --example stream_speed -- FOLDER`: one line for each number of streams and size of an append.
+//! `cargo run --release -p stores --features measure --example stream_speed -- FOLDER`: one line for each number of streams and size of an append.
 #![allow(clippy::unwrap_used)] // a program for measuring: what fails ends it
 
 use bytes::Bytes;

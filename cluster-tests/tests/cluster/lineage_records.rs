@@ -54,7 +54,7 @@ async fn an_altered_record_of_an_export_is_found() {
         let text = lines[at]["text"].as_str().unwrap().replace("cat code.txt", "cat evil.txt");
         lines[at]["text"] = text.clone().into();
         let write = |lines: &[Value]| {
-            let text: String = lines.iter().map(|line| format!("{line}\n")).collect();
+            let text = lines.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n");
             cluster.write("sealed/altered.jsonl", &text).map(|path| path.display().to_string())
         };
         let altered = write(&lines)?;

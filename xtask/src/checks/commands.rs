@@ -22,7 +22,7 @@ pub fn clippy(context: &Context) -> anyhow::Result<Outcome> {
         "--workspace",
         "--all-targets",
         "--features",
-        "scheduler/measure,collectives/measure",
+        "scheduler/measure,collectives/measure,stores/measure",
         "--locked",
         "--keep-going",
         "--message-format=short",
