@@ -39,7 +39,27 @@ pub(in crate::streams) fn recover(file: &File) -> io::Result<Recovered> {
             is_sealed = frame.length == 0;
         }
     }
+    if !is_reached(file, found.stored, &mut block)? {
+        // Nobody who comes from the block's beginning finds what is put there.
+        found.stored = found.stored.next_multiple_of(BLOCK_BYTES);
+        is_sealed = false;
+    }
     cut(file, size, found, is_sealed)
+}
+
+/// Does the place follow its block's frames without a gap? Where a header is damaged it does not.
+fn is_reached(file: &File, place: u64, block: &mut Vec<u8>) -> io::Result<bool> {
+    let block_at = place / BLOCK_BYTES * BLOCK_BYTES;
+    let mut at = block_at;
+    read_block(file, block_at / BLOCK_BYTES, block)?;
+    while at < place {
+        let header = block.get((at - block_at) as usize..).unwrap_or_default();
+        match Frame::decode(header, at).filter(|frame| frame.length > 0) {
+            Some(frame) => at = frame.end_at(),
+            None => return Ok(false),
+        }
+    }
+    Ok(at == place)
 }
 
 fn cut(file: &File, size: u64, mut found: Recovered, is_sealed: bool) -> io::Result<Recovered> {

@@ -138,11 +138,15 @@ fn the_last_flush_of_a_silent_stream_is_told_as_damaged_and_not_cut_off() {
         assert_eq!((found.length, found.cut), (1_000, 0), "{at}");
         assert_eq!(stream.served(100), (Vec::new(), true), "{at}");
         // What comes after it is kept, and readable.
-        stream.append(70_000);
-        stream.flush();
-        assert_eq!(stream.recover().length, 71_000);
-        let block = BLOCK_BYTES;
-        assert!(Reader::open(&stream.path).unwrap().read(block, 5_000).unwrap() == source(block, 5_000), "{at}");
+        for count in [10, 70_000] {
+            let from = stream.written;
+            stream.append(count);
+            stream.flush();
+            let recovered = stream.recover();
+            assert_eq!((recovered.length, recovered.cut), (from + count as u64, 0), "{at}");
+            let read = Reader::open(&stream.path).unwrap().read(from, count).unwrap();
+            assert!(read == source(from, count), "{count} from {from} behind damage at {at}");
+        }
     }
 }
 
@@ -213,6 +217,8 @@ proptest! {
         stream.append(1_000);
         stream.flush();
         prop_assert_eq!(stream.recover().length, all + 1_000);
+        let read = Reader::open(&stream.path).unwrap().read(all, 1_000);
+        prop_assert!(read.is_ok_and(|read| read == source(all, 1_000)), "what comes behind damage is readable");
     }
 
     #[test]
