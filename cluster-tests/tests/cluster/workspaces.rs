@@ -132,8 +132,12 @@ async fn jobs_of_another_workspace_are_as_if_they_were_not_there() {
         ana.run(cluster, &["lineage", "verify"]).await?.good()?;
 
         assert_eq!(ana.jobs_seen(cluster).await?, [own.0]);
+        let table = ana.run(cluster, &["jobs", "list"]).await?.good()?.stdout;
+        assert!(!table.contains("WORKSPACE"), "there is one only: {table}");
         let seen = ben.jobs_seen(cluster).await?;
         assert!(seen.contains(&own.0) && seen.contains(&theirs.0) && !seen.contains(&common.0), "{seen:?}");
+        let table = ben.run(cluster, &["jobs", "list", "--all"]).await?.good()?.stdout;
+        assert!(table.contains("WORKSPACE") && table.contains("vision"), "they are told apart: {table}");
         let of_text = ben.json(cluster, &["jobs", "list", "--all", "--workspace", "text"]).await?;
         assert_eq!(of_text["jobs"].as_array().map(Vec::len), Some(1), "{of_text}");
         // Who may look and not touch is told so, and not that it is not there.

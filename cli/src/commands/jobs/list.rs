@@ -114,17 +114,13 @@ async fn explained(jobs: Vec<v1::JobSummary>, asked: usize, client: &Client) -> 
 fn table(rows: &[Row], output: &Output) -> String {
     let now = daemon::clock::now();
     let has_starts = rows.iter().any(|row| row.why.is_some());
-    let mut columns = vec![
-        Column::number("ID"),
-        Column::whole("PHASE"),
-        Column::text("NAME"),
-        Column::text("EXPERIMENT"),
-        Column::number("RANKS"),
-        Column::number("TRIES"),
-        Column::number("AGE"),
-        Column::number("RAN"),
-        Column::text("WORKERS"),
-    ];
+    // Who sees jobs of one workspace only need not be told which.
+    let has_workspaces = rows.windows(2).any(|pair| pair[0].job.workspace != pair[1].job.workspace);
+    let mut columns =
+        vec![Column::number("ID"), Column::whole("PHASE"), Column::text("NAME"), Column::text("EXPERIMENT")];
+    columns.extend(has_workspaces.then(|| Column::text("WORKSPACE")));
+    columns.extend(["RANKS", "TRIES", "AGE", "RAN"].map(Column::number));
+    columns.push(Column::text("WORKERS"));
     columns.extend(has_starts.then(|| Column::whole("STARTS")));
     columns.push(Column::text("REASON"));
     let mut table = Table::new(columns);
@@ -135,12 +131,15 @@ fn table(rows: &[Row], output: &Output) -> String {
             Cell::state(&job.phase),
             job.display_name.as_str().into(),
             job.experiment_name.as_str().into(),
+        ];
+        cells.extend(has_workspaces.then(|| job.workspace.as_str().into()));
+        cells.extend([
             job.world_size.to_string().into(),
             job.attempts.to_string().into(),
             text::age(job.submitted_ms, now).into(),
             text::duration(job.started_ms, job.ended_ms, now).into(),
             job.workers.join(",").into(),
-        ];
+        ]);
         cells.extend(has_starts.then(|| row.starts().into()));
         cells.push(job.reason.lines().next().unwrap_or_default().into());
         table.row(cells);
