@@ -66,14 +66,14 @@ where
                 Err(status) => return Ok(status.into_http()),
             };
             request.extensions_mut().insert(admitted.caller.clone());
+            let mut grants = if admitted.path.is_some() { gate.grants(&admitted.caller) } else { BTreeSet::new() };
             let begun = tokio::time::Instant::now();
             let response = inner.call(request).await?;
             gate.took(&path, begun.elapsed());
-            let Admitted { peer, caller, path, permit } = admitted;
-            Ok(match path {
-                Some(path) => response.map(|body| Body::new(Guarded::new(body, gate, peer, caller, path, permit))),
-                None => response,
-            })
+            let Some(path) = admitted.path else { return Ok(response) };
+            // The method may have gone by a role that came meanwhile, or by one that is gone already.
+            grants.extend(gate.grants(&admitted.caller));
+            Ok(response.map(|body| Body::new(Guarded::new(body, gate, path, admitted, grants))))
         })
     }
 }
@@ -129,7 +129,7 @@ struct Guarded {
     gate: Gate,
     peer: Arc<Peer>,
     caller: Arc<Caller>,
-    /// What its caller could do when it began.
+    /// What its caller could do before and after its method looked.
     grants: BTreeSet<Grant>,
     path: &'static str,
     changes: WatchStream<u64>,
@@ -141,17 +141,10 @@ struct Guarded {
 }
 
 impl Guarded {
-    fn new(
-        inner: Body,
-        gate: Gate,
-        peer: Arc<Peer>,
-        caller: Arc<Caller>,
-        path: &'static str,
-        permit: Option<Permit>,
-    ) -> Self {
+    fn new(inner: Body, gate: Gate, path: &'static str, admitted: Admitted, grants: BTreeSet<Grant>) -> Self {
+        let Admitted { peer, caller, permit, .. } = admitted;
         let changes = WatchStream::from_changes(gate.version.clone());
         let expiry = gate.remaining(&caller).map(|span| Box::pin(tokio::time::sleep(span)));
-        let grants = gate.grants(&caller);
         Self { inner, gate, peer, caller, grants, path, changes, expiry, over: false, _permit: permit }
     }
 }
