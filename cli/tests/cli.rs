@@ -153,14 +153,22 @@ fn the_plan_of_a_sum_is_shown_for_each_size() {
 #[test]
 fn sums_are_measured_between_processes_and_exact() {
     let home = tempfile::tempdir().unwrap();
-    for (transport, dtype, world) in [("shm", "f32", "2"), ("tcp", "bf16", "3"), ("shm", "i64", "1")] {
+    let ways = [
+        ("shm", "f32", "2", false),
+        ("tcp", "bf16", "3", false),
+        ("tcp", "f32", "2", true),
+        ("shm", "i64", "1", false),
+    ];
+    for (transport, dtype, world, encrypt) in ways {
         let arguments = ["bench", "all-reduce", "--transport", transport, "--dtype", dtype, "--world", world];
-        let short = ["--bytes", "4,64KiB", "--seconds", "0.01", "-o", "json"];
+        let short = ["--bytes", "4,64KiB", "--seconds", "0.01", "-o", "json"].into_iter();
+        let short: Vec<&str> = short.chain(encrypt.then_some("--encrypt")).collect();
         let output = muster(home.path(), &[&arguments[..], &short].concat());
         assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
         let value: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
         let went = if world == "1" { "local" } else { transport };
         assert_eq!((&value["transport"], &value["dtype"]), (&went.into(), &dtype.into()), "{value}");
+        assert_eq!(value["encrypt"], encrypt);
         let rows = value["sizes"].as_array().unwrap();
         assert_eq!(rows.len(), 2);
         assert!(rows.iter().all(|row| row["wrong"] == 0 && row["median_us"].as_f64() > Some(0.0)), "{value}");
@@ -176,6 +184,7 @@ fn all_that_is_wrong_with_a_measurement_is_said_at_once() {
             &["bench", "all-reduce", "--world", "0", "--bytes", "4,x", "--seconds", "0"][..],
             &["--world 0", "x", "--seconds"][..],
         ),
+        (&["bench", "all-reduce", "--encrypt"], &["--encrypt: is for --transport tcp"]),
         (&["bench", "all-reduce", "--world", "64", "--bytes", "2GiB"], &["64 ranks have no more than 64GiB together"]),
         (&["collective", "plan", "--world", "2", "--hosts", "3", "--bytes", "0"], &["--hosts 3", "--bytes 0"]),
     ] {

@@ -22,6 +22,10 @@ pub trait Communicator: Send + Sync {
     fn world_size(&self) -> u32;
     /// `tcp`, `shm`, `nccl` or `local`.
     fn backend(&self) -> &'static str;
+    /// Whether all that it sends to other machines is encrypted. False where it sends nothing.
+    fn is_encrypted(&self) -> bool {
+        false
+    }
     /// Zeroed memory for operations; where the backend can, memory that they need not copy.
     ///
     /// # Errors
@@ -141,6 +145,9 @@ pub struct Options {
     pub host_label: u64,
     /// What 32-bit floats are on their way over TCP. All ranks must choose the same.
     pub wire: Wire,
+    /// Encrypts what goes over TCP. One of the two ranks of a connection that does is enough. Ranks of one host that share memory
+    /// send little over TCP; a group over NCCL is not encrypted.
+    pub encrypt: bool,
 }
 
 /// Connects to all peers over TCP, and through shared memory where all turn out to be on one host; a world of one gets a communicator that does nothing.

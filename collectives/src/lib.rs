@@ -24,7 +24,8 @@
 //! Algorithms for Clusters of Workstations", 2009 (the bound 2 S (n-1)/n, and the ring that the chain is made from).
 //!
 //! Trust: a connection proves that its other end knows the attempt's secret before it carries anything. What follows is
-//! neither encrypted nor signed, so data addresses belong in a network that strangers cannot write to.
+//! encrypted where a rank asks for it ([`Options::encrypt`]); otherwise it is neither encrypted nor signed, and data addresses belong in
+//! a network that strangers can neither read nor write.
 //!
 //! Promises, each with tests that carry its number (`cargo test -p collectives coll_4`):
 //! - **COLL-1** Every rank ends an `all_reduce` with the same bits.
@@ -36,6 +37,8 @@
 //! - **COLL-5** Ranks that call different operations get [`Error::Mismatch`], not a hang and not wrong sums. (Over
 //!   NCCL, which does not compare calls, they are compared once one has waited for half a second.)
 //! - **COLL-6** After the first error a communicator answers every call with [`Error::Aborted`] at once.
+//! - **COLL-7** Where it encrypts, who listens on the way reads nothing of what ranks send, also with the secret and later, and who
+//!   changes, leaves out or repeats something ends the group; results are the same bits.
 //!
 //! ```text
 //! connect ── rendezvous: dial lower ranks, accept higher ones, challenge both ways; control and data sockets per pair

@@ -2,8 +2,9 @@
 //!
 //! Read once, here; descriptors are checked to be what they should before they are used.
 
+use std::collections::BTreeSet;
 use std::fs::File;
-use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
+use std::net::{IpAddr, SocketAddr, TcpListener, ToSocketAddrs};
 use std::os::fd::{BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -50,6 +51,16 @@ struct Manifest {
     peers: Vec<ManifestPeer>,
     #[serde(default)]
     backend: Backend,
+    /// The worker wants what goes between machines encrypted.
+    #[serde(default)]
+    encrypt: bool,
+}
+
+/// What a member of a gang connects with.
+struct Membership {
+    rendezvous: Rendezvous,
+    backend: Backend,
+    encrypt: bool,
 }
 
 #[derive(Debug, Deserialize)]
@@ -76,17 +87,19 @@ impl Context {
     pub(crate) fn from_environment(config: &Config) -> Result<Self, Error> {
         let text = daemon::environment::text;
         let path = |name| text(name).map(PathBuf::from);
-        let (rendezvous, backend) = match path("MUSTER_MANIFEST") {
+        let Membership { rendezvous, backend, encrypt } = match path("MUSTER_MANIFEST") {
             Some(manifest) => member(&manifest, config)?,
             None if text("MUSTER_RANK").is_some() => return Err(wrong("MUSTER_RANK is set without MUSTER_MANIFEST")),
-            None => (alone(), Backend::Cpu),
+            None => Membership { rendezvous: alone(), backend: Backend::Cpu, encrypt: false },
         };
         let (rank, token) = (rendezvous.rank, rendezvous.token);
         let mut progress = Progress::new(rank, Box::new(std::io::stdout()));
         let metrics = Metrics::new(number("MUSTER_METRICS_FD")?.map(metrics_file).transpose()?);
         let stall_after =
             number("MUSTER_STALL_AFTER_S")?.map_or(STALL_AFTER, |seconds: u64| Duration::from_secs(seconds.max(1)));
-        let communicator = connect(rendezvous, options(config), backend, &mut progress)?;
+        let mut options = options(config);
+        options.encrypt |= encrypt;
+        let communicator = connect(rendezvous, options, backend, &mut progress)?;
         if let Some(tell) = metrics.stall_teller() {
             communicator.watch_stalls(stall_after, tell);
         }
@@ -102,12 +115,12 @@ impl Context {
     }
 }
 
-fn member(path: &Path, config: &Config) -> Result<(Rendezvous, Backend), Error> {
+fn member(path: &Path, config: &Config) -> Result<Membership, Error> {
     let bytes = files::read_bounded(path, MANIFEST_BYTES_MAX)?;
     let manifest: Manifest = serde_json::from_slice(&bytes)
         .map_err(|error| wrong(format!("MUSTER_MANIFEST ({}) is not a manifest: {error}", path.display())))?;
     let rank = number("MUSTER_RANK")?.ok_or_else(|| wrong("MUSTER_MANIFEST is set without MUSTER_RANK"))?;
-    let backend = manifest.backend;
+    let Manifest { backend, encrypt, .. } = manifest;
     let listener = match number("MUSTER_LISTEN_FD")? {
         Some(descriptor) => Some(listener(descriptor)?),
         None => None,
@@ -117,7 +130,7 @@ fn member(path: &Path, config: &Config) -> Result<(Rendezvous, Backend), Error> 
     {
         return Err(wrong(format!("MUSTER_WORLD_SIZE is {world}, but the manifest has {}", manifest.world_size)));
     }
-    Ok((rendezvous(manifest, rank, listener, config)?, backend))
+    Ok(Membership { rendezvous: rendezvous(manifest, rank, listener, config)?, backend, encrypt })
 }
 
 fn rendezvous(
@@ -166,7 +179,8 @@ pub(crate) fn options(config: &Config) -> Options {
         config::Wire::Native => collectives::Wire::Native,
         config::Wire::Bf16 => collectives::Wire::Bf16,
     };
-    Options { streams: config.communication.streams, wire, ..Options::default() }
+    let config::Communication { streams, encrypt, .. } = config.communication;
+    Options { streams, wire, encrypt, ..Options::default() }
 }
 
 /// On the processors; then over NCCL, where the manifest wants it and every rank has it. The first stays as NCCL's guard.
@@ -176,6 +190,13 @@ fn connect(
     backend: Backend,
     progress: &mut Progress,
 ) -> Result<Arc<dyn Communicator>, Error> {
+    let hosts: BTreeSet<IpAddr> = rendezvous.peers.iter().map(|peer| peer.address.ip()).collect();
+    if backend == Backend::Nccl && options.encrypt && hosts.len() > 1 {
+        return Err(wrong(
+            "gradients between machines are to be encrypted, and NCCL does not: ask for no GPU, for one instance, or for workers without \
+             --encrypt-ranks",
+        ));
+    }
     let limits = nccl::Limits { op_timeout: rendezvous.op_timeout, ..nccl::Limits::default() };
     let cpu = collectives::connect_with(rendezvous, options)?;
     if backend == Backend::Cpu || cpu.world_size() == 1 {

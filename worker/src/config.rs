@@ -18,10 +18,13 @@ pub struct Config {
     pub coordinators: Vec<String>,
     /// By what it is admitted to the cluster at its first start.
     pub admission: Option<identity::Admission>,
-    /// IP address at which ranks listen for their gang. Default `127.0.0.1`: the data plane has no TLS yet.
+    /// IP address at which ranks listen for their gang. Default `127.0.0.1`: what they send is encrypted only where asked for.
     pub data_address: String,
     /// Admits that ranks listen on an address that is not loopback, unencrypted. Default false.
     pub insecure_listen: bool,
+    /// Ranks encrypt what they send to ranks of other machines, and gangs that cannot are refused unless
+    /// [`Config::insecure_listen`] admits them. Default false.
+    pub encrypt_ranks: bool,
     /// Operator's labels, for placement.
     pub labels: BTreeMap<String, String>,
     /// Gangs that do not tolerate all of these are not placed here.
@@ -63,6 +66,10 @@ pub struct Config {
     pub rank_files_max: u64,
     /// Bytes of one file that a rank writes; 0 (default) = no limit: databases make sparse files of 1 TiB.
     pub rank_file_bytes_max: u64,
+    /// Bytes of each of a rank's streams that are kept; 0 (default) = all. What it writes beyond is dropped, which its stderr says.
+    pub rank_log_bytes_max: u64,
+    /// Bytes on disk that a job's folders here may take; 0 (default) = no limit. Looked at every few seconds; past it its ranks are ended.
+    pub job_disk_bytes_max: u64,
     /// Processes and threads of one user of `rank_user`; 0 = no limit, none (default) = half of what the machine can have, at most
     /// 65,536.
     pub user_processes_max: Option<u64>,
@@ -122,6 +129,7 @@ impl Config {
             admission: None,
             data_address: "127.0.0.1".into(),
             insecure_listen: false,
+            encrypt_ranks: false,
             labels: BTreeMap::new(),
             taints: BTreeSet::new(),
             zone: String::new(),
@@ -141,6 +149,8 @@ impl Config {
             allow_metadata_address: false,
             rank_files_max: crate::shim::limits::FILES_MAX,
             rank_file_bytes_max: 0,
+            rank_log_bytes_max: 0,
+            job_disk_bytes_max: 0,
             user_processes_max: None,
             on_stop: OnStop::KeepRanks,
         }
@@ -155,6 +165,7 @@ impl Config {
         RankLimits {
             files: self.rank_files_max,
             file_bytes: self.rank_file_bytes_max,
+            log_bytes: self.rank_log_bytes_max,
             user_processes: self.user_processes_max.unwrap_or_else(user_processes_default),
         }
     }
@@ -189,9 +200,9 @@ impl Config {
         };
         if address.is_unspecified() {
             faults.push(format!("data address {address} is not one that other machines can dial: name an interface"));
-        } else if !address.is_loopback() && !self.insecure_listen {
+        } else if !address.is_loopback() && !self.insecure_listen && !self.encrypt_ranks {
             faults.push(format!(
-                "data address {address} is not loopback: the ranks' traffic is not encrypted; say --insecure-listen to accept that"
+                "data address {address} is not loopback: say --encrypt-ranks to encrypt the ranks' traffic, or --insecure-listen to accept that it is not encrypted"
             ));
         }
         Some(address)
@@ -318,7 +329,9 @@ mod tests {
         let mut config = good();
         config.data_address = "10.0.0.1".into();
         assert!(config.validate().unwrap_err().to_string().contains("--insecure-listen"));
-        config.insecure_listen = true;
-        config.validate().unwrap();
+        for (encrypt, admit) in [(true, false), (false, true), (true, true)] {
+            (config.encrypt_ranks, config.insecure_listen) = (encrypt, admit);
+            config.validate().unwrap();
+        }
     }
 }

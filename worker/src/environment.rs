@@ -207,7 +207,7 @@ fn visible_devices<'a>(held: impl Iterator<Item = &'a u32>, devices: &[Device]) 
 }
 
 /// The manifest: what the ranks of a gang know of each other.
-pub(crate) fn manifest(wish: &Wish, endpoints: &[Endpoint]) -> serde_json::Value {
+pub(crate) fn manifest(wish: &Wish, endpoints: &[Endpoint], encrypt: bool) -> serde_json::Value {
     let workers: BTreeMap<u32, &str> = wish
         .placement
         .members
@@ -236,6 +236,7 @@ pub(crate) fn manifest(wish: &Wish, endpoints: &[Endpoint]) -> serde_json::Value
         "world_size": world_size(wish),
         "secret": secret,
         "peers": peers,
+        "encrypt": encrypt,
         "backend": if wish.spec.gang.per_rank.gpus > 0 { "nccl" } else { "cpu" },
     })
 }
@@ -345,10 +346,11 @@ mod tests {
     #[test]
     fn the_manifest_names_every_peer() {
         let wish = crate::testing::wish(KEY, Token(12), Goal::Run, vec![]);
-        let manifest = manifest(&wish, &endpoints());
+        let manifest = manifest(&wish, &endpoints(), true);
         assert_eq!(manifest["world_size"], 2);
         assert_eq!(manifest["secret"], "07".repeat(32));
         assert_eq!(manifest["backend"], "cpu");
+        assert_eq!(manifest["encrypt"], true);
         assert_eq!(
             manifest["peers"][1],
             json!({"rank": 1, "worker": "w", "data": "127.0.0.1:4001", "framework": "127.0.0.1:5001"})

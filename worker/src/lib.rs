@@ -22,6 +22,7 @@ mod cgroup;
 mod config;
 pub mod decide;
 mod dial;
+mod encryption;
 mod environment;
 mod error;
 mod expand;
@@ -270,7 +271,9 @@ fn context(
         hard_cpu_limit: config.hard_cpu_limit,
         pids_max: config.pids_max,
         all_calls: config.allow_all_system_calls,
+        encryption: encryption::Encryption::of(config),
         limits: config.rank_limits(),
+        job_disk_bytes_max: config.job_disk_bytes_max,
         users: users::Users::new(checked.rank_user.clone(), has_places(checked, layout)),
         driver,
         blobs,

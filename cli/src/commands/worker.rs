@@ -56,9 +56,13 @@ pub struct WorkerArgs {
     /// IP address at which the ranks here listen for their gang; must be reachable by the other workers
     #[arg(long, value_name = "IP", default_value = "127.0.0.1")]
     data_address: String,
-    /// Admit that ranks listen on an address that is not loopback: their traffic is not encrypted yet
+    /// Admit that ranks listen on an address that is not loopback, where what they send is not encrypted
     #[arg(long)]
     insecure_listen: bool,
+    /// Encrypt what ranks send to ranks of other machines; gangs of frameworks that do not are refused here, unless --insecure-listen
+    /// is said too
+    #[arg(long)]
+    encrypt_ranks: bool,
     /// Use of control groups
     #[arg(long, value_enum, default_value_t, value_name = "MODE")]
     cgroups: Cgroups,
@@ -90,6 +94,12 @@ pub struct WorkerArgs {
     /// Largest file that a rank writes: 100G; past it the rank gets SIGXFSZ and EFBIG [default: no limit]
     #[arg(long, value_name = "BYTES", value_parser = parse_bytes)]
     rank_file_bytes_max: Option<u64>,
+    /// How much is kept of each stream of a rank: 10G; what it writes beyond is dropped, which its stderr says [default: all]
+    #[arg(long, value_name = "BYTES", value_parser = parse_bytes)]
+    rank_log_bytes_max: Option<u64>,
+    /// How much of the disk the files of a job take here: 500G; looked at every few seconds, past it its ranks are ended [default: no limit]
+    #[arg(long, value_name = "BYTES", value_parser = parse_bytes)]
+    job_disk_bytes_max: Option<u64>,
     /// Most processes and threads of one user of --rank-user, all its ranks here together; 0 = no limit
     /// [default: half of what the machine can have, at most 65536]
     #[arg(long, value_name = "N")]
@@ -148,6 +158,7 @@ fn config(args: &WorkerArgs, coordinators: Vec<String>) -> anyhow::Result<worker
     let config = worker::Config {
         data_address: args.data_address.clone(),
         insecure_listen: args.insecure_listen,
+        encrypt_ranks: args.encrypt_ranks,
         labels: args.labels.iter().cloned().collect::<BTreeMap<_, _>>(),
         taints: args.taints.iter().cloned().collect(),
         zone: args.zone.clone(),
@@ -169,6 +180,8 @@ fn config(args: &WorkerArgs, coordinators: Vec<String>) -> anyhow::Result<worker
         allow_metadata_address: args.allow_metadata_address,
         rank_files_max: args.rank_files_max,
         rank_file_bytes_max: args.rank_file_bytes_max.unwrap_or(0),
+        rank_log_bytes_max: args.rank_log_bytes_max.unwrap_or(0),
+        job_disk_bytes_max: args.job_disk_bytes_max.unwrap_or(0),
         user_processes_max: args.user_processes_max,
         on_stop: match args.on_stop {
             OnStop::Keep => worker::OnStop::KeepRanks,

@@ -45,6 +45,28 @@ async fn a_job_that_starts_processes_without_an_end_fails_in_words_and_its_neigh
 }
 
 #[tokio::test]
+async fn logs_and_files_past_their_bounds_are_told_in_words() {
+    alone(Shape::new(1, 0), async |cluster| {
+        let bounds = ["--rank-log-bytes-max", "100K", "--job-disk-bytes-max", "8M"];
+        add_worker(cluster, "worker-1", 4, &bounds)?;
+        cluster.until_ready(1).await?;
+        // It goes on, and its last words on the other stream are kept.
+        let (phase, said) = end_of(cluster, "yes xxxxxxxxx | head -c 30M; echo done >&2").await?;
+        assert_eq!(phase, "Completed");
+        assert!(said.contains("of its stdout the first 102400 bytes are kept") && said.contains("done\n"), "{said}");
+        assert_eq!(said.lines().filter(|line| *line == "xxxxxxxxx").count(), 10_240);
+        // No more than it may have, and then more.
+        let (phase, said) = end_of(cluster, "head -c 6M /dev/zero > a && ln a b && truncate -s 1T sparse").await?;
+        assert_eq!(phase, "Completed", "{said}");
+        let (phase, said) =
+            end_of(cluster, "head -c 6M /dev/zero > a; head -c 6M /dev/zero > $TMPDIR/b; sleep 600").await?;
+        assert!(phase == "Failed" && said.contains("of at most 8388608 (--job-disk-bytes-max"), "{phase}: {said}");
+        Ok(())
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_file_past_its_limit_and_too_many_descriptors_are_refused_in_words() {
     alone(Shape::new(1, 0), async |cluster| {
         let bounds = ["--rank-file-bytes-max", "1M", "--rank-files-max", "100"];

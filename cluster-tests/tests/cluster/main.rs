@@ -12,6 +12,7 @@ mod bad_input;
 mod damage;
 mod demo;
 mod elastic;
+mod encryption;
 mod environment;
 mod frameworks;
 mod full_disk;

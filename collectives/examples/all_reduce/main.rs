@@ -15,7 +15,7 @@ mod rank;
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, Command, ExitCode, Stdio};
 
-const USAGE: &str = "usage: all_reduce [--ranks N] [--way shm|alloc|tcp|bf16] [--streams N] [--per-host N] [--bytes N,N..] [--seconds S] \
+const USAGE: &str = "usage: all_reduce [--ranks N] [--way shm|alloc|tcp|bf16|sealed] [--streams N] [--per-host N] [--bytes N,N..] [--seconds S] \
                      [--through COMMAND] [--address A] [--csv]";
 
 /// What was asked for.
@@ -72,7 +72,9 @@ fn parse(arguments: &[String]) -> Result<Settings, String> {
             "--per-host" => settings.per_host = value.parse().map_err(wrong)?,
             "--through" => settings.through = value.split_whitespace().map(str::to_owned).collect(),
             "--address" => settings.address.clone_from(value),
-            "--way" if ["shm", "alloc", "tcp", "bf16"].contains(&value.as_str()) => settings.way.clone_from(value),
+            "--way" if ["shm", "alloc", "tcp", "bf16", "sealed"].contains(&value.as_str()) => {
+                settings.way.clone_from(value);
+            }
             _ => return Err(USAGE.to_owned()),
         }
     }

@@ -28,8 +28,9 @@ pub(super) fn main(arguments: &[String]) -> Result<(), String> {
     let wire = if way == "bf16" { Wire::Bf16 } else { Wire::Native };
     let streams = streams.parse().map_err(|_| "no streams")?;
     let host_label = label.parse().map_err(|_| "no label")?;
-    let tcp_only = way == "tcp" || way == "bf16";
-    let options = Options { tcp_only, wire, streams, host_label, ..Options::default() };
+    let encrypt = way == "sealed";
+    let tcp_only = encrypt || way == "tcp" || way == "bf16";
+    let options = Options { tcp_only, encrypt, wire, streams, host_label, ..Options::default() };
     let comm = connect_with(rendezvous, options).map_err(|error| error.to_string())?;
     let source = if way == "alloc" { Source::Alloc } else { Source::Caller };
     for bytes in bytes.split(',') {

@@ -210,6 +210,10 @@ impl communicator::Communicator for Communicator {
         "tcp"
     }
 
+    fn is_encrypted(&self) -> bool {
+        self.tcp.is_encrypted()
+    }
+
     fn alloc(&self, bytes: usize) -> Result<CommBuf, Error> {
         Ok(CommBuf::shared(self.arena.take(bytes)?, bytes))
     }

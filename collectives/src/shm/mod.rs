@@ -72,6 +72,7 @@ enum Joined {
 
 fn share(tcp: tcp::Communicator, wanted: bool, label: u64) -> Result<Joined, Error> {
     let (rank, world) = tcp.position();
+    let encrypted = communicator::Communicator::is_encrypted(&tcp);
     let nonce = nonce();
     let segment = nonce.filter(|_| wanted).and_then(|nonce| create(nonce, rank));
     let here = Place::here(segment.as_ref(), nonce.unwrap_or_default(), label);
@@ -95,14 +96,15 @@ fn share(tcp: tcp::Communicator, wanted: bool, label: u64) -> Result<Joined, Err
         } else {
             "not all ranks are on this host, nor as many on each, or not wanted"
         };
-        tracing::info!(rank, world, transport = "tcp", reason, "collectives connected");
+        tracing::info!(rank, world, transport = "tcp", encrypted, reason, "collectives connected");
         return Ok(Joined::Apart(tcp));
     };
     let spins = each <= Place::processors(&local);
     let group = Group { first, rank: rank as usize - first, own, peers, spins };
     if let Some(window) = window {
         let hosts = world as usize / each;
-        tracing::info!(rank, world, transport = "shared memory and tcp", hosts, spins, "collectives connected");
+        let transport = "shared memory and tcp";
+        tracing::info!(rank, world, transport, encrypted, hosts, spins, "collectives connected");
         return Ok(Joined::Hosts(hosts::Communicator::new(tcp, group, arena, window, each)));
     }
     let mut counters = Counters::default();

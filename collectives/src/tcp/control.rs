@@ -7,12 +7,13 @@
 
 use std::net::TcpStream;
 use std::os::fd::OwnedFd;
-use std::sync::OnceLock;
+use std::sync::{Mutex, OnceLock, PoisonError};
 
 use rustix::event::{EventfdFlags, eventfd};
 
 use super::frame::{Abort, Position, Report};
 use super::positions::Positions;
+use super::seal::Sealer;
 use super::socket;
 use crate::error::Error;
 use crate::recorder::Recorder;
@@ -23,7 +24,7 @@ use crate::stall;
 pub(super) struct Control {
     pub(super) rank: u32,
     /// By rank; `None` for this rank, and for all that a failed rendezvous did not reach.
-    pub(super) peers: Vec<Option<TcpStream>>,
+    pub(super) peers: Vec<Option<Outlet>>,
     /// Readable once a cause is set.
     pub(super) wake: OwnedFd,
     cause: OnceLock<Abort>,
@@ -32,8 +33,31 @@ pub(super) struct Control {
     pub(super) positions: Positions,
 }
 
+/// The control socket to one rank. Reports are read in the engine.
+#[derive(Debug)]
+pub(super) struct Outlet {
+    pub(super) socket: TcpStream,
+    /// Where reports are encrypted; held until the report is sent, so that they go in the order of their numbers.
+    pub(super) sealer: Option<Mutex<Sealer>>,
+}
+
+impl Outlet {
+    fn send(&self, report: &Report) {
+        let mut bytes = report.encode();
+        match &self.sealer {
+            None => drop(socket::send(&self.socket, &bytes, &[])),
+            Some(sealer) => {
+                let mut sealer = sealer.lock().unwrap_or_else(PoisonError::into_inner);
+                if let Some(tag) = sealer.seal(&[], &mut bytes) {
+                    socket::send(&self.socket, &bytes, &tag);
+                }
+            }
+        }
+    }
+}
+
 impl Control {
-    pub(super) fn new(rank: u32, peers: Vec<Option<TcpStream>>) -> Result<Self, Error> {
+    pub(super) fn new(rank: u32, peers: Vec<Option<Outlet>>) -> Result<Self, Error> {
         let wake = eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC)
             .map_err(|error| Error::Invalid { reason: format!("no eventfd: {error}") })?;
         let positions = Positions::new(peers.len());
@@ -77,7 +101,7 @@ impl Control {
 
     fn tell_one(&self, rank: usize, report: &Report) {
         if let Some(Some(peer)) = self.peers.get(rank) {
-            let _ = socket::send(peer, &report.encode(), &[]);
+            peer.send(report);
         }
     }
 

@@ -7,6 +7,7 @@
 mod census;
 mod link;
 
+#[cfg(test)]
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
@@ -14,8 +15,9 @@ use rustix::event::{PollFd, PollFlags};
 
 use self::link::{Link, Listening};
 use super::control::Control;
-use super::frame::{HEADER, Header, REPORT, Report};
+use super::frame::{HEADER, Header, Report};
 use super::patience::Patience;
+use super::rendezvous::Wires;
 use super::socket;
 use super::stop::Stop;
 use super::streams::Streams;
@@ -43,12 +45,12 @@ pub(super) struct Engine {
 }
 
 impl Engine {
-    /// `data` by rank, none for the own.
-    pub(super) fn new(data: Vec<Vec<TcpStream>>, timeout: Duration, patience: Patience) -> Self {
-        let link = |(rank, data)| Link {
+    /// `wires` by rank, none for the own.
+    pub(super) fn new(wires: Vec<Wires>, timeout: Duration, patience: Patience) -> Self {
+        let link = |(rank, data, opener)| Link {
             rank,
             data,
-            control: Listening { bytes: [0; REPORT], filled: 0, left_after: None },
+            control: Listening::new(opener),
             readable: true,
             writable: true,
             partner: false,
@@ -56,7 +58,8 @@ impl Engine {
             header: [0; HEADER],
             header_received: 0,
         };
-        let links = data.into_iter().enumerate().filter_map(|(rank, data)| Some((rank, Streams::new(data)?)));
+        let wires = wires.into_iter().enumerate();
+        let links = wires.filter_map(|(rank, wires)| Some((rank, Streams::new(wires.data)?, wires.reports)));
         Engine { links: links.map(link).collect(), timeout, patience, scratch: Vec::new() }
     }
 
@@ -157,6 +160,7 @@ impl Engine {
         transfer: Option<&mut dyn Transfer>,
         at_most: Duration,
     ) -> Result<(), Stop> {
+        let transferring = transfer.is_some();
         let wanted: Vec<PollFlags> = match transfer {
             Some(transfer) => self.links.iter().map(|link| link.wanted(transfer)).collect(),
             None => vec![PollFlags::empty(); self.links.len()],
@@ -166,16 +170,17 @@ impl Engine {
         let mut meaning = Vec::with_capacity(3 * self.links.len());
         for (at, link) in self.links.iter().enumerate() {
             if let (None, Some(peer)) = (link.control.left_after, &control.peers[link.rank]) {
-                descriptors.push(PollFd::new(peer, PollFlags::IN));
+                descriptors.push(PollFd::new(&peer.socket, PollFlags::IN));
                 meaning.push((at, true));
             }
             // A socket of which nothing is wanted would only report its end, over and over.
-            let (out, into) = (link.data.outgoing().0, link.data.incoming().0);
-            for (socket, flags) in [(out, PollFlags::OUT), (into, PollFlags::IN)] {
-                if wanted[at].contains(flags) {
-                    descriptors.push(PollFd::new(socket, flags));
-                    meaning.push((at, false));
-                }
+            let (out, into) = link.data.next_sockets();
+            let next = [(out, PollFlags::OUT), (into, PollFlags::IN)];
+            let next = next.into_iter().filter(|(_, flags)| wanted[at].contains(*flags));
+            let pending = link.data.pending().map(|socket| (socket, PollFlags::OUT));
+            for (socket, flags) in next.chain(pending.filter(|_| transferring)) {
+                descriptors.push(PollFd::new(socket, flags));
+                meaning.push((at, false));
             }
         }
         socket::poll(&mut descriptors, at_most);
@@ -203,7 +208,7 @@ impl Engine {
         for at in links {
             let link = &mut self.links[*at];
             let Some(peer) = &control.peers[link.rank] else { continue };
-            match link.control.read(peer) {
+            match link.control.read(&peer.socket) {
                 Ok(Some(Report::Abort(abort))) => return Err(Stop::Told(abort)),
                 Ok(Some(Report::Goodbye { sequence: after })) => {
                     link.control.left_after = Some(after);

@@ -3,25 +3,32 @@
 //!
 //! ```text
 //! dialer                                   accepter
-//! Hello  {from, to, world, token, nonce} ─▶
-//!                                        ◀─ Answer {verdict, token, nonce, mac(accepter)}
-//! Proof  {mac(dialer)}                   ─▶
-//!                                        ◀─ verdict
+//! Hello  {from, to, world, token, wish, share} ─▶
+//!                                              ◀─ Answer {verdict, token, wish, share, mac(accepter)}
+//! Proof  {mac(dialer)}                         ─▶
+//!                                              ◀─ verdict
 //! ```
-//! Both codes are HMAC-SHA-256 with the attempt's secret over both nonces, the token, both ranks, the world size, the
+//! Both codes are HMAC-SHA-256 with the attempt's secret over both shares, both wishes, the token, both ranks, the world size, the
 //! channel and the role, so neither can be replayed in another connection or reflected.
+//!
+//! A share is the public half of an X25519 key of this connection alone, and the nonce of the codes. Where either side wishes so,
+//! everything after the handshake is encrypted, with keys from the secret and from what both shares give together: who learns the secret
+//! later opens nothing that was recorded before (COLL-7).
 
 use std::io::{self, Read, Write};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
+use ring::agreement::{EphemeralPrivateKey, UnparsedPublicKey, X25519, agree_ephemeral};
+use ring::rand::SystemRandom;
 use sha2::{Digest, Sha256};
 
 use super::frame::{u32_at, u64_at};
+use super::seal::Keys;
 
 const MAGIC: &[u8; 4] = b"MUCO";
 /// Changed with every change of what goes over these sockets.
-const VERSION: u8 = 2;
+const VERSION: u8 = 3;
 const HELLO: usize = 64;
 const ANSWER: usize = 80;
 const ACCEPTED: u8 = 1;
@@ -58,6 +65,8 @@ pub(super) struct Identity {
     pub(super) secret: [u8; 32],
     /// Data sockets of a pair.
     pub(super) streams: u8,
+    /// Whether this rank wants connections encrypted.
+    pub(super) encrypt: bool,
 }
 
 /// Why a handshake came to nothing.
@@ -81,20 +90,59 @@ struct Transcript {
     to: u32,
     world: u32,
     token: u64,
-    nonces: [[u8; 32]; 2],
+    /// Of the dialer and of the accepter.
+    wishes: [bool; 2],
+    shares: [[u8; 32]; 2],
 }
 
 impl Transcript {
     fn code(&self, secret: &[u8; 32], role: u8) -> [u8; 32] {
-        let mut message = Vec::with_capacity(96);
+        hmac(secret, &self.message(role))
+    }
+
+    /// The keys of this connection; `roles` of the sending and of the receiving direction.
+    fn keys(&self, secret: &[u8; 32], share: Share, theirs: usize, roles: [u8; 2]) -> Result<Option<Keys>, Refusal> {
+        if self.wishes == [false, false] {
+            return Ok(None);
+        }
+        let peer = UnparsedPublicKey::new(&X25519, &self.shares[theirs]);
+        let keys = agree_ephemeral(share.private, &peer, |shared| {
+            let [sending, receiving] = roles.map(|role| {
+                let mut message = self.message(role);
+                message.extend_from_slice(shared);
+                hmac(secret, &message)
+            });
+            Keys::new(sending, receiving)
+        });
+        keys.ok().flatten().map(Some).ok_or(Refusal::Protocol("no keys come of what it sent"))
+    }
+
+    fn message(&self, role: u8) -> Vec<u8> {
+        let mut message = Vec::with_capacity(160);
         message.extend_from_slice(&[VERSION, role, self.channel.code()]);
+        message.extend_from_slice(&self.wishes.map(u8::from));
         for number in [self.from, self.to, self.world] {
             message.extend_from_slice(&number.to_le_bytes());
         }
         message.extend_from_slice(&self.token.to_le_bytes());
-        message.extend_from_slice(&self.nonces[0]);
-        message.extend_from_slice(&self.nonces[1]);
-        hmac(secret, &message)
+        message.extend_from_slice(&self.shares[0]);
+        message.extend_from_slice(&self.shares[1]);
+        message
+    }
+}
+
+/// This side's half of a key agreement.
+struct Share {
+    private: EphemeralPrivateKey,
+    public: [u8; 32],
+}
+
+impl Share {
+    fn new() -> Result<Self, Refusal> {
+        let none = |_| Refusal::Protocol("the system gives no random numbers");
+        let private = EphemeralPrivateKey::generate(&X25519, &SystemRandom::new()).map_err(none)?;
+        let public = bytes32(private.compute_public_key().map_err(none)?.as_ref());
+        Ok(Share { private, public })
     }
 }
 
@@ -135,19 +183,20 @@ impl Write for Timed<'_> {
     }
 }
 
-/// The dialing side: proves itself to rank `to` and makes it prove itself.
-pub(super) fn dial(stream: &mut Timed<'_>, me: &Identity, to: u32, channel: Channel) -> Result<(), Refusal> {
-    let nonce = nonce()?;
+/// The dialing side: proves itself to rank `to` and makes it prove itself. Keys where the connection is encrypted from here on.
+pub(super) fn dial(stream: &mut Timed<'_>, me: &Identity, to: u32, channel: Channel) -> Result<Option<Keys>, Refusal> {
+    let share = Share::new()?;
     let mut hello = [0; HELLO];
     hello[..4].copy_from_slice(MAGIC);
     hello[4] = VERSION;
     hello[5] = channel.code();
     hello[6] = me.streams;
+    hello[7] = u8::from(me.encrypt);
     hello[8..12].copy_from_slice(&me.rank.to_le_bytes());
     hello[12..16].copy_from_slice(&to.to_le_bytes());
     hello[16..20].copy_from_slice(&me.world.to_le_bytes());
     hello[24..32].copy_from_slice(&me.token.to_le_bytes());
-    hello[32..].copy_from_slice(&nonce);
+    hello[32..].copy_from_slice(&share.public);
     stream.write_all(&hello)?;
 
     let mut answer = [0; ANSWER];
@@ -159,19 +208,21 @@ pub(super) fn dial(stream: &mut Timed<'_>, me: &Identity, to: u32, channel: Chan
     if answer[0] != ACCEPTED {
         return Err(Refusal::Protocol("it refused the greeting"));
     }
-    let nonces = [nonce, bytes32(&answer[16..48])];
-    let transcript = Transcript { channel, from: me.rank, to, world: me.world, token: me.token, nonces };
+    let shares = [share.public, bytes32(&answer[16..48])];
+    let wishes = [me.encrypt, answer[1] == 1];
+    let transcript = Transcript { channel, from: me.rank, to, world: me.world, token: me.token, wishes, shares };
     if !same(&transcript.code(&me.secret, b'a'), &answer[48..80]) {
         return Err(Refusal::Secret);
     }
     stream.write_all(&transcript.code(&me.secret, b'd'))?;
     let mut verdict = [0];
     stream.read_exact(&mut verdict)?;
-    if verdict[0] == ACCEPTED { Ok(()) } else { Err(Refusal::Secret) }
+    if verdict[0] == ACCEPTED { transcript.keys(&me.secret, share, 1, *b"DA") } else { Err(Refusal::Secret) }
 }
 
-/// The accepting side: gives the rank that has proven itself. Only higher ranks dial.
-pub(super) fn accept(stream: &mut Timed<'_>, me: &Identity) -> Result<(u32, Channel), Refusal> {
+/// The accepting side: gives the rank that has proven itself, and keys where the connection is encrypted from here on. Only higher
+/// ranks dial.
+pub(super) fn accept(stream: &mut Timed<'_>, me: &Identity) -> Result<(u32, Channel, Option<Keys>), Refusal> {
     let mut hello = [0; HELLO];
     stream.read_exact(&mut hello)?;
     let (from, to, world) = (u32_at(&hello, 8), u32_at(&hello, 12), u32_at(&hello, 16));
@@ -197,10 +248,12 @@ pub(super) fn accept(stream: &mut Timed<'_>, me: &Identity) -> Result<(u32, Chan
         stream.write_all(&answer)?;
         return Err(Refusal::Protocol("another number of data sockets"));
     }
-    let nonces = [bytes32(&hello[32..]), nonce()?];
-    let transcript = Transcript { channel, from, to, world, token, nonces };
+    let share = Share::new()?;
+    let (shares, wishes) = ([bytes32(&hello[32..]), share.public], [hello[7] == 1, me.encrypt]);
+    let transcript = Transcript { channel, from, to, world, token, wishes, shares };
     answer[0] = ACCEPTED;
-    answer[16..48].copy_from_slice(&nonces[1]);
+    answer[1] = u8::from(me.encrypt);
+    answer[16..48].copy_from_slice(&share.public);
     answer[48..80].copy_from_slice(&transcript.code(&me.secret, b'a'));
     stream.write_all(&answer)?;
     let mut proof = [0; 32];
@@ -209,14 +262,9 @@ pub(super) fn accept(stream: &mut Timed<'_>, me: &Identity) -> Result<(u32, Chan
         stream.write_all(&[REFUSED])?;
         return Err(Refusal::Secret);
     }
+    let keys = transcript.keys(&me.secret, share, 0, *b"AD")?;
     stream.write_all(&[ACCEPTED])?;
-    Ok((from, channel))
-}
-
-fn nonce() -> Result<[u8; 32], Refusal> {
-    let mut nonce = [0; 32];
-    getrandom::fill(&mut nonce).map_err(|_| Refusal::Protocol("the system gives no random numbers"))?;
-    Ok(nonce)
+    Ok((from, channel, keys))
 }
 
 fn bytes32(from: &[u8]) -> [u8; 32] {
@@ -226,7 +274,7 @@ fn bytes32(from: &[u8]) -> [u8; 32] {
 }
 
 /// RFC 2104 with SHA-256; a key of 32 bytes needs no hashing first.
-fn hmac(key: &[u8; 32], message: &[u8]) -> [u8; 32] {
+pub(super) fn hmac(key: &[u8; 32], message: &[u8]) -> [u8; 32] {
     let pad = |byte: u8| {
         let mut pad = [byte; 64];
         pad.iter_mut().zip(key).for_each(|(pad, key)| *pad ^= key);
@@ -244,92 +292,4 @@ fn same(left: &[u8; 32], right: &[u8]) -> bool {
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
-mod tests {
-    use super::*;
-    use std::net::TcpListener;
-    use std::thread::JoinHandle;
-
-    fn identity(rank: u32, token: u64, secret: u8) -> Identity {
-        Identity { rank, world: 4, token, secret: [secret; 32], streams: 1 }
-    }
-
-    const PATIENCE: Duration = Duration::from_mins(1);
-
-    fn accepting(listener: TcpListener, me: Identity) -> JoinHandle<Result<(u32, Channel), Refusal>> {
-        std::thread::spawn(move || accept(&mut Timed::new(&listener.accept().unwrap().0, PATIENCE), &me))
-    }
-
-    fn meet(dialer: Identity, accepter: Identity) -> (Result<(), Refusal>, Result<(u32, Channel), Refusal>) {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let stream = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-        let accepting = accepting(listener, accepter);
-        let dialed = dial(&mut Timed::new(&stream, PATIENCE), &dialer, accepter.rank, Channel::Control);
-        drop(stream);
-        (dialed, accepting.join().unwrap())
-    }
-
-    #[test]
-    fn the_right_one_is_let_in() {
-        let (dialed, accepted) = meet(identity(3, 7, 1), identity(1, 7, 1));
-        dialed.unwrap();
-        assert_eq!(accepted.unwrap(), (3, Channel::Control));
-    }
-
-    #[test]
-    fn old_token_is_refused_and_both_learn_which() {
-        let (dialed, accepted) = meet(identity(3, 6, 1), identity(1, 7, 1));
-        assert!(matches!(dialed, Err(Refusal::Token { mine: 6, theirs: 7 })));
-        assert!(matches!(accepted, Err(Refusal::Token { mine: 7, theirs: 6 })));
-    }
-
-    #[test]
-    fn wrong_secret_is_refused_on_both_sides() {
-        let (dialed, accepted) = meet(identity(3, 7, 2), identity(1, 7, 1));
-        assert!(matches!(dialed, Err(Refusal::Secret)));
-        assert!(accepted.is_err());
-    }
-
-    #[test]
-    fn a_dialer_that_skips_the_proof_is_refused() {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let mut stream = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-        let accepting = accepting(listener, identity(1, 7, 1));
-        let mut hello = [0; HELLO];
-        hello[..4].copy_from_slice(MAGIC);
-        hello[4] = VERSION;
-        hello[6] = 1;
-        hello[8..12].copy_from_slice(&3u32.to_le_bytes());
-        hello[12..16].copy_from_slice(&1u32.to_le_bytes());
-        hello[16..20].copy_from_slice(&4u32.to_le_bytes());
-        hello[24..32].copy_from_slice(&7u64.to_le_bytes());
-        stream.write_all(&hello).unwrap();
-        // The accepter's own code, sent back: the role in it makes it worthless.
-        let mut answer = [0; ANSWER];
-        stream.read_exact(&mut answer).unwrap();
-        stream.write_all(&answer[48..80]).unwrap();
-        assert!(matches!(accepting.join().unwrap(), Err(Refusal::Secret)));
-    }
-
-    #[test]
-    fn a_stranger_who_sends_a_byte_now_and_then_is_dropped_in_time() {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let mut stream = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-        let accepting = std::thread::spawn(move || {
-            let stream = listener.accept().unwrap().0;
-            accept(&mut Timed::new(&stream, Duration::from_millis(100)), &identity(1, 7, 1)).map(drop)
-        });
-        // Ends once the other side has closed: the second write after that fails.
-        while stream.write_all(&[0]).is_ok() && !accepting.is_finished() {
-            std::thread::park_timeout(Duration::from_millis(20));
-        }
-        assert!(matches!(accepting.join().unwrap(), Err(Refusal::Io(_))));
-    }
-
-    #[test]
-    fn hmac_is_that_of_rfc_4231() {
-        let mut key = [0u8; 32];
-        key[..20].fill(0x0b); // Case 1: shorter keys are padded with zeros.
-        let code = hmac(&key, b"Hi There");
-        assert_eq!(code[..8], [0xb0, 0x34, 0x4c, 0x61, 0xd8, 0xdb, 0x38, 0x53]);
-    }
-}
+mod tests;

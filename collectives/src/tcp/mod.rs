@@ -5,11 +5,13 @@ mod control;
 mod engine;
 mod frame;
 mod handshake;
+mod line;
 mod pairwise;
 mod patience;
 mod positions;
 mod rendezvous;
 pub(crate) mod ring;
+mod seal;
 mod socket;
 mod stop;
 mod streams;
@@ -62,6 +64,7 @@ pub(crate) struct Communicator {
     token: u64,
     algorithm: Algorithm,
     wire: Wire,
+    encrypted: bool,
     op_timeout: Duration,
     rendezvous_timeout: Duration,
     control: Control,
@@ -75,17 +78,18 @@ impl Communicator {
         let (rank, world) = (rendezvous.rank, rendezvous.peers.len());
         let streams = options.streams.clamp(1, STREAMS_MAX);
         let (token, op_timeout, rendezvous_timeout) = (rendezvous.token, rendezvous.op_timeout, rendezvous.timeout);
-        let mesh = rendezvous::connect(rendezvous, streams)?;
+        let mesh = rendezvous::connect(rendezvous, streams, options.encrypt)?;
         Ok(Communicator {
             rank: rank as usize,
             world,
             token,
             algorithm: options.algorithm,
             wire: options.wire,
+            encrypted: mesh.control.iter().flatten().all(|peer| peer.sealer.is_some()),
             op_timeout,
             rendezvous_timeout,
             control: Control::new(rank, mesh.control)?,
-            engine: Mutex::new(Engine::new(mesh.data, op_timeout, Patience::of(1, 0))),
+            engine: Mutex::new(Engine::new(mesh.wires, op_timeout, Patience::of(1, 0))),
             narrow: Mutex::new(Vec::new()),
         })
     }
@@ -240,6 +244,10 @@ impl communicator::Communicator for Communicator {
 
     fn backend(&self) -> &'static str {
         "tcp"
+    }
+
+    fn is_encrypted(&self) -> bool {
+        self.encrypted
     }
 
     fn all_reduce(&self, buf: BufMut<'_>, op: Op) -> Result<(), Error> {

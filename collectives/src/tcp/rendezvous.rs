@@ -6,16 +6,18 @@
 use std::collections::BTreeMap;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd};
 
-use super::control::Control;
+use super::control::{Control, Outlet};
 use super::frame::Abort;
 use super::handshake::{self, Channel, Identity, Refusal, Timed};
+use super::line::Line;
+use super::seal::{Keys, Opener};
 use super::socket;
 use crate::communicator::{Peer, Rendezvous};
 use crate::error::Error;
@@ -27,15 +29,29 @@ const RETRY_MAX: Duration = Duration::from_millis(250);
 /// Strangers that may hang in the handshake at a time, beyond the connections of all ranks.
 const STRANGERS_MAX: usize = 64;
 
-/// Authenticated sockets by rank, none for the own.
+/// Authenticated connections by rank, none for the own.
 #[derive(Debug)]
 pub(super) struct Mesh {
-    pub(super) data: Vec<Vec<TcpStream>>,
-    pub(super) control: Vec<Option<TcpStream>>,
+    pub(super) wires: Vec<Wires>,
+    pub(super) control: Vec<Option<Outlet>>,
+}
+
+/// What the engine has of one rank.
+#[derive(Debug)]
+pub(super) struct Wires {
+    pub(super) data: Vec<Line>,
+    /// Where the reports of that rank are encrypted.
+    pub(super) reports: Option<Opener>,
+}
+
+/// One connection, with keys where it is encrypted.
+struct Linked {
+    socket: TcpStream,
+    keys: Option<Box<Keys>>,
 }
 
 enum Event {
-    Linked(u32, Channel, TcpStream),
+    Linked(u32, Channel, Linked),
     /// An attempt failed; kept for the message.
     Failed(u32, String),
     /// This rank's token is out of date.
@@ -52,12 +68,12 @@ struct Meeting {
 }
 
 /// Connects to everybody.
-pub(super) fn connect(rendezvous: Rendezvous, streams: u8) -> Result<Mesh, Error> {
+pub(super) fn connect(rendezvous: Rendezvous, streams: u8, encrypt: bool) -> Result<Mesh, Error> {
     let Rendezvous { rank, peers, listener, token, secret, timeout, .. } = rendezvous;
     let system =
         |error: std::io::Error| Error::Rendezvous { missing: Vec::new(), after: timeout, reason: error.to_string() };
     let over = eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC).map_err(|error| system(error.into()))?;
-    let me = Identity { rank, world: peers.len() as u32, token, secret, streams };
+    let me = Identity { rank, world: peers.len() as u32, token, secret, streams, encrypt };
     let meeting = Arc::new(Meeting { me, deadline: Instant::now() + timeout, over, accepting: AtomicUsize::new(0) });
     let (events, inbox) = channel();
     if let Some(listener) = listener {
@@ -84,16 +100,16 @@ fn spawn(run: impl FnOnce() + Send + 'static) -> std::io::Result<()> {
 
 /// Waits for all sockets of every peer.
 fn collect(meeting: &Meeting, peers: &[Peer], timeout: Duration, inbox: &Receiver<Event>) -> Result<Mesh, Error> {
-    let none = || peers.iter().map(|_| None).collect::<Vec<Option<TcpStream>>>();
+    let none = || peers.iter().map(|_| None).collect::<Vec<Option<Linked>>>();
     let mut found = Found { data: (0..meeting.me.streams).map(|_| none()).collect(), control: none() };
     let mut failures = BTreeMap::new();
     while found.linked() < (1 + usize::from(meeting.me.streams)) * (peers.len() - 1) {
         let left = meeting.deadline.saturating_duration_since(Instant::now());
         match inbox.recv_timeout(left) {
-            Ok(Event::Linked(rank, channel, stream)) => {
+            Ok(Event::Linked(rank, channel, linked)) => {
                 // A later one replaces an earlier one: the peer gave that up before it heard of its acceptance.
                 if let Some(slots) = found.of(channel) {
-                    slots[rank as usize] = Some(stream);
+                    slots[rank as usize] = Some(linked);
                 }
             }
             Ok(Event::Failed(rank, reason)) => drop(failures.insert(rank, reason)),
@@ -105,7 +121,7 @@ fn collect(meeting: &Meeting, peers: &[Peer], timeout: Duration, inbox: &Receive
             }
         }
     }
-    Ok(found.mesh(peers.len()))
+    Ok(found.mesh())
 }
 
 /// Names who is missing, and tells those who are there why this rank leaves.
@@ -119,7 +135,8 @@ fn give_up(meeting: &Meeting, found: Found, failures: &BTreeMap<u32, String>, af
     let reason = missing.iter().map(reason).collect::<Vec<_>>().join("; ");
     let culprit = if let [only] = missing.as_slice() { Some(*only) } else { None };
     let cause = format!("rank {} found no connection to ranks {missing:?}: {reason}", meeting.me.rank);
-    if let Ok(control) = Control::new(meeting.me.rank, found.control) {
+    let outlets = found.control.into_iter().map(|linked| linked.map(|linked| linked.control().0)).collect();
+    if let Ok(control) = Control::new(meeting.me.rank, outlets) {
         let operation = "rendezvous".to_owned();
         control.abort(Abort { culprit, sequence: 0, operation, cause, disagreement: None });
     }
@@ -128,16 +145,27 @@ fn give_up(meeting: &Meeting, found: Found, failures: &BTreeMap<u32, String>, af
 
 /// What there is of a mesh: by rank, those of data by their place first.
 struct Found {
-    data: Vec<Vec<Option<TcpStream>>>,
-    control: Vec<Option<TcpStream>>,
+    data: Vec<Vec<Option<Linked>>>,
+    control: Vec<Option<Linked>>,
+}
+
+impl Linked {
+    fn control(self) -> (Outlet, Option<Opener>) {
+        let (sealer, opener) = self.keys.map(|keys| (Mutex::new(keys.sealer), keys.opener)).unzip();
+        (Outlet { socket: self.socket, sealer }, opener)
+    }
+
+    fn data(self) -> Line {
+        Line::new(self.socket, self.keys.map(|keys| *keys))
+    }
 }
 
 impl Found {
-    fn all(&self) -> impl Iterator<Item = &Vec<Option<TcpStream>>> {
+    fn all(&self) -> impl Iterator<Item = &Vec<Option<Linked>>> {
         self.data.iter().chain([&self.control])
     }
 
-    fn of(&mut self, channel: Channel) -> Option<&mut Vec<Option<TcpStream>>> {
+    fn of(&mut self, channel: Channel) -> Option<&mut Vec<Option<Linked>>> {
         match channel {
             Channel::Control => Some(&mut self.control),
             Channel::Data(stream) => self.data.get_mut(usize::from(stream)),
@@ -148,9 +176,15 @@ impl Found {
         self.all().flatten().flatten().count()
     }
 
-    fn mesh(mut self, world: usize) -> Mesh {
-        let data = (0..world).map(|rank| self.data.iter_mut().filter_map(|sockets| sockets[rank].take()).collect());
-        Mesh { data: data.collect(), control: self.control }
+    fn mesh(self) -> Mesh {
+        let mut of_data = self.data;
+        let of_rank = |(rank, control): (usize, Option<Linked>)| {
+            let data = of_data.iter_mut().filter_map(|sockets| sockets[rank].take()).map(Linked::data).collect();
+            let (control, reports) = control.map(Linked::control).unzip();
+            (Wires { data, reports: reports.flatten() }, control)
+        };
+        let (wires, control) = self.control.into_iter().enumerate().map(of_rank).unzip();
+        Mesh { wires, control }
     }
 }
 
@@ -172,7 +206,7 @@ impl Meeting {
         let mut pause = RETRY_MIN;
         while let Some(left) = self.left() {
             let event = match self.dial(peer.address, peer.rank, channel, left) {
-                Ok(stream) => Event::Linked(peer.rank, channel, stream),
+                Ok(linked) => Event::Linked(peer.rank, channel, linked),
                 // A newer attempt is there: this rank must not go on. An older one may still be leaving: try again.
                 Err(Refusal::Token { mine, theirs }) if theirs > mine => {
                     Event::Fenced(peer.rank, format!("token {mine} is out of date, {theirs} is valid"))
@@ -187,12 +221,12 @@ impl Meeting {
         }
     }
 
-    fn dial(&self, address: SocketAddr, rank: u32, channel: Channel, left: Duration) -> Result<TcpStream, Refusal> {
+    fn dial(&self, address: SocketAddr, rank: u32, channel: Channel, left: Duration) -> Result<Linked, Refusal> {
         let stream = TcpStream::connect_timeout(&address, left)?;
         prepare(&stream)?;
-        handshake::dial(&mut Timed::new(&stream, left), &self.me, rank, channel)?;
+        let keys = handshake::dial(&mut Timed::new(&stream, left), &self.me, rank, channel)?.map(Box::new);
         ready(&stream, channel)?;
-        Ok(stream)
+        Ok(Linked { socket: stream, keys })
     }
 
     fn accept_all(self: &Arc<Self>, listener: &TcpListener, events: &Sender<Event>) {
@@ -223,12 +257,14 @@ impl Meeting {
     fn accept(&self, stream: TcpStream, events: &Sender<Event>) {
         let Some(left) = self.left() else { return };
         let outcome = prepare(&stream).map_err(Refusal::from).and_then(|()| {
-            let (rank, channel) = handshake::accept(&mut Timed::new(&stream, left), &self.me)?;
+            let (rank, channel, keys) = handshake::accept(&mut Timed::new(&stream, left), &self.me)?;
             ready(&stream, channel)?;
-            Ok((rank, channel))
+            Ok((rank, channel, keys))
         });
         match outcome {
-            Ok((rank, channel)) => drop(events.send(Event::Linked(rank, channel, stream))),
+            Ok((rank, channel, keys)) => {
+                drop(events.send(Event::Linked(rank, channel, Linked { socket: stream, keys: keys.map(Box::new) })));
+            }
             // Who it was is not proven, so it is nobody's fault; the log shows it.
             Err(refusal) => tracing::warn!(rank = self.me.rank, %refusal, "connection refused"),
         }

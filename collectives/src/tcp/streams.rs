@@ -5,6 +5,9 @@
 
 use std::net::TcpStream;
 
+use super::line::Line;
+use super::socket::Moved;
+
 /// Most sockets that carry data between two ranks.
 pub(super) const STREAMS_MAX: u8 = 8;
 /// Bytes that go to one socket before it is the next one's turn.
@@ -23,15 +26,15 @@ const FIRST: Turn = Turn { stream: 0, left: BLOCK_BYTES };
 /// See the module. There is at least one socket.
 #[derive(Debug)]
 pub(super) struct Streams {
-    sockets: Vec<TcpStream>,
+    lines: Vec<Line>,
     sending: Turn,
     receiving: Turn,
 }
 
 impl Streams {
     /// `None` without a socket.
-    pub(super) fn new(sockets: Vec<TcpStream>) -> Option<Self> {
-        (!sockets.is_empty()).then_some(Streams { sockets, sending: FIRST, receiving: FIRST })
+    pub(super) fn new(lines: Vec<Line>) -> Option<Self> {
+        (!lines.is_empty()).then_some(Streams { lines, sending: FIRST, receiving: FIRST })
     }
 
     /// Both directions start anew: all bytes of the operation before have gone, and those received have been taken.
@@ -39,37 +42,67 @@ impl Streams {
         (self.sending, self.receiving) = (FIRST, FIRST);
     }
 
-    pub(super) fn first(&self) -> &TcpStream {
-        &self.sockets[0]
+    /// Where an operation begins.
+    pub(super) fn first(&mut self) -> &mut Line {
+        &mut self.lines[0]
     }
 
-    /// The socket that the next bytes go to, and how many at most.
-    pub(super) fn outgoing(&self) -> (&TcpStream, usize) {
+    /// What to wait for until an operation begins.
+    pub(super) fn first_socket(&self) -> &TcpStream {
+        self.lines[0].stream()
+    }
+
+    /// The one that the next bytes go to, and how many at most.
+    pub(super) fn outgoing(&mut self) -> (&mut Line, usize) {
         self.at(self.sending)
     }
 
-    /// The socket that the next bytes come from, and how many at most.
-    pub(super) fn incoming(&self) -> (&TcpStream, usize) {
+    /// The one that the next bytes come from, and how many at most.
+    pub(super) fn incoming(&mut self) -> (&mut Line, usize) {
         self.at(self.receiving)
     }
 
-    fn at(&self, turn: Turn) -> (&TcpStream, usize) {
-        (&self.sockets[turn.stream], if self.sockets.len() == 1 { usize::MAX } else { turn.left })
+    fn at(&mut self, turn: Turn) -> (&mut Line, usize) {
+        let most = if self.lines.len() == 1 { usize::MAX } else { turn.left };
+        (&mut self.lines[turn.stream], most)
+    }
+
+    /// What to wait for until bytes can go out and come in.
+    pub(super) fn next_sockets(&self) -> (&TcpStream, &TcpStream) {
+        (self.lines[self.sending.stream].stream(), self.lines[self.receiving.stream].stream())
+    }
+
+    /// Those with bytes that the kernel has not taken.
+    pub(super) fn pending(&self) -> impl Iterator<Item = &TcpStream> {
+        self.lines.iter().filter(|line| line.pending()).map(Line::stream)
+    }
+
+    /// Hands the kernel what is pending anywhere: how many bytes it took.
+    pub(super) fn flush(&mut self) -> Moved {
+        let mut bytes = 0;
+        for line in self.lines.iter_mut().filter(|line| line.pending()) {
+            match line.flush() {
+                Moved::Bytes(some) => bytes += some,
+                Moved::Later => {}
+                over @ Moved::Over(_) => return over,
+            }
+        }
+        Moved::Bytes(bytes)
     }
 
     /// True when it is another socket's turn now.
     pub(super) fn sent(&mut self, bytes: usize) -> bool {
-        next(&mut self.sending, bytes, self.sockets.len())
+        next(&mut self.sending, bytes, self.lines.len())
     }
 
     /// As [`Streams::sent`], of what was received.
     pub(super) fn received(&mut self, bytes: usize) -> bool {
-        next(&mut self.receiving, bytes, self.sockets.len())
+        next(&mut self.receiving, bytes, self.lines.len())
     }
 
     #[cfg(test)]
     pub(super) fn sockets(&self) -> impl Iterator<Item = &TcpStream> {
-        self.sockets.iter()
+        self.lines.iter().map(Line::stream)
     }
 }
 

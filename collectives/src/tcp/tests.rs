@@ -45,7 +45,7 @@ fn sum(comm: &Communicator, count: usize) -> Result<(), Error> {
 /// Second descriptors of all its sockets, to cut them while it works.
 fn sockets(comm: &Communicator) -> Vec<TcpStream> {
     let mut all = comm.engine().sockets();
-    all.extend(comm.control.peers.iter().flatten().map(|peer| peer.try_clone().unwrap()));
+    all.extend(comm.control.peers.iter().flatten().map(|peer| peer.socket.try_clone().unwrap()));
     all
 }
 

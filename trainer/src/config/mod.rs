@@ -232,6 +232,8 @@ pub struct Communication {
     pub operation_timeout_s: u64,
     /// Data connections between two ranks over TCP, up to 8. Default: 1.
     pub streams: u8,
+    /// Encrypts what goes over TCP, whatever the worker wants. Default: false.
+    pub encrypt: bool,
     /// What gradients are on their way over TCP, in portions of 64 KiB and more. Default: `native`.
     pub wire: Wire,
     /// Sends gradients as products of thin matrices of this rank, for slow links (PowerSGD). Default: as they are.

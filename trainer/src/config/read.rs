@@ -310,6 +310,7 @@ fn checkpoint(fields: &mut Fields<'_>) -> Checkpoint {
 
 fn communication(fields: &mut Fields<'_>, sharded: bool) -> Communication {
     let wire = fields.choice("wire", &[("native", Wire::Native), ("bf16", Wire::Bf16)]).unwrap_or(Wire::Native);
+    let encrypt = fields.boolean("encrypt").unwrap_or(false);
     let power_sgd = fields.has("power_sgd").then(|| {
         let mut fields = fields.table("power_sgd");
         let rank = fields.whole("rank", 1..=256).unwrap_or(1) as usize;
@@ -345,6 +346,7 @@ fn communication(fields: &mut Fields<'_>, sharded: bool) -> Communication {
         rendezvous_timeout_s: fields.whole("rendezvous_timeout_s", 1..=86_400).unwrap_or(60),
         operation_timeout_s: fields.whole("operation_timeout_s", 1..=86_400).unwrap_or(300),
         streams: fields.whole("streams", 1..=8).unwrap_or(1) as u8,
+        encrypt,
         wire,
         power_sgd,
         local_steps,

@@ -107,9 +107,10 @@ impl<'a> Training<'a> {
                 if self.layout.is_sharded() { ", optimizer sharded" } else { "" }
             ),
             format!(
-                "gang: {} over {}{}, global batch {}, {} of {}",
+                "gang: {} over {}{}{}, global batch {}, {} of {}",
                 counted(self.communicator.world_size().into(), "rank"),
                 self.communicator.backend(),
+                if self.communicator.is_encrypted() { ", encrypted" } else { "" },
                 how(self.config),
                 plan.batch_size,
                 counted(plan.epochs_total, "epoch"),

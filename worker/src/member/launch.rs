@@ -43,9 +43,12 @@ pub(super) fn launch(
     if !prepared.has_folders {
         make_folders(&wish.spec, layout, &context.spares)?;
     }
-    write_private(&layout.manifest(), environment::manifest(wish, endpoints).to_string().as_bytes())
-        .and_then(|()| write_private(&layout.wish(), &postcard::to_stdvec(wish).map_err(io::Error::other)?))
-        .map_err(|error| Fault::machine(format!("cannot write its manifest: {error}")))?;
+    write_private(
+        &layout.manifest(),
+        environment::manifest(wish, endpoints, context.encryption.asked()).to_string().as_bytes(),
+    )
+    .and_then(|()| write_private(&layout.wish(), &postcard::to_stdvec(wish).map_err(io::Error::other)?))
+    .map_err(|error| Fault::machine(format!("cannot write its manifest: {error}")))?;
     let user = context.users.of(wish.key).map_err(|error| Fault::machine(error.to_string()))?;
     let places = user.as_ref().and_then(|user| context.users.places(wish.key, &user.credentials, &layout.tmp()));
     if let Some(user) = &user {

@@ -11,6 +11,7 @@
 //! before a supervisor starts, a rank's end before its supervisor ends.
 
 mod adopt;
+mod disk;
 mod launch;
 mod links;
 mod prepare;
@@ -21,6 +22,7 @@ pub(crate) use adopt::{Found, find};
 
 use crate::blobs::Blobs;
 use crate::cgroup;
+use crate::encryption::Encryption;
 use crate::environment::Base;
 use crate::layout::{Layout, MemberLayout};
 use crate::secrets;
@@ -53,6 +55,7 @@ pub(crate) struct Context {
     pub(crate) base: Base,
     pub(crate) devices: Vec<Device>,
     pub(crate) data_address: IpAddr,
+    pub(crate) encryption: Encryption,
     pub(crate) program: PathBuf,
     pub(crate) nursery: Nursery,
     pub(crate) spares: Arc<Spares>,
@@ -61,6 +64,7 @@ pub(crate) struct Context {
     pub(crate) pids_max: u32,
     pub(crate) all_calls: bool,
     pub(crate) limits: RankLimits,
+    pub(crate) job_disk_bytes_max: u64,
     pub(crate) users: Users,
     pub(crate) driver: cgroup::Driver,
     pub(crate) blobs: Blobs,
@@ -256,6 +260,7 @@ impl Member {
     /// Until every rank is gone and what they left is saved.
     async fn watch_over(&mut self, mut ranks: Ranks) -> MemberEnd {
         let mut saver = save::Saver::new(&self.context, &self.layout, &ranks);
+        let mut disk = disk::Disk::new(self.context.job_disk_bytes_max, &self.layout);
         let mut orders = self.orders.clone();
         orders.mark_changed();
         let mut failing_told = false;
@@ -267,6 +272,7 @@ impl Member {
                     None => break,
                 },
                 saved = saver.next() => self.report_checkpoint(saved).await,
+                why = disk.is_over() => ranks.end_over(&why),
                 changed = orders.changed() => {
                     if changed.is_err() {
                         // The daemon ends; the ranks are adopted by the next.

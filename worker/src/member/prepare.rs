@@ -42,6 +42,9 @@ impl Prepared {
 
 /// Fetches and binds everything. Dropping the future leaves a folder that the caller removes.
 pub(super) async fn prepare(context: &Context, wish: &Wish, layout: &MemberLayout) -> Result<Prepared, Fault> {
+    if let Some(reason) = context.encryption.refuses(wish) {
+        return Err(Fault::job(reason));
+    }
     let is_data = |input: &Input| matches!(input, Input::Data { .. });
     let fetches = wish.spec.code.is_some() || wish.checkpoint.is_some() || wish.spec.inputs.values().any(is_data);
     // Of a gang, each member must be sure that it can start.

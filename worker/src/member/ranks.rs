@@ -6,6 +6,7 @@ use super::{Context, Fault, supervised};
 use crate::environment::MARKER;
 use crate::layout::MemberLayout;
 use crate::process;
+use crate::shim::limits;
 use crate::shim::spec::ExitRecord;
 use crate::shim::{KILL, STOP, record};
 use crate::ship::RankKey;
@@ -107,6 +108,17 @@ impl Ranks {
 
     pub(super) fn kill(&self) {
         self.signal(KILL);
+    }
+
+    /// Ends all for a bound that they passed, as their own failure.
+    pub(super) fn end_over(&self, why: &str) {
+        tracing::warn!(why, "ranks are ended");
+        for folder in self.alive.keys().filter_map(|rank| self.folders.get(rank)) {
+            if let Err(error) = limits::tell(folder, why) {
+                tracing::warn!(%error, "a rank's end is not told why");
+            }
+        }
+        self.kill();
     }
 
     fn signal(&self, signal: Signal) {

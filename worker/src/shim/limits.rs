@@ -4,7 +4,9 @@
 use super::spec::Credentials;
 use serde::{Deserialize, Serialize};
 use std::fs;
+use std::io;
 use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
 use types::RankExit;
 
 /// 0 = no bound but the daemon's own.
@@ -14,6 +16,9 @@ pub(crate) struct RankLimits {
     pub(crate) files: u64,
     /// Bytes of one file.
     pub(crate) file_bytes: u64,
+    /// Bytes of one stream that are kept.
+    #[serde(default)]
+    pub(crate) log_bytes: u64,
     /// Processes and threads of one user; only where ranks are users of their own, for it counts all of the user's.
     pub(crate) user_processes: u64,
 }
@@ -43,6 +48,19 @@ impl RankLimits {
             )
         })
     }
+}
+
+/// In a rank's folder: why its supervisor is told to end it, where that is the rank's fault.
+const OVER: &str = "over";
+
+/// Before the order to end it.
+pub(crate) fn tell(rank_folder: &Path, why: &str) -> io::Result<()> {
+    fs::write(rank_folder.join(OVER), why)
+}
+
+/// With the order to end it.
+pub(super) fn told(rank_folder: &Path) -> Option<String> {
+    fs::read_to_string(rank_folder.join(OVER)).ok()
 }
 
 /// For this process and all that it starts.
@@ -107,7 +125,7 @@ pub(crate) fn user_processes_default() -> u64 {
 mod tests {
     use super::*;
 
-    const LIMITS: RankLimits = RankLimits { files: 0, file_bytes: 4_096, user_processes: 1 << 40 };
+    const LIMITS: RankLimits = RankLimits { files: 0, file_bytes: 4_096, log_bytes: 0, user_processes: 1 << 40 };
 
     #[test]
     fn a_reason_is_told_only_where_the_limit_was_met() {

@@ -3,6 +3,7 @@
 mod hang;
 
 use super::child::{self, Descriptors, Program};
+use super::limits;
 use super::metrics::Metrics;
 use super::redact::Patterns;
 use super::rendezvous;
@@ -54,6 +55,7 @@ pub(super) fn run(spec: &ShimSpec, secrets: &Secrets) -> io::Result<ExitRecord> 
         if let Some(patterns) = &patterns {
             stream.redact(patterns.clone());
         }
+        stream.bytes_max = spec.limits.log_bytes;
         streams.push(stream);
         ends.push(end);
     }
@@ -203,7 +205,10 @@ impl Shim<'_> {
 
     fn obey(&mut self, received: Received) {
         if received.kill {
-            self.stopped(StoppedBy::Daemon);
+            self.limit_met = limits::told(&self.spec.rank_folder).filter(|_| self.exit.is_none());
+            if self.limit_met.is_none() {
+                self.stopped(StoppedBy::Daemon);
+            }
             self.kill();
         } else if received.stop && self.kill_at.is_none() {
             self.stop(StoppedBy::Daemon, boot_time() + Duration::from_millis(self.spec.grace_ms));
@@ -267,7 +272,10 @@ impl Shim<'_> {
 
     /// While its descendants are still there to be counted.
     fn say_what_it_lacked(&mut self, exit: RankExit) {
-        if self.stopped_by.is_some() || !matches!(exit, RankExit::Signal(_) | RankExit::Code(1..)) {
+        if self.limit_met.is_some()
+            || self.stopped_by.is_some()
+            || !matches!(exit, RankExit::Signal(_) | RankExit::Code(1..))
+        {
             return;
         }
         self.limit_met = self.spec.limits.reason(exit, self.spec.user.as_ref()).or_else(|| {
@@ -299,6 +307,7 @@ impl Shim<'_> {
         if heard {
             self.silence.heard(boot_time());
         }
+        self.tell_of_cuts();
     }
 
     /// What is left in the pipes, then the record.
@@ -312,6 +321,7 @@ impl Shim<'_> {
             self.insert(StreamKind::Stderr, format!("muster: rank {}: {met}\n", self.spec.rank).as_bytes());
         }
         self.pass_on_last_words();
+        self.tell_of_cuts();
         // A folder with anything but files in it is not used again.
         let _ = std::fs::remove_file(self.spec.rank_folder.join(rank::METRICS));
         let exit = match (self.stopped_by, self.exit) {

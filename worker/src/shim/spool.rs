@@ -1,7 +1,7 @@
 //! One stream of a rank: from its pipe to its spool, byte for byte.
 //!
 //! When the stream's budget is used up, or the disk is full, the pipe is no longer read and the rank waits in its write:
-//! output is delayed, never dropped.
+//! output is delayed, never dropped. Only past a bound that the operator has set for a whole stream is it dropped, and that is said.
 
 use super::redact::{Patterns, Redactor};
 use rustix::fs::{CWD, FileType, Mode, OFlags, mknodat};
@@ -36,6 +36,17 @@ pub(super) struct Stream {
     told: bool,
     /// Keeps secrets out of it.
     redactor: Option<Redactor>,
+    /// Bytes that are kept; what comes after them is read and dropped. 0 = all.
+    pub(super) bytes_max: u64,
+    cut: Cut,
+}
+
+/// Whether bytes were dropped.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Cut {
+    No,
+    Now,
+    Told,
 }
 
 /// Gets each piece of a stream in order.
@@ -65,12 +76,31 @@ impl Stream {
     }
 
     fn of(kind: StreamKind, read: OwnedFd, kept: Option<OwnedFd>) -> Self {
-        Self { kind, pipe: Some(read), _kept: kept, unwritten: Vec::new(), blocked: false, told: false, redactor: None }
+        Self {
+            kind,
+            pipe: Some(read),
+            _kept: kept,
+            unwritten: Vec::new(),
+            blocked: false,
+            told: false,
+            redactor: None,
+            bytes_max: 0,
+            cut: Cut::No,
+        }
     }
 
     /// From now on nothing of these passes.
     pub(super) fn redact(&mut self, patterns: Arc<Patterns>) {
         self.redactor = Some(Redactor::new(patterns));
+    }
+
+    /// Said once of a stream of which bytes were dropped.
+    pub(super) fn newly_cut(&mut self) -> Option<StreamKind> {
+        let is_new = self.cut == Cut::Now;
+        if is_new {
+            self.cut = Cut::Told;
+        }
+        is_new.then_some(self.kind)
     }
 
     /// Bytes that were read and could not be written.
@@ -143,9 +173,24 @@ impl Stream {
     fn pass(&mut self, spool: &mut SpoolWriter, bytes: &[u8], seen: Observer<'_>, phase: Phase) {
         if !bytes.is_empty() {
             seen(bytes);
+            let bytes = &bytes[..self.room(spool, bytes.len())];
             let written = self.write(spool, bytes, phase);
             self.unwritten.extend_from_slice(&bytes[written..]);
         }
+    }
+
+    /// How many of so many bytes are kept.
+    fn room(&mut self, spool: &SpoolWriter, bytes: usize) -> usize {
+        if self.cut != Cut::No {
+            return 0;
+        }
+        let left = self.bytes_max.saturating_sub(spool.length(self.kind) + self.unwritten());
+        let left = usize::try_from(left).unwrap_or(usize::MAX);
+        if self.bytes_max == 0 || bytes <= left {
+            return bytes;
+        }
+        self.cut = Cut::Now;
+        left
     }
 
     fn write_rest(&mut self, spool: &mut SpoolWriter, phase: Phase) {
@@ -260,6 +305,25 @@ mod tests {
         assert_eq!(tail.since(then), "after");
         tail.push(&vec![b'x'; 100_000]);
         assert!(tail.since(then).len() < 100_000 && tail.since(then).ends_with("xxx"));
+    }
+
+    #[test]
+    fn past_its_bound_a_stream_is_read_on_and_not_kept_and_that_is_said_once() {
+        use stores::spool::{BUDGET_BYTES_MIN, SpoolBudget};
+        let folder = tempfile::tempdir().unwrap();
+        let budget = SpoolBudget { bytes_per_stream_max: BUDGET_BYTES_MIN, disk_free_min: 0 };
+        let mut spool = SpoolWriter::open(folder.path(), budget).unwrap();
+        let (mut stream, write) = Stream::new(StreamKind::Stdout).unwrap();
+        stream.bytes_max = 10;
+        let (mut buffer, mut seen) = (vec![0; BUFFER_BYTES], 0);
+        for (text, kept, said) in [("12345", 5, false), ("6789012", 10, true), ("345", 10, false)] {
+            rustix::io::write(&write, text.as_bytes()).unwrap();
+            stream.pump(&mut spool, &mut buffer, &mut |bytes| seen += bytes.len());
+            assert_eq!((spool.length(StreamKind::Stdout), stream.newly_cut().is_some()), (kept, said), "{text}");
+        }
+        assert_eq!((seen, stream.unwritten(), stream.is_blocked()), (15, 0, false));
+        stream.insert(&mut spool, b"the supervisor's");
+        assert_eq!(spool.length(StreamKind::Stdout), 26);
     }
 
     #[test]

@@ -59,6 +59,9 @@ pub struct AllReduceArgs {
     /// Longest time for one size
     #[arg(long, value_name = "S", default_value_t = 0.5)]
     seconds: f64,
+    /// Encrypt what goes over sockets, as between machines where workers ask for it
+    #[arg(long)]
+    encrypt: bool,
     /// Sum in memory that the communicator gives out, which ranks of one host need not copy
     #[arg(long)]
     alloc: bool,
@@ -104,10 +107,13 @@ fn all_reduce(args: &AllReduceArgs, session: &Session) -> anyhow::Result<Exit> {
         "world": args.world,
         "transport": backend,
         "dtype": dtype,
+        "encrypt": args.encrypt,
         "alloc": args.alloc,
         "sizes": rows,
     });
-    let head = format!("{} ranks over {backend}, {dtype}{}", args.world, if args.alloc { ", alloc" } else { "" });
+    let how = [(args.encrypt, ", encrypted"), (args.alloc, ", alloc")];
+    let how: String = how.into_iter().filter(|(is_so, _)| *is_so).map(|(_, words)| words).collect();
+    let head = format!("{} ranks over {backend}, {dtype}{how}", args.world);
     session.output.print(&value, |output| format!("{head}\n{}", table(&rows, output)))?;
     let wrong = rows.iter().any(|row| row.wrong > 0);
     Ok(if wrong { Exit::Error } else { Exit::Success })
@@ -121,6 +127,9 @@ fn check(args: &AllReduceArgs) -> anyhow::Result<Vec<u64>> {
     }
     if !(args.seconds > 0.0 && args.seconds <= SECONDS_MAX) {
         faults.push(format!("--seconds {}: above 0, up to {SECONDS_MAX}", args.seconds));
+    }
+    if args.encrypt && args.transport == Way::Shm {
+        faults.push("--encrypt: is for --transport tcp; nothing of shared memory leaves the machine".to_owned());
     }
     let together = |bytes: &&u64| bytes.saturating_mul(u64::from(args.world)) > BYTES_TOGETHER_MAX;
     if let Some(bytes) = sizes.iter().find(together) {
@@ -181,9 +190,8 @@ impl Ranks {
             if args.transport == Way::Tcp {
                 command.arg("--tcp");
             }
-            if args.alloc {
-                command.arg("--alloc");
-            }
+            let flags = [(args.encrypt, "--encrypt"), (args.alloc, "--alloc")];
+            command.args(flags.into_iter().filter(|(is_set, _)| *is_set).map(|(_, flag)| flag));
             let child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn();
             started.0.push(child.with_context(|| format!("cannot start rank {rank}"))?);
         }

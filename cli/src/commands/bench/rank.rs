@@ -30,6 +30,8 @@ pub struct RankArgs {
     #[arg(long)]
     tcp: bool,
     #[arg(long)]
+    encrypt: bool,
+    #[arg(long)]
     alloc: bool,
 }
 
@@ -64,7 +66,7 @@ pub(super) fn run(args: &RankArgs) -> anyhow::Result<Exit> {
         timeout: PATIENCE,
         op_timeout: PATIENCE,
     };
-    let comm = connect_with(rendezvous, Options { tcp_only: args.tcp, ..Options::default() })?;
+    let comm = connect_with(rendezvous, Options { tcp_only: args.tcp, encrypt: args.encrypt, ..Options::default() })?;
     let dtype = DType::ALL.into_iter().find(|dtype| dtype.to_string() == args.dtype);
     let dtype = dtype.ok_or_else(|| anyhow!("there is no type {}", args.dtype))?;
     let source = if args.alloc { Source::Alloc } else { Source::Caller };

@@ -17,8 +17,8 @@ const CENSUS: Duration = Duration::from_millis(150);
 impl Engine {
     /// Ranks that this operation has nothing to do with say on their data sockets what they called, too. Where nobody is
     /// the partner of the one it waits for, only that shows that they called different things.
-    pub(super) fn look_aside(&self, mine: &Header) -> Result<(), Stop> {
-        let strange = self.links.iter().filter(|link| !link.partner).find_map(|link| {
+    pub(super) fn look_aside(&mut self, mine: &Header) -> Result<(), Stop> {
+        let strange = self.links.iter_mut().filter(|link| !link.partner).find_map(|link| {
             let theirs = link.peek(mine)?;
             // Who is ahead may well be: nothing of this operation goes between the two.
             (theirs.sequence <= mine.sequence).then_some((link.rank, theirs))
@@ -31,8 +31,8 @@ impl Engine {
 
     /// As [`Engine::look_aside`], where this rank waits for those of its host and not for a socket: the others may have come to the
     /// same operation.
-    pub(in super::super) fn overhear(&self, mine: &Header) -> Result<(), Stop> {
-        let strange = self.links.iter().find_map(|link| {
+    pub(in super::super) fn overhear(&mut self, mine: &Header) -> Result<(), Stop> {
+        let strange = self.links.iter_mut().find_map(|link| {
             let theirs = link.peek(mine)?;
             let elsewhere =
                 theirs.sequence < mine.sequence || (theirs.sequence == mine.sequence && theirs.call != mine.call);
@@ -45,22 +45,23 @@ impl Engine {
     }
 
     /// Of a mismatch: gives the others a moment to say what they called, and finds who stands against most.
-    pub(super) fn judge(&self, mine: &Header, stop: Stop) -> Stop {
+    pub(super) fn judge(&mut self, mine: &Header, stop: Stop) -> Stop {
         let Stop::Mismatch { rank: first, theirs, .. } = stop else { return stop };
         let called = |header: Header| (header.sequence, header.call);
+        let world = self.links.len() + 1;
         let deadline = Instant::now() + CENSUS;
         loop {
             // In front: named where several differ and none has a majority.
             let mut all = vec![(first, called(theirs))];
             let mut silent = Vec::new();
-            for link in self.links.iter().filter(|link| link.rank != first) {
+            for link in self.links.iter_mut().filter(|link| link.rank != first) {
                 match link.said(mine) {
                     Some(header) => all.push((link.rank, called(header))),
-                    None => silent.push(link),
+                    None => silent.push(&*link),
                 }
             }
             let left = deadline.saturating_duration_since(Instant::now());
-            let verdict = odd_one(self.links.len() + 1, mine.from as usize, &called(*mine), &all);
+            let verdict = odd_one(world, mine.from as usize, &called(*mine), &all);
             let (rank, culprit) = verdict.unwrap_or((first, None));
             if culprit.is_some() || silent.is_empty() || left.is_zero() {
                 let (sequence, call) = all.iter().find(|(of, _)| *of == rank).map_or(called(theirs), |(_, said)| *said);
@@ -73,6 +74,7 @@ impl Engine {
 }
 
 fn wait_for_any(silent: &[&Link], at_most: Duration) {
-    let mut descriptors: Vec<_> = silent.iter().map(|link| PollFd::new(link.data.first(), PollFlags::IN)).collect();
+    let mut descriptors: Vec<_> =
+        silent.iter().map(|link| PollFd::new(link.data.first_socket(), PollFlags::IN)).collect();
     socket::poll(&mut descriptors, at_most);
 }

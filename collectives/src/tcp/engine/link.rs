@@ -5,6 +5,7 @@ use std::net::TcpStream;
 use rustix::event::PollFlags;
 
 use super::super::frame::{HEADER, Header, REPORT, Report};
+use super::super::seal::{Opener, TAG};
 use super::super::socket::{self, Moved};
 use super::super::stop::Stop;
 use super::super::streams::Streams;
@@ -13,8 +14,10 @@ use super::super::transfer::Transfer;
 /// The control socket as read so far.
 #[derive(Debug)]
 pub(super) struct Listening {
-    pub(super) bytes: [u8; REPORT],
-    pub(super) filled: usize,
+    bytes: [u8; REPORT + TAG],
+    filled: usize,
+    /// Where reports are encrypted.
+    opener: Option<Opener>,
     /// Operations that the peer had completed when it left in order.
     pub(super) left_after: Option<u64>,
 }
@@ -33,18 +36,29 @@ pub(super) struct Link {
 }
 
 impl Listening {
+    pub(super) fn new(opener: Option<Opener>) -> Self {
+        Listening { bytes: [0; REPORT + TAG], filled: 0, opener, left_after: None }
+    }
+
     /// One report, if it is complete.
     pub(super) fn read(&mut self, peer: &TcpStream) -> Result<Option<Report>, String> {
-        match socket::receive(peer, &mut [], &mut self.bytes[self.filled..]) {
+        let whole = REPORT + if self.opener.is_some() { TAG } else { 0 };
+        match socket::receive(peer, &mut [], &mut self.bytes[self.filled..whole]) {
             Moved::Later => Ok(None),
             Moved::Over(reason) => Err(reason),
             Moved::Bytes(bytes) => {
                 self.filled += bytes;
-                if self.filled < REPORT {
+                if self.filled < whole {
                     return Ok(None);
                 }
                 self.filled = 0;
-                Report::decode(&self.bytes).map(Some).ok_or_else(|| "control report that makes no sense".to_owned())
+                if let Some(opener) = &mut self.opener
+                    && opener.open(&[], &mut self.bytes).is_none()
+                {
+                    return Err("control report that it did not seal".to_owned());
+                }
+                let report = self.bytes.first_chunk().and_then(Report::decode);
+                report.map(Some).ok_or_else(|| "control report that makes no sense".to_owned())
             }
         }
     }
@@ -80,9 +94,11 @@ impl Link {
     }
 
     pub(super) fn open(&self, transfer: &dyn Transfer) -> bool {
+        let pending = self.data.pending().next().is_some();
         (self.partner && (self.header_sent < HEADER || self.header_received < HEADER))
             || transfer.expects(self.rank)
             || transfer.owes(self.rank)
+            || pending
     }
 
     pub(super) fn wanted(&self, transfer: &mut dyn Transfer) -> PollFlags {
@@ -105,27 +121,35 @@ impl Link {
         if !self.partner || !self.writable {
             return Ok(false);
         }
+        let flushed = match self.data.flush() {
+            Moved::Bytes(bytes) => bytes > 0,
+            Moved::Later => false,
+            Moved::Over(reason) => return Err(self.lost(reason)),
+        };
         let (head, body) = (&header[self.header_sent..], transfer.outgoing(self.rank));
         // An operation's header is within the first block.
-        let (stream, most) = self.data.outgoing();
+        let (line, most) = self.data.outgoing();
         let body = &body[..body.len().min(most - head.len())];
         let asked = head.len() + body.len();
         if asked == 0 {
-            return Ok(false);
+            // Where something is pending still, the kernel has just taken all that it could.
+            self.writable = !line.pending();
+            return Ok(flushed);
         }
-        let bytes = match socket::send(stream, head, body) {
+        let bytes = match line.send(head, body) {
             Moved::Bytes(bytes) => bytes,
             Moved::Later => 0,
             Moved::Over(reason) => return Err(self.lost(reason)),
         };
+        let blocked = bytes < asked || line.pending();
         let turned = self.data.sent(bytes);
-        self.writable = turned || bytes == asked;
+        self.writable = turned || !blocked;
         let of_head = bytes.min(head.len());
         self.header_sent += of_head;
         if bytes > of_head {
             transfer.sent(self.rank, bytes - of_head);
         }
-        Ok(bytes > 0)
+        Ok(bytes > 0 || flushed)
     }
 
     /// Receives what is there and wanted.
@@ -134,14 +158,14 @@ impl Link {
             return Ok(false);
         }
         let (head, body) = (&mut self.header[self.header_received..], transfer.incoming(self.rank));
-        let (stream, most) = self.data.incoming();
+        let (line, most) = self.data.incoming();
         let end = body.len().min(most - head.len());
         let body = &mut body[..end];
         let (of_head, asked) = (head.len(), head.len() + body.len());
         if asked == 0 {
             return Ok(false);
         }
-        let bytes = match socket::receive(stream, head, body) {
+        let bytes = match line.receive(head, body) {
             Moved::Bytes(bytes) => bytes,
             Moved::Later => 0,
             Moved::Over(reason) => return Err(self.lost(reason)),
@@ -160,15 +184,15 @@ impl Link {
     }
 
     /// The header that lies unread in the socket, where it is one of this attempt's.
-    pub(super) fn peek(&self, mine: &Header) -> Option<Header> {
+    pub(super) fn peek(&mut self, mine: &Header) -> Option<Header> {
         let mut bytes = [0; HEADER];
-        let whole = socket::peek(self.data.first(), &mut bytes) == HEADER;
+        let whole = self.data.first().peek(&mut bytes) == HEADER;
         let header = Header::decode(&bytes).filter(|_| whole)?;
         (header.token == mine.token && header.from as usize == self.rank).then_some(header)
     }
 
     /// What this rank has said that it calls, read or not.
-    pub(super) fn said(&self, mine: &Header) -> Option<Header> {
+    pub(super) fn said(&mut self, mine: &Header) -> Option<Header> {
         match self.header_received {
             0 => self.peek(mine),
             HEADER => Header::decode(&self.header),

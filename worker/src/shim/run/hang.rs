@@ -3,6 +3,7 @@
 
 use super::{Shim, descendants};
 use crate::shim::silence::Due;
+use crate::shim::spool::Stream;
 use crate::shim::threads;
 use crate::shim::words::{self, LastWords};
 use daemon::clock::boot_time;
@@ -68,6 +69,18 @@ impl Shim<'_> {
             // The rank may have died within a line.
             let begin: &[u8] = if self.metrics.is_between_lines() { b"" } else { b"\n" };
             self.insert(StreamKind::Metrics, &[begin, &line].concat());
+        }
+    }
+
+    /// Of streams that are kept no further, once.
+    pub(super) fn tell_of_cuts(&mut self) {
+        let cut: Vec<StreamKind> = self.streams.iter_mut().filter_map(Stream::newly_cut).collect();
+        for kind in cut {
+            let (rank, name, most) = (self.spec.rank, kind.name(), self.spec.limits.log_bytes);
+            let what = format!(
+                "of its {name} the first {most} bytes are kept, and no more (--rank-log-bytes-max of the worker)"
+            );
+            self.insert(StreamKind::Stderr, format!("muster: rank {rank}: {what}\n").as_bytes());
         }
     }
 
