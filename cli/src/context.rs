@@ -150,6 +150,15 @@ pub fn config_path() -> anyhow::Result<PathBuf> {
     Ok(folder.join("muster/config.json"))
 }
 
+/// Where tokens of this user lie: ranks of the same user must not see these folders.
+pub fn token_folders() -> Vec<PathBuf> {
+    let credentials = daemon::environment::text("MUSTER_CREDENTIALS").map(PathBuf::from);
+    let files = config_path().ok().into_iter().chain(credentials);
+    let home = daemon::environment::text("HOME").map(PathBuf::from);
+    let folders = files.filter_map(|file| Some(std::path::absolute(file).ok()?.parent()?.to_owned()));
+    folders.filter(|folder| Some(folder) != home.as_ref()).collect()
+}
+
 /// Reads the file; an absent one holds nothing.
 pub fn load(path: &Path) -> anyhow::Result<Contexts> {
     let text = match daemon::files::read_secret(path) {

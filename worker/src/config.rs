@@ -56,6 +56,11 @@ pub struct Config {
     /// Who ranks run as: `NAME`, `UID`, either with `:GID`, or `FIRST-LAST` for a user of its own for each job. None
     /// (default) = the daemon's own user. Only root can give processes to others.
     pub rank_user: Option<String>,
+    /// Ranks of the daemon's own user, which is not root, see of its data folder what is theirs, and read no process but their own. Default
+    /// false.
+    pub rank_namespace: bool,
+    /// With `rank_namespace`: folders that ranks do not see besides, as that of the tokens of who started the daemon.
+    pub hidden_folders: Vec<PathBuf>,
     /// Ranks of another user share `/tmp`, `/dev/shm` and the view of processes with the machine. Default no, where it permits.
     pub shared_tmp: bool,
     /// Ranks of another user may make each system call that their user may. Default no: what no training needs is denied.
@@ -144,6 +149,8 @@ impl Config {
             hard_cpu_limit: false,
             pids_max: 0,
             rank_user: None,
+            rank_namespace: false,
+            hidden_folders: Vec::new(),
             shared_tmp: false,
             allow_all_system_calls: false,
             allow_metadata_address: false,
@@ -209,6 +216,13 @@ impl Config {
     }
 
     fn check_rank_user(&self, faults: &mut Vec<String>) -> Option<RankUser> {
+        if self.rank_namespace && self.rank_user.is_some() {
+            faults.push("a rank namespace hides what is the daemon's from ranks of its own user: with a rank user it is shut anyway".into());
+        } else if self.rank_namespace && rustix::process::geteuid().is_root() {
+            faults.push(
+                "rank namespace: in its own namespace root may undo it: run ranks as another user (--rank-user)".into(),
+            );
+        }
         let text = self.rank_user.as_ref()?;
         if !rustix::process::geteuid().is_root() {
             faults.push(format!("rank user {text:?}: only root can run ranks as another user, and this is not root"));

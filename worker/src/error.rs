@@ -33,6 +33,9 @@ pub enum Error {
     /// Ranks cannot be started as the user that was named.
     #[error("--rank-user: {0}")]
     RankUser(String),
+    /// Ranks cannot have a namespace of their own here.
+    #[error("ranks cannot have a namespace of their own: {0}")]
+    RankNamespace(String),
     /// The cluster does not take this worker: duplicate name, other cluster, other protocol.
     #[error("the cluster refused this worker: {0}")]
     Refused(String),

@@ -17,6 +17,7 @@
 //! coordinators has them (`LOG-1`).
 
 mod admit;
+mod apart;
 mod blobs;
 mod cgroup;
 mod config;
@@ -100,7 +101,7 @@ pub async fn run(config: Config, shutdown: daemon::Shutdown) -> Result<(), Error
     let context = context(&checked, &layout, &registration, sources, shipper, watcher, spares);
     let found = member::find(&layout).map_err(Error::io("look for members of a former life"))?;
     let context = Arc::new(context);
-    prepare_rank_user(&checked, &layout, &context.users, &found)?;
+    prepare_rank_user(&checked, &layout, (&context.users, context.apart.as_ref()), &found)?;
     let fence = fence(&checked);
     let (handle, reconciling) = reconciler::start(context.clone(), found, restarted);
     let reconciling = tokio::spawn(reconciling);
@@ -181,9 +182,15 @@ fn link_program(checked: &Checked, layout: &Layout) -> std::io::Result<()> {
 fn prepare_rank_user(
     checked: &Checked,
     layout: &Layout,
-    users: &users::Users,
+    (users, apart): (&users::Users, Option<&apart::Apart>),
     found: &[(types::Wish, member::Found)],
 ) -> Result<(), Error> {
+    if let Some(apart) = apart {
+        apart.try_out(&checked.config.program).map_err(Error::RankNamespace)?;
+        if !checked.config.allow_all_system_calls {
+            shim::calls::try_out().map_err(Error::RankNamespace)?;
+        }
+    }
     let Some(user) = &checked.rank_user else { return Ok(()) };
     owner::open_the_way(layout).map_err(Error::io("shut the data folder"))?;
     if !checked.config.allow_all_system_calls {
@@ -274,6 +281,7 @@ fn context(
         encryption: encryption::Encryption::of(config),
         limits: config.rank_limits(),
         job_disk_bytes_max: config.job_disk_bytes_max,
+        apart: apart::Apart::of(checked, layout),
         users: users::Users::new(checked.rank_user.clone(), has_places(checked, layout)),
         driver,
         blobs,

@@ -77,6 +77,10 @@ pub struct WorkerArgs {
     /// [default: the daemon's own user]
     #[arg(long, value_name = "USER")]
     rank_user: Option<String>,
+    /// Where the daemon is not root: hide from ranks, by user namespaces, its folder but for what is theirs, its starter's tokens and all
+    /// other processes; they have a /tmp and a /dev/shm of their own, and sum over TCP with ranks of the same machine
+    #[arg(long)]
+    rank_namespace: bool,
     /// Let ranks of --rank-user share /tmp, /dev/shm and the view of processes with the machine; without it these are each member's own
     #[arg(long)]
     shared_tmp: bool,
@@ -175,6 +179,8 @@ fn config(args: &WorkerArgs, coordinators: Vec<String>) -> anyhow::Result<worker
         hard_cpu_limit: args.hard_cpu_limit,
         pids_max: args.pids_max,
         rank_user: args.rank_user.clone(),
+        rank_namespace: args.rank_namespace,
+        hidden_folders: crate::context::token_folders(),
         shared_tmp: args.shared_tmp,
         allow_all_system_calls: args.allow_all_system_calls,
         allow_metadata_address: args.allow_metadata_address,

@@ -11,7 +11,7 @@ use types::JobId;
 
 pub const RANGE: &str = "310000-310063";
 /// Of no account, and not of that range.
-const STRANGER: u32 = 309_999;
+pub const STRANGER: u32 = 309_999;
 
 /// Is this root, in a place that others can enter?
 pub fn can_be_others(program: &Path, what: &str) -> bool {
@@ -38,11 +38,11 @@ pub fn let_pass(cluster: &Cluster) -> anyhow::Result<()> {
     set_mode(cluster.folder(), 0o711)
 }
 
-fn set_mode(path: &Path, mode: u32) -> anyhow::Result<()> {
+pub fn set_mode(path: &Path, mode: u32) -> anyhow::Result<()> {
     Ok(std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode))?)
 }
 
-const TRIES: &str = r#"
+pub const TRIES: &str = r#"
 attempt() { if "$@" >/dev/null 2>&1; then echo "could: $*"; else echo "denied: $*"; fi; }
 echo uid $(id -u) groups $(id -G)
 grep -E '^(Cap|NoNewPrivs)' /proc/self/status
@@ -58,7 +58,7 @@ attempt cat "$MUSTER_MANIFEST"
 attempt ls /proc/$$/fd
 "#;
 /// Those above: the last is how ranks of a gang find each other's shared memory.
-const ALLOWED: usize = 5;
+pub const ALLOWED: usize = 5;
 
 /// Each line of it is a try at something that is not the job's.
 fn forbidden(cluster: &Cluster, victim: JobId) -> Vec<String> {
@@ -198,7 +198,7 @@ async fn a_rank_user_that_cannot_be_is_refused_in_words() {
 }
 
 /// What a worker needs of a start as a user without any right: its data folder is its own.
-fn of_stranger(cluster: &Cluster, token: &Path) -> anyhow::Result<WorkerShape> {
+pub fn of_stranger(cluster: &Cluster, token: &Path) -> anyhow::Result<WorkerShape> {
     let data = cluster.folder().join("worker-1");
     std::fs::create_dir(&data)?;
     for path in [&data, token] {

@@ -22,6 +22,7 @@ mod isolation;
 mod isolation_calls;
 mod isolation_limits;
 mod isolation_metadata;
+mod isolation_namespace;
 mod isolation_users;
 mod jobs;
 mod leaders;

@@ -7,6 +7,7 @@ use crate::environment::{self, Shared};
 use crate::layout::MemberLayout;
 use crate::owner;
 use crate::secrets::Secrets;
+use crate::shim::namespace::Namespace;
 use crate::shim::nursery::Nursery;
 use crate::shim::places::Places;
 use crate::shim::record;
@@ -54,6 +55,7 @@ pub(super) fn launch(
     if let Some(user) = &user {
         give(layout, &user.credentials, places.as_ref())?;
     }
+    let namespace = namespace(context, wish, layout)?;
     let shared = Shared {
         base: &context.base,
         wish,
@@ -86,6 +88,7 @@ pub(super) fn launch(
             silence: silence(wish),
             user: user.as_ref().map(|user| user.credentials.clone()),
             places: places.clone(),
+            namespace: namespace.clone(),
             all_calls: context.all_calls,
             limits: context.limits,
         };
@@ -96,6 +99,15 @@ pub(super) fn launch(
         started.push(Supervised { rank: placed.rank, folder, process });
     }
     Ok(())
+}
+
+/// What its ranks see, where they are the daemon's own user and are to see no more than is theirs.
+fn namespace(context: &Context, wish: &Wish, layout: &MemberLayout) -> Result<Option<Namespace>, Fault> {
+    let Some(apart) = &context.apart else { return Ok(None) };
+    apart
+        .make_places(wish.key, layout)
+        .map_err(|error| Fault::machine(format!("cannot make its /dev/shm: {error}")))?;
+    Ok(Some(apart.of_member(wish.key, layout)))
 }
 
 /// What its ranks write in, and the manifest.

@@ -20,6 +20,7 @@ mod save;
 
 pub(crate) use adopt::{Found, find};
 
+use crate::apart::Apart;
 use crate::blobs::Blobs;
 use crate::cgroup;
 use crate::encryption::Encryption;
@@ -66,6 +67,7 @@ pub(crate) struct Context {
     pub(crate) limits: RankLimits,
     pub(crate) job_disk_bytes_max: u64,
     pub(crate) users: Users,
+    pub(crate) apart: Option<Apart>,
     pub(crate) driver: cgroup::Driver,
     pub(crate) blobs: Blobs,
     pub(crate) secrets: secrets::Source,
@@ -363,7 +365,8 @@ impl Member {
             return;
         }
         let (spares, layout) = (self.context.spares.clone(), self.layout.clone());
-        let places = self.context.users.places_of(key, &layout);
+        let apart = self.context.apart.as_ref().and_then(|apart| apart.places(key, &layout));
+        let places = self.context.users.places_of(key, &layout).or(apart);
         let removed = tokio::task::spawn_blocking(move || {
             places.map_or(Ok(()), |places| places.remove()).and_then(|()| spares.retire(&layout))
         });

@@ -4,6 +4,7 @@
 use super::calls::Filter;
 use super::confine::{close_others_at_exec, confine, hide_memory};
 use super::limits::RankLimits;
+use super::namespace::{self, Namespace};
 use super::places::Mounts;
 use super::spec::{Credentials, LISTEN_FD, METRICS_FD, ShimSpec};
 use crate::cgroup::Groups;
@@ -24,6 +25,8 @@ pub(super) struct Program {
     limits: RankLimits,
     /// Before it becomes that user.
     mounts: Option<Mounts>,
+    /// Instead, where it stays who it is.
+    namespace: Option<namespace::Entry>,
     /// As the last of all that it loses.
     calls: Option<Filter>,
     /// `cgroup.procs` of the v2 group, for a child that was not born in it.
@@ -90,7 +93,8 @@ impl Program {
             user: spec.user.clone(),
             limits: spec.limits,
             mounts: spec.places.as_ref().map(super::places::Places::mounts).transpose()?,
-            calls: (spec.user.is_some() && !spec.all_calls).then(Filter::new),
+            namespace: spec.namespace.as_ref().map(Namespace::entry).transpose()?,
+            calls: (spec.is_apart() && !spec.all_calls).then(Filter::new),
             unified: groups.unified.as_ref().map(members).transpose()?,
             joins: groups.controllers.iter().map(members).collect::<io::Result<_>>()?,
         })
@@ -225,7 +229,9 @@ unsafe fn run_child(pointers: &Pointers, program: &Program, parked: &Parked, par
             }
         }
         close_others_at_exec();
-        if program.mounts.as_ref().is_some_and(|mounts| !mounts.enter()) {
+        if program.mounts.as_ref().is_some_and(|mounts| !mounts.enter())
+            || program.namespace.as_ref().is_some_and(|namespace| !namespace.enter())
+        {
             fail(parked, Stage::Places);
         }
         if !confine(program.user.as_ref(), &program.limits) {

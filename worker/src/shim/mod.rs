@@ -16,6 +16,7 @@ mod child;
 mod confine;
 pub(crate) mod limits;
 mod metrics;
+pub(crate) mod namespace;
 pub mod nursery;
 pub(crate) mod places;
 pub(crate) mod record;

@@ -60,22 +60,39 @@ impl Places {
     }
 }
 
+/// What the machine mounts later is seen in a namespace, and nothing that is mounted in it is seen outside.
+///
+/// # Safety
+/// After a fork: a plain system call.
+pub(super) unsafe fn let_no_mount_out() -> bool {
+    let none = std::ptr::null();
+    // SAFETY: null-terminated texts.
+    unsafe { libc::mount(none, c"/".as_ptr(), none, libc::MS_REC | libc::MS_SLAVE, none.cast()) == 0 }
+}
+
 impl Mounts {
+    /// Puts a member's own over the machine's.
+    ///
+    /// # Safety
+    /// In a mount namespace of its own, after a fork: plain system calls on values made before.
+    pub(super) unsafe fn bind(&self) -> bool {
+        let none = std::ptr::null();
+        // SAFETY: null-terminated texts that live as long as this call.
+        self.0
+            .iter()
+            .all(|(from, to)| unsafe { libc::mount(from.as_ptr(), to.as_ptr(), none, libc::MS_BIND, none.cast()) == 0 })
+    }
+
     /// Enters a namespace of its own in which the places are these.
     ///
     /// # Safety
     /// In a process of one thread, after a fork: plain system calls on values made before.
     pub(super) unsafe fn enter(&self) -> bool {
-        let none = std::ptr::null();
         // SAFETY: null-terminated texts that live as long as this call.
         unsafe {
-            // What the machine mounts later is seen in here; nothing that is mounted in here is seen outside.
             libc::unshare(libc::CLONE_NEWNS) == 0
-                && libc::mount(none, c"/".as_ptr(), none, libc::MS_REC | libc::MS_SLAVE, none.cast()) == 0
-                && self
-                    .0
-                    .iter()
-                    .all(|(from, to)| libc::mount(from.as_ptr(), to.as_ptr(), none, libc::MS_BIND, none.cast()) == 0)
+                && let_no_mount_out()
+                && self.bind()
                 && libc::mount(
                     c"proc".as_ptr(),
                     c"/proc".as_ptr(),
@@ -87,14 +104,20 @@ impl Mounts {
     }
 }
 
-/// Can ranks have such places here? Not where a folder that they need lies in one of them, nor where the daemon may not mount.
-pub(crate) fn try_out(data: &Path, program: &Path) -> Result<(), String> {
+/// Not where a folder that ranks need lies in one of them.
+pub(crate) fn are_free(data: &Path, program: &Path) -> Result<(), String> {
     for needed in [data, program] {
         let needed = needed.canonicalize().unwrap_or_else(|_| needed.to_owned());
         if let Some(place) = [TMP, SHM].iter().find(|place| needed.starts_with(place)) {
             return Err(format!("{} lies in {place}", needed.display()));
         }
     }
+    Ok(())
+}
+
+/// Can ranks have such places here? Not where they are needed otherwise, nor where the daemon may not mount.
+pub(crate) fn try_out(data: &Path, program: &Path) -> Result<(), String> {
+    are_free(data, program)?;
     let mounts = Places { tmp: data.to_owned(), shm: data.to_owned() }.mounts();
     let mounts = mounts.map_err(|error| error.to_string())?;
     let mut command = Command::new(program);

@@ -145,6 +145,7 @@ mod tests {
             silence: Default::default(),
             user: None,
             places: None,
+            namespace: None,
             all_calls: false,
             limits: Default::default(),
         }

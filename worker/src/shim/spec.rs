@@ -42,12 +42,22 @@ pub(crate) struct ShimSpec {
     /// Places that are the member's alone; none = the machine's.
     #[serde(default)]
     pub(crate) places: Option<super::places::Places>,
+    /// Where its user is the daemon's, which is not root: what it sees.
+    #[serde(default)]
+    pub(crate) namespace: Option<super::namespace::Namespace>,
     /// The rank may make each system call that its user may.
     #[serde(default)]
     pub(crate) all_calls: bool,
     /// Bounds of its processes.
     #[serde(default)]
     pub(crate) limits: super::limits::RankLimits,
+}
+
+impl ShimSpec {
+    /// Whether it is kept from what is the daemon's.
+    pub(crate) fn is_apart(&self) -> bool {
+        self.user.is_some() || self.namespace.is_some()
+    }
 }
 
 /// Of a process: user, group and further groups.
