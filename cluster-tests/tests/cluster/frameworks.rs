@@ -3,8 +3,9 @@
 mod install;
 mod rendezvous;
 
-use crate::support::{cannot_run, shared};
-use cluster_tests::Cluster;
+use crate::isolation_users::{can_be_others, let_pass};
+use crate::support::{add_worker, alone, cannot_run, shared};
+use cluster_tests::{Cluster, Shape};
 use install::Framework;
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -89,6 +90,34 @@ async fn run(cluster: &Cluster, example: &str, python: &str) -> anyhow::Result<L
     assert_eq!(workers.len(), 4, "not over four workers: {ranks:?}");
     let metrics = cluster.muster(&["metrics", &job.to_string()]).await?.good()?;
     Ok(Left { logs: logs.stdout, metrics: metrics.stdout })
+}
+
+/// As users of their own, with the filter of system calls and places of their own where there can be any: Open MPI reads its
+/// neighbours' memory, frameworks make threads and sockets of all kinds.
+#[tokio::test]
+async fn frameworks_train_as_users_of_their_own() {
+    let _turn = TURN.lock().await;
+    alone(Shape::new(1, 0), async |cluster| {
+        if !can_be_others(cluster.program(), "frameworks as users of their own") {
+            return Ok(());
+        }
+        let_pass(cluster)?;
+        for name in ["worker-1", "worker-2", "worker-3", "worker-4"] {
+            add_worker(cluster, name, 4, &["--rank-user", "310300-310331"])?;
+        }
+        cluster.until_ready(4).await?;
+        for (example, framework) in [("pytorch-ddp", &PYTORCH), ("mpi", &MPI)] {
+            match framework.python() {
+                Err(why) => cannot_run(&format!("the example {example} as a user of its own: {why}")),
+                Ok(python) if !install::others_run(&python, framework) => {
+                    cannot_run(&format!("the example {example} as a user of its own: others cannot run {python}"));
+                }
+                Ok(python) => run(cluster, example, &python).await?.assert_all_done(4),
+            }
+        }
+        Ok(())
+    })
+    .await;
 }
 
 #[tokio::test]

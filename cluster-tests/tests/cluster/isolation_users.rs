@@ -28,7 +28,7 @@ pub fn can_be_others(program: &Path, what: &str) -> bool {
     can
 }
 
-fn as_stranger() -> [String; 5] {
+pub fn as_stranger() -> [String; 5] {
     let id = STRANGER.to_string();
     ["--reuid".into(), id.clone(), "--regid".into(), id, "--clear-groups".into()]
 }

@@ -4,6 +4,7 @@
 //! has `apt-get`; `all` for what pip brings too, into one virtual environment a framework below `MUSTER_TEST_CACHE`, or
 //! else below cargo's `target`. That takes minutes and gigabytes; what is there already is used without being asked.
 
+use crate::isolation_users::as_stranger;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Mutex;
@@ -126,4 +127,10 @@ fn run(program: &str, words: &[&str]) -> Result<(), String> {
     let errors = String::from_utf8_lossy(&output.stderr).into_owned();
     let last = errors.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or_default();
     Err(format!("{said}: {}: {last}", output.status))
+}
+
+/// Can a user of no account import it with this Python?
+pub fn others_run(python: &str, framework: &Framework) -> bool {
+    let import = format!("import {}", framework.module);
+    succeeds(Command::new("setpriv").args(as_stranger()).arg(python).args(["-c", &import]))
 }
