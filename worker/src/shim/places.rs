@@ -3,7 +3,7 @@
 //!
 //! ```text
 //!  /tmp      <- the member's tmp/                            goes with the member's folder
-//!  /dev/shm  <- /dev/shm/muster-UID-JOB-ATTEMPT-NODERANK     removed when the member is through
+//!  /dev/shm  <- /dev/shm/muster-UID-JOB-ATTEMPT-NODERANK-FOLDER  removed when the member is through
 //!  /proc     <- a view of it with hidepid=2 (proc(5))
 //! ```
 
@@ -34,7 +34,9 @@ impl Places {
     /// Of this member, whose folder for temporary files is this one.
     pub(crate) fn of(member: MemberKey, user: &Credentials, tmp: &Path) -> Self {
         let MemberKey { job, attempt, node_rank } = member;
-        let shm = Path::new(SHM).join(format!("muster-{}-{job}-{attempt}-{node_rank}", user.uid));
+        // Workers of two clusters may have ranks of one user in jobs of one number.
+        let folder = fnv_1a(tmp.as_os_str().as_bytes());
+        let shm = Path::new(SHM).join(format!("muster-{}-{job}-{attempt}-{node_rank}-{folder:016x}", user.uid));
         Self { tmp: tmp.to_owned(), shm }
     }
 
@@ -58,6 +60,11 @@ impl Places {
         let pair = |from: &Path, to: &str| Ok::<_, io::Error>((text(from)?, text(Path::new(to))?));
         Ok(Mounts([pair(&self.tmp, TMP)?, pair(&self.shm, SHM)?]))
     }
+}
+
+/// The hash of Fowler, Noll and Vo, in 64 bits: the same in every version of this program.
+fn fnv_1a(bytes: &[u8]) -> u64 {
+    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3))
 }
 
 /// What the machine mounts later is seen in a namespace, and nothing that is mounted in it is seen outside.
@@ -130,5 +137,21 @@ pub(crate) fn try_out(data: &Path, program: &Path) -> Result<(), String> {
         Ok(status) if status.success() => Ok(()),
         Ok(status) => Err(format!("{} ended with {status} there", program.display())),
         Err(error) => Err(format!("this process may not mount: {error}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use types::{AttemptNumber, JobId};
+
+    #[test]
+    fn members_of_two_daemons_have_nothing_in_common_and_names_stay() {
+        let key = MemberKey { job: JobId(1), attempt: AttemptNumber(2), node_rank: 0 };
+        let user = Credentials { uid: 7, gid: 7, groups: Vec::new() };
+        let shm = |folder: &str| Places::of(key, &user, Path::new(folder)).shm;
+        assert_ne!(shm("/a/members/1-2-0/tmp"), shm("/b/members/1-2-0/tmp"));
+        // A daemon of another version must find what it is to remove.
+        assert_eq!(shm("foobar"), Path::new("/dev/shm/muster-7-1-2-0-85944171f73967e8"));
     }
 }
