@@ -1,10 +1,13 @@
 //! What others publish, over HTTPS by the certificate authorities that this machine trusts: never for anything of a cluster's own.
 
+use bytes::Bytes;
 use http::Uri;
-use http_body_util::{BodyExt as _, Empty, Limited};
-use hyper_rustls::HttpsConnectorBuilder;
+use http_body_util::{BodyExt as _, Empty, Full, Limited};
+use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
+use std::fmt::Write as _;
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -41,20 +44,67 @@ pub async fn get(address: &str) -> Result<String, String> {
 
 /// No redirects: an address that leads elsewhere is to be written as it is.
 async fn ask(uri: Uri) -> Result<String, String> {
-    // The machine's certificates are read from its disk.
-    let roots = || {
-        let provider = rustls::crypto::ring::default_provider();
-        HttpsConnectorBuilder::new().with_provider_and_native_roots(provider).map_err(|error| error.to_string())
-    };
-    let roots = tokio::task::spawn_blocking(roots).await.map_err(|error| error.to_string())??;
-    let connector = roots.https_or_http().enable_http1().build();
-    let client: Client<_, Empty<bytes::Bytes>> = Client::builder(TokioExecutor::new()).build(connector);
+    let client: Client<_, Empty<Bytes>> = Client::builder(TokioExecutor::new()).build(connector().await?);
     let answer = client.get(uri).await.map_err(|error| deepest(&error))?;
     if answer.status() != http::StatusCode::OK {
         return Err(format!("it answers {}", answer.status()));
     }
     let body = Limited::new(answer.into_body(), ANSWER_BYTES_MAX).collect().await.map_err(|error| error.to_string())?;
     String::from_utf8(body.to_bytes().into()).map_err(|_| "its answer is no text".to_owned())
+}
+
+async fn connector() -> Result<HttpsConnector<HttpConnector>, String> {
+    // The machine's certificates are read from its disk.
+    let roots = || {
+        let provider = rustls::crypto::ring::default_provider();
+        HttpsConnectorBuilder::new().with_provider_and_native_roots(provider).map_err(|error| error.to_string())
+    };
+    let roots = tokio::task::spawn_blocking(roots).await.map_err(|error| error.to_string())??;
+    Ok(roots.https_or_http().enable_http1().build())
+}
+
+/// Sends a form, and gives what is answered to it, also with a status that says why not: text of at most 256 KiB that comes within 5 s.
+///
+/// # Errors
+/// What keeps the answer away, or that it speaks of a fault of the other side's own.
+pub async fn post_form(address: &str, fields: &[(&str, &str)]) -> Result<String, String> {
+    if let Some(fault) = address_fault(address) {
+        return Err(fault);
+    }
+    let form: Vec<String> =
+        fields.iter().map(|(name, value)| format!("{}={}", escaped(name), escaped(value))).collect();
+    let kind = "application/x-www-form-urlencoded";
+    let request = http::Request::post(address).header(http::header::CONTENT_TYPE, kind);
+    let request = request.header(http::header::ACCEPT, "application/json").body(Full::new(form.join("&").into()));
+    let request: http::Request<Full<Bytes>> = request.map_err(|error| format!("{address:?} is no address: {error}"))?;
+    let answer = async {
+        let client: Client<_, Full<Bytes>> = Client::builder(TokioExecutor::new()).build(connector().await?);
+        let answer = client.request(request).await.map_err(|error| deepest(&error))?;
+        if answer.status().is_server_error() {
+            return Err(format!("it answers {}", answer.status()));
+        }
+        let body = Limited::new(answer.into_body(), ANSWER_BYTES_MAX).collect().await;
+        let body = body.map_err(|error| error.to_string())?.to_bytes();
+        String::from_utf8(body.into()).map_err(|_| "its answer is no text".to_owned())
+    };
+    let answer = tokio::time::timeout(ANSWER, answer).await;
+    answer
+        .map_err(|_| format!("{address} did not answer within {ANSWER:?}"))?
+        .map_err(|why| format!("{address}: {why}"))
+}
+
+/// As a form has it: all but letters, digits and `-._~` by their bytes.
+fn escaped(text: &str) -> String {
+    let mut escaped = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+            escaped.push(char::from(byte));
+        } else {
+            // A text takes all that is written to it.
+            let _ = write!(escaped, "%{byte:02X}");
+        }
+    }
+    escaped
 }
 
 fn deepest(error: &dyn std::error::Error) -> String {
@@ -68,6 +118,11 @@ fn deepest(error: &dyn std::error::Error) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_form_holds_what_was_said() {
+        assert_eq!(escaped("a-z_0.9~ &=+%é"), "a-z_0.9~%20%26%3D%2B%25%C3%A9");
+    }
 
     #[test]
     fn keys_come_over_https_or_from_this_machine() {

@@ -1,5 +1,7 @@
 //! `muster login`: a token for a cluster, checked there and kept as a context.
 
+mod device;
+
 use super::{Session, small_runtime};
 use crate::context::{config_path, remember, update};
 use crate::failure::{Exit, bad_input};
@@ -20,7 +22,8 @@ fingerprint of its cluster's authority: it is sent to no other cluster.
 Examples:
   muster login 10.0.0.1:7070,10.0.0.2:7070 --name lab < token
   muster login 10.0.0.1:7070 --token-file token
-  muster login 10.0.0.1:7070 --token-file id-token.jwt --authority 3f0c.."
+  muster login 10.0.0.1:7070 --token-file id-token.jwt --authority 3f0c..
+  muster login 10.0.0.1:7070 --issuer https://login.corp.example --client-id muster --authority 3f0c.."
 )]
 pub struct LoginArgs {
     /// The cluster's coordinators
@@ -35,11 +38,17 @@ pub struct LoginArgs {
     /// The cluster's authority, for a token of an identity provider: the 64 digits that `muster cluster authority list` shows
     #[arg(long, value_name = "FINGERPRINT")]
     authority: Option<Fingerprint>,
+    /// By the browser.
+    #[command(flatten)]
+    device: device::DeviceArgs,
 }
 
 /// Runs it.
 pub fn run(args: &LoginArgs, session: &Session) -> anyhow::Result<Exit> {
-    let text = if let Some(path) = &args.token_file {
+    let by_browser = small_runtime()?.block_on(args.device.token())?;
+    let text = if let Some(token) = by_browser {
+        token
+    } else if let Some(path) = &args.token_file {
         std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?
     } else {
         if std::io::stdin().is_terminal() {

@@ -1,5 +1,7 @@
 //! Users of an identity provider, from outside: a provider is made here, with keys of its own and everything that an attacker would try.
 
+mod device;
+
 use crate::support::alone;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -9,9 +11,10 @@ use futures::future::try_join_all;
 use ring::rand::SystemRandom;
 use ring::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair as _};
 use serde_json::{Value, json};
+use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 
 fn encode(bytes: impl AsRef<[u8]>) -> String {
     URL_SAFE_NO_PAD.encode(bytes)
@@ -35,41 +38,88 @@ fn sign(key: &EcdsaKeyPair, header: &Value, claims: &Value) -> anyhow::Result<St
     Ok(format!("{signed}.{}", encode(signature)))
 }
 
-/// A provider that describes itself and publishes its keys over HTTP, on this machine.
+/// A provider that describes itself, publishes its keys and answers what it is told to, over HTTP on this machine.
 struct Provider {
     issuer: String,
     keys: Arc<Mutex<Value>>,
+    about: Arc<Mutex<Value>>,
+    /// To forms, in order.
+    answers: Arc<Mutex<VecDeque<Value>>>,
+    asked: Arc<Mutex<Vec<String>>>,
 }
 
 impl Provider {
     async fn start(keys: Value) -> anyhow::Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let issuer = format!("http://{}", listener.local_addr()?);
-        let keys = Arc::new(Mutex::new(keys));
-        let (shared, name) = (keys.clone(), issuer.clone());
+        let about = json!({ "issuer": issuer, "jwks_uri": format!("{issuer}/keys"),
+            "device_authorization_endpoint": format!("{issuer}/device"), "token_endpoint": format!("{issuer}/token") });
+        let (keys, about) = (Arc::new(Mutex::new(keys)), Arc::new(Mutex::new(about)));
+        let provider = Self { issuer, keys, about, answers: Arc::default(), asked: Arc::default() };
+        let serving = Self {
+            issuer: provider.issuer.clone(),
+            keys: provider.keys.clone(),
+            about: provider.about.clone(),
+            answers: provider.answers.clone(),
+            asked: provider.asked.clone(),
+        };
         tokio::spawn(async move {
             while let Ok((mut stream, _)) = listener.accept().await {
-                let (shared, name) = (shared.clone(), name.clone());
-                tokio::spawn(async move {
-                    let mut head = vec![0; 4_096];
-                    let length = stream.read(&mut head).await.unwrap_or(0);
-                    let is_keys = String::from_utf8_lossy(&head[..length]).starts_with("GET /keys ");
-                    let keys = shared.lock().map(|keys| keys.clone()).unwrap_or_default();
-                    let about = json!({ "issuer": name, "jwks_uri": format!("{name}/keys") });
-                    let body = if is_keys { json!({ "keys": keys }) } else { about }.to_string();
-                    let head =
-                        format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\nconnection: close\r\n\r\n", body.len());
-                    let _ = stream.write_all(format!("{head}{body}").as_bytes()).await;
-                });
+                let Some((line, form)) = request(&mut stream).await else { continue };
+                let (status, body) = serving.serve(&line, form);
+                let head = format!("HTTP/1.1 {status}\r\ncontent-length: {}\r\nconnection: close\r\n\r\n", body.len());
+                let _ = stream.write_all(format!("{head}{body}").as_bytes()).await;
             }
         });
-        Ok(Self { issuer, keys })
+        Ok(provider)
+    }
+
+    fn serve(&self, line: &str, form: String) -> (&'static str, String) {
+        if !line.starts_with("POST ") {
+            let about = self.about.lock().unwrap().clone();
+            let keys = json!({ "keys": *self.keys.lock().unwrap() });
+            return ("200 OK", if line.starts_with("GET /keys ") { keys } else { about }.to_string());
+        }
+        self.asked.lock().unwrap().push(form);
+        // The last one stays.
+        let mut answers = self.answers.lock().unwrap();
+        let answer = if answers.len() > 1 { answers.pop_front() } else { answers.front().cloned() }.unwrap_or_default();
+        (if answer["error"].is_null() { "200 OK" } else { "400 Bad Request" }, answer.to_string())
+    }
+
+    /// From now on.
+    fn answer(&self, answers: &[Value]) {
+        *self.answers.lock().unwrap() = answers.iter().cloned().collect();
+    }
+
+    fn describe(&self, change: impl FnOnce(&mut Value)) {
+        change(&mut self.about.lock().unwrap());
+    }
+
+    /// The forms that came.
+    fn asked(&self) -> Vec<String> {
+        self.asked.lock().unwrap().clone()
     }
 
     /// What it says of a user who may come in for an hour.
     fn claims(&self, user: &str, groups: &[&str]) -> Value {
         let now = daemon::clock::now().0 / 1_000;
         json!({ "iss": self.issuer, "aud": "muster", "sub": user, "groups": groups, "iat": now, "exp": now + 3_600 })
+    }
+}
+
+/// The first line and the body.
+async fn request(stream: &mut TcpStream) -> Option<(String, String)> {
+    let (mut text, mut part) = (String::new(), vec![0; 4_096]);
+    loop {
+        let length = stream.read(&mut part).await.ok().filter(|length| *length > 0)?;
+        text.push_str(&String::from_utf8_lossy(&part[..length]));
+        let Some((head, body)) = text.split_once("\r\n\r\n") else { continue };
+        let lower = head.to_ascii_lowercase();
+        let length = lower.lines().find_map(|line| line.strip_prefix("content-length: ")?.parse().ok()).unwrap_or(0);
+        if body.len() >= length {
+            return Some((head.lines().next()?.to_owned(), body.to_owned()));
+        }
     }
 }
 
