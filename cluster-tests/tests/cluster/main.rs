@@ -14,6 +14,7 @@ mod demo;
 mod elastic;
 mod encryption;
 mod environment;
+mod event_files;
 mod frameworks;
 mod full_disk;
 mod gpus;
