@@ -1,9 +1,11 @@
 //! What others publish, over HTTPS by the certificate authorities that this machine trusts: never for anything of a cluster's own.
 
+use bytes::Bytes;
 use http::Uri;
-use http_body_util::{BodyExt as _, Empty, Limited};
-use hyper_rustls::HttpsConnectorBuilder;
+use http_body_util::{BodyExt as _, Empty, Full, Limited};
+use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 use std::net::IpAddr;
 use std::time::Duration;
@@ -41,20 +43,73 @@ pub async fn get(address: &str) -> Result<String, String> {
 
 /// No redirects: an address that leads elsewhere is to be written as it is.
 async fn ask(uri: Uri) -> Result<String, String> {
-    // The machine's certificates are read from its disk.
-    let roots = || {
-        let provider = rustls::crypto::ring::default_provider();
-        HttpsConnectorBuilder::new().with_provider_and_native_roots(provider).map_err(|error| error.to_string())
-    };
-    let roots = tokio::task::spawn_blocking(roots).await.map_err(|error| error.to_string())??;
-    let connector = roots.https_or_http().enable_http1().build();
-    let client: Client<_, Empty<bytes::Bytes>> = Client::builder(TokioExecutor::new()).build(connector);
+    let client: Client<_, Empty<Bytes>> = Client::builder(TokioExecutor::new()).build(connector().await?);
     let answer = client.get(uri).await.map_err(|error| deepest(&error))?;
     if answer.status() != http::StatusCode::OK {
         return Err(format!("it answers {}", answer.status()));
     }
     let body = Limited::new(answer.into_body(), ANSWER_BYTES_MAX).collect().await.map_err(|error| error.to_string())?;
     String::from_utf8(body.to_bytes().into()).map_err(|_| "its answer is no text".to_owned())
+}
+
+async fn connector() -> Result<HttpsConnector<HttpConnector>, String> {
+    // The machine's certificates are read from its disk.
+    let roots = || {
+        let provider = rustls::crypto::ring::default_provider();
+        HttpsConnectorBuilder::new().with_provider_and_native_roots(provider).map_err(|error| error.to_string())
+    };
+    let roots = tokio::task::spawn_blocking(roots).await.map_err(|error| error.to_string())??;
+    Ok(roots.https_or_http().enable_http1().build())
+}
+
+/// Why something that was sent was not taken.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PostFault {
+    /// It never will be.
+    Refused(String),
+    /// It may be, later.
+    Later(String),
+}
+
+/// Sends to one address, over connections that are kept.
+pub struct Poster {
+    client: Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
+    address: String,
+}
+
+impl Poster {
+    /// Nothing is sent yet; the address is one that [`address_fault`] finds nothing wrong with.
+    pub async fn new(address: &str) -> Result<Self, String> {
+        match address_fault(address) {
+            Some(fault) => Err(fault),
+            None => Ok(Self {
+                client: Client::builder(TokioExecutor::new()).build(connector().await?),
+                address: address.to_owned(),
+            }),
+        }
+    }
+
+    /// Sends this, and waits at most 5 s for the answer, of which only the status counts.
+    pub async fn post(&self, kind: &'static str, body: Bytes) -> Result<(), PostFault> {
+        let request = http::Request::post(&self.address).header(http::header::CONTENT_TYPE, kind).body(Full::new(body));
+        let request = request.map_err(|error| PostFault::Refused(error.to_string()))?;
+        let answer = async {
+            let answer = self.client.request(request).await.map_err(|error| PostFault::Later(deepest(&error)))?;
+            let status = answer.status();
+            // Read, so that the connection serves the next one too.
+            let _ = Limited::new(answer.into_body(), ANSWER_BYTES_MAX).collect().await;
+            match status {
+                status if status.is_success() => Ok(()),
+                http::StatusCode::TOO_MANY_REQUESTS | http::StatusCode::REQUEST_TIMEOUT => {
+                    Err(PostFault::Later(format!("it answers {status}")))
+                }
+                status if status.is_server_error() => Err(PostFault::Later(format!("it answers {status}"))),
+                status => Err(PostFault::Refused(format!("it answers {status}"))),
+            }
+        };
+        let late = |_| Err(PostFault::Later(format!("no answer within {ANSWER:?}")));
+        tokio::time::timeout(ANSWER, answer).await.unwrap_or_else(late)
+    }
 }
 
 fn deepest(error: &dyn std::error::Error) -> String {

@@ -9,6 +9,7 @@ mod api;
 mod authority;
 mod backup;
 mod bad_input;
+mod collectors;
 mod damage;
 mod demo;
 mod elastic;

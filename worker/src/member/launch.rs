@@ -65,6 +65,7 @@ pub(super) fn launch(
         devices: &context.devices,
         loopback: context.data_address.is_loopback(),
         user: user.as_ref(),
+        cluster: context.cluster,
     };
     for (placed, sockets) in supervised(wish).iter().zip(prepared.sockets) {
         let environment = environment::of_rank(&shared, placed).map_err(|error| Fault::job(error.to_string()))?;
