@@ -73,7 +73,7 @@ pub enum Command {
     Jobs(commands::jobs::JobsCommand),
     /// Print or follow what a job's ranks write
     Logs(commands::logs::LogsArgs),
-    /// Show a job's metrics: a table and charts
+    /// Show a job's metrics, reported by its ranks or read from event files in its outputs: a table and charts
     Metrics(commands::metrics::MetricsArgs),
     /// Show what made a job's results; export and verify the records that prove it
     Lineage(commands::lineage::LineageArgs),

@@ -70,6 +70,10 @@ pub struct Config {
     /// Files in the blob store that no job names are removed so long after that was first seen, and not before who was told of
     /// them has had that long to name them. Default 24 hours: longer than any upload.
     pub keep_unnamed_files_for: Duration,
+    /// Where spans of jobs are sent by OTLP over HTTP. Default nowhere.
+    pub otlp_url: Option<String>,
+    /// Where OpenLineage's run events of jobs are sent. Default nowhere.
+    pub openlineage_url: Option<String>,
 }
 
 impl Config {
@@ -96,6 +100,8 @@ impl Config {
             keep_telemetry_for: None,
             keep_telemetry_bytes: None,
             keep_unnamed_files_for: Duration::from_hours(24),
+            otlp_url: None,
+            openlineage_url: None,
         }
     }
 
@@ -162,6 +168,10 @@ impl Config {
         if self.keep_unnamed_files_for < KEEP_UNNAMED_MIN {
             faults.push(format!("files without a name are kept for at least {KEEP_UNNAMED_MIN:?}"));
         }
+        for (flag, url) in [("--otlp-url", &self.otlp_url), ("--openlineage-url", &self.openlineage_url)] {
+            let fault = url.as_deref().and_then(identity::https::address_fault);
+            faults.extend(fault.map(|fault| format!("{flag}: {fault}")));
+        }
         if !crate::POLICIES.contains(&self.policy.as_str()) {
             faults.push(format!("there is no policy {:?}: use {}", self.policy, crate::POLICIES.join(", ")));
         }
@@ -190,7 +200,8 @@ mod tests {
         config.certificate_life = Duration::from_hours(48);
         config.timers.heartbeat_ms = 100;
         config.policy = "srtf".into();
-        assert_eq!(config.validate().unwrap_err().0.len(), 6);
+        (config.otlp_url, config.openlineage_url) = (Some("http://a:4318".into()), Some("nowhere".into()));
+        assert_eq!(config.validate().unwrap_err().0.len(), 8);
         config = Config::new(CoordinatorId(1), "/nowhere");
         assert_eq!(config.validate(), Ok(()));
     }

@@ -12,6 +12,7 @@ mod api;
 pub mod backup;
 mod blocking;
 mod config;
+mod export;
 mod gate;
 mod http;
 mod leader;

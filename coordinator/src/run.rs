@@ -14,6 +14,7 @@ mod sealing;
 mod serve;
 
 use crate::config::{Config, ConfigError, Start};
+use crate::export::{Export, Follower};
 use crate::gate::{Gate, Quota};
 use crate::raft::{Addresses, BootstrapError, Node, OpenError, Role};
 use crate::{api, leader, observe};
@@ -202,6 +203,10 @@ impl Running {
         };
         let loop_config = leader::LeaderConfig { lease: config.lease, policy: config.scheduling() };
         let acts = leader::Leader::new(node.clone(), loop_config, context.observed.clone(), handle, mailbox);
+        if let Some(news) = Export::open(config, &context.observed) {
+            let follower = Follower::new(node.clone(), context.streams.clone(), context.observed.clone(), news);
+            tokio::spawn(follower.run(ending.clone()));
+        }
         tokio::spawn(acts.run(ending.clone()));
         tokio::spawn(api::keep::Keeper::new(context.clone(), config.retention()).run());
         tokio::spawn(api::collect::Collector::new(context.clone(), config.keep_unnamed_files_for).run());

@@ -107,6 +107,56 @@ fn escaped(text: &str) -> String {
     escaped
 }
 
+/// Why something that was sent was not taken.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PostFault {
+    /// It never will be.
+    Refused(String),
+    /// It may be, later.
+    Later(String),
+}
+
+/// Sends to one address, over connections that are kept.
+pub struct Poster {
+    client: Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
+    address: String,
+}
+
+impl Poster {
+    /// Nothing is sent yet; the address is one that [`address_fault`] finds nothing wrong with.
+    pub async fn new(address: &str) -> Result<Self, String> {
+        match address_fault(address) {
+            Some(fault) => Err(fault),
+            None => Ok(Self {
+                client: Client::builder(TokioExecutor::new()).build(connector().await?),
+                address: address.to_owned(),
+            }),
+        }
+    }
+
+    /// Sends this, and waits at most 5 s for the answer, of which only the status counts.
+    pub async fn post(&self, kind: &'static str, body: Bytes) -> Result<(), PostFault> {
+        let request = http::Request::post(&self.address).header(http::header::CONTENT_TYPE, kind).body(Full::new(body));
+        let request = request.map_err(|error| PostFault::Refused(error.to_string()))?;
+        let answer = async {
+            let answer = self.client.request(request).await.map_err(|error| PostFault::Later(deepest(&error)))?;
+            let status = answer.status();
+            // Read, so that the connection serves the next one too.
+            let _ = Limited::new(answer.into_body(), ANSWER_BYTES_MAX).collect().await;
+            match status {
+                status if status.is_success() => Ok(()),
+                http::StatusCode::TOO_MANY_REQUESTS | http::StatusCode::REQUEST_TIMEOUT => {
+                    Err(PostFault::Later(format!("it answers {status}")))
+                }
+                status if status.is_server_error() => Err(PostFault::Later(format!("it answers {status}"))),
+                status => Err(PostFault::Refused(format!("it answers {status}"))),
+            }
+        };
+        let late = |_| Err(PostFault::Later(format!("no answer within {ANSWER:?}")));
+        tokio::time::timeout(ANSWER, answer).await.unwrap_or_else(late)
+    }
+}
+
 fn deepest(error: &dyn std::error::Error) -> String {
     let mut last = error;
     while let Some(next) = last.source() {

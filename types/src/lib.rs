@@ -13,6 +13,7 @@ mod machine;
 mod placement;
 mod queue;
 mod time;
+mod trace;
 mod wish;
 
 pub use access::{
@@ -37,6 +38,7 @@ pub use machine::{
 pub use placement::{Member, MemberKey, Placement, RankPlacement};
 pub use queue::{DEFAULT_QUEUE, QUEUE_NAME_RULE, Queue, QueueQuota, is_queue_name};
 pub use time::{Millis, Timestamp};
+pub use trace::{SpanId, TraceId};
 pub use wish::{
     CheckpointRef, Endpoint, Goal, MemberEnd, MemberState, MemberStatus, OutputTree, RankEnd, RankExit,
     RendezvousFault, StreamKind, StreamLength, Wish,

@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::net::SocketAddr;
 use std::path::Path;
-use types::{Device, Distribution, Endpoint, MemberKey, RankPlacement, Wish};
+use types::{ClusterId, Device, Distribution, Endpoint, MemberKey, RankPlacement, TraceId, Wish};
 
 /// Names the rank's folder in the environment of each of its processes: by it the daemon finds what a dead
 /// supervisor left behind.
@@ -55,6 +55,7 @@ pub(crate) struct Shared<'a> {
     pub(crate) loopback: bool,
     /// None = the daemon's own.
     pub(crate) user: Option<&'a User>,
+    pub(crate) cluster: ClusterId,
 }
 
 /// Everything that one rank sees.
@@ -76,6 +77,10 @@ pub(crate) fn of_rank(shared: &Shared<'_>, rank: &RankPlacement) -> Result<Vec<(
             set(name, "lo".into());
         }
     }
+    // A job that is part of a trace of its submitter's says so itself.
+    let MemberKey { job, attempt, .. } = shared.wish.key;
+    let trace = TraceId::of(shared.cluster, job);
+    set("TRACEPARENT", trace.parent(trace.span_of_ranks(attempt)));
     for (name, value) in &shared.wish.spec.environment_variables {
         set(name, expand(value, shared.names)?);
     }
@@ -297,6 +302,7 @@ mod tests {
             devices: &[],
             loopback: true,
             user: None,
+            cluster: ClusterId([1; 16]),
         };
         of_rank(&shared, &wish.member().unwrap().ranks[0]).unwrap().into_iter().collect()
     }
@@ -304,6 +310,8 @@ mod tests {
     #[test]
     fn a_pytorch_rank_finds_its_master() {
         let all = environment(Distribution::PyTorch);
+        let trace = TraceId::of(ClusterId([1; 16]), KEY.job);
+        let parent = trace.parent(trace.span_of_ranks(KEY.attempt));
         let expected = [
             ("RANK", "1"),
             ("LOCAL_RANK", "0"),
@@ -319,6 +327,7 @@ mod tests {
             ("OUT", "/o/x"),
             ("CUDA_VISIBLE_DEVICES", "3"),
             ("AZUREML_NODE_COUNT", "2"),
+            ("TRACEPARENT", parent.as_str()),
             ("HOROVOD_RANK", "1"),
             ("HOROVOD_SIZE", "2"),
             ("HOROVOD_LOCAL_RANK", "0"),

@@ -10,6 +10,7 @@
 //!     member                               its wish, so that a restarted daemon knows it
 //!     ended                                its end, where its ranks' records do not tell it
 //!     code/ checkpoints/ tmp/ manifest.json, and where the job has them inputs/ outputs/ resume/
+//!     events/                              which rank reads which event file, where several have outputs
 //!     rank-RANK.record                     what to run, who supervises it, how it ended: see `shim::record`
 //!     rank-RANK/                           watched: checkpoint.json and the spool: stdout stderr metrics marks
 //! ```
@@ -156,6 +157,11 @@ impl MemberLayout {
 
     pub(crate) fn tmp(&self) -> PathBuf {
         self.root.join("tmp")
+    }
+
+    /// Which rank reads which event file, where there are several.
+    pub(crate) fn event_claims(&self) -> PathBuf {
+        self.root.join("events")
     }
 
     /// The folders that are the ranks' own, as far as the job has them.

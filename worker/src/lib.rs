@@ -62,7 +62,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use stores::blobs::BlobStore;
 use tokio::sync::{oneshot, watch as channel};
-use types::WorkerRegistration;
+use types::{ClusterId, WorkerRegistration};
 
 /// For the ranks to be killed and the leader to hear of it, in an orderly stop that ends them.
 const KILL_MAX: Duration = Duration::from_secs(5);
@@ -79,6 +79,7 @@ pub async fn run(config: Config, shutdown: daemon::Shutdown) -> Result<(), Error
         identified = admit::identify(&checked) => identified?,
         () = shutdown.requested() => return Ok(()),
     };
+    let own = node.material().subject.cluster();
     let dialer = identity::Dialer::node(node.clone());
     let registration = register(&checked, &layout)?;
     let cluster = life::cluster(&layout)?;
@@ -97,7 +98,7 @@ pub async fn run(config: Config, shutdown: daemon::Shutdown) -> Result<(), Error
     let blobs = blobs::Blobs::new(cache, known.clone(), dialer.clone());
     let secrets = secrets::Source::new(known.clone(), dialer.clone());
     let renewing = tokio::spawn(admit::keep(node, folder, known));
-    let sources = (blobs, secrets);
+    let sources = (blobs, secrets, own);
     let context = context(&checked, &layout, &registration, sources, shipper, watcher, spares);
     let found = member::find(&layout).map_err(Error::io("look for members of a former life"))?;
     let context = Arc::new(context);
@@ -247,7 +248,7 @@ fn context(
     checked: &Checked,
     layout: &Layout,
     registration: &WorkerRegistration,
-    (blobs, secrets): (blobs::Blobs, secrets::Source),
+    (blobs, secrets, cluster): (blobs::Blobs, secrets::Source, ClusterId),
     shipper: ship::Handle,
     watcher: watch::Handle,
     spares: spares::Spares,
@@ -268,6 +269,7 @@ fn context(
     );
     Context {
         layout: layout.clone(),
+        cluster,
         base: environment::Base::take(&layout.programs()),
         devices: registration.inventory.devices.clone(),
         data_address: checked.data_address,

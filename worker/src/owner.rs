@@ -106,6 +106,11 @@ impl Owner {
         (own.is_root() && metadata.uid() != own.as_raw()).then(|| Self { uid: metadata.uid(), gid: metadata.gid() })
     }
 
+    /// Of ranks that run as this user.
+    pub(crate) fn new(user: &Credentials) -> Self {
+        Self { uid: user.uid, gid: user.gid }
+    }
+
     /// Does this thread's work with files as this user; none = as the daemon's own.
     pub(crate) fn act<T>(who: Option<Self>, work: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
         let _assumed = who.map(Assumed::take).transpose()?;

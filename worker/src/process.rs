@@ -121,6 +121,14 @@ pub(crate) fn descendants(root: i32) -> Vec<i32> {
     found.split_off(1)
 }
 
+/// Whether a process that is there has `root` among those above it.
+pub(crate) fn is_below(pid: i32, root: i32) -> bool {
+    // No tree is so deep; a number that is used again meanwhile must not lead in a circle.
+    const DEPTH_MAX: usize = 256;
+    let above = std::iter::successors(stat(pid).map(|stat| stat.parent), |pid| stat(*pid).map(|stat| stat.parent));
+    above.take(DEPTH_MAX).any(|pid| pid == root)
+}
+
 /// Processes whose environment at start held `marker` as a whole `NAME=value`: what is left of a rank whose
 /// supervisor is gone and that has no control group.
 pub(crate) fn marked(marker: &str) -> Vec<i32> {

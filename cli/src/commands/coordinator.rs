@@ -93,6 +93,14 @@ pub struct CoordinatorArgs {
     /// Remove files that no job names (uploads that no job followed, old checkpoints) so long after that was first seen
     #[arg(long, value_name = "SPAN", default_value = "24h", value_parser = parse_span)]
     keep_unnamed_files_for: u64,
+    /// Send the spans of each job's way from its submission to its first step there, by OTLP over HTTP (path /v1/traces unless it
+    /// has one); https, or http on this machine. Give all coordinators the same
+    #[arg(long, value_name = "URL")]
+    otlp_url: Option<String>,
+    /// Send OpenLineage's run events of each job there (path /api/v1/lineage unless it has one); https, or http on this machine. Give
+    /// all coordinators the same
+    #[arg(long, value_name = "URL")]
+    openlineage_url: Option<String>,
     /// How it is admitted to the cluster that it joins.
     #[command(flatten)]
     join_token: JoinTokenArgs,
@@ -170,6 +178,8 @@ fn config(args: &CoordinatorArgs) -> anyhow::Result<Config> {
     config.keep_telemetry_for = args.keep_telemetry_for.map(Duration::from_millis);
     config.keep_telemetry_bytes = args.keep_telemetry_bytes;
     config.keep_unnamed_files_for = Duration::from_millis(args.keep_unnamed_files_for);
+    config.otlp_url.clone_from(&args.otlp_url);
+    config.openlineage_url.clone_from(&args.openlineage_url);
     config.validate().map_err(|faults| bad_input(faults.to_string()))?;
     Ok(config)
 }

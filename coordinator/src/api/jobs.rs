@@ -116,6 +116,7 @@ async fn submit(
     caller: Arc<Caller>,
     request: v1::SubmitRequest,
 ) -> Result<v1::SubmitResponse, Status> {
+    let begun = daemon::clock::now();
     let request_id = RequestId::from_slice(&request.request_id).ok_or_else(|| {
         Status::invalid_argument(format!(
             "request_id has {} bytes; 16 random ones are needed",
@@ -139,6 +140,7 @@ async fn submit(
     match committed.outcomes.into_iter().next() {
         Some(Outcome::Submitted { job, .. }) => {
             context.observed.proposal("applied");
+            context.observed.export().submitted(context.node.cluster(), job, begun);
             Ok(v1::SubmitResponse { job_id: job.0 })
         }
         Some(Outcome::Refused(refusal)) => {

@@ -22,7 +22,7 @@ pub(crate) mod keep;
 pub(crate) mod lineage;
 mod logs;
 mod metrics;
-mod queues;
+pub(crate) mod queues;
 pub(crate) mod replicate;
 pub(crate) mod search;
 mod secrets;

@@ -99,7 +99,8 @@ struct Use {
     used: BTreeMap<String, u64>,
 }
 
-fn statuses(state: &State) -> Vec<v1::QueueStatus> {
+/// Every queue with what its jobs, and those of the queues below it, hold and wait for. Looks at all jobs that have not ended.
+pub(crate) fn statuses(state: &State) -> Vec<v1::QueueStatus> {
     let mut uses: BTreeMap<&str, Use> = BTreeMap::new();
     for job in state.waiting() {
         uses.entry(&job.spec.queue).or_default().waiting += 1;

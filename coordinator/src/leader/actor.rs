@@ -179,6 +179,7 @@ impl Leader {
         // A member that the tables no longer know stays at the worker until the wishes say so again.
         self.sessions.has_spoken(&worker, statuses.iter().map(|status| status.key));
         for status in statuses {
+            self.observed.export().heard(&worker, &status);
             self.reports.take(&worker, status);
         }
     }

@@ -11,6 +11,7 @@ mod figures;
 mod held;
 mod leadership;
 mod place;
+mod shares;
 mod tables;
 mod text;
 mod workers;
@@ -19,6 +20,7 @@ pub(crate) use leadership::follow_leaders;
 pub(crate) use place::Place;
 pub(crate) use text::{CLASSIC, OPEN, classic, wants_open};
 
+use crate::export::Export;
 use crate::leader::Counts;
 use crate::raft::Node;
 use prometheus_client::encoding::EncodeLabelSet;
@@ -69,6 +71,12 @@ struct Finished {
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Refusal {
     reason: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Exported {
+    to: &'static str,
+    outcome: &'static str,
 }
 
 /// Why a call was not let through.
@@ -124,6 +132,8 @@ pub(crate) struct Observed {
     blobs_removed: Counter,
     blobs_removed_bytes: Counter,
     workers: workers::Workers,
+    exported: Family<Exported, Counter>,
+    export: Export,
 }
 
 impl Observed {
@@ -153,7 +163,24 @@ impl Observed {
             blobs_removed: Counter::default(),
             blobs_removed_bytes: Counter::default(),
             workers: workers::Workers::default(),
+            exported: Family::default(),
+            export: Export::default(),
         }
+    }
+
+    /// The collectors outside that are told of jobs.
+    pub(crate) fn export(&self) -> &Export {
+        &self.export
+    }
+
+    /// So many items for such a collector were sent, or dropped.
+    pub(crate) fn exported(&self, to: &'static str, outcome: &'static str, count: u64) {
+        self.exported.get_or_create(&Exported { to, outcome }).inc_by(count);
+    }
+
+    #[cfg(test)]
+    pub(crate) fn exported_so_far(&self, to: &'static str, outcome: &'static str) -> u64 {
+        self.exported.get_or_create(&Exported { to, outcome }).get()
     }
 
     /// A scheduling cycle decided this.
@@ -321,6 +348,8 @@ impl Observed {
         registry.register("jobs_finished", "Jobs that reached their end, on the leader", self.finished.clone());
         let changes = "Times that this coordinator saw another leader than before";
         registry.register("raft_leader_changes", changes, self.leader_changes.clone());
+        let exported = "Spans and events for collectors outside, by outcome";
+        registry.register("export_items", exported, self.exported.clone());
         self.surveyed.register(registry);
         self.held.register(registry);
         registry.register(
@@ -335,47 +364,4 @@ impl Observed {
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
-mod tests {
-    use super::*;
-
-    fn text_of(observed: &Observed) -> String {
-        let mut registry = Registry::with_prefix("muster");
-        observed.register(&mut registry);
-        text::encode(&[&registry]).unwrap()
-    }
-
-    #[test]
-    fn proposals_are_told_apart_by_outcome() {
-        let observed = Observed::new();
-        observed.proposal("applied");
-        let text = text_of(&observed);
-        assert!(text.contains("muster_proposals_total{outcome=\"applied\"} 1"), "{text}");
-    }
-
-    #[test]
-    fn every_kind_of_denial_is_there_before_the_first() {
-        let observed = Observed::new();
-        observed.denied(Denied::Token);
-        let text = text_of(&observed);
-        assert!(text.contains("muster_auth_denials_total{reason=\"token\"} 1"), "{text}");
-        assert_eq!(text.matches("muster_auth_denials_total{reason=").count(), Denied::ALL.len());
-    }
-
-    #[test]
-    fn a_call_is_known_by_service_and_method() {
-        let observed = Observed::new();
-        observed.took("/muster.v1.Jobs/Submit", Duration::from_millis(3));
-        let text = text_of(&observed);
-        let series = "muster_grpc_duration_seconds_count{service=\"muster.v1.Jobs\",method=\"Submit\"} 1";
-        assert!(text.contains(series), "{text}");
-    }
-
-    #[test]
-    fn what_is_waited_for_is_counted_by_kind() {
-        let observed = Observed::new();
-        observed.survey(&["no_capacity", "quota_used", "no_capacity"]);
-        assert!(text_of(&observed).contains("muster_jobs_held_back{reason=\"no_capacity\"} 2"));
-        observed.survey(&[]);
-        assert!(!text_of(&observed).contains("muster_jobs_held_back{"));
-    }
-}
+mod tests;

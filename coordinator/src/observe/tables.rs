@@ -1,6 +1,7 @@
 //! Gauges of Raft's status and of the replicated tables, filled in when they are read.
 
 use super::figures::{gauge, reals};
+use super::shares;
 use crate::api::wire;
 use crate::raft::{Role, Status};
 use cluster_state::{Job, State};
@@ -77,6 +78,7 @@ pub(super) fn state(registry: &mut Registry, state: &State, now: Timestamp) {
     }
     registry.register("jobs", "Jobs by phase", jobs);
     queues(registry, state, now);
+    shares::register(registry, state);
 }
 
 /// A queue whose waiting jobs are all within their back-off has waited for nothing yet.

@@ -12,7 +12,7 @@ use crate::shim::nursery::Nursery;
 use crate::shim::places::Places;
 use crate::shim::record;
 use crate::shim::silence::SilenceLimits;
-use crate::shim::spec::{Credentials, ShimSpec};
+use crate::shim::spec::{Credentials, EventFiles, ShimSpec};
 use std::fs::OpenOptions;
 use std::io::{self, Write};
 use std::os::fd::OwnedFd;
@@ -65,6 +65,7 @@ pub(super) fn launch(
         devices: &context.devices,
         loopback: context.data_address.is_loopback(),
         user: user.as_ref(),
+        cluster: context.cluster,
     };
     for (placed, sockets) in supervised(wish).iter().zip(prepared.sockets) {
         let environment = environment::of_rank(&shared, placed).map_err(|error| Fault::job(error.to_string()))?;
@@ -91,6 +92,7 @@ pub(super) fn launch(
             namespace: namespace.clone(),
             all_calls: context.all_calls,
             limits: context.limits,
+            events: event_files(wish, layout, placed.rank)?,
         };
         // Free for the framework from now on.
         drop(sockets.framework);
@@ -154,6 +156,21 @@ fn silence(wish: &Wish) -> SilenceLimits {
         look_ms: if is_gang { look.saturating_mul(1_000) } else { 0 },
         end_ms: seconds("MUSTER_HANG_AFTER_S").unwrap_or(0).saturating_mul(1_000),
     }
+}
+
+/// Programs write them into outputs: of a job without any there are none.
+fn event_files(wish: &Wish, layout: &MemberLayout, rank: RankIndex) -> Result<Option<EventFiles>, Fault> {
+    let ranks = supervised(wish);
+    if wish.spec.outputs.is_empty() {
+        return Ok(None);
+    }
+    let claims = (ranks.len() > 1).then(|| layout.event_claims());
+    if let Some(folder) = &claims {
+        daemon::files::create_private_folder(folder)
+            .map_err(|error| Fault::machine(format!("cannot make {}: {error}", folder.display())))?;
+    }
+    let is_first = ranks.first().is_some_and(|first| first.rank == rank);
+    Ok(Some(EventFiles { outputs: layout.outputs(), claims, is_first }))
 }
 
 /// Of one supervisor: for as many ranks as stand below it.

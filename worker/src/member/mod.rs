@@ -42,8 +42,8 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, watch as channel};
 use types::{
-    CheckpointRef, Device, Distribution, Endpoint, MemberEnd, MemberKey, MemberState, RankEnd, RankExit, RankPlacement,
-    Wish,
+    CheckpointRef, ClusterId, Device, Distribution, Endpoint, MemberEnd, MemberKey, MemberState, RankEnd, RankExit,
+    RankPlacement, Wish,
 };
 
 /// For code, data and checkpoint to arrive: as long as the leader gives a gang. A gang of one has no other bound.
@@ -53,6 +53,7 @@ const PREPARE_MAX: Duration = Duration::from_mins(10);
 #[derive(Debug)]
 pub(crate) struct Context {
     pub(crate) layout: Layout,
+    pub(crate) cluster: ClusterId,
     pub(crate) base: Base,
     pub(crate) devices: Vec<Device>,
     pub(crate) data_address: IpAddr,

@@ -28,6 +28,7 @@ fn worker(root: &Path) -> Worker {
     let cache = BlobStore::open(&layout.cache()).unwrap();
     let context = Context {
         layout: layout.clone(),
+        cluster: types::ClusterId([1; 16]),
         base: Base::take(Path::new("/bin")),
         devices: Vec::new(),
         data_address: [127, 0, 0, 1].into(),

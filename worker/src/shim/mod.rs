@@ -14,6 +14,7 @@
 pub(crate) mod calls;
 mod child;
 mod confine;
+mod events;
 pub(crate) mod limits;
 mod metrics;
 pub(crate) mod namespace;

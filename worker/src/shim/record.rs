@@ -148,6 +148,7 @@ mod tests {
             namespace: None,
             all_calls: false,
             limits: Default::default(),
+            events: None,
         }
     }
 

@@ -1,8 +1,11 @@
 //! A supervisor's life after its start: one loop over signals, deadlines and pipes until no descendant is left.
 
+mod events;
 mod hang;
+mod pipes;
 
 use super::child::{self, Descriptors, Program};
+use super::events::Events;
 use super::limits;
 use super::metrics::Metrics;
 use super::redact::Patterns;
@@ -14,6 +17,7 @@ use super::spool::{BUFFER_BYTES, Stream, Tail};
 use super::words::LastWords;
 use crate::layout::rank;
 use crate::lease::Lease;
+use crate::owner::Owner;
 use crate::secrets::Secrets;
 use daemon::clock::boot_time;
 use rustix::event::{PollFd, PollFlags, poll};
@@ -59,6 +63,8 @@ pub(super) fn run(spec: &ShimSpec, secrets: &Secrets) -> io::Result<ExitRecord> 
         streams.push(stream);
         ends.push(end);
     }
+    let owner = spec.user.as_ref().map(Owner::new);
+    let events = spec.events.as_ref().map(|files| Events::new(files, spec.rank, owner, patterns));
     let mut shim = Shim {
         spec,
         secrets,
@@ -79,6 +85,7 @@ pub(super) fn run(spec: &ShimSpec, secrets: &Secrets) -> io::Result<ExitRecord> 
         last_words: None,
         hung: None,
         limit_met: None,
+        events,
     };
     let launched = shim.launch(ends);
     if shim.child != 0 {
@@ -118,6 +125,7 @@ struct Shim<'a> {
     hung: Option<Duration>,
     /// Why it may have failed, in words.
     limit_met: Option<String>,
+    events: Option<Events<'a>>,
 }
 
 impl Shim<'_> {
@@ -167,6 +175,7 @@ impl Shim<'_> {
                 self.kill_tree();
             }
             self.pump();
+            self.mind_events();
         }
         Ok(())
     }
@@ -181,7 +190,7 @@ impl Shim<'_> {
     fn arm_timer(&mut self) -> io::Result<()> {
         let lease = self.lease.deadline().unwrap_or(Duration::ZERO);
         let silence = self.silence.deadline().filter(|_| self.kill_at.is_none() && self.exit.is_none());
-        let first = self.kill_at.into_iter().chain(silence).fold(lease, Duration::min);
+        let first = self.kill_at.into_iter().chain(silence).chain(self.events_due()).fold(lease, Duration::min);
         self.timer.arm(first)
     }
 
@@ -292,24 +301,6 @@ impl Shim<'_> {
         crate::process::kill_all(&descendants());
     }
 
-    fn pump(&mut self) {
-        let Self { spool, streams, buffer, tail, metrics, .. } = self;
-        let mut heard = false;
-        for stream in streams {
-            let kind = stream.kind;
-            stream.pump(spool, buffer, &mut |bytes| {
-                heard = true;
-                observe(kind, bytes, tail, metrics);
-            });
-            // What it has to say finds no room.
-            heard |= stream.is_blocked();
-        }
-        if heard {
-            self.silence.heard(boot_time());
-        }
-        self.tell_of_cuts();
-    }
-
     /// What is left in the pipes, then the record.
     fn finish(&mut self, fault: Option<io::Error>) -> ExitRecord {
         let deadline = boot_time() + DRAIN_MAX;
@@ -317,6 +308,9 @@ impl Shim<'_> {
             let timeout = Timespec { tv_sec: 0, tv_nsec: i64::from(LOOK_AGAIN.subsec_nanos()) };
             let _ = poll(&mut [], Some(&timeout));
         }
+        self.last_events();
+        // Beyond the budget too, if it must be: what is written of them has been read.
+        self.drain();
         if let Some(met) = self.limit_met.take() {
             self.insert(StreamKind::Stderr, format!("muster: rank {}: {met}\n", self.spec.rank).as_bytes());
         }
@@ -352,29 +346,11 @@ impl Shim<'_> {
         let bytes_lost = self.streams.iter().map(Stream::unwritten).sum();
         ExitRecord { end, launch_fault, stopped_by: self.stopped_by, bytes_lost }
     }
-
-    fn drain(&mut self) -> bool {
-        let Self { spool, streams, buffer, tail, metrics, .. } = self;
-        let mut done = true;
-        for stream in streams {
-            let kind = stream.kind;
-            done &= stream.drain(spool, buffer, &mut |bytes| observe(kind, bytes, tail, metrics));
-        }
-        done
-    }
 }
 
 /// Of this supervisor: all that is left of its rank.
 fn descendants() -> Vec<i32> {
     crate::process::descendants(std::process::id().cast_signed())
-}
-
-fn observe(kind: StreamKind, bytes: &[u8], tail: &mut Tail, metrics: &mut Metrics) {
-    match kind {
-        StreamKind::Stdout => {}
-        StreamKind::Stderr => tail.push(bytes),
-        StreamKind::Metrics => metrics.push(bytes),
-    }
 }
 
 fn exit_of(status: i32) -> RankExit {

@@ -51,6 +51,21 @@ pub(crate) struct ShimSpec {
     /// Bounds of its processes.
     #[serde(default)]
     pub(crate) limits: super::limits::RankLimits,
+    /// Where its programs may write event files; none = the job has no outputs.
+    #[serde(default)]
+    pub(crate) events: Option<EventFiles>,
+}
+
+/// Event files whose scalars are metrics of the rank.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct EventFiles {
+    /// They lie below this folder, which the ranks of the member share.
+    pub(crate) outputs: PathBuf,
+    /// A folder of the daemon's in the member's, where the member's ranks say which file is whose; none = it is the only rank.
+    #[serde(default)]
+    pub(crate) claims: Option<PathBuf>,
+    /// Has those that no rank's process is known of.
+    pub(crate) is_first: bool,
 }
 
 impl ShimSpec {

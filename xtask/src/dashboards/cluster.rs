@@ -83,6 +83,12 @@ pub const QUEUES: Dashboard = Dashboard {
             curves: &[Curve("max by (queue) (muster_queue_oldest_pending_seconds{%})", "{{queue}}")],
         },
         Panel {
+            title: "Fair share",
+            description: "By queue: the greatest part of a class that it holds, over the part that its weights give it; 1 is its own.",
+            unit: "percentunit",
+            curves: &[Curve("max by (queue) (muster_queue_fair_share_ratio{%})", "{{queue}}")],
+        },
+        Panel {
             title: "Time in the queue",
             description: "Of the jobs that were placed: half, 95 and 99 of a hundred waited no longer.",
             unit: "s",
