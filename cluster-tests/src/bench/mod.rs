@@ -12,6 +12,7 @@ mod gang_start;
 mod hollow;
 mod hyperqueue;
 mod live_logs;
+pub mod log_kills;
 mod machine;
 mod many_jobs;
 mod many_workers;
@@ -56,6 +57,8 @@ pub enum Name {
     Security,
     /// Gangs that lose a rank: who is blamed, how soon the others are gone, how soon it trains on
     Faults,
+    /// Coordinators killed while ranks log at full speed: how much is lost, how fast it goes on
+    LogKills,
 }
 
 /// How it is measured.
@@ -91,6 +94,7 @@ pub async fn run(name: Name, options: &Options) -> anyhow::Result<Report> {
         #[cfg(feature = "plain-text")]
         Name::Security => security::run(options, &mut report).await?,
         Name::Faults => faults::run(options, &mut report).await?,
+        Name::LogKills => log_kills::run(options, &mut report).await?,
     }
     report.machine = machine::describe(&options.dir);
     Ok(report)

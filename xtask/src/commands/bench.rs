@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
 /// Every benchmark, as `cluster-tests` names it, and that of the scheduler.
-const NAMES: [&str; 13] = [
+const NAMES: [&str; 14] = [
     "control-plane",
     "failover",
     "gang-start",
@@ -22,6 +22,7 @@ const NAMES: [&str; 13] = [
     "many-workers",
     "starts",
     "faults",
+    "log-kills",
     SECURITY,
     SCHEDULER,
     COLLECTIVES,
