@@ -23,6 +23,7 @@ mod security;
 mod slurm;
 mod starts;
 mod stats;
+mod telemetry;
 mod throughput;
 
 pub(crate) use peer::find;
@@ -59,6 +60,8 @@ pub enum Name {
     Faults,
     /// Coordinators killed while ranks log at full speed: how much is lost, how fast it goes on
     LogKills,
+    /// Log bytes, lines and metric points a second onto a majority; from a line to its follower; memory of the coordinators
+    Telemetry,
 }
 
 /// How it is measured.
@@ -95,6 +98,7 @@ pub async fn run(name: Name, options: &Options) -> anyhow::Result<Report> {
         Name::Security => security::run(options, &mut report).await?,
         Name::Faults => faults::run(options, &mut report).await?,
         Name::LogKills => log_kills::run(options, &mut report).await?,
+        Name::Telemetry => telemetry::run(options, &mut report).await?,
     }
     report.machine = machine::describe(&options.dir);
     Ok(report)

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
 /// Every benchmark, as `cluster-tests` names it, and that of the scheduler.
-const NAMES: [&str; 14] = [
+const NAMES: [&str; 15] = [
     "control-plane",
     "failover",
     "gang-start",
@@ -23,6 +23,7 @@ const NAMES: [&str; 14] = [
     "starts",
     "faults",
     "log-kills",
+    "telemetry",
     SECURITY,
     SCHEDULER,
     COLLECTIVES,
