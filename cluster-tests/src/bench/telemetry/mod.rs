@@ -106,7 +106,8 @@ impl Hollow {
         let mut gang = gang(workers, "true");
         gang.gang.ranks_per_instance = ranks;
         let client = cluster.client();
-        let job = client.submit(&gang).await?;
+        // Not all sessions need be open yet.
+        let job = client.submit_for_later(&gang).await?;
         let running = async || {
             let attempt = client.get(job).await.ok()?.attempts.pop()?;
             (attempt.phase == "Running").then_some(attempt)
