@@ -64,7 +64,9 @@ pub(super) async fn run(options: &Options, report: &mut Report) -> anyhow::Resul
     let after = tokio::task::spawn_blocking(disk).await??;
     report.table(disk_table(bytes, before, after));
     let mut memory = Table::new("Most resident memory of a coordinator", &["load", "MiB"]);
-    peaks.into_iter().for_each(|(load, peak)| memory.row([load, format!("{peak:.0}")]));
+    for (load, peak) in peaks {
+        memory.row([load, format!("{peak:.0}")]);
+    }
     report.table(memory);
     report.note("hollow: one session's connections a worker push text that is made beforehand, by the shipper's rules; no spool and no process");
     report.note(
