@@ -3,10 +3,15 @@
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// From this many files on, one `syncfs` is cheaper than a flush each (measured on ext4: equal at about 8, 8 times cheaper
 /// at 256).
 const FILES_WORTH_ONE_SYNC: usize = 12;
+
+/// Files that are flushed at the same time: the disk has something to do while one waits for the file system's journal, and one
+/// commit of that serves several. Four files at a time gained a tenth over one after the other, 32 files twice as much as that took.
+const FLUSHES_AT_ONCE: usize = 8;
 
 /// A file operation that failed, with the file it failed on.
 #[derive(Debug, thiserror::Error)]
@@ -104,6 +109,27 @@ impl Disk {
         file.sync_data().at("flush", path)
     }
 
+    /// Flushes each file's bytes and length, some at a time.
+    pub(crate) fn sync_files(&self, files: &[(&File, &Path)]) -> Result<(), FileError> {
+        let next = AtomicUsize::new(0);
+        let work = || {
+            while let Some((file, path)) = files.get(next.fetch_add(1, Ordering::Relaxed)) {
+                self.sync_file(file, path)?;
+            }
+            Ok(())
+        };
+        std::thread::scope(|scope| {
+            let helper = || std::thread::Builder::new().name("stream-sync".into()).spawn_scoped(scope, work);
+            // Where no thread is to be had this one does it all.
+            let helpers: Vec<_> = (1..files.len().min(FLUSHES_AT_ONCE)).map_while(|_| helper().ok()).collect();
+            let own = work();
+            helpers.into_iter().fold(own, |all, helper| {
+                let panicked = || Err(io::Error::other("a flush panicked")).at("flush", &self.path);
+                all.and(helper.join().unwrap_or_else(|_| panicked()))
+            })
+        })
+    }
+
     /// Flushes folders' entries.
     pub(crate) fn sync_folders<'a>(&self, folders: impl ExactSizeIterator<Item = &'a Path>) -> Result<(), FileError> {
         if self.sync_at_once(folders.len()) {
@@ -123,8 +149,24 @@ fn syncfs_reports_errors(release: &str) -> bool {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn one_failed_flush_among_many_is_told() {
+        let folder = tempfile::tempdir().unwrap();
+        let disk = Disk::of(folder.path()).unwrap();
+        let paths: Vec<PathBuf> = (0..30).map(|number| folder.path().join(number.to_string())).collect();
+        let files: Vec<File> = paths.iter().map(|path| File::create(path).unwrap()).collect();
+        let all: Vec<(&File, &Path)> = files.iter().zip(&paths).map(|(file, path)| (file, path.as_path())).collect();
+        for count in [0, 1, 2, 30] {
+            disk.sync_files(&all[..count]).unwrap();
+        }
+        disk.fail_next_sync.store(true, Ordering::SeqCst);
+        assert!(disk.sync_files(&all).is_err());
+        disk.sync_files(&all).unwrap();
+    }
 
     #[test]
     fn old_kernels_are_not_trusted_to_report_errors() {

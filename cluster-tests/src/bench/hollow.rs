@@ -48,12 +48,22 @@ impl Counts {
     }
 }
 
+/// What becomes of ranks that may run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Ranks {
+    /// They have ended at once.
+    End,
+    /// They run until they are to stop.
+    Stay,
+}
+
 /// Hollow workers of one cluster; their sessions end with this.
 #[derive(Debug)]
 pub(super) struct Herd {
     waiting: Vec<(String, Dialer)>,
     addresses: Vec<String>,
     slots: u32,
+    ranks: Ranks,
     counts: Arc<Counts>,
     tasks: JoinSet<anyhow::Error>,
 }
@@ -68,13 +78,26 @@ impl Herd {
         });
         let joined = futures::stream::iter(joins).buffer_unordered(JOINS).collect::<Vec<_>>().await;
         let waiting = joined.into_iter().collect::<anyhow::Result<_>>()?;
-        Ok(Self { waiting, addresses: cluster.addresses(), slots, counts: Arc::default(), tasks: JoinSet::new() })
+        let (addresses, counts) = (cluster.addresses(), Arc::default());
+        Ok(Self { waiting, addresses, slots, ranks: Ranks::End, counts, tasks: JoinSet::new() })
+    }
+
+    /// The same with ranks that do this.
+    pub(super) fn with(mut self, ranks: Ranks) -> Self {
+        self.ranks = ranks;
+        self
+    }
+
+    /// Names of those whose sessions are not open yet, and what each proves itself with.
+    pub(super) fn dialers(&self) -> Vec<(String, Dialer)> {
+        self.waiting.clone()
     }
 
     /// Lets all of them open their sessions at once.
     pub(super) fn start(&mut self) {
         for (name, dialer) in self.waiting.drain(..) {
-            self.tasks.spawn(hollow(name, self.slots, dialer, self.addresses.clone(), self.counts.clone()));
+            let open = Open { counts: self.counts.clone(), ranks: self.ranks, is_open: false };
+            self.tasks.spawn(hollow(name, self.slots, dialer, self.addresses.clone(), open));
         }
     }
 
@@ -107,13 +130,7 @@ fn registration(name: &str, slots: u32) -> anyhow::Result<WorkerRegistration> {
 }
 
 /// A worker without processes, for as long as it finds a leader.
-async fn hollow(
-    name: String,
-    slots: u32,
-    dialer: Dialer,
-    mut addresses: Vec<String>,
-    counts: Arc<Counts>,
-) -> anyhow::Error {
+async fn hollow(name: String, slots: u32, dialer: Dialer, mut addresses: Vec<String>, open: Open) -> anyhow::Error {
     let registration = match registration(&name, slots).and_then(|it| Ok(postcard::to_allocvec(&it)?)) {
         Ok(registration) => registration,
         Err(error) => return error,
@@ -122,8 +139,7 @@ async fn hollow(
     loop {
         let address = addresses.remove(0);
         addresses.push(address.clone());
-        let open = Open { counts: counts.clone(), is_open: false };
-        let (was_open, ended) = session(&dialer, &address, registration.clone(), open).await;
+        let (was_open, ended) = session(&dialer, &address, registration.clone(), open.again()).await;
         if was_open {
             (last_open, pause) = (Instant::now(), PAUSE_FIRST);
         } else if last_open.elapsed() > PATIENCE {
@@ -141,10 +157,16 @@ async fn hollow(
 /// Counts a session for as long as it is open.
 struct Open {
     counts: Arc<Counts>,
+    ranks: Ranks,
     is_open: bool,
 }
 
 impl Open {
+    /// For the next session.
+    fn again(&self) -> Self {
+        Self { counts: self.counts.clone(), ranks: self.ranks, is_open: false }
+    }
+
     fn welcome(&mut self) {
         if !std::mem::replace(&mut self.is_open, true) {
             self.counts.open.fetch_add(1, Ordering::Relaxed);
@@ -205,7 +227,7 @@ async fn talk(
                     for key in &gone {
                         ended.remove(key);
                     }
-                    let statuses = obey(&postcard::from_bytes(&wishes.wishes)?, &mut ended);
+                    let statuses = obey(&postcard::from_bytes(&wishes.wishes)?, open.ranks, &mut ended);
                     if !statuses.is_empty() {
                         let statuses = postcard::to_allocvec(&statuses)?.into();
                         outbox.send(from(from_worker::Message::Statuses(Statuses { statuses, now_ms: daemon::clock::now().0 }))).await?;
@@ -231,8 +253,8 @@ fn from(message: from_worker::Message) -> FromWorker {
     FromWorker { message: Some(message) }
 }
 
-/// What has changed by these wishes: members that may run have run.
-fn obey(wishes: &Vec<types::Wish>, ended: &mut BTreeSet<MemberKey>) -> Vec<MemberStatus> {
+/// What has changed by these wishes: members that may run have run, or run on until they are to stop.
+fn obey(wishes: &Vec<types::Wish>, stay: Ranks, told: &mut BTreeSet<MemberKey>) -> Vec<MemberStatus> {
     let mut statuses = Vec::new();
     for wish in wishes {
         let endpoint = |rank: &types::RankPlacement| Endpoint {
@@ -243,7 +265,9 @@ fn obey(wishes: &Vec<types::Wish>, ended: &mut BTreeSet<MemberKey>) -> Vec<Membe
         let ranks = wish.member().map(|member| member.ranks.as_slice()).unwrap_or_default();
         let state = match wish.goal {
             Goal::Prepare => MemberState::Prepared(ranks.iter().map(endpoint).collect()),
-            Goal::Run | Goal::Stop | Goal::Kill if ended.insert(wish.key) => {
+            Goal::Run if stay == Ranks::Stay && told.insert(wish.key) => MemberState::Running,
+            Goal::Run if stay == Ranks::Stay => continue,
+            Goal::Run | Goal::Stop | Goal::Kill if told.insert(wish.key) || stay == Ranks::Stay => {
                 let end = |rank: &types::RankPlacement| RankEnd {
                     rank: rank.rank,
                     exit: RankExit::Code(0),

@@ -72,6 +72,13 @@ pub(crate) fn memory(pid: i32) -> (f64, f64) {
     (field("Rss:"), field("Pss:"))
 }
 
+/// The most memory that a process ever had resident, in MiB.
+pub(crate) fn memory_peak(pid: i32) -> f64 {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let line = text.lines().find(|line| line.starts_with("VmHWM:")).unwrap_or_default();
+    line.split_whitespace().nth(1).and_then(|number| number.parse::<f64>().ok()).unwrap_or(0.0) / 1_024.0
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -86,7 +93,7 @@ mod tests {
     #[test]
     fn this_process_has_memory_and_time() {
         let pid = std::process::id().cast_signed();
-        assert!(memory(pid).0 > 1.0);
+        assert!(memory(pid).0 > 1.0 && memory_peak(pid) > 1.0);
         assert!(cpu(pid).own < Duration::from_hours(24));
     }
 }

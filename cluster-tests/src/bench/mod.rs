@@ -12,6 +12,7 @@ mod gang_start;
 mod hollow;
 mod hyperqueue;
 mod live_logs;
+pub mod log_kills;
 mod machine;
 mod many_jobs;
 mod many_workers;
@@ -22,6 +23,7 @@ mod security;
 mod slurm;
 mod starts;
 mod stats;
+mod telemetry;
 mod throughput;
 
 pub(crate) use peer::find;
@@ -56,6 +58,10 @@ pub enum Name {
     Security,
     /// Gangs that lose a rank: who is blamed, how soon the others are gone, how soon it trains on
     Faults,
+    /// Coordinators killed while ranks log at full speed: how much is lost, how fast it goes on
+    LogKills,
+    /// Log bytes, lines and metric points a second onto a majority; from a line to its follower; memory of the coordinators
+    Telemetry,
 }
 
 /// How it is measured.
@@ -91,6 +97,8 @@ pub async fn run(name: Name, options: &Options) -> anyhow::Result<Report> {
         #[cfg(feature = "plain-text")]
         Name::Security => security::run(options, &mut report).await?,
         Name::Faults => faults::run(options, &mut report).await?,
+        Name::LogKills => log_kills::run(options, &mut report).await?,
+        Name::Telemetry => telemetry::run(options, &mut report).await?,
     }
     report.machine = machine::describe(&options.dir);
     Ok(report)

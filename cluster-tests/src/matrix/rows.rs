@@ -72,7 +72,7 @@ pub(super) const ROWS: [Row; 31] = [
     here(27, "cancel at every moment of a job's life", Strike::Cancel),
     here(28, "daemon and supervisors killed together, ranks that leave orphans", Strike::Orphan),
     elsewhere(29, "training goes on over lost ranks", "cargo xtask bench faults"),
-    not_run(30, "a coordinator that is a million entries behind"),
+    here(30, "a coordinator that only a snapshot brings back, under load", Strike::Behind),
     here(31, "all coordinators killed at once, or restarted one by one", Strike::RestartAll),
 ];
 

@@ -1,6 +1,8 @@
-//! What ranks wrote is compacted when it has ended, mended when it is damaged, and forgotten when it is too old or too much.
+//! What ranks wrote is compacted when it has ended, mended when it is damaged, and forgotten when it is too old or too much; whoever
+//! dies meanwhile, nobody reads a byte that was not written, or misses one.
 
 use crate::support::{add_worker, alone, held_by, open, shape};
+use cluster_tests::bench::log_kills::kill_while_ranks_log;
 use cluster_tests::{Cluster, PATIENCE, Shape, spec, until};
 use std::path::{Path, PathBuf};
 use types::JobId;
@@ -152,6 +154,17 @@ async fn more_than_fits_goes_from_the_oldest_on() {
         for job in &jobs[1..] {
             assert_eq!(log_of(cluster, 1, *job).await?.len(), 1_000_000);
         }
+        Ok(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn coordinators_die_while_ranks_log_and_every_line_is_read_once_in_order() {
+    alone(Shape::new(3, 1).cpus(8), async |cluster| {
+        let outcome = kill_while_ranks_log(cluster, 8, 4).await?;
+        println!("{outcome:?}");
+        assert!(outcome.leaders >= 2 && outcome.lines > 100, "{outcome:?}");
         Ok(())
     })
     .await;

@@ -24,6 +24,7 @@ pub(super) struct Handles {
     uses: u64,
     dirty_files: BTreeSet<StreamName>,
     dirty_folders: BTreeSet<PathBuf>,
+    dirty_bytes: usize,
 }
 
 /// What a flush has to do.
@@ -31,6 +32,8 @@ pub(super) struct Handles {
 pub(super) struct Unflushed {
     pub(super) files: Vec<(StreamName, Arc<File>, PathBuf)>,
     pub(super) folders: BTreeSet<PathBuf>,
+    /// What was written to the files.
+    pub(super) bytes: usize,
 }
 
 impl Handles {
@@ -41,6 +44,7 @@ impl Handles {
             uses: 0,
             dirty_files: BTreeSet::new(),
             dirty_folders: BTreeSet::new(),
+            dirty_bytes: 0,
         }
     }
 
@@ -81,8 +85,9 @@ impl Handles {
         self.open.remove(name);
     }
 
-    /// The stream has bytes to flush.
-    pub(super) fn wrote(&mut self, name: &StreamName) {
+    /// The stream has so many more bytes to flush.
+    pub(super) fn wrote(&mut self, name: &StreamName, bytes: usize) {
+        self.dirty_bytes += bytes;
         if let Some(handle) = self.open.get_mut(name) {
             handle.dirty = true;
             self.dirty_files.insert(*name);
@@ -103,7 +108,8 @@ impl Handles {
                 files.push((name, handle.file.clone(), handle.path.clone()));
             }
         }
-        Unflushed { files, folders: std::mem::take(&mut self.dirty_folders) }
+        let (folders, bytes) = (std::mem::take(&mut self.dirty_folders), std::mem::take(&mut self.dirty_bytes));
+        Unflushed { files, folders, bytes }
     }
 
     /// Closes what belongs to a job that is deleted.

@@ -22,6 +22,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::watch;
 use types::{JobId, Token};
 
+/// From so many bytes on files are flushed one by one, some at a time: to flush the whole file system is to wait for what
+/// everybody else wrote to it too. Measured on ext4, three stores at once, 8 MiB a flush over 32 and 100 files: 68 to 103 MB/s, and by
+/// `syncfs` 47 to 97. Small appends to many files have little to write and much to commit, which one `syncfs` does at once.
+const BYTES_FLUSHED_APART: usize = 1 << 20;
+
 /// A folder of streams. Clones are the same store.
 #[derive(Clone, Debug)]
 pub struct StreamStore {
@@ -224,7 +229,7 @@ impl StreamStore {
         let (taken, stored) = frames.taken(count).unwrap_or((0, entry.stored));
         let entry = Entry { written: entry.written + taken as u64, stored, ..entry };
         self.index().put(&self.inner.root, name, entry)?;
-        writer.handles.wrote(name);
+        writer.handles.wrote(name, count);
         match error {
             Some(error) if taken == 0 && is_disk_full(&error) => Err(StreamError::DiskFull),
             Some(error) if taken == 0 => Err(error).at("write", &path)?,
@@ -295,12 +300,12 @@ impl StreamStore {
 
     fn sync(&self, unflushed: &Unflushed) -> Result<(), FileError> {
         let disk = &self.inner.disk;
-        if disk.sync_at_once(unflushed.files.len() + unflushed.folders.len()) {
+        if unflushed.bytes < BYTES_FLUSHED_APART && disk.sync_at_once(unflushed.files.len() + unflushed.folders.len()) {
             return Ok(());
         }
-        for (_, file, path) in &unflushed.files {
-            disk.sync_file(file, path)?;
-        }
+        let files: Vec<(&File, &Path)> =
+            unflushed.files.iter().map(|(_, file, path)| (&**file, path.as_path())).collect();
+        disk.sync_files(&files)?;
         disk.sync_folders(unflushed.folders.iter().map(PathBuf::as_path))
     }
 

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
 /// Every benchmark, as `cluster-tests` names it, and that of the scheduler.
-const NAMES: [&str; 13] = [
+const NAMES: [&str; 15] = [
     "control-plane",
     "failover",
     "gang-start",
@@ -22,6 +22,8 @@ const NAMES: [&str; 13] = [
     "many-workers",
     "starts",
     "faults",
+    "log-kills",
+    "telemetry",
     SECURITY,
     SCHEDULER,
     COLLECTIVES,

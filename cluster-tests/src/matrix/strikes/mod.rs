@@ -1,5 +1,6 @@
 //! What is done to a cluster under load, by a seeded plan, and what is looked at right after it.
 
+mod behind;
 mod coordinators;
 mod disks;
 mod links;
@@ -57,6 +58,8 @@ pub(super) enum Strike {
     FullDisk,
     /// A file of a coordinator that does not run is changed, cut, emptied or deleted.
     Damage,
+    /// A coordinator is away until only a snapshot brings it back, under load.
+    Behind,
     /// All connections of a daemon are reset, at one side or at both.
     Reset,
     /// Links that carry little, late, and not all of it, for up to 10 s.
@@ -115,6 +118,7 @@ impl Strike {
             Strike::LoseHost | Strike::Pause | Strike::Split | Strike::FlushFault => 100,
             Strike::HalfSplit | Strike::FullDisk | Strike::RestartAll => 50,
             Strike::Cancel | Strike::Damage => 1_000,
+            Strike::Behind => 10,
             Strike::Reset => 500,
             Strike::SlowLink | Strike::SlowFlush | Strike::Starve => 20,
         }
@@ -125,7 +129,7 @@ impl Strike {
         match self {
             Strike::Cancel => 200,
             Strike::KillRank | Strike::Damage => 50,
-            Strike::FullDisk => 5,
+            Strike::FullDisk | Strike::Behind => 5,
             Strike::Reset => 100,
             Strike::SlowLink | Strike::SlowFlush | Strike::Starve => 10,
             _ => 20,
@@ -147,6 +151,7 @@ impl Strike {
             Strike::FlushFault => "from arming the fault to the coordinator's end",
             Strike::FullDisk => "from the full disk to the coordinator's end",
             Strike::Mixed => "of each fault its own",
+            Strike::Behind => "from its start to the coordinator having caught up",
             Strike::Reset => "from the reset of the leader's connections to the next acknowledged write",
             Strike::SlowLink => "from the leader's link getting slow to the next acknowledged write",
             Strike::SlowFlush => "from the leader's disk getting slow to the next acknowledged write",
@@ -167,10 +172,10 @@ impl Strike {
 
     /// May no lasting gang notice it?
     pub(super) fn leaves_gangs_alone(self) -> bool {
-        use Strike::{Cancel, Damage, FlushFault, FullDisk, KillCoordinator, KillDaemon, KillRank};
+        use Strike::{Behind, Cancel, Damage, FlushFault, FullDisk, KillCoordinator, KillDaemon, KillRank};
         use Strike::{Reset, RestartAll, SlowFlush};
         matches!(self, KillCoordinator | KillDaemon | KillRank | Cancel | FlushFault | FullDisk | Damage | RestartAll)
-            || matches!(self, Reset | SlowFlush)
+            || matches!(self, Behind | Reset | SlowFlush)
     }
 
     /// Strikes once, and returns when all daemons are back.
@@ -192,6 +197,7 @@ impl Strike {
             Strike::FlushFault => disks::fail_flush(world).await,
             Strike::FullDisk => disks::fill(world).await,
             Strike::Damage => disks::damage(world).await,
+            Strike::Behind => behind::catch_up(world).await,
             Strike::Reset => links::reset(world).await,
             Strike::SlowLink => links::slow(world).await,
             Strike::SlowFlush => want::slow_flush(world).await,
