@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use types::JobSpec;
 
 /// All that a rank may find in its environment: whatever else is there was the daemon's.
-const VARIABLES: [&str; 15] = [
+const VARIABLES: [&str; 16] = [
     "HOME",
     "USER",
     "LOGNAME",
@@ -20,6 +20,8 @@ const VARIABLES: [&str; 15] = [
     "PYTHONUNBUFFERED",
     "PYTHONFAULTHANDLER",
     "TMPDIR",
+    // Of its job's trace: an id, no secret.
+    "TRACEPARENT",
     "CUDA_VISIBLE_DEVICES",
     "_",
 ];
