@@ -295,7 +295,7 @@ impl<'a> Image<'a> {
     fn chain(&self, half: usize) -> (Vec<Group<'a>>, usize) {
         let (mut groups, mut position) = (Vec::<Group>::new(), 0);
         while let Some(group) = self.group_at(half, position)
-            && groups.last().is_none_or(|last| last.sequence + 1 == group.sequence)
+            && groups.last().is_none_or(|last| last.sequence.checked_add(1) == Some(group.sequence))
         {
             position += group.whole.len().next_multiple_of(PAGE);
             groups.push(group);
@@ -317,12 +317,15 @@ impl<'a> Image<'a> {
                 .any(|group| group.sequence > last.sequence)
         };
         if later(0) || later(1) {
-            return Err(corrupt(format!("its group {} is damaged", last.sequence + 1)));
+            return Err(corrupt(format!("its group {} is damaged", last.sequence.saturating_add(1))));
         }
         let older = &chains[1 - half].0;
         let wanted: Vec<&Group> =
             older.iter().chain(newest).filter(|group| (last.floor..=last.sequence).contains(&group.sequence)).collect();
-        let count = (last.sequence + 1).saturating_sub(last.floor);
+        // So many groups nobody has written, and the next one would have no number.
+        let next =
+            last.sequence.checked_add(1).ok_or_else(|| corrupt("has a group of the last number that there is"))?;
+        let count = next.saturating_sub(last.floor);
         if wanted.len() as u64 != count || wanted.windows(2).any(|pair| pair[0].sequence >= pair[1].sequence) {
             return Err(corrupt(format!("has {} of the {count} groups from {} on", wanted.len(), last.floor)));
         }
@@ -347,4 +350,25 @@ fn corrupt(what: impl Into<String>) -> DiskError {
 
 fn failed(what: &'static str, source: io::Error) -> DiskError {
     DiskError::Io { what, source }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_group_of_the_last_number_is_refused_in_words() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join(NAME);
+        create(folder.path(), &path).unwrap();
+        let mut bytes = std::fs::read(&path).unwrap();
+        let salt = number(&bytes[8..16]);
+        for sequence in [u64::MAX, u64::MAX - 1] {
+            bytes[PAGE..PAGE + HEAD].copy_from_slice(&head(salt, sequence, sequence, &[]).unwrap());
+            std::fs::write(&path, &bytes).unwrap();
+            let refused = Journal::open(folder.path()).err().map(|error| error.to_string());
+            assert_eq!(refused.is_some_and(|words| words.contains("last number")), sequence == u64::MAX);
+        }
+    }
 }

@@ -70,6 +70,7 @@ fn name_of(path: &Path) -> String {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+    use std::io::Read as _;
 
     #[test]
     fn a_file_is_of_the_rank_that_its_name_names_and_of_one_rank_only() {
@@ -103,8 +104,12 @@ mod tests {
         let mut child = std::process::Command::new("/bin/cat")
             .env(MARKER, folder.path().join("rank-1"))
             .stdin(std::process::Stdio::piped())
+            .stdout(std::process::Stdio::piped())
             .spawn()
             .unwrap();
+        // Only a program that answers has its environment for certain: its birth is told before that is laid out.
+        child.stdin.as_mut().unwrap().write_all(b"x").unwrap();
+        child.stdout.as_mut().unwrap().read_exact(&mut [0]).unwrap();
         let pid = child.id().cast_signed();
         let files = EventFiles { outputs: folder.path().to_owned(), claims: Some(claims), is_first: false };
         let claims = Claims::new(&files, RankIndex(0));
