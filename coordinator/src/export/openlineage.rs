@@ -81,18 +81,9 @@ fn error(cause: &EndCause) -> Value {
     json!({ "_producer": PRODUCER, "_schemaURL": ERROR_FACET, "message": cause.kind(), "programmingLanguage": "unknown" })
 }
 
-/// Days by the algorithm of Howard Hinnant, "chrono-compatible low-level date algorithms".
 fn rfc3339(at: Timestamp) -> String {
-    let (days, millis) = ((at.0 / 86_400_000) as i64, at.0 % 86_400_000);
-    let shifted = days + 719_468;
-    let era = shifted / 146_097;
-    let of_era = shifted % 146_097;
-    let year_of_era = (of_era - of_era / 1_460 + of_era / 36_524 - of_era / 146_096) / 365;
-    let of_year = of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let shifted_month = (5 * of_year + 2) / 153;
-    let day = of_year - (153 * shifted_month + 2) / 5 + 1;
-    let month = if shifted_month < 10 { shifted_month + 3 } else { shifted_month - 9 };
-    let year = year_of_era + era * 400 + i64::from(month <= 2);
+    let (year, month, day) = daemon::clock::date(at.0 / 86_400_000);
+    let millis = at.0 % 86_400_000;
     let (hours, minutes, seconds) = (millis / 3_600_000, millis / 60_000 % 60, millis / 1_000 % 60);
     format!("{year:04}-{month:02}-{day:02}T{hours:02}:{minutes:02}:{seconds:02}.{:03}Z", millis % 1_000)
 }

@@ -214,9 +214,10 @@ impl Shim<'_> {
 
     fn obey(&mut self, received: Received) {
         if received.kill {
-            self.limit_met = limits::told(&self.spec.rank_folder).filter(|_| self.exit.is_none());
-            if self.limit_met.is_none() {
-                self.stopped(StoppedBy::Daemon);
+            // What one that has ended by itself lacked is known by now.
+            match limits::told(&self.spec.rank_folder).filter(|_| self.exit.is_none()) {
+                Some(why) => self.limit_met = Some(why),
+                None => self.stopped(StoppedBy::Daemon),
             }
             self.kill();
         } else if received.stop && self.kill_at.is_none() {
