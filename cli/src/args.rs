@@ -97,6 +97,9 @@ pub enum Command {
     /// People and programs, and their roles
     #[command(subcommand)]
     Users(commands::access::UsersCommand),
+    /// Which roles there are, and what each may do
+    #[command(subcommand)]
+    Roles(commands::roles::RolesCommand),
     /// Workspaces: jobs that belong together, and who may see them
     #[command(subcommand)]
     Workspaces(commands::workspaces::WorkspacesCommand),

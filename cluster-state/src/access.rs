@@ -61,6 +61,8 @@ pub struct ApiToken {
     pub created: Timestamp,
     /// From then on it lets nobody in.
     pub expires: Timestamp,
+    /// It gives no more than these, and of them those that its user has; none = all that its user may.
+    pub roles: Option<BTreeSet<Grant>>,
 }
 
 /// By which one node is let in, once.
@@ -122,13 +124,14 @@ impl JoinToken {
 
 impl fmt::Debug for ApiToken {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { id, user, note, created, expires, digest: _ } = self;
+        let Self { id, user, note, created, expires, roles, digest: _ } = self;
         f.debug_struct("ApiToken")
             .field("id", id)
             .field("user", user)
             .field("note", note)
             .field("created", created)
             .field("expires", expires)
+            .field("roles", roles)
             .finish_non_exhaustive()
     }
 }
@@ -250,9 +253,18 @@ impl State {
         self.access.users.values()
     }
 
-    /// What a user is; none for one who is not known.
-    pub fn roles_of(&self, name: &str) -> &BTreeSet<Grant> {
-        self.user(name).map_or(&NO_ROLES, |user| &user.roles)
+    /// What a caller is: the roles of a user, or those of them that the caller's token gives. Nobody else has any. A role of a token counts
+    /// while its user's roles cover it.
+    pub fn grants_of<'a>(&'a self, caller: &Principal) -> impl Iterator<Item = &'a Grant> + Clone + use<'a> {
+        let (roles, narrowed) = match caller {
+            Principal::User { name, token } => {
+                let narrowed = self.token(token).and_then(|token| token.roles.as_ref());
+                (self.user(name).map_or(&NO_ROLES, |user| &user.roles), narrowed)
+            }
+            _ => (&NO_ROLES, None),
+        };
+        let counts = move |grant: &&Grant| narrowed.is_none() || types::covers(roles, grant);
+        narrowed.unwrap_or(roles).iter().filter(counts)
     }
 
     /// One token by its id.

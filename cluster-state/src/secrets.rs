@@ -109,16 +109,16 @@ impl State {
 
     /// May this caller give the secret another value, share or remove it?
     pub fn may_change_secret(&self, caller: &Caller, secret: &Secret) -> bool {
-        user_of(Some(caller)).is_some_and(|user| secret.owner == user || self.manages_secrets(user))
+        user_of(Some(caller)).is_some_and(|user| secret.owner == user || self.manages_secrets(caller))
     }
 
     /// May this caller know that the secret is there?
     pub fn may_see_secret(&self, caller: &Caller, secret: &Secret) -> bool {
-        user_of(Some(caller)).is_some_and(|user| secret.serves(user) || self.manages_secrets(user))
+        user_of(Some(caller)).is_some_and(|user| secret.serves(user) || self.manages_secrets(caller))
     }
 
-    fn manages_secrets(&self, user: &str) -> bool {
-        self.roles_of(user).iter().any(|grant| grant.gives(Permission::SecretsManage))
+    fn manages_secrets(&self, caller: &Caller) -> bool {
+        self.grants_of(&caller.principal).any(|grant| grant.gives(Permission::SecretsManage))
     }
 
     /// Of these, the ones that a job of this user cannot have, because they are not there or not for it.

@@ -37,15 +37,15 @@ impl State {
         self.jobs_in.get(name).copied().unwrap_or_default()
     }
 
-    /// May this user do so with what is in that workspace?
-    pub fn may_in(&self, user: &str, permission: Permission, workspace: &Workspace) -> bool {
-        self.roles_of(user).iter().any(|grant| grant.gives_in(permission, workspace))
+    /// May this caller do so with what is in that workspace, by a role?
+    fn may_in(&self, caller: &Principal, permission: Permission, workspace: &Workspace) -> bool {
+        self.grants_of(caller).any(|grant| grant.gives_in(permission, workspace))
     }
 
     /// May this caller see jobs of that workspace? Coordinators may, whoever asked them; workers and strangers may not.
     pub fn may_see(&self, caller: &Principal, workspace: &Workspace) -> bool {
         match caller {
-            Principal::User { name, .. } => self.may_in(name, Permission::JobsRead, workspace),
+            Principal::User { .. } => self.may_in(caller, Permission::JobsRead, workspace),
             Principal::Coordinator(_) => true,
             Principal::Worker(_) | Principal::Stranger => false,
         }
@@ -79,10 +79,10 @@ impl State {
         workspace: &Workspace,
         hidden: impl FnOnce() -> Refusal,
     ) -> Result<(), Refusal> {
-        let Some(user) = user_of(caller) else { return Ok(()) };
-        match self.may_in(user, needed, workspace) {
+        let (Some(user), Some(Caller { principal, .. })) = (user_of(caller), caller) else { return Ok(()) };
+        match self.may_in(principal, needed, workspace) {
             true => Ok(()),
-            false if self.may_in(user, Permission::JobsRead, workspace) => {
+            false if self.may_in(principal, Permission::JobsRead, workspace) => {
                 let what = format!("user/{user} may not do this in workspace {workspace}: it needs {needed} there");
                 Err(Refusal::NotYours(what))
             }

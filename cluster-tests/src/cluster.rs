@@ -141,6 +141,23 @@ impl Cluster {
         Ok(())
     }
 
+    /// Starts a second daemon with a copy of a worker's data folder, as who copies a machine does; here it is named `NAME-copy`.
+    pub fn copy_worker(&mut self, name: &str) -> anyhow::Result<()> {
+        let original = self.worker(name)?;
+        let (from, mut arguments) = (original.data().to_owned(), std::mem::take(original.arguments_mut()));
+        original.arguments_mut().clone_from(&arguments);
+        let mut daemon = Daemon::new(&self.folder, &self.program, &format!("{name}-copy"));
+        let status = std::process::Command::new("cp").arg("-a").arg(&from).arg(daemon.data()).status()?;
+        anyhow::ensure!(status.success(), "cannot copy {}", from.display());
+        for argument in arguments.iter_mut().filter(|argument| **argument == from.as_os_str()) {
+            daemon.data().as_os_str().clone_into(argument);
+        }
+        daemon.arguments_mut().append(&mut arguments);
+        daemon.start(&self.program)?;
+        self.workers.push(daemon);
+        Ok(())
+    }
+
     /// Its folder; files for jobs may be put here.
     pub fn folder(&self) -> &Path {
         &self.folder

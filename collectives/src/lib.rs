@@ -76,3 +76,4 @@ pub use plan::{Choice, Method, Transport, plan, plan_on_hosts};
 pub use recorder::{Entry, State};
 pub use shared::CommBuf;
 pub use stall::{Behind, Stall, Tell};
+pub use tcp::tunnel;

@@ -35,21 +35,25 @@ impl LeaderLoop {
         Self { node, handle }
     }
 
-    /// Registers the worker and opens its session; none when this coordinator does not lead, or does not take the worker.
+    /// Registers the worker and opens the session of its process, `start`; none when this coordinator does not lead, or does not take the worker.
     /// What the leader says comes by `outbox`, whose end is the session's.
     pub async fn open(
         &self,
         registration: &WorkerRegistration,
+        start: u64,
         statuses: Vec<MemberStatus>,
         outbox: mpsc::Sender<ToWorker>,
     ) -> Option<u64> {
         if !self.node.leadership().borrow().leading || !surely_leads(&self.node) {
             return None;
         }
+        if self.handle.held_off(&registration.worker, start).await.is_some() {
+            return None;
+        }
         register(&self.node, registration).await.ok()?;
         let (reply, number) = oneshot::channel();
         let (worker, instance) = (registration.worker.clone(), registration.instance);
-        self.handle.send(Message::Opened { worker, instance, statuses, outbox, reply }).await;
+        self.handle.send(Message::Opened { worker, instance, start, statuses, outbox, reply }).await;
         number.await.ok()
     }
 

@@ -46,9 +46,10 @@ impl Apart {
     }
 
     /// What the ranks of a member see.
-    pub(crate) fn of_member(&self, member: MemberKey, layout: &MemberLayout) -> Namespace {
+    pub(crate) fn of_member(&self, member: MemberKey, layout: &MemberLayout, shut: Vec<PathBuf>) -> Namespace {
+        let places = self.places(member, layout).map(|places| places.shutting(shut, layout.blank()));
         let shown = vec![layout.root().to_owned(), self.layout.programs()];
-        Namespace::new(self.layout.root(), shown, self.hidden.clone(), self.places(member, layout))
+        Namespace::new(self.layout.root(), shown, self.hidden.clone(), places)
     }
 
     /// Its own of what is everybody's.
@@ -56,8 +57,9 @@ impl Apart {
         self.has_places.then(|| Places::of(member, &self.own, &layout.tmp()))
     }
 
-    pub(crate) fn make_places(&self, member: MemberKey, layout: &MemberLayout) -> io::Result<()> {
-        self.places(member, layout).map_or(Ok(()), |places| places.make(&self.own))
+    pub(crate) fn make_places(&self, member: MemberKey, layout: &MemberLayout, shut: Vec<PathBuf>) -> io::Result<()> {
+        let places = self.places(member, layout).map(|places| places.shutting(shut, layout.blank()));
+        places.map_or(Ok(()), |places| places.make(&self.own))
     }
 
     /// Whether this machine lets ranks have it.

@@ -25,6 +25,9 @@ pub struct Config {
     /// Ranks encrypt what they send to ranks of other machines, and gangs that cannot are refused unless
     /// [`Config::insecure_listen`] admits them. Default false.
     pub encrypt_ranks: bool,
+    /// Ranks of frameworks are in a network of their gang's own, which is encrypted between machines; with [`Config::rank_user`]. Default
+    /// false.
+    pub rank_network: bool,
     /// Operator's labels, for placement.
     pub labels: BTreeMap<String, String>,
     /// Gangs that do not tolerate all of these are not placed here.
@@ -135,6 +138,7 @@ impl Config {
             data_address: "127.0.0.1".into(),
             insecure_listen: false,
             encrypt_ranks: false,
+            rank_network: false,
             labels: BTreeMap::new(),
             taints: BTreeSet::new(),
             zone: String::new(),
@@ -221,6 +225,11 @@ impl Config {
         } else if self.rank_namespace && rustix::process::geteuid().is_root() {
             faults.push(
                 "rank namespace: in its own namespace root may undo it: run ranks as another user (--rank-user)".into(),
+            );
+        }
+        if self.rank_network && self.rank_user.is_none() {
+            faults.push(
+                "rank network: ranks of the daemon's own user could leave it: run them as another (--rank-user)".into(),
             );
         }
         let text = self.rank_user.as_ref()?;

@@ -10,14 +10,18 @@ pub(crate) enum Encryption {
     Off,
     /// Muster's own collectives encrypt.
     On {
-        /// Programs that do not encrypt run here too.
+        /// Programs that do not encrypt run here too, or in networks that do.
         admits_others: bool,
     },
 }
 
 impl Encryption {
     pub(crate) fn of(config: &Config) -> Self {
-        if config.encrypt_ranks { Self::On { admits_others: config.insecure_listen } } else { Self::Off }
+        if config.encrypt_ranks {
+            Self::On { admits_others: config.insecure_listen || config.rank_network }
+        } else {
+            Self::Off
+        }
     }
 
     pub(crate) fn asked(self) -> bool {
@@ -37,7 +41,7 @@ impl Encryption {
         refuses.then(|| {
             format!(
                 "{framework} does not encrypt what it sends, and this worker was started with --encrypt-ranks: give the job one instance, \
-                 or start its workers with --insecure-listen too"
+                 or start its workers with --rank-network, or --insecure-listen, too"
             )
         })
     }

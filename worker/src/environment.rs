@@ -52,7 +52,8 @@ pub(crate) struct Shared<'a> {
     pub(crate) layout: &'a MemberLayout,
     pub(crate) endpoints: &'a [Endpoint],
     pub(crate) devices: &'a [Device],
-    pub(crate) loopback: bool,
+    /// On which its gang meets, where programs would choose another.
+    pub(crate) interface: Option<&'static str>,
     /// None = the daemon's own.
     pub(crate) user: Option<&'a User>,
     pub(crate) cluster: ClusterId,
@@ -71,10 +72,10 @@ pub(crate) fn of_rank(shared: &Shared<'_>, rank: &RankPlacement) -> Result<Vec<(
         }
         set("SHELL", "/bin/sh".into());
     }
-    if shared.loopback {
-        // Gloo and NCCL else choose the interface of the host's name, where nobody of a loopback gang listens.
+    if let Some(interface) = shared.interface {
+        // Gloo and NCCL else choose the interface of the host's name, where nobody of the gang listens.
         for name in ["GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME", "TP_SOCKET_IFNAME"] {
-            set(name, "lo".into());
+            set(name, interface.into());
         }
     }
     // A job that is part of a trace of its submitter's says so itself.
@@ -300,7 +301,7 @@ mod tests {
             layout: &layout,
             endpoints: &endpoints(),
             devices: &[],
-            loopback: true,
+            interface: Some("lo"),
             user: None,
             cluster: ClusterId([1; 16]),
         };

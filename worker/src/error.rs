@@ -30,12 +30,26 @@ pub enum Error {
         #[source]
         source: io::Error,
     },
+    /// The data folder is a copy of one whose ranks run on this machine.
+    #[error(
+        "{path} is a copy of another worker's folder: process {supervisor} of this machine supervises one of its ranks, and not from here. \
+         Start the worker with the folder that it had, or with an empty one and a --name of its own"
+    )]
+    Copied {
+        /// The folder.
+        path: String,
+        /// Who supervises.
+        supervisor: i32,
+    },
     /// Ranks cannot be started as the user that was named.
     #[error("--rank-user: {0}")]
     RankUser(String),
     /// Ranks cannot have a namespace of their own here.
     #[error("ranks cannot have a namespace of their own: {0}")]
     RankNamespace(String),
+    /// Ranks cannot have a network of their own here.
+    #[error("--rank-network: {0}")]
+    RankNetwork(String),
     /// The cluster does not take this worker: duplicate name, other cluster, other protocol.
     #[error("the cluster refused this worker: {0}")]
     Refused(String),

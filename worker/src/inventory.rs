@@ -6,8 +6,8 @@ use nvml_wrapper::Nvml;
 use nvml_wrapper::error::NvmlError;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags};
-use std::collections::BTreeSet;
-use std::path::Path;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::{Mutex, OnceLock, PoisonError};
 use types::{Device, DeviceSoftware, Inventory};
@@ -108,6 +108,14 @@ fn asked_for_nccl(program: &Path) -> Option<String> {
     Some(answer["version"].as_str()?.to_owned())
 }
 
+/// The file of each GPU, through which programs reach it, by its index; none of one that does not tell.
+pub(crate) fn device_files() -> BTreeMap<u32, PathBuf> {
+    let Ok(nvml) = Nvml::init() else { return BTreeMap::new() };
+    let minor = |index| nvml.device_by_index(index).and_then(|device| device.minor_number());
+    let files = (0..nvml.device_count().unwrap_or(0)).filter_map(|index| Some((index, minor(index).ok()?)));
+    files.map(|(index, minor)| (index, PathBuf::from(format!("/dev/nvidia{minor}")))).collect()
+}
+
 /// A device that does not answer is listed as unhealthy: its index stays taken.
 fn device(nvml: &Nvml, index: u32) -> Device {
     let asked = || -> Result<Device, NvmlError> {
@@ -136,7 +144,6 @@ fn warn_once(words: String) {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
-    use std::path::{Path, PathBuf};
     use std::process::Command;
 
     /// Builds the stand-in for the driver's library.

@@ -159,6 +159,11 @@ impl MemberLayout {
         self.root.join("tmp")
     }
 
+    /// Lies over the devices of other jobs.
+    pub(crate) fn blank(&self) -> PathBuf {
+        self.root.join("blank")
+    }
+
     /// Which rank reads which event file, where there are several.
     pub(crate) fn event_claims(&self) -> PathBuf {
         self.root.join("events")

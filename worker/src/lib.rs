@@ -38,6 +38,7 @@ mod life;
 mod member;
 mod monitor;
 pub mod mpi;
+pub mod network;
 mod owner;
 mod process;
 mod reconciler;
@@ -75,6 +76,9 @@ pub async fn run(config: Config, shutdown: daemon::Shutdown) -> Result<(), Error
     let checked = config.checked()?;
     let layout = Layout::new(&checked.config.data_dir);
     let _lock = daemon::files::lock_folder(layout.root())?;
+    if let Some(supervisor) = member::supervised_elsewhere(&layout) {
+        return Err(Error::Copied { path: layout.root().display().to_string(), supervisor });
+    }
     let (node, folder) = tokio::select! {
         identified = admit::identify(&checked) => identified?,
         () = shutdown.requested() => return Ok(()),
@@ -118,6 +122,7 @@ pub async fn run(config: Config, shutdown: daemon::Shutdown) -> Result<(), Error
         cluster,
         dialer,
         lease,
+        start: daemon::random::seed().map_err(Error::io("number this start"))?,
         reconciler: handle.clone(),
     };
     let mut session = on_own_thread("session", session.run())?;
@@ -196,6 +201,9 @@ fn prepare_rank_user(
     owner::open_the_way(layout).map_err(Error::io("shut the data folder"))?;
     if !checked.config.allow_all_system_calls {
         shim::calls::try_out().map_err(Error::RankUser)?;
+    }
+    if checked.config.rank_network {
+        network::try_out().map_err(Error::RankNetwork)?;
     }
     owner::try_out(user, &checked.config.program, layout).map_err(Error::RankUser)?;
     for (wish, _) in found {
@@ -280,7 +288,9 @@ fn context(
         hard_cpu_limit: config.hard_cpu_limit,
         pids_max: config.pids_max,
         all_calls: config.allow_all_system_calls,
+        device_files: inventory::device_files(),
         encryption: encryption::Encryption::of(config),
+        networks: network::Networks(config.rank_network),
         limits: config.rank_limits(),
         job_disk_bytes_max: config.job_disk_bytes_max,
         apart: apart::Apart::of(checked, layout),

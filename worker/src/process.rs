@@ -38,6 +38,13 @@ impl Identity {
     }
 }
 
+impl Identity {
+    /// True while it runs: one that has ended is waited for by its parent, and does not.
+    pub(crate) fn runs(&self) -> bool {
+        self.open().is_some() && stat(self.pid).is_some_and(|stat| !stat.zombie && stat.started == self.started)
+    }
+}
+
 /// A handle of the process that has this id now.
 pub(crate) fn open(pid: i32) -> io::Result<OwnedFd> {
     let pid = Pid::from_raw(pid).ok_or_else(|| io::Error::other("0 is not a process"))?;

@@ -3,6 +3,7 @@
 //! ```text
 //!  dial ──> hello (everything that is here) ──> welcome ──> heartbeats, news ──>   lease, wishes <──
 //!    ^          └─ redirect: there, or the next        └─ refused: the operator must act, the daemon ends
+//!    |─ held off: another process of this worker is heard, so this one waits
 //!    '── lost: no word for most of a lease, or the stream broke
 //! ```
 //!
@@ -36,6 +37,8 @@ const SEND_MAX: Duration = Duration::from_secs(2);
 /// Pauses between two tries: short first, because a gang's lease runs while no leader is found.
 const PAUSE_FIRST: Duration = Duration::from_millis(50);
 const PAUSE_MAX: Duration = Duration::from_secs(1);
+/// Between two warnings that another process has the session.
+const TELL_AGAIN: Duration = Duration::from_secs(30);
 /// Heartbeats whose answers are waited for.
 const UNANSWERED_MAX: usize = 256;
 
@@ -53,6 +56,8 @@ pub(crate) struct Session {
     pub(crate) cluster: Option<ClusterId>,
     pub(crate) dialer: identity::Dialer,
     pub(crate) lease: Lease,
+    /// Of this process: random.
+    pub(crate) start: u64,
     pub(crate) reconciler: reconciler::Handle,
 }
 
@@ -60,6 +65,8 @@ pub(crate) struct Session {
 enum Ended {
     /// Another coordinator leads; empty = nobody knows.
     Redirected(String),
+    /// Another process has this worker's session.
+    HeldOff(String),
     /// Broken, silent or fallen behind; `lived` when it had been welcomed.
     Lost { why: String, lived: bool },
     /// This worker has news of itself.
@@ -78,6 +85,7 @@ impl Session {
         let mut pause = PAUSE_FIRST;
         let mut next = 0_usize;
         let mut hint: Option<String> = None;
+        let mut told: Option<Instant> = None;
         loop {
             let candidates = self.candidates();
             let address = hint.take().unwrap_or_else(|| candidates[next % candidates.len()].clone());
@@ -92,6 +100,15 @@ impl Session {
                 Ended::Redirected(_) => {
                     next += 1;
                     sleep(PAUSE_FIRST).await;
+                }
+                Ended::HeldOff(why) => {
+                    if told.is_none_or(|told| told.elapsed() > TELL_AGAIN) {
+                        tracing::warn!(%address, why, "this worker has no session");
+                        told = Some(Instant::now());
+                    }
+                    hint = Some(address);
+                    sleep(pause).await;
+                    pause = (pause * 2).min(PAUSE_MAX);
                 }
                 Ended::Lost { why, lived } => {
                     if lived {
@@ -153,6 +170,7 @@ impl Session {
             registration: encode(&registration)?,
             statuses: encode(&subscription.statuses)?,
             now_ms: clock::now().0,
+            start: self.start,
         };
         let channel = dial::connect(&self.dialer, address).await;
         let channel = channel.map_err(|error| lost(format!("cannot connect: {}", identity::chain_of(&error))))?;
@@ -167,6 +185,7 @@ impl Session {
             Some(to_worker::Message::Welcome(welcome)) => Ok((outbox, incoming, welcome)),
             Some(to_worker::Message::Redirect(redirect)) => Err(Ended::Redirected(redirect.leader)),
             Some(to_worker::Message::Refused(refused)) => Err(Ended::Fatal(Error::Refused(refused.reason))),
+            Some(to_worker::Message::HeldOff(held)) => Err(Ended::HeldOff(held.reason)),
             Some(_) => Err(lost("the first answer makes no sense")),
             None => Err(lost("the stream ended without an answer")),
         }
@@ -302,6 +321,7 @@ impl Session {
             to_worker::Message::Redirect(redirect) => return Some(Ended::Redirected(redirect.leader)),
             to_worker::Message::Refused(refused) => return Some(Ended::Fatal(Error::Refused(refused.reason))),
             to_worker::Message::Welcome(_) => return Some(lost("welcomed twice")),
+            to_worker::Message::HeldOff(held) => return Some(Ended::HeldOff(held.reason)),
         }
         None
     }

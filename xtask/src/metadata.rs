@@ -85,7 +85,7 @@ fn list(value: &Value) -> impl Iterator<Item = &Value> {
 }
 
 /// The triple that `rustc -vV` calls host.
-fn host_platform() -> anyhow::Result<String> {
+pub fn host_platform() -> anyhow::Result<String> {
     let output = std::process::Command::new("rustc").arg("-vV").output().context("cannot run rustc")?;
     let said = String::from_utf8_lossy(&output.stdout);
     let host = said.lines().find_map(|line| line.strip_prefix("host: "));

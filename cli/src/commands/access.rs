@@ -86,7 +86,8 @@ pub enum TokensCommand {
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:
   muster tokens create --note laptop
-  muster tokens create --user ana --for 7d > ana.token")]
+  muster tokens create --user ana --for 7d > ana.token
+  muster tokens create --note dashboard --role reader@vision")]
 pub struct CreateArgs {
     /// Whose it is [default: whose command this is]
     #[arg(long, default_value = "", hide_default_value = true)]
@@ -94,6 +95,9 @@ pub struct CreateArgs {
     /// What it is for
     #[arg(long, default_value = "", hide_default_value = true)]
     note: String,
+    /// The token gives no more than this of what its user may, as ROLE or ROLE@WORKSPACE; may be given several times [default: all]
+    #[arg(long = "role", value_name = "ROLE")]
+    roles: Vec<String>,
     /// How long it counts, at most 366d
     #[arg(long = "for", value_name = "SPAN", default_value = "30d", value_parser = parse_span)]
     life_ms: u64,
@@ -167,6 +171,7 @@ fn token_value(token: &v1::Token) -> Value {
         "created": instant(token.created_ms),
         "expires": instant(token.expires_ms),
         "last_used": last_used(token),
+        "roles": token.roles,
     })
 }
 
@@ -179,7 +184,8 @@ fn last_used(token: &v1::Token) -> Option<String> {
 pub async fn tokens(command: TokensCommand, client: &Client, session: &Session) -> anyhow::Result<Exit> {
     match command {
         TokensCommand::Create(args) => {
-            let wanted = v1::CreateTokenRequest { user: args.user, note: args.note, life_ms: args.life_ms };
+            let wanted =
+                v1::CreateTokenRequest { user: args.user, note: args.note, life_ms: args.life_ms, roles: args.roles };
             let made = client.create_token(wanted).await?;
             let token = made.token.unwrap_or_default();
             let mut value = token_value(&token);
@@ -197,7 +203,8 @@ pub async fn tokens(command: TokensCommand, client: &Client, session: &Session) 
             let value = json!({ "tokens": tokens.iter().map(token_value).collect::<Vec<_>>() });
             session.output.print(&value, |output| {
                 let columns = ["ID", "USER", "EXPIRES", "LAST USED"].map(Column::whole);
-                let mut table = Table::new(columns.into_iter().chain([Column::text("NOTE")]).collect());
+                let texts = ["ROLES", "NOTE"].map(Column::text);
+                let mut table = Table::new(columns.into_iter().chain(texts).collect());
                 for token in &tokens {
                     let expires = instant(token.expires_ms);
                     table.row(vec![
@@ -205,6 +212,7 @@ pub async fn tokens(command: TokensCommand, client: &Client, session: &Session) 
                         token.user.as_str().into(),
                         expires.into(),
                         last_used(token).unwrap_or_else(|| "never".to_owned()).into(),
+                        if token.roles.is_empty() { "its user's".to_owned() } else { token.roles.join(", ") }.into(),
                         token.note.as_str().into(),
                     ]);
                 }

@@ -23,6 +23,7 @@ pub mod providers;
 pub mod queues;
 pub mod reproduce;
 pub mod role;
+pub mod roles;
 pub mod secrets;
 pub mod simulate;
 pub mod submit;
@@ -104,6 +105,7 @@ pub fn run(cli: Cli) -> anyhow::Result<Exit> {
         Command::Coordinator(args) => coordinator::run(args, &session),
         Command::Worker(args) => worker::run(args, &session),
         Command::Demo(args) => demo::run(args, &session),
+        Command::Roles(command) => roles::run(&command, &session),
         Command::Collective(command) => collective::run(&command, &session),
         Command::Bench(command) => bench::run(&command, &session),
         Command::Simulate(args) if !args.from_cluster => simulate::run(&args, &session),

@@ -63,6 +63,10 @@ pub struct WorkerArgs {
     /// is said too
     #[arg(long)]
     encrypt_ranks: bool,
+    /// Give the ranks of each PyTorch, TensorFlow or MPI job a network of their own, encrypted between machines, which nobody else reaches and from
+    /// which nobody else is reached; needs --rank-user, and all workers alike
+    #[arg(long)]
+    rank_network: bool,
     /// Use of control groups
     #[arg(long, value_enum, default_value_t, value_name = "MODE")]
     cgroups: Cgroups,
@@ -163,6 +167,7 @@ fn config(args: &WorkerArgs, coordinators: Vec<String>) -> anyhow::Result<worker
         data_address: args.data_address.clone(),
         insecure_listen: args.insecure_listen,
         encrypt_ranks: args.encrypt_ranks,
+        rank_network: args.rank_network,
         labels: args.labels.iter().cloned().collect::<BTreeMap<_, _>>(),
         taints: args.taints.iter().cloned().collect(),
         zone: args.zone.clone(),
@@ -205,6 +210,7 @@ pub fn rank_entry() -> Option<ExitCode> {
     let subcommand = arguments.next()?;
     let arguments: Vec<OsString> = arguments.collect();
     match subcommand.to_str()? {
+        "rank-network" => Some(worker::network::main()),
         "rank-nursery" => Some(worker::shim::nursery::main(&arguments)),
         other => worker::mpi::main(other, &arguments),
     }

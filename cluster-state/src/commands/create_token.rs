@@ -20,6 +20,7 @@ pub(super) fn apply(state: &mut State, at: At, token: &ApiToken) -> Result<Outco
     if state.user(&token.user).is_none() {
         return Err(Refusal::UnknownUser(token.user.clone()));
     }
+    state.check_places(token.roles.iter().flatten())?;
     match state.token(&token.id) {
         Some(known) if **known == *token => return Ok(Outcome::Done),
         Some(_) => return Err(Refusal::Invalid(format!("there is a token {:?} already", token.id))),

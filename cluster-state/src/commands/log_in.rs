@@ -56,7 +56,7 @@ fn checked(at: At, user: String, log_in: &LogIn) -> Result<ApiToken, Refusal> {
     // However long its provider lets it count: after a day it is looked at again.
     let expires = (*expires).min(Timestamp(at.time.0.saturating_add(DAY.0)));
     let note = format!("of provider {provider}");
-    Ok(ApiToken { id: id.clone(), user, digest: *digest, note, created: at.time, expires })
+    Ok(ApiToken { id: id.clone(), user, digest: *digest, note, created: at.time, expires, roles: None })
 }
 
 /// Tokens that have ended go, and of too many those that end first: these are let in again if they still count.

@@ -17,7 +17,7 @@ pub(super) fn token(log: &Log, user: &str, id: &str) -> ApiToken {
     digest[..id.len()].copy_from_slice(id.as_bytes());
     let created = Timestamp(log.now);
     let expires = Timestamp(log.now + 3_600_000);
-    ApiToken { id: id.to_owned(), user: user.to_owned(), digest, note: String::new(), created, expires }
+    ApiToken { id: id.to_owned(), user: user.to_owned(), digest, note: String::new(), created, expires, roles: None }
 }
 
 /// These roles, everywhere.
@@ -224,4 +224,27 @@ fn the_use_of_a_token_is_noted_once_in_five_minutes_and_forgotten_with_it() {
     assert_eq!(log.state.token_used("t1"), None);
     let many = vec![("t1".to_owned(), Timestamp(1)); crate::TOKEN_USES_MAX + 1];
     assert!(matches!(refusal(&mut log, Command::NoteTokensUsed { used: many }), Refusal::Invalid(_)));
+}
+
+#[test]
+fn a_token_with_roles_of_its_own_gives_those_that_its_user_has_and_no_more() {
+    let mut log = with_users(&[("ana", &[Role::Contributor]), ("bo", &[Role::Owner])]);
+    let narrow = ApiToken { roles: Some(grants(&[Role::Reader, Role::Auditor])), ..token(&log, "ana", "t1") };
+    for token in [narrow, token(&log, "ana", "t2")] {
+        assert_eq!(log.apply(create(&token)), Outcome::Done);
+    }
+    let given = |log: &Log, token: &str| {
+        let caller = types::Principal::User { name: "ana".into(), token: token.into() };
+        log.state.grants_of(&caller).map(ToString::to_string).collect::<Vec<_>>()
+    };
+    assert_eq!(given(&log, "t1"), ["reader"], "an auditor its user is not");
+    assert_eq!(given(&log, "t2"), ["contributor"]);
+    assert_eq!(log.apply(set_user("ana", &[Role::ComputeOperator], SetUser::Update)), Outcome::Done);
+    assert_eq!(given(&log, "t1"), [""; 0], "its user is no reader any more");
+    assert_eq!(log.apply(set_user("ana", &[Role::Owner], SetUser::Update)), Outcome::Done);
+    assert_eq!(given(&log, "t1"), ["reader", "auditor"]);
+    let place = types::Workspace::new("nowhere").unwrap();
+    let there = types::Grant { role: Role::Reader, workspace: Some(place) };
+    let lost = ApiToken { roles: Some([there].into()), ..token(&log, "ana", "t3") };
+    assert!(matches!(refusal(&mut log, create(&lost)), Refusal::UnknownWorkspace(_)));
 }

@@ -209,6 +209,7 @@ async fn talk(
         registration: registration.into(),
         statuses: postcard::to_allocvec(&Vec::<MemberStatus>::new())?.into(),
         now_ms: daemon::clock::now().0,
+        start: 1,
     };
     outbox.send(from(from_worker::Message::Hello(hello))).await?;
     let mut answers =

@@ -11,6 +11,13 @@ impl Cluster {
         processes_with(&|_, line| contains(line, b"rank-nursery") && contains(line, folder))
     }
 
+    /// The processes that keep members' networks.
+    pub fn networks(&self) -> Vec<i32> {
+        let folder = self.folder.join("");
+        let folder = folder.as_os_str().as_encoded_bytes();
+        processes_with(&|_, line| contains(line, b"\0rank-network\0") && contains(line, folder))
+    }
+
     /// Process ids of everything that belongs to a rank of this job, wherever it went.
     pub fn processes_of(&self, job: JobId) -> Vec<i32> {
         let folder = self.folder.as_os_str().as_encoded_bytes();
@@ -50,7 +57,9 @@ impl Cluster {
     pub fn processes(&self) -> Vec<i32> {
         let folder = self.folder.join("");
         let folder = folder.as_os_str().as_encoded_bytes();
-        let nursed = |line: &[u8]| contains(line, b"rank-nursery") && contains(line, folder);
+        let nursed = |line: &[u8]| {
+            (contains(line, b"rank-nursery") || contains(line, b"\0rank-network\0")) && contains(line, folder)
+        };
         processes_with(&|environ, line| contains(environ, folder) || nursed(line))
     }
 }

@@ -47,6 +47,44 @@ async fn a_person_logs_in_and_may_do_what_their_role_gives() {
     .await;
 }
 
+#[tokio::test]
+async fn a_token_with_roles_of_its_own_may_no_more_than_these_and_makes_none_that_may() {
+    shared(async |cluster| {
+        cluster.muster(&["users", "create", "nina", "--role", "data-scientist"]).await?.good()?;
+        let beyond = cluster.muster(&["tokens", "create", "--user", "nina", "--role", "contributor"]).await?;
+        assert!(beyond.code == 2 && beyond.stderr.contains("no contributor"), "{} {}", beyond.code, beyond.stderr);
+        let made = ["tokens", "create", "--user", "nina", "--note", "narrow", "--role", "reader", "-o", "json"];
+        let made = cluster.muster(&made).await?.good()?.json()?;
+        assert_eq!(made["roles"], serde_json::json!(["reader"]));
+        let secret = made["secret"].as_str().unwrap_or_default().to_owned();
+        let caller = [NOBODY, ("MUSTER_ACCESS_TOKEN", secret.as_str())];
+        cluster.muster_with(&["jobs", "list"], &caller).await?.good()?;
+        let who = cluster.muster_with(&["whoami", "-o", "json"], &caller).await?.good()?.json()?;
+        assert_eq!(who["roles"], serde_json::json!(["reader"]));
+        let job = cluster.write("nina/job.yml", "command: echo hello\n")?.display().to_string();
+        let whole = ["tokens", "create"];
+        let wider = ["tokens", "create", "--role", "data-scientist"];
+        for denied in [&["submit", job.as_str()][..], &whole, &wider] {
+            let answer = cluster.muster_with(denied, &caller).await?;
+            assert_eq!(answer.code, 5, "{denied:?}: {}", answer.stderr);
+        }
+        let same = cluster.muster_with(&["tokens", "create", "--role", "reader"], &caller).await?.good()?;
+        assert!(same.stdout.starts_with("muster_pat_"));
+        // Its user's roles bound it, at once.
+        cluster.muster(&["users", "update", "nina", "--role", "compute-operator"]).await?.good()?;
+        let less = cluster.muster_with(&["jobs", "list"], &caller).await?;
+        assert_eq!(less.code, 5, "{}", less.stderr);
+        let table = cluster.muster(&["tokens", "list"]).await?.good()?.stdout;
+        assert!(table.contains("ROLES") && table.contains("reader"), "{table}");
+        let roles = cluster.muster(&["roles", "show", "reader"]).await?.good()?.stdout;
+        assert!(roles.contains("jobs/read") && !roles.contains("jobs/submit"), "{roles}");
+        let unknown = cluster.muster(&["roles", "show", "root"]).await?;
+        assert!(unknown.code == 2 && unknown.stderr.contains("data-scientist"), "{}", unknown.stderr);
+        Ok(())
+    })
+    .await;
+}
+
 /// Of the token with this note, as the command lists it.
 async fn last_used(cluster: &Cluster, note: &str) -> Option<serde_json::Value> {
     let listed = cluster.muster(&["tokens", "list", "-o", "json"]).await.ok()?.json().ok()?;

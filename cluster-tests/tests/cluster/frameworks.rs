@@ -4,6 +4,7 @@ mod install;
 mod rendezvous;
 
 use crate::isolation_users::{can_be_others, let_pass};
+use crate::rank_network::can_have_networks;
 use crate::support::{add_worker, alone, cannot_run, shared};
 use cluster_tests::{Cluster, Shape};
 use install::Framework;
@@ -18,7 +19,8 @@ const PATIENCE: Duration = Duration::from_mins(4);
 /// One framework at a time, for the same reason.
 static TURN: Mutex<()> = Mutex::const_new(());
 
-const PYTHON: Framework =
+/// Of no framework.
+pub const PYTHON: Framework =
     Framework { name: "plain processes", module: "json", program: None, debian: &["python3"], pip: &[] };
 const PYTORCH: Framework =
     Framework { name: "PyTorch", module: "torch", program: None, debian: &["python3-torch"], pip: &[] };
@@ -92,7 +94,7 @@ async fn run(cluster: &Cluster, example: &str, python: &str) -> anyhow::Result<L
     Ok(Left { logs: logs.stdout, metrics: metrics.stdout })
 }
 
-/// As users of their own, with the filter of system calls and places of their own where there can be any: Open MPI reads its
+/// As users of their own, with the filter of system calls and places and networks of their own where there can be any: Open MPI reads its
 /// neighbours' memory, frameworks make threads and sockets of all kinds.
 #[tokio::test]
 async fn frameworks_train_as_users_of_their_own() {
@@ -102,8 +104,13 @@ async fn frameworks_train_as_users_of_their_own() {
             return Ok(());
         }
         let_pass(cluster)?;
+        let mut arguments = vec!["--rank-user", "310300-310331"];
+        if can_have_networks(cluster, "frameworks in networks of their own") {
+            // Without a network of their own workers that encrypt would refuse them.
+            arguments.extend(["--rank-network", "--encrypt-ranks"]);
+        }
         for name in ["worker-1", "worker-2", "worker-3", "worker-4"] {
-            add_worker(cluster, name, 4, &["--rank-user", "310300-310331"])?;
+            add_worker(cluster, name, 4, &arguments)?;
         }
         cluster.until_ready(4).await?;
         for (example, framework) in [("pytorch-ddp", &PYTORCH), ("mpi", &MPI)] {

@@ -1,10 +1,11 @@
 //! Gangs on GPUs, from the job file to `ncclAllReduce`: the program itself on stand-ins for the driver, NVML and NCCL, which are
 //! found where the real ones would be. No GPU is needed, and none is used where there is one.
 
-use crate::support::alone;
+use crate::isolation_users::with_places;
+use crate::support::{alone, cannot_run};
 use cluster_tests::{Cluster, PATIENCE, Shape, WorkerShape, until};
 use std::ffi::OsString;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{MetadataExt as _, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
@@ -201,6 +202,96 @@ async fn a_gang_whose_communicator_fails_ends_with_the_rank_at_fault() {
         assert_eq!(ended.phase, "Failed", "{said}");
         assert!(ended.reason.contains("rank 1"), "{}", ended.reason);
         assert!(!said.contains("are equal on all"), "{said}");
+        Ok(())
+    })
+    .await;
+}
+
+/// Files where the stand-in says that the GPUs' are; gone with this.
+struct DeviceFiles;
+
+impl DeviceFiles {
+    const ALL: [u32; 4] = [240, 241, 242, 243];
+
+    fn path(minor: u32) -> PathBuf {
+        PathBuf::from(format!("/dev/nvidia{minor}"))
+    }
+
+    /// None where others are there, or none can be made.
+    fn make() -> Option<Self> {
+        for path in Self::ALL.map(Self::path) {
+            let null = std::fs::metadata("/dev/null").map(|null| null.rdev()).ok()?;
+            match std::fs::metadata(&path).map(|found| found.rdev()) {
+                // Of a test that was killed.
+                Ok(device) if device == null => std::fs::remove_file(&path).ok()?,
+                Ok(_) => return None,
+                Err(_) => {}
+            }
+        }
+        let made = Self;
+        // The device of `/dev/null`: it can be opened, and does no harm.
+        let make = |minor| {
+            let mut mknod = Command::new("mknod");
+            mknod
+                .args(["-m", "666"])
+                .arg(Self::path(minor))
+                .args(["c", "1", "3"])
+                .status()
+                .is_ok_and(|ended| ended.success())
+        };
+        Self::ALL.into_iter().all(make).then_some(made)
+    }
+}
+
+impl Drop for DeviceFiles {
+    fn drop(&mut self) {
+        for minor in Self::ALL {
+            let _ = std::fs::remove_file(Self::path(minor));
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_rank_of_its_own_user_opens_the_files_of_its_own_gpus_only() {
+    with_places("GPUs of ranks of users of their own", async |cluster| {
+        let Some(_files) = DeviceFiles::make() else {
+            cannot_run("GPUs of ranks of users of their own: no device files can be made, or some are there");
+            return Ok(());
+        };
+        let mut shape = on_machine("one", &libraries().whole);
+        shape.arguments = ["--rank-user", "312000-312015"].map(OsString::from).to_vec();
+        cluster.add_worker("one", &shape)?;
+        cluster.until_ready(1).await?;
+        if cluster.worker("one")?.log().contains("ranks share /tmp") {
+            cannot_run("GPUs of ranks of users of their own: this process may not mount");
+            return Ok(());
+        }
+        let gate = cluster.folder().join("gate");
+        let text = |gpus: u32| {
+            format!(
+                "command: |\n  for file in /dev/nvidia24?; do if (: < $file); then echo opens $file; else echo shut $file; fi; done 2>/dev/null\n  \
+                 echo sees $CUDA_VISIBLE_DEVICES\n  while [ ! -e {} ]; do sleep 0.02; done\nx-muster: {{gpus_per_rank: {gpus}}}\n",
+                gate.display()
+            )
+        };
+        let mut opened = Vec::new();
+        for (name, gpus) in [("pair.yml", 2), ("single.yml", 1)] {
+            let job = cluster.submit(name, &text(gpus)).await?;
+            let said = async || output(cluster, job).await.ok().filter(|said| said.contains("sees "));
+            let said = until("the job to have tried", PATIENCE, said).await?;
+            let own: Vec<String> = said.lines().filter_map(|line| line.strip_prefix("opens ")).map(str::to_owned).collect();
+            assert_eq!((own.len() as u32, said.matches("shut ").count() as u32), (gpus, 4 - gpus), "{said}");
+            let seen = said.lines().find_map(|line| line.strip_prefix("sees ")).unwrap();
+            let index = |file: &String| file.trim_start_matches("/dev/nvidia").parse::<u32>().map(|minor| minor - 240);
+            for file in &own {
+                assert!(seen.contains(&format!("GPU-stand-in-one-{}", index(file)?)), "{said}");
+            }
+            opened.extend(own);
+        }
+        opened.sort();
+        opened.dedup();
+        assert_eq!(opened.len(), 3, "no file is open to both");
+        std::fs::write(gate, "")?;
         Ok(())
     })
     .await;

@@ -265,7 +265,11 @@ test "$(stat -c %u /dev/shm)" = "$(id -u)" && echo "its own shm"
 
 #[tokio::test]
 async fn ranks_of_their_own_user_have_a_tmp_and_a_shm_of_their_own() {
-    let what = "places of their own";
+    with_places("places of their own", has_places_of_its_own).await;
+}
+
+/// A cluster whose ranks can have places of their own, if this machine has such; the way through its folder is open.
+pub async fn with_places(what: &str, test: impl AsyncFnOnce(&mut Cluster) -> anyhow::Result<()>) {
     // Neither the data folder nor the program may lie in /tmp, which ranks do not see.
     let home = tempfile::Builder::new().prefix("muster-test-").tempdir_in("/var/tmp").unwrap();
     set_mode(home.path(), 0o711).unwrap();
@@ -275,18 +279,20 @@ async fn ranks_of_their_own_user_have_a_tmp_and_a_shm_of_their_own() {
         return;
     }
     let mut cluster = Cluster::start_in(home.path(), &program, Shape::new(1, 0)).await.unwrap();
-    let tested = has_places_of_its_own(&mut cluster, what).await;
+    let tested = match let_pass(&cluster) {
+        Ok(()) => test(&mut cluster).await,
+        Err(error) => Err(error),
+    };
     if let Err(error) = tested {
         panic!("{error:?}\n{}", cluster.logs());
     }
 }
 
-async fn has_places_of_its_own(cluster: &mut Cluster, what: &str) -> anyhow::Result<()> {
-    let_pass(cluster)?;
+async fn has_places_of_its_own(cluster: &mut Cluster) -> anyhow::Result<()> {
     add_worker(cluster, "worker-1", 8, &["--rank-user", "310100-310163"])?;
     cluster.until_ready(1).await?;
     if cluster.worker("worker-1")?.log().contains("ranks share /tmp") {
-        cannot_run(&format!("{what}: this process may not mount"));
+        cannot_run("places of their own: this process may not mount");
         return Ok(());
     }
     let shms = || -> anyhow::Result<Vec<String>> {

@@ -38,6 +38,7 @@ mod prometheus;
 mod providers;
 mod queues;
 mod quotas;
+mod rank_network;
 mod ranks;
 mod rekey;
 mod reproduce;

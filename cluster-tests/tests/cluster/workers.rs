@@ -1,6 +1,6 @@
 //! Workers that die: their daemon alone, or for good; and what keeps them alive beside their ranks.
 
-use crate::support::{alone, is_alive, line_in, shared};
+use crate::support::{alone, held_by, is_alive, line_in, open, shared};
 use cluster_tests::{PATIENCE, Shape, spec, until};
 use rustix::process::{Pid, Signal};
 use types::JobPhase;
@@ -43,6 +43,53 @@ async fn an_orderly_stop_keeps_ranks_for_the_next_daemon() {
         assert!(is_alive(pid));
         cluster.restart_worker("worker-1")?;
         std::fs::write(format!("{folder}/back"), "")?;
+        let ended = cluster.ended(job).await?;
+        assert_eq!((ended.attempts.len(), ended.summary.unwrap_or_default().phase.as_str()), (1, "Completed"));
+        Ok(())
+    })
+    .await;
+}
+
+/// As of a machine that was copied with all that is on it: two daemons prove the same name and the same folder.
+#[tokio::test]
+async fn a_daemon_with_a_copy_of_a_workers_folder_waits_as_long_as_the_worker_is_heard() {
+    alone(Shape::new(1, 1), async |cluster| {
+        let folder = cluster.folder().display().to_string();
+        let command = format!("echo begun; while [ ! -e {folder}/go ]; do sleep 0.02; done; echo done");
+        cluster.copy_worker("worker-1")?;
+        let job = cluster.client().submit(&spec(&command)).await?;
+        cluster.until_phase(job, JobPhase::Running).await?;
+        let copy = cluster.worker("worker-1-copy")?;
+        let told = async || copy.log().contains("copy of its data folder").then_some(());
+        until("the copy to be told why it waits", PATIENCE, told).await?;
+        std::fs::write(format!("{folder}/go"), "")?;
+        let ended = cluster.ended(job).await?;
+        assert_eq!((ended.attempts.len(), ended.summary.unwrap_or_default().phase.as_str()), (1, "Completed"));
+        assert_eq!(cluster.muster(&["logs", &job.to_string()]).await?.good()?.stdout, "begun\ndone\n");
+        assert!(!cluster.worker("worker-1-copy")?.log().contains("session opened"));
+        assert!(!cluster.worker("worker-1")?.log().contains("session lost"));
+        // It takes the worker's place when that is gone: a machine that was moved.
+        cluster.worker("worker-1")?.kill()?;
+        let job = cluster.client().submit(&spec("true")).await?;
+        assert_eq!(cluster.ended(job).await?.summary.unwrap_or_default().phase, "Completed");
+        assert!(cluster.worker("worker-1-copy")?.log().contains("session opened"));
+        Ok(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_copy_of_the_folder_of_a_worker_whose_ranks_run_here_is_refused_and_they_go_on() {
+    alone(Shape::new(1, 1), async |cluster| {
+        let held = held_by(cluster, "gate");
+        let job = cluster.client().submit(&held).await?;
+        cluster.until_phase(job, JobPhase::Running).await?;
+        cluster.copy_worker("worker-1")?;
+        let copy = cluster.worker("worker-1-copy")?;
+        let ended = until("the copy to end", PATIENCE, async || copy.ended().ok().flatten()).await?;
+        let said = copy.log();
+        assert!(!ended.success() && said.contains("is a copy of another worker's folder"), "{said}");
+        open(cluster, "gate")?;
         let ended = cluster.ended(job).await?;
         assert_eq!((ended.attempts.len(), ended.summary.unwrap_or_default().phase.as_str()), (1, "Completed"));
         Ok(())

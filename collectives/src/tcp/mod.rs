@@ -21,6 +21,7 @@ mod swap;
 #[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 mod tests;
 mod transfer;
+pub mod tunnel;
 mod verdict;
 mod wide;
 

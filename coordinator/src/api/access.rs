@@ -228,6 +228,7 @@ fn token(token: &ApiToken, used: Option<Timestamp>) -> v1::Token {
         created_ms: token.created.0,
         used_ms: used.map_or(0, |used| used.0),
         expires_ms: token.expires.0,
+        roles: token.roles.as_ref().map(users::texts).unwrap_or_default(),
     }
 }
 
@@ -361,8 +362,12 @@ async fn create_token(
     }
     let (state, now) = (context.read(false).await?, daemon::clock::now());
     let known = state.user(&user).ok_or_else(|| Status::not_found(format!("there is no user {user:?}")))?;
-    // A token gives all that its user may do: nobody makes one for somebody who may do more.
-    users::grantable(&state, &caller, &known.roles)?;
+    let roles = (!request.roles.is_empty()).then(|| users::grants(&request.roles)).transpose()?;
+    if let Some(beyond) = roles.iter().flatten().find(|role| !types::covers(&known.roles, role)) {
+        return Err(Status::invalid_argument(format!("user/{user} is no {beyond}: a token gives what its user has")));
+    }
+    // Without roles of its own it gives all that its user may do: nobody makes one that may do more than they may.
+    users::grantable(&state, &caller, roles.as_ref().unwrap_or(&known.roles))?;
     let secret = secret(&state, SecretKind::Access)?;
     let made = ApiToken {
         id: token_id()?,
@@ -371,6 +376,7 @@ async fn create_token(
         note: request.note,
         created: now,
         expires: Timestamp(now.0 + life(request.life_ms, TOKEN_LIFE, TOKEN_LIFE_MAX)?),
+        roles,
     };
     let wire = token(&made, None);
     context.write_as(caller, Command::CreateToken { token: made }).await?;

@@ -8,7 +8,7 @@ use daemon::clock;
 use futures::StreamExt;
 use futures::stream::BoxStream;
 use proto::internal::worker_session_server::WorkerSession;
-use proto::internal::{FromWorker, Hello, Redirect, Refused, ToWorker, Welcome, from_worker, to_worker};
+use proto::internal::{FromWorker, HeldOff, Hello, Redirect, Refused, ToWorker, Welcome, from_worker, to_worker};
 use serde::de::DeserializeOwned;
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
@@ -57,7 +57,7 @@ async fn serve(
     mut incoming: Streaming<FromWorker>,
     outbox: Outbox,
 ) -> Option<(Outbox, to_worker::Message)> {
-    let (registration, statuses) = match admit(&context, caller, &mut incoming).await {
+    let (registration, start, statuses) = match admit(&context, caller, &mut incoming).await {
         Ok(admitted) => admitted,
         Err(answer) => return answer.map(|answer| (outbox, answer)),
     };
@@ -73,6 +73,7 @@ async fn serve(
     let opened = Message::Opened {
         worker: registration.worker.clone(),
         instance: registration.instance,
+        start,
         statuses,
         outbox: outbox.clone(),
         reply,
@@ -93,7 +94,7 @@ async fn admit(
     context: &Context,
     caller: &Caller,
     incoming: &mut Streaming<FromWorker>,
-) -> Result<(WorkerRegistration, Vec<MemberStatus>), Option<to_worker::Message>> {
+) -> Result<(WorkerRegistration, u64, Vec<MemberStatus>), Option<to_worker::Message>> {
     let hello = match tokio::time::timeout(HELLO_TIMEOUT, incoming.message()).await {
         Ok(Ok(Some(FromWorker { message: Some(from_worker::Message::Hello(hello)) }))) => hello,
         Ok(Ok(_)) => return Err(Some(refuse("the first message must be a hello".into()))),
@@ -111,8 +112,13 @@ async fn admit(
     if !context.node.leadership().borrow().leading || !surely_leads(&context.node) {
         return Err(Some(redirect(context)));
     }
+    // Before it is registered: a copy on another machine would give the worker that machine's size.
+    if let Some(reason) = context.leader.held_off(&registration.worker, hello.start).await {
+        tracing::warn!(worker_id = %registration.worker, reason, "session held off");
+        return Err(Some(to_worker::Message::HeldOff(HeldOff { reason })));
+    }
     match register(&context.node, &registration).await {
-        Ok(()) => Ok((registration, statuses)),
+        Ok(()) => Ok((registration, hello.start, statuses)),
         Err(Some(reason)) => Err(Some(refuse(reason))),
         Err(None) => Err(Some(redirect(context))),
     }

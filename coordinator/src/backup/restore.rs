@@ -178,6 +178,7 @@ fn let_in(
         note: "made when the cluster was restored".into(),
         created: now,
         expires: Timestamp(now.0 + TOKEN_LIFE.as_millis() as u64),
+        roles: None,
     };
     match state.apply(index, now, &Command::CreateToken { token }) {
         Outcome::Refused(refusal) => Err(BackupError::Refused(format!("no token for {owner}: {refusal}"))),

@@ -276,13 +276,9 @@ fn is_revoked(state: &State, node: &Principal, issued: Timestamp) -> bool {
     state.revocation(node).is_some_and(|revoked| issued <= revoked.at)
 }
 
-/// The roles of a user; nobody else has any.
+/// The roles that count for a caller; only users have any.
 pub(crate) fn roles<'a>(state: &'a State, principal: &Principal) -> impl Iterator<Item = &'a Grant> + Clone + use<'a> {
-    let user = match principal {
-        Principal::User { name, .. } => state.user(name),
-        _ => None,
-    };
-    user.into_iter().flat_map(|user| &user.roles)
+    state.grants_of(principal)
 }
 
 /// Does some role of the caller give this of what belongs to the whole cluster?

@@ -46,11 +46,15 @@ const MAILBOX_MAX: usize = 4_096;
 /// What reaches the loop.
 #[derive(Debug)]
 pub(crate) enum Message {
+    /// A worker greets: is another process of its data folder heard? Says so in words; none when it may go on. Dropped when this
+    /// coordinator's loop has ended.
+    Greeted { worker: WorkerId, start: u64, reply: oneshot::Sender<Option<String>> },
     /// A registered worker's session is open; answered with its number, or dropped when this coordinator does not lead or
-    /// the worker is lost, or about to be.
+    /// the worker is lost, or about to be, or another process of it is heard.
     Opened {
         worker: WorkerId,
         instance: WorkerInstance,
+        start: u64,
         statuses: Vec<MemberStatus>,
         outbox: mpsc::Sender<ToWorker>,
         reply: oneshot::Sender<SessionId>,
@@ -94,6 +98,13 @@ pub(crate) struct Handle {
 }
 
 impl Handle {
+    /// Why this process of a worker may not open its session now; none when it may.
+    pub(crate) async fn held_off(&self, worker: &WorkerId, start: u64) -> Option<String> {
+        let (reply, answer) = oneshot::channel();
+        self.send(Message::Greeted { worker: worker.clone(), start, reply }).await;
+        answer.await.ok().flatten()
+    }
+
     /// This policy's, if this coordinator leads.
     pub(crate) fn new(policy: Policy) -> (Self, mpsc::Receiver<Message>) {
         let (mailbox, receiver) = mpsc::channel(MAILBOX_MAX);

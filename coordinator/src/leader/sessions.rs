@@ -3,9 +3,13 @@
 use cluster_state::{State, WishMark};
 use proto::internal::{HeartbeatAck, Redirect, ToWorker, Wishes, to_worker};
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use types::{LogIndex, MemberKey, Wish, WorkerId, WorkerInstance};
+
+/// A worker whose connection broke has dialled again by then.
+const REDIAL_MAX: Duration = Duration::from_millis(300);
 
 /// Numbers sessions within one process, so that a late message of an old one is told apart.
 pub(crate) type SessionId = u64;
@@ -14,6 +18,8 @@ pub(crate) type SessionId = u64;
 struct Session {
     id: SessionId,
     instance: WorkerInstance,
+    /// Of its process.
+    start: u64,
     outbox: mpsc::Sender<ToWorker>,
     revision: u64,
     /// What it was told is wished.
@@ -52,6 +58,17 @@ impl Session {
     }
 }
 
+/// Another process has the worker's session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "another process of this worker was heard {} ms ago: does a second daemon run with a copy of its data folder? Each needs a \
+     folder and a --name of its own; this one waits until the other is silent",
+    silent.as_millis()
+)]
+pub(crate) struct HeldOff {
+    silent: Duration,
+}
+
 /// All sessions of this coordinator.
 #[derive(Debug, Default)]
 pub(crate) struct Sessions {
@@ -61,6 +78,8 @@ pub(crate) struct Sessions {
     seen: BTreeMap<WorkerId, Instant>,
     /// The last registrations that count as seen.
     registered: BTreeMap<WorkerId, LogIndex>,
+    /// Processes whose sessions closed, and when.
+    closed: BTreeMap<WorkerId, (u64, Instant)>,
     /// Workers whose wishes may have to be sent.
     dirty: BTreeMap<WorkerId, Dirty>,
     opened: SessionId,
@@ -78,16 +97,29 @@ pub(crate) struct Dirty {
 }
 
 impl Sessions {
+    /// Why the process of this `start` may not have the worker's session now. A daemon that was killed and begins again is held
+    /// off for a moment only, since its connection ends with it; the second of two that live, one with a copy of the other's data
+    /// folder, for as long as the first is heard: it would take the first one's lease and tell of none of its ranks.
+    pub(crate) fn held_off(&self, worker: &WorkerId, start: u64, lease: Duration, now: Instant) -> Option<HeldOff> {
+        let silent = now.saturating_duration_since(self.seen.get(worker).copied()?);
+        if let Some(session) = self.by_worker.get(worker) {
+            return (session.start != start && silent < lease).then_some(HeldOff { silent });
+        }
+        let (last, closed) = self.closed.get(worker)?;
+        let is_back_soon = now.saturating_duration_since(*closed) < REDIAL_MAX;
+        (*last != start && is_back_soon && silent < lease).then_some(HeldOff { silent })
+    }
+
     /// A newer session of a worker takes the place of the older one.
     pub(crate) fn open(
         &mut self,
         worker: WorkerId,
-        instance: WorkerInstance,
+        (instance, start): (WorkerInstance, u64),
         outbox: mpsc::Sender<ToWorker>,
         now: Instant,
     ) -> SessionId {
         self.opened += 1;
-        let session = Session { id: self.opened, instance, outbox, revision: 0, told: BTreeMap::new() };
+        let session = Session { id: self.opened, instance, start, outbox, revision: 0, told: BTreeMap::new() };
         if let Some(old) = self.by_worker.insert(worker.clone(), session) {
             self.workers.remove(&old.id);
         }
@@ -98,8 +130,10 @@ impl Sessions {
     }
 
     pub(crate) fn close(&mut self, id: SessionId) {
-        if let Some(worker) = self.workers.remove(&id) {
-            self.by_worker.remove(&worker);
+        if let Some(worker) = self.workers.remove(&id)
+            && let Some(session) = self.by_worker.remove(&worker)
+        {
+            self.closed.insert(worker, (session.start, Instant::now()));
         }
     }
 
@@ -228,8 +262,8 @@ mod tests {
         let worker = WorkerId::new("w").unwrap();
         let (old, mut old_inbox) = mpsc::channel(4);
         let (new, mut new_inbox) = mpsc::channel(4);
-        let first = sessions.open(worker.clone(), WorkerInstance(1), old, Instant::now());
-        let second = sessions.open(worker.clone(), WorkerInstance(1), new, Instant::now());
+        let first = sessions.open(worker.clone(), (WorkerInstance(1), 1), old, Instant::now());
+        let second = sessions.open(worker.clone(), (WorkerInstance(1), 1), new, Instant::now());
         assert!(old_inbox.recv().await.is_none(), "the older stream ends");
         sessions.heartbeat(first, 1, Instant::now());
         sessions.close(first);
@@ -248,7 +282,7 @@ mod tests {
         let mut sessions = Sessions::default();
         let worker = WorkerId::new("w").unwrap();
         let (outbox, mut inbox) = mpsc::channel(8);
-        sessions.open(worker.clone(), WorkerInstance(1), outbox, Instant::now());
+        sessions.open(worker.clone(), (WorkerInstance(1), 1), outbox, Instant::now());
         let mut told = |sessions: &mut Sessions, tables: &Tables| {
             for (worker, dirty) in sessions.take_dirty() {
                 sessions.send_wishes(&worker, &dirty, &tables.state, &[]);
@@ -281,7 +315,7 @@ mod tests {
         }
         assert!(inbox.try_recv().is_err(), "nothing changed and nothing was said");
         let (outbox, mut inbox) = mpsc::channel(8);
-        sessions.open(worker.clone(), WorkerInstance(1), outbox, Instant::now());
+        sessions.open(worker.clone(), (WorkerInstance(1), 1), outbox, Instant::now());
         for (worker, dirty) in sessions.take_dirty() {
             sessions.send_wishes(&worker, &dirty, &tables.state, &[]);
         }
@@ -289,12 +323,36 @@ mod tests {
         assert_eq!(postcard::from_bytes::<Vec<Wish>>(&wishes.wishes).unwrap().len(), 2, "a new session knows nothing");
     }
 
+    #[tokio::test(start_paused = true)]
+    async fn another_process_is_held_off_while_the_first_is_heard_and_no_longer() {
+        const LEASE: Duration = Duration::from_secs(6);
+        let (mut sessions, worker) = (Sessions::default(), WorkerId::new("w").unwrap());
+        let held = |sessions: &Sessions, start| sessions.held_off(&worker, start, LEASE, Instant::now()).is_some();
+        let open = |sessions: &mut Sessions, start| {
+            let (outbox, inbox) = mpsc::channel(4);
+            (sessions.open(worker.clone(), (WorkerInstance(1), start), outbox, Instant::now()), inbox)
+        };
+        let (id, _inbox) = open(&mut sessions, 1);
+        tokio::time::advance(LEASE - Duration::from_millis(1)).await;
+        assert!(held(&sessions, 2) && !held(&sessions, 1));
+        sessions.heartbeat(id, 1, Instant::now());
+        tokio::time::advance(LEASE - Duration::from_millis(1)).await;
+        assert!(held(&sessions, 2), "it was heard since");
+        tokio::time::advance(Duration::from_millis(1)).await;
+        assert!(!held(&sessions, 2), "it has been silent for its whole lease");
+        let (id, _inbox) = open(&mut sessions, 2);
+        sessions.close(id);
+        assert!(held(&sessions, 3) && !held(&sessions, 2), "a broken connection is dialled again");
+        tokio::time::advance(REDIAL_MAX).await;
+        assert!(!held(&sessions, 3), "a daemon that was killed begins again");
+    }
+
     #[tokio::test]
     async fn a_worker_that_does_not_read_loses_its_session() {
         let mut sessions = Sessions::default();
         let worker = WorkerId::new("w").unwrap();
         let (outbox, _inbox) = mpsc::channel(1);
-        let id = sessions.open(worker, WorkerInstance(1), outbox, Instant::now());
+        let id = sessions.open(worker, (WorkerInstance(1), 1), outbox, Instant::now());
         sessions.heartbeat(id, 1, Instant::now());
         assert!(sessions.worker(id).is_some());
         sessions.heartbeat(id, 2, Instant::now());

@@ -186,6 +186,7 @@ fn founding(identified: &Identified) -> Result<Vec<Command>, identity::Credentia
         note: "made with the cluster".into(),
         created: now,
         expires: Timestamp(now.0 + ADMIN_LIFE.as_millis() as u64),
+        roles: None,
     };
     // In this order: whoever sees the authority sees the rest of the same entry.
     Ok([owner, Command::CreateToken { token }].into_iter().chain(authorities).collect())

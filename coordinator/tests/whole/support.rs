@@ -362,6 +362,7 @@ async fn hello(member: &Member, own: &str, name: &str, cluster: &[u8]) -> Option
         registration: postcard::to_allocvec(&registration).unwrap().into(),
         statuses: postcard::to_allocvec(&Vec::<MemberStatus>::new()).unwrap().into(),
         now_ms: daemon::clock::now().0,
+        start: 1,
     };
     let (outgoing, messages) = mpsc::channel(16);
     outgoing.send(FromWorker { message: Some(from_worker::Message::Hello(hello)) }).await.unwrap();

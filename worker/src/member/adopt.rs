@@ -41,6 +41,14 @@ pub(crate) fn find(layout: &Layout) -> std::io::Result<Vec<(Wish, Found)>> {
     Ok(all)
 }
 
+/// A supervisor of this machine that the members' records name and that stands in another folder: this one is a copy, and what is done for
+/// its members would be done to that one's ranks.
+pub(crate) fn supervised_elsewhere(layout: &Layout) -> Option<i32> {
+    let members = std::fs::read_dir(layout.members()).into_iter().flatten().flatten();
+    let mut ranks = members.flat_map(|member| MemberLayout::ranks(&member.path()));
+    ranks.find_map(|rank| record::supervised_elsewhere(&rank))
+}
+
 fn read(layout: &Layout, path: &Path) -> Result<(Wish, Found), String> {
     let key = path.file_name().and_then(|name| layout::member_key(name.to_str()?)).ok_or("it names no member")?;
     let member = layout.member(key);

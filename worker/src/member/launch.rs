@@ -1,10 +1,11 @@
 //! Starts the supervisors of a member's ranks.
 
-use super::prepare::{Prepared, make_folders};
+use super::prepare::{Prepared, Sockets, make_folders};
 use super::{Context, Fault, supervised};
 use crate::cgroup;
 use crate::environment::{self, Shared};
 use crate::layout::MemberLayout;
+use crate::network;
 use crate::owner;
 use crate::secrets::Secrets;
 use crate::shim::namespace::Namespace;
@@ -44,18 +45,21 @@ pub(super) fn launch(
     if !prepared.has_folders {
         make_folders(&wish.spec, layout, &context.spares)?;
     }
-    write_private(
-        &layout.manifest(),
-        environment::manifest(wish, endpoints, context.encryption.asked()).to_string().as_bytes(),
-    )
-    .and_then(|()| write_private(&layout.wish(), &postcard::to_stdvec(wish).map_err(io::Error::other)?))
-    .map_err(|error| Fault::machine(format!("cannot write its manifest: {error}")))?;
+    let (endpoints, sockets, network) = network(context, wish, layout, endpoints, prepared.sockets)?;
+    let endpoints = endpoints.as_slice();
+    // Their network encrypts already.
+    let encrypts = context.encryption.asked() && network.is_none();
+    write_private(&layout.manifest(), environment::manifest(wish, endpoints, encrypts).to_string().as_bytes())
+        .and_then(|()| write_private(&layout.wish(), &postcard::to_stdvec(wish).map_err(io::Error::other)?))
+        .map_err(|error| Fault::machine(format!("cannot write its manifest: {error}")))?;
     let user = context.users.of(wish.key).map_err(|error| Fault::machine(error.to_string()))?;
     let places = user.as_ref().and_then(|user| context.users.places(wish.key, &user.credentials, &layout.tmp()));
+    let shut = shut_devices(context, wish);
+    let places = places.map(|places| places.shutting(shut.clone(), layout.blank()));
     if let Some(user) = &user {
         give(layout, &user.credentials, places.as_ref())?;
     }
-    let namespace = namespace(context, wish, layout)?;
+    let namespace = namespace(context, wish, layout, shut)?;
     let shared = Shared {
         base: &context.base,
         wish,
@@ -63,11 +67,15 @@ pub(super) fn launch(
         layout,
         endpoints,
         devices: &context.devices,
-        loopback: context.data_address.is_loopback(),
+        interface: match (&network, context.data_address.is_loopback()) {
+            (Some(_), _) => Some(network::DEVICE),
+            (None, true) => Some("lo"),
+            (None, false) => None,
+        },
         user: user.as_ref(),
         cluster: context.cluster,
     };
-    for (placed, sockets) in supervised(wish).iter().zip(prepared.sockets) {
+    for (placed, sockets) in supervised(wish).iter().zip(sockets) {
         let environment = environment::of_rank(&shared, placed).map_err(|error| Fault::job(error.to_string()))?;
         let folder = layout.rank(placed.rank);
         let (groups, lacking) = context.driver.plan(wish.key, placed.rank, limits(context, wish));
@@ -90,26 +98,69 @@ pub(super) fn launch(
             user: user.as_ref().map(|user| user.credentials.clone()),
             places: places.clone(),
             namespace: namespace.clone(),
+            network: network.clone(),
             all_calls: context.all_calls,
             limits: context.limits,
             events: event_files(wish, layout, placed.rank)?,
         };
         // Free for the framework from now on.
         drop(sockets.framework);
-        let process = start(&context.nursery, &spec, &sockets.data.into(), &prepared.secrets)
+        let process = start(&context.nursery, &spec, &sockets.listener, &prepared.secrets)
             .map_err(|error| Fault::machine(format!("cannot start the supervisor of rank {}: {error}", placed.rank)))?;
         started.push(Supervised { rank: placed.rank, folder, process });
     }
     Ok(())
 }
 
+/// What is handed to one rank.
+struct RankSockets {
+    listener: OwnedFd,
+    /// Held until it starts.
+    framework: Option<OwnedFd>,
+}
+
+type Met = (Vec<Endpoint>, Vec<RankSockets>, Option<network::Place>);
+
+/// The network of the gang, where it has one of its own: then the endpoints and sockets are those in it.
+fn network(
+    context: &Context,
+    wish: &Wish,
+    layout: &MemberLayout,
+    endpoints: &[Endpoint],
+    sockets: Vec<Sockets>,
+) -> Result<Met, Fault> {
+    context.networks.check(wish, endpoints).map_err(Fault::machine)?;
+    if !context.networks.includes(wish) {
+        let sockets = sockets.into_iter();
+        let handed = sockets.map(|own| RankSockets { listener: own.data.into(), framework: Some(own.framework) });
+        return Ok((endpoints.to_vec(), handed.collect(), None));
+    }
+    let log = context.nursery.open_log().map_err(|error| Fault::machine(format!("cannot open a log: {error}")))?;
+    let listeners: Vec<_> = sockets.into_iter().map(|own| own.data).collect();
+    let made = network::start(&context.program, log, (wish, layout), endpoints, &listeners).map_err(Fault::machine)?;
+    let handed = made.listeners.into_iter().map(|listener| RankSockets { listener, framework: None });
+    Ok((made.endpoints, handed.collect(), Some(made.place)))
+}
+
 /// What its ranks see, where they are the daemon's own user and are to see no more than is theirs.
-fn namespace(context: &Context, wish: &Wish, layout: &MemberLayout) -> Result<Option<Namespace>, Fault> {
+fn namespace(
+    context: &Context,
+    wish: &Wish,
+    layout: &MemberLayout,
+    shut: Vec<PathBuf>,
+) -> Result<Option<Namespace>, Fault> {
     let Some(apart) = &context.apart else { return Ok(None) };
     apart
-        .make_places(wish.key, layout)
+        .make_places(wish.key, layout, shut.clone())
         .map_err(|error| Fault::machine(format!("cannot make its /dev/shm: {error}")))?;
-    Ok(Some(apart.of_member(wish.key, layout)))
+    Ok(Some(apart.of_member(wish.key, layout, shut)))
+}
+
+/// The GPUs of this machine that are not the member's: which of its own each rank uses is the gang's affair.
+fn shut_devices(context: &Context, wish: &Wish) -> Vec<PathBuf> {
+    let ranks = wish.member().map(|member| member.ranks.as_slice()).unwrap_or_default();
+    let is_own = |index: &u32| ranks.iter().any(|rank| rank.devices.contains(index));
+    context.device_files.iter().filter(|(index, _)| !is_own(index)).map(|(_, file)| file.clone()).collect()
 }
 
 /// What its ranks write in, and the manifest.

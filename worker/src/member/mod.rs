@@ -18,7 +18,7 @@ mod prepare;
 mod ranks;
 mod save;
 
-pub(crate) use adopt::{Found, find};
+pub(crate) use adopt::{Found, find, supervised_elsewhere};
 
 use crate::apart::Apart;
 use crate::blobs::Blobs;
@@ -26,6 +26,7 @@ use crate::cgroup;
 use crate::encryption::Encryption;
 use crate::environment::Base;
 use crate::layout::{Layout, MemberLayout};
+use crate::network::Networks;
 use crate::secrets;
 use crate::shim::limits::RankLimits;
 use crate::shim::nursery::Nursery;
@@ -57,7 +58,10 @@ pub(crate) struct Context {
     pub(crate) base: Base,
     pub(crate) devices: Vec<Device>,
     pub(crate) data_address: IpAddr,
+    /// Of each GPU, by its index.
+    pub(crate) device_files: std::collections::BTreeMap<u32, PathBuf>,
     pub(crate) encryption: Encryption,
+    pub(crate) networks: Networks,
     pub(crate) program: PathBuf,
     pub(crate) nursery: Nursery,
     pub(crate) spares: Arc<Spares>,

@@ -145,10 +145,10 @@ async fn fetch(context: &Context, hash: types::ContentHash, folder: PathBuf, wha
 
 fn bind_all(context: &Context, wish: &Wish) -> io::Result<Vec<Sockets>> {
     let ranks = wish.member().map(|member| member.ranks.as_slice()).unwrap_or_default();
-    ranks.iter().map(|placed| bind(context, placed.rank)).collect()
+    ranks.iter().map(|placed| bind(context, wish, placed.rank)).collect()
 }
 
-fn bind(context: &Context, rank: RankIndex) -> io::Result<Sockets> {
+fn bind(context: &Context, wish: &Wish, rank: RankIndex) -> io::Result<Sockets> {
     let any_port = SocketAddr::new(context.data_address, 0);
     let data = TcpListener::bind(any_port)?;
     let family = if any_port.is_ipv6() { AddressFamily::INET6 } else { AddressFamily::INET };
@@ -157,6 +157,7 @@ fn bind(context: &Context, rank: RankIndex) -> io::Result<Sockets> {
     sockopt::set_socket_reuseaddr(&framework, true)?;
     rustix::net::bind(&framework, &any_port)?;
     let reserved = SocketAddr::try_from(rustix::net::getsockname(&framework)?)?;
-    let endpoint = Endpoint { rank, data: data.local_addr()?.to_string(), framework: reserved.to_string() };
+    let framework_at = context.networks.tell(wish, reserved);
+    let endpoint = Endpoint { rank, data: data.local_addr()?.to_string(), framework: framework_at };
     Ok(Sockets { data, framework, endpoint })
 }

@@ -23,6 +23,8 @@ pub(super) struct Program {
     folder: CString,
     user: Option<Credentials>,
     limits: RankLimits,
+    /// Its gang's, before it loses the right to enter.
+    network: Option<File>,
     /// Before it becomes that user.
     mounts: Option<Mounts>,
     /// Instead, where it stays who it is.
@@ -55,6 +57,7 @@ enum Stage {
     Session = 1,
     Join,
     Descriptors,
+    Network,
     Places,
     Confinement,
     Folder,
@@ -67,9 +70,10 @@ impl Stage {
             1 => "cannot make a session",
             2 => "cannot join its control group",
             3 => "cannot set up its descriptors",
-            4 => "cannot have places of its own",
-            5 => "cannot be confined",
-            6 => "cannot enter its folder",
+            4 => "cannot enter its gang's network",
+            5 => "cannot have places of its own",
+            6 => "cannot be confined",
+            7 => "cannot enter its folder",
             _ => "cannot execute its program",
         }
     }
@@ -92,6 +96,7 @@ impl Program {
             folder: text(spec.folder.as_os_str().as_bytes())?,
             user: spec.user.clone(),
             limits: spec.limits,
+            network: spec.network.as_ref().map(crate::network::Place::open).transpose()?,
             mounts: spec.places.as_ref().map(super::places::Places::mounts).transpose()?,
             namespace: spec.namespace.as_ref().map(Namespace::entry).transpose()?,
             calls: (spec.is_apart() && !spec.all_calls).then(Filter::new),
@@ -229,6 +234,9 @@ unsafe fn run_child(pointers: &Pointers, program: &Program, parked: &Parked, par
             }
         }
         close_others_at_exec();
+        if program.network.as_ref().is_some_and(|network| libc::setns(network.as_raw_fd(), libc::CLONE_NEWNET) < 0) {
+            fail(parked, Stage::Network);
+        }
         if program.mounts.as_ref().is_some_and(|mounts| !mounts.enter())
             || program.namespace.as_ref().is_some_and(|namespace| !namespace.enter())
         {

@@ -73,7 +73,7 @@ pub(super) unsafe fn close_others_at_exec() {
 
 /// For this process's memory to be nobody's to read: no core file, and neither `ptrace` nor `/proc/PID/mem` and `environ` for
 /// others of the same user. Forks have it too, exec ends it.
-pub(super) fn hide_memory(hidden: bool) {
+pub(crate) fn hide_memory(hidden: bool) {
     // SAFETY: a plain system call on a number.
     unsafe { libc::prctl(libc::PR_SET_DUMPABLE, libc::c_ulong::from(!hidden), 0, 0, 0) };
 }

@@ -31,6 +31,7 @@ mod spool;
 mod threads;
 mod words;
 
+pub(crate) use confine::hide_memory;
 pub(crate) use signals::{KILL, STOP};
 
 use crate::process::Identity;

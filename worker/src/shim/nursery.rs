@@ -85,7 +85,7 @@ impl Nursery {
     }
 
     /// One for all supervisors, which have little to say: a file for each would cost each rank one.
-    fn open_log(&self) -> io::Result<File> {
+    pub(crate) fn open_log(&self) -> io::Result<File> {
         let path = self.layout.supervisors_log();
         if std::fs::metadata(&path).is_ok_and(|log| log.len() > LOG_BYTES_MAX) {
             std::fs::rename(&path, path.with_extension("log.old"))?;

@@ -1,10 +1,11 @@
-//! What a rank of a user of its own sees in the places that are everybody's: a `/tmp` and a `/dev/shm` of its member alone, and of
-//! `/proc` its own processes. By a mount namespace, entered between fork and exec; nobody has to undo it.
+//! What a rank of a user of its own sees in the places that are everybody's: a `/tmp` and a `/dev/shm` of its member alone, of `/proc`
+//! its own processes, and of the machine's GPUs its member's. By a mount namespace, entered between fork and exec; nobody has to undo it.
 //!
 //! ```text
 //!  /tmp      <- the member's tmp/                            goes with the member's folder
 //!  /dev/shm  <- /dev/shm/muster-UID-JOB-ATTEMPT-NODERANK-FOLDER  removed when the member is through
 //!  /proc     <- a view of it with hidepid=2 (proc(5))
+//!  /dev/nvidia1, ..  <- an empty file that nobody may open, where the device is another job's
 //! ```
 
 use super::spec::Credentials;
@@ -12,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use std::ffi::CString;
 use std::io;
 use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -25,10 +27,16 @@ const SHM: &str = "/dev/shm";
 pub(crate) struct Places {
     tmp: PathBuf,
     shm: PathBuf,
+    /// Devices of others.
+    #[serde(default)]
+    shut: Vec<PathBuf>,
+    /// What lies over them.
+    #[serde(default)]
+    blank: PathBuf,
 }
 
 /// The same for calls after a fork.
-pub(super) struct Mounts([(CString, CString); 2]);
+pub(super) struct Mounts(Vec<(CString, CString)>);
 
 impl Places {
     /// Of this member, whose folder for temporary files is this one.
@@ -37,12 +45,21 @@ impl Places {
         // Workers of two clusters may have ranks of one user in jobs of one number.
         let folder = fnv_1a(tmp.as_os_str().as_bytes());
         let shm = Path::new(SHM).join(format!("muster-{}-{job}-{attempt}-{node_rank}-{folder:016x}", user.uid));
-        Self { tmp: tmp.to_owned(), shm }
+        Self { tmp: tmp.to_owned(), shm, shut: Vec::new(), blank: PathBuf::new() }
+    }
+
+    /// These devices cannot be opened either; `blank` is where the file that lies over them is made.
+    pub(crate) fn shutting(self, shut: Vec<PathBuf>, blank: PathBuf) -> Self {
+        Self { shut, blank, ..self }
     }
 
     /// Makes what is not there. What a former life left under the name is emptied.
     pub(crate) fn make(&self, user: &Credentials) -> io::Result<()> {
         self.remove()?;
+        if !self.shut.is_empty() {
+            let blank = std::fs::File::create(&self.blank)?;
+            blank.set_permissions(std::fs::Permissions::from_mode(0))?;
+        }
         daemon::files::create_private_folder(&self.shm)?;
         crate::owner::give_one(&self.shm, user)
     }
@@ -58,7 +75,11 @@ impl Places {
     pub(super) fn mounts(&self) -> io::Result<Mounts> {
         let text = |path: &Path| CString::new(path.as_os_str().as_bytes()).map_err(io::Error::other);
         let pair = |from: &Path, to: &str| Ok::<_, io::Error>((text(from)?, text(Path::new(to))?));
-        Ok(Mounts([pair(&self.tmp, TMP)?, pair(&self.shm, SHM)?]))
+        let mut pairs = vec![pair(&self.tmp, TMP)?, pair(&self.shm, SHM)?];
+        for device in self.shut.iter().filter(|device| device.exists()) {
+            pairs.push((text(&self.blank)?, text(device)?));
+        }
+        Ok(Mounts(pairs))
     }
 }
 
@@ -125,7 +146,8 @@ pub(crate) fn are_free(data: &Path, program: &Path) -> Result<(), String> {
 /// Can ranks have such places here? Not where they are needed otherwise, nor where the daemon may not mount.
 pub(crate) fn try_out(data: &Path, program: &Path) -> Result<(), String> {
     are_free(data, program)?;
-    let mounts = Places { tmp: data.to_owned(), shm: data.to_owned() }.mounts();
+    let places = Places { tmp: data.to_owned(), shm: data.to_owned(), shut: Vec::new(), blank: PathBuf::new() };
+    let mounts = places.mounts();
     let mounts = mounts.map_err(|error| error.to_string())?;
     let mut command = Command::new(program);
     command.arg("--version").env_clear().stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());

@@ -25,6 +25,8 @@ use std::path::{Path, PathBuf};
 const END_BYTES_MAX: u64 = 160 * 1024;
 /// A longer record is nobody's of ours.
 const RECORD_BYTES_MAX: u64 = 8 << 20;
+/// Looks at a process that names a record and does not hold it.
+const ELSEWHERE_LOOKS: u32 = 3;
 
 /// Writes the specification; the file holds secrets.
 pub(crate) fn create(spec: &ShimSpec) -> io::Result<PathBuf> {
@@ -64,6 +66,21 @@ pub(crate) fn lives_or_call_off(rank_folder: &Path) -> bool {
         let _ = std::fs::remove_file(&path);
     }
     false
+}
+
+/// The supervisor that runs on this machine and is named here, but does not hold this very file: the folder is a copy of that one's.
+pub(crate) fn supervised_elsewhere(rank_folder: &Path) -> Option<i32> {
+    let named = supervisor(rank_folder)?.process;
+    let file = File::open(rank::record(rank_folder)).ok()?;
+    // One that is about to end lets go of its file a moment before.
+    for _ in 0..ELSEWHERE_LOOKS {
+        if !named.runs() || rustix::fs::flock(&file, FlockOperation::NonBlockingLockShared).is_err() {
+            return None;
+        }
+        let pause = rustix::time::Timespec { tv_sec: 0, tv_nsec: 20_000_000 };
+        let _ = rustix::event::poll(&mut [], Some(&pause));
+    }
+    Some(named.pid)
 }
 
 /// A supervisor's own record.
@@ -146,6 +163,7 @@ mod tests {
             user: None,
             places: None,
             namespace: None,
+            network: None,
             all_calls: false,
             limits: Default::default(),
             events: None,

@@ -45,6 +45,9 @@ pub(crate) struct ShimSpec {
     /// Where its user is the daemon's, which is not root: what it sees.
     #[serde(default)]
     pub(crate) namespace: Option<super::namespace::Namespace>,
+    /// The network that it enters; none = the machine's.
+    #[serde(default)]
+    pub(crate) network: Option<crate::network::Place>,
     /// The rank may make each system call that its user may.
     #[serde(default)]
     pub(crate) all_calls: bool,

@@ -84,6 +84,8 @@ export! {
     }
     fn nvmlSystemGetDriverVersion(to: *mut c_char, length: c_uint) { put("580.159.04", to, length) }
     fn nvmlSystemGetCudaDriverVersion_v2(version: *mut c_int) { *version = 13_000; OK }
+    // `/dev/nvidia240` and on: of no machine that has this library.
+    fn nvmlDeviceGetMinorNumber(device: usize, minor: *mut c_uint) { *minor = 239 + device as c_uint; OK }
     // Several machines on one differ by what STANDIN_MACHINE says.
     fn nvmlDeviceGetUUID(device: usize, to: *mut c_char, length: c_uint) {
         let machine = std::env::var("STANDIN_MACHINE").map_or(String::new(), |name| format!("-{name}"));

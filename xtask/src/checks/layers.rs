@@ -27,7 +27,7 @@ const ARROWS: [(&str, &[&str]); 15] = [
     ("identity", &["types", "proto", "daemon"]),
     ("client", &["types", "proto", "identity", "job-spec"]),
     ("coordinator", &["types", "scheduler", "cluster-state", "proto", "daemon", "identity", "stores"]),
-    ("worker", &["types", "proto", "daemon", "identity", "stores"]),
+    ("worker", &["types", "proto", "daemon", "identity", "stores", "collectives"]),
     ("trainer", &["types", "collectives", "proto", "daemon"]),
     (
         "cli",

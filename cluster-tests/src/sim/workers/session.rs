@@ -69,7 +69,7 @@ impl Worker {
         let number = tokio::select! {
             biased;
             () = running.life.requested() => return None,
-            number = running.leader.open(&self.registration, statuses, outbox) => number?,
+            number = running.leader.open(&self.registration, self.number, statuses, outbox) => number?,
         };
         world.note(&format!("{} has session {number} with coordinator {to}", self.name));
         let (up, queue) = mpsc::unbounded_channel();
@@ -160,7 +160,10 @@ impl Worker {
                 session.told = true;
                 !session.leased || self.lease.is_some_and(|lease| lease > Instant::now())
             }
-            to_worker::Message::Redirect(_) | to_worker::Message::Refused(_) | to_worker::Message::Welcome(_) => false,
+            to_worker::Message::Redirect(_)
+            | to_worker::Message::Refused(_)
+            | to_worker::Message::HeldOff(_)
+            | to_worker::Message::Welcome(_) => false,
             to_worker::Message::Checkpoint(_) => true,
         }
     }

@@ -52,10 +52,14 @@ impl Turns {
 
     /// None when the session was not opened.
     fn open(&mut self) -> Option<(SessionId, mpsc::Receiver<ToWorker>)> {
+        self.open_by(1)
+    }
+
+    fn open_by(&mut self, start: u64) -> Option<(SessionId, mpsc::Receiver<ToWorker>)> {
         let instance = registration("w", 1, &[]).instance;
         let (outbox, inbox) = mpsc::channel(16);
         let (reply, mut number) = oneshot::channel();
-        self.leader.take(Message::Opened { worker: w(), instance, statuses: vec![], outbox, reply });
+        self.leader.take(Message::Opened { worker: w(), instance, start, statuses: vec![], outbox, reply });
         Some((number.try_recv().ok()?, inbox))
     }
 
@@ -118,6 +122,29 @@ async fn while_a_loss_is_on_its_way_no_session_opens_and_no_lease_is_renewed() {
     turns.leader.take(Message::Heartbeat { session, sequence: 2 });
     assert_eq!(acks(&read(&mut inbox).0), 1);
     assert!(turns.open().is_some());
+}
+
+/// Two daemons, one with a copy of the other's data folder.
+#[tokio::test(flavor = "multi_thread")]
+async fn while_a_worker_is_heard_no_other_process_of_it_has_its_session() {
+    let mut turns = Turns::begin().await;
+    turns.register().await;
+    let greet = |turns: &mut Turns, start| {
+        let (reply, mut answer) = oneshot::channel();
+        turns.leader.take(Message::Greeted { worker: w(), start, reply });
+        answer.try_recv().unwrap()
+    };
+    assert_eq!(greet(&mut turns, 2), None, "nobody has it");
+    let (_, mut inbox) = turns.open_by(1).unwrap();
+    let words = greet(&mut turns, 2).unwrap();
+    assert!(words.contains("copy of its data folder"), "{words}");
+    assert!(turns.open_by(2).is_none());
+    assert!(!read(&mut inbox).1, "the first goes on");
+    assert_eq!(greet(&mut turns, 1), None, "the same process dials again");
+    let (session, _inbox) = turns.open_by(1).unwrap();
+    turns.leader.take(Message::Closed { session });
+    assert!(greet(&mut turns, 2).is_some(), "the first may be dialling again");
+    turns.open_by(1).unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
