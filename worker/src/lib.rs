@@ -280,6 +280,7 @@ fn context(
         hard_cpu_limit: config.hard_cpu_limit,
         pids_max: config.pids_max,
         all_calls: config.allow_all_system_calls,
+        rank_otlp: config.rank_otlp,
         encryption: encryption::Encryption::of(config),
         limits: config.rank_limits(),
         job_disk_bytes_max: config.job_disk_bytes_max,
