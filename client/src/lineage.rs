@@ -5,6 +5,7 @@ use crate::error::{Error, broke_off};
 use crate::pool::Client;
 use crate::v1;
 use proto::v1::lineage_client::LineageClient;
+use proto::v1::lineage_request::Direction;
 use std::time::Duration;
 use tonic::{Response, Status, Streaming};
 use types::JobId;
@@ -20,8 +21,20 @@ impl Client {
     /// What made the job's results, and what they are.
     pub async fn lineage(&self, job: JobId) -> Result<v1::LineageGraph, Error> {
         self.ask(|channel, span| {
-            let request = timed(v1::LineageRequest { job_id: job.0 }, span);
+            let request = timed(v1::LineageRequest { job_id: job.0, ..Default::default() }, span);
             async move { LineageClient::new(channel).get(request).await }
+        })
+        .await
+    }
+
+    /// Over all jobs that the caller may see: what this node was made of, what was made of it, or both; `steps` from a job to the next, 0 = all.
+    /// Nodes are written as in `muster.v1.LineageRequest`.
+    pub async fn lineage_of(&self, node: &str, direction: Direction, steps: u32) -> Result<v1::LineageGraph, Error> {
+        self.ask(|channel, span| {
+            let wanted =
+                v1::LineageRequest { node: node.to_owned(), direction: direction.into(), steps, ..Default::default() };
+            let request = timed(wanted, span);
+            async move { LineageClient::new(channel).max_decoding_message_size(RECORD_BYTES_MAX).get(request).await }
         })
         .await
     }

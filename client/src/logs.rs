@@ -25,6 +25,10 @@ pub struct LogQuery {
     pub tail_bytes: Option<u64>,
     /// The same in lines; one of the two.
     pub tail_lines: Option<u64>,
+    /// Only what was written from then on, in milliseconds since 1970: to within 5 s, by the clocks of the workers, in whole lines.
+    pub since_ms: Option<u64>,
+    /// Only what was written until then; excludes `follow`.
+    pub until_ms: Option<u64>,
     /// Only lines that match; chunks hold whole lines then, and those between are left out.
     pub pattern: Option<Pattern>,
     /// Where to go on from: (attempt, rank, stream) and the offset of the first byte wanted.
@@ -108,8 +112,8 @@ impl Logs {
     /// Cuts off what was delivered before; a jump ahead is a gap, but in a search what lies between did not match.
     fn take(&mut self, mut chunk: v1::LogChunk) -> Result<Option<v1::LogChunk>, Error> {
         let key = (chunk.attempt, chunk.rank, chunk.stream.clone());
-        let whole = self.query.tail_bytes.is_none() && self.query.tail_lines.is_none();
-        // With a tail the coordinator chooses where an unseen stream begins.
+        let whole = self.query.tail_bytes.is_none() && self.query.tail_lines.is_none() && self.query.since_ms.is_none();
+        // With a tail or a time the coordinator chooses where an unseen stream begins.
         let mut expected = self.positions.get(&key).copied().unwrap_or(if whole { 0 } else { chunk.offset });
         if self.query.pattern.is_some() {
             expected = expected.max(chunk.offset);
@@ -177,6 +181,8 @@ impl Logs {
             tail_lines: self.query.tail_lines.unwrap_or(0),
             pattern: self.query.pattern.as_ref().map_or_else(String::new, |pattern| pattern.regex.clone()),
             ignore_case: self.query.pattern.as_ref().is_some_and(|pattern| pattern.ignore_case),
+            since_ms: self.query.since_ms.unwrap_or(0),
+            until_ms: self.query.until_ms.unwrap_or(0),
         };
         let opened = self
             .client

@@ -197,6 +197,7 @@ impl Running {
             gate: Gate::new(node.clone(), observed, Quota::of(config.user_calls_per_second)),
             mends: api::keep::Mends::default(),
             lineage_checks: api::lineage::Turns::default(),
+            lineage_walks: api::lineage::Turns::default(),
             signer: api::Signer::new(identified.folder.clone(), config.certificate_life),
             sealer: api::Sealer::new(identified.folder.clone()),
             fatal,

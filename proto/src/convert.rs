@@ -1,10 +1,13 @@
 //! Between wire messages and `types`: every count and size from outside is checked here, all faults at once.
 
+mod code;
+
 use crate::v1;
+use code::{code_snapshot, wire_code};
 use std::collections::BTreeMap;
 use types::{
-    CodeSnapshot, Constraints, ContentHash, Distribution, GangSpec, GitState, Input, InputKind, JobSpec, Limits,
-    Millis, Output, PlaceLevel, RankResources, RestartPolicy, Workspace,
+    Constraints, ContentHash, Distribution, GangSpec, Input, InputKind, JobSpec, Limits, Millis, Output, PlaceLevel,
+    RankResources, RestartPolicy, Workspace,
 };
 
 /// Everything that is wrong with a message, in one text a fault a line.
@@ -250,19 +253,6 @@ fn wire_constraints(constraints: &Constraints) -> v1::Constraints {
     }
 }
 
-fn code_snapshot(wire: v1::CodeSnapshot, faults: &mut Vec<String>) -> Option<CodeSnapshot> {
-    let Some(tree) = ContentHash::from_slice(&wire.tree) else {
-        faults.push(format!("code.tree has {} bytes; a content hash has 32", wire.tree.len()));
-        return None;
-    };
-    let git = (!wire.git_commit.is_empty()).then_some(GitState {
-        commit: wire.git_commit,
-        branch: wire.git_branch,
-        dirty: wire.git_dirty,
-    });
-    Some(CodeSnapshot { tree, git })
-}
-
 fn input(name: &str, wire: v1::Input, faults: &mut Vec<String>) -> Option<Input> {
     match wire.value {
         Some(v1::input::Value::Literal(text)) => Some(Input::Literal(text)),
@@ -313,16 +303,6 @@ fn wire_outputs(outputs: &BTreeMap<String, Output>) -> BTreeMap<String, v1::Outp
         .iter()
         .map(|(name, output)| (name.clone(), v1::Output { description: output.description.clone() }))
         .collect()
-}
-
-fn wire_code(code: &CodeSnapshot) -> v1::CodeSnapshot {
-    let git = code.git.clone();
-    v1::CodeSnapshot {
-        tree: code.tree.0.to_vec().into(),
-        git_commit: git.as_ref().map(|g| g.commit.clone()).unwrap_or_default(),
-        git_branch: git.as_ref().map(|g| g.branch.clone()).unwrap_or_default(),
-        git_dirty: git.is_some_and(|g| g.dirty),
-    }
 }
 
 fn wire_input(input: &Input) -> v1::Input {

@@ -134,6 +134,8 @@ pub struct GitState {
     pub branch: String,
     /// True when files differed from the commit.
     pub dirty: bool,
+    /// Of a dirty one: the tree of one file that says how they differed, where that was recorded.
+    pub diff: Option<ContentHash>,
 }
 
 /// An input of a job.

@@ -41,5 +41,5 @@ pub use time::{Millis, Timestamp};
 pub use trace::{SpanId, TraceId};
 pub use wish::{
     CheckpointRef, Endpoint, Goal, MemberEnd, MemberState, MemberStatus, OutputTree, RankEnd, RankExit,
-    RendezvousFault, StreamKind, StreamLength, Wish,
+    RendezvousFault, StreamKind, StreamLength, StreamTime, Wish,
 };

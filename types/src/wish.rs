@@ -191,11 +191,15 @@ pub enum StreamKind {
     Stderr,
     /// Metric points: one JSON object a line.
     Metrics,
+    /// When the others had how many bytes: see [`StreamTime`]. Its supervisor's, not the rank's.
+    Times,
 }
 
 impl StreamKind {
     /// Every kind.
-    pub const ALL: [StreamKind; 3] = [StreamKind::Stdout, StreamKind::Stderr, StreamKind::Metrics];
+    pub const ALL: [StreamKind; 4] = [StreamKind::Stdout, StreamKind::Stderr, StreamKind::Metrics, StreamKind::Times];
+    /// Those that the rank itself writes.
+    pub const OF_RANK: [StreamKind; 3] = [StreamKind::Stdout, StreamKind::Stderr, StreamKind::Metrics];
 
     /// File and filter name.
     pub fn name(self) -> &'static str {
@@ -203,7 +207,46 @@ impl StreamKind {
             StreamKind::Stdout => "stdout",
             StreamKind::Stderr => "stderr",
             StreamKind::Metrics => "metrics",
+            StreamKind::Times => "times",
         }
+    }
+}
+
+/// An entry of the stream [`StreamKind::Times`]: what came of the other streams before its time stands before these offsets, and
+/// what came later behind them. Entries are in the order of their times, and all of one size, so that a reader finds the
+/// one of a time by halving.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StreamTime {
+    /// By the clock of the rank's machine.
+    pub time: Timestamp,
+    /// Bytes of each stream of [`StreamKind::OF_RANK`].
+    pub lengths: [u64; 3],
+}
+
+impl StreamTime {
+    /// Of one entry in the stream: four little-endian numbers, the time first.
+    pub const BYTES: usize = 32;
+
+    /// As it stands in the stream.
+    pub fn encode(&self) -> [u8; Self::BYTES] {
+        let mut bytes = [0; Self::BYTES];
+        let numbers = std::iter::once(self.time.0).chain(self.lengths);
+        for (place, number) in bytes.chunks_exact_mut(8).zip(numbers) {
+            place.copy_from_slice(&number.to_le_bytes());
+        }
+        bytes
+    }
+
+    /// What `encode` made.
+    pub fn decode(bytes: &[u8; Self::BYTES]) -> Self {
+        let number = |at: usize| bytes[8 * at..][..8].iter().rev().fold(0, |value, byte| value << 8 | u64::from(*byte));
+        Self { time: Timestamp(number(0)), lengths: [number(1), number(2), number(3)] }
+    }
+
+    /// How long that stream was; nothing of the stream of times itself.
+    pub fn length(&self, kind: StreamKind) -> Option<u64> {
+        let place = StreamKind::OF_RANK.iter().position(|known| *known == kind)?;
+        Some(self.lengths[place])
     }
 }
 

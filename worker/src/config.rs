@@ -68,6 +68,8 @@ pub struct Config {
     pub shared_tmp: bool,
     /// Ranks of another user may make each system call that their user may. Default no: what no training needs is denied.
     pub allow_all_system_calls: bool,
+    /// Programs of ranks may send metrics and logs by OpenTelemetry's protocol to their supervisor, and are told where. Default true.
+    pub rank_otlp: bool,
     /// Ranks of another user reach the address at which clouds tell a machine its credentials. Default no, where it permits.
     pub allow_metadata_address: bool,
     /// Descriptors of one process of a rank. Default 1,048,576, beyond which old programs take minutes to close them all.
@@ -157,6 +159,7 @@ impl Config {
             hidden_folders: Vec::new(),
             shared_tmp: false,
             allow_all_system_calls: false,
+            rank_otlp: true,
             allow_metadata_address: false,
             rank_files_max: crate::shim::limits::FILES_MAX,
             rank_file_bytes_max: 0,

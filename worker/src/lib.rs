@@ -289,6 +289,7 @@ fn context(
         pids_max: config.pids_max,
         all_calls: config.allow_all_system_calls,
         device_files: inventory::device_files(),
+        rank_otlp: config.rank_otlp,
         encryption: encryption::Encryption::of(config),
         networks: network::Networks(config.rank_network),
         limits: config.rank_limits(),

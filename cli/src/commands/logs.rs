@@ -3,6 +3,7 @@
 use super::jobs::{parse_job, present};
 use super::{Session, follow};
 use crate::failure::Exit;
+use crate::output::text;
 use clap::{Args, ValueEnum};
 use client::{Client, LogQuery, Pattern};
 use types::JobId;
@@ -19,6 +20,8 @@ Examples:
   muster logs 7 --rank 0 --stream stdout > out.txt
   muster logs 7 --tail 4K --attempt 2
   muster logs 7 --lines 20                 the last 20 lines of each stream
+  muster logs 7 --since 10m                what came in the last 10 minutes
+  muster logs 7 --since 2026-03-01T14:00:00Z --until 2026-03-01T14:05:00Z
   muster logs 7 --grep 'loss=nan' -i       only lines that match"
 )]
 pub struct LogsArgs {
@@ -40,6 +43,12 @@ pub struct LogsArgs {
     /// Only the last so many lines of each stream (at most its last 16 MiB)
     #[arg(long, short = 'n', value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     lines: Option<u64>,
+    /// Only what was written since then: a span before now (90s, 10m, 2h, 1d) or a time in UTC (2026-03-01T14:05:09Z), to within 5 s
+    #[arg(long, value_name = "WHEN", value_parser = parse_when)]
+    since: Option<u64>,
+    /// Only what was written until then; the same forms
+    #[arg(long, value_name = "WHEN", value_parser = parse_when, conflicts_with = "follow")]
+    until: Option<u64>,
     /// Only lines that match this regular expression; with --tail or --lines, of these last ones
     #[arg(long, short, value_name = "REGEX")]
     grep: Option<String>,
@@ -77,6 +86,14 @@ pub fn parse_bytes(text: &str) -> Result<u64, String> {
     number.checked_mul(1 << shift).filter(|bytes| *bytes > 0).ok_or_else(bad)
 }
 
+/// So long ago, or then; in milliseconds since 1970.
+fn parse_when(given: &str) -> Result<u64, String> {
+    let ago = text::parse_span(given).map(|span| daemon::clock::now().0.saturating_sub(span));
+    ago.or_else(|_| text::parse_instant(given)).map_err(|_| {
+        format!("{given:?} is neither a span before now such as 10m nor a time in UTC such as 2026-03-01T14:05:09Z")
+    })
+}
+
 /// Prints.
 pub async fn run(args: LogsArgs, client: &Client, session: &Session) -> anyhow::Result<Exit> {
     let streams = match args.stream {
@@ -91,6 +108,8 @@ pub async fn run(args: LogsArgs, client: &Client, session: &Session) -> anyhow::
         attempt: args.attempt,
         tail_bytes: args.tail,
         tail_lines: args.lines,
+        since_ms: args.since,
+        until_ms: args.until,
         pattern: args.grep.map(|regex| Pattern { regex, ignore_case: args.ignore_case }),
         ..Default::default()
     };

@@ -20,6 +20,7 @@ use types::Workspace;
 Examples:
   muster submit job.yml
   muster submit job.yml --follow
+  muster submit job.yml --no-git-diff      without what muster lineage JOB --diff would show
   muster submit job.yml --check            only say what is wrong with it
   job=$(muster submit job.yml) && muster logs $job -f")]
 pub struct SubmitArgs {
@@ -34,6 +35,9 @@ pub struct SubmitArgs {
     /// The workspace that the job is to be in, whatever its file says [env: MUSTER_WORKSPACE, where the file says nothing]
     #[arg(long, short, visible_alias = "workspace-name", value_name = "NAME")]
     workspace: Option<Workspace>,
+    /// Do not record how the code differs from its git commit: that shows lines which were removed since, too
+    #[arg(long)]
+    no_git_diff: bool,
     /// Submit it though no worker that is known could ever host it: one may join
     #[arg(long)]
     wait_for_workers: bool,
@@ -43,6 +47,9 @@ pub struct SubmitArgs {
 pub async fn run(args: SubmitArgs, client: &Client, session: &Session) -> anyhow::Result<Exit> {
     let file = args.file.clone();
     let mut prepared = tokio::task::spawn_blocking(move || prepare(&file)).await??;
+    if args.no_git_diff {
+        prepared.leave_out_git_diff();
+    }
     prepared.spec.workspace = workspace(args.workspace, prepared.spec.workspace.take())?;
     for warning in &prepared.warnings {
         note(&format!("warning: {warning}"));

@@ -92,6 +92,10 @@ pub struct WorkerArgs {
     /// keys, tracing of the kernel, io_uring and others)
     #[arg(long)]
     allow_all_system_calls: bool,
+    /// Give ranks no endpoint for OpenTelemetry's metrics and logs (OTEL_EXPORTER_OTLP_ENDPOINT in their environment): SDKs then send to
+    /// what the machine has at their default address
+    #[arg(long)]
+    no_rank_otlp: bool,
     /// Let ranks of --rank-user reach the addresses at which clouds tell a machine its credentials (169.254.169.254 and others); without it
     /// rules of the kernel's routing keep these users from them, where the daemon may set such
     #[arg(long)]
@@ -188,6 +192,7 @@ fn config(args: &WorkerArgs, coordinators: Vec<String>) -> anyhow::Result<worker
         hidden_folders: crate::context::token_folders(),
         shared_tmp: args.shared_tmp,
         allow_all_system_calls: args.allow_all_system_calls,
+        rank_otlp: !args.no_rank_otlp,
         allow_metadata_address: args.allow_metadata_address,
         rank_files_max: args.rank_files_max,
         rank_file_bytes_max: args.rank_file_bytes_max.unwrap_or(0),

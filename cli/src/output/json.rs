@@ -351,7 +351,7 @@ pub fn lineage(graph: &v1::LineageGraph) -> Value {
         .collect();
     let edges: Vec<Value> =
         graph.edges.iter().map(|edge| json!({ "from": edge.from, "to": edge.to, "role": edge.role })).collect();
-    json!({ "nodes": nodes, "edges": edges })
+    json!({ "nodes": nodes, "edges": edges, "begin": graph.begin, "cut": graph.cut })
 }
 
 fn hex(bytes: &[u8]) -> String {

@@ -127,6 +127,8 @@ impl Job {
             };
             outputs.iter().map(move |output| (output_node(node_rank, &output.name), output.tree))
         });
-        code.chain(inputs).chain(checkpoints).chain(outputs).chain(left).collect()
+        let git = self.spec.code.iter().filter_map(|code| code.git.as_ref());
+        let diff = git.filter_map(|git| Some(("diff".to_owned(), git.diff?)));
+        code.chain(diff).chain(inputs).chain(checkpoints).chain(outputs).chain(left).collect()
     }
 }

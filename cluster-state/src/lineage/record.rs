@@ -10,7 +10,7 @@ use types::{
 };
 
 /// Of the text: another number when it says more or says it otherwise.
-const FORM: u32 = 1;
+const FORM: u32 = 2;
 
 /// What a record says.
 #[derive(Serialize)]
@@ -41,6 +41,7 @@ struct Code<'a> {
     git_commit: Option<&'a str>,
     git_branch: Option<&'a str>,
     git_dirty: Option<bool>,
+    git_diff: Option<String>,
 }
 
 /// Values may be secrets: they are in the hash only, which tells whether two jobs had the same.
@@ -155,6 +156,7 @@ fn code(spec: &JobSpec) -> Option<Code<'_>> {
         git_commit: git.map(|git| git.commit.as_str()),
         git_branch: git.map(|git| git.branch.as_str()),
         git_dirty: git.map(|git| git.dirty),
+        git_diff: git.and_then(|git| git.diff).map(|diff| diff.to_string()),
     })
 }
 

@@ -13,7 +13,7 @@ const ENDED: &str = "0/1/1-0.stdout.1.compacted";
 const NAME: StreamName =
     StreamName { job: JobId(1), attempt: AttemptNumber(1), rank: RankIndex(0), kind: StreamKind::Stdout };
 /// The kinds of files of a spool, in the order of an input's first byte.
-const SPOOL_FILES: [&str; 4] = ["marks", "stdout", "stderr", "metrics"];
+const SPOOL_FILES: [&str; 5] = ["marks", "stdout", "stderr", "metrics", "times"];
 /// Bytes that are read at once.
 const READ: usize = 4_096;
 
@@ -100,7 +100,7 @@ pub(super) fn spool(bytes: &[u8]) {
 }
 
 pub(super) fn spools() -> Vec<Vec<u8>> {
-    let mut all: Vec<Vec<u8>> = (0..4).map(|kind| [vec![kind], b"some lines\n".to_vec()].concat()).collect();
+    let mut all: Vec<Vec<u8>> = (0..5).map(|kind| [vec![kind], b"some lines\n".to_vec()].concat()).collect();
     let written = || {
         let folder = folder()?;
         write(folder.path().join("stdout"), b"what a rank wrote").ok()?;

@@ -25,7 +25,8 @@ const VARIABLES: [&str; 16] = [
     "CUDA_VISIBLE_DEVICES",
     "_",
 ];
-const PREFIXES: [&str; 5] = ["AZUREML_", "AZ_BATCH", "HOROVOD_", "GLOO_SOCKET_", "NCCL_SOCKET_"];
+/// The last: where its supervisor takes metrics and logs, and the secret by which it knows this rank.
+const PREFIXES: [&str; 6] = ["AZUREML_", "AZ_BATCH", "HOROVOD_", "GLOO_SOCKET_", "NCCL_SOCKET_", "OTEL_EXPORTER_OTLP_"];
 /// `MUSTER_TOKEN` is the attempt's number that fences (no secret), and a rank's by right.
 const MUSTERS: [&str; 14] = [
     "MUSTER_JOB_ID",

@@ -72,7 +72,7 @@ async fn answers(channel: &Authorized, job: u64) -> Vec<(&'static str, Result<()
     all.push(("local logs", jobs.logs(local).await.map(drop)));
     all.push(("metrics", jobs.metrics(v1::MetricsRequest { job_id: job, ..Default::default() }).await.map(drop)));
     all.push(("explain", jobs.explain(v1::ExplainRequest { job_id: job, local: false }).await.map(drop)));
-    all.push(("lineage", lineage.get(v1::LineageRequest { job_id: job }).await.map(drop)));
+    all.push(("lineage", lineage.get(v1::LineageRequest { job_id: job, ..Default::default() }).await.map(drop)));
     let record = v1::LineageRecordsRequest { after: 0, job_id: job };
     all.push(("lineage records", lineage.records(record).await.map(drop)));
     let check = v1::LineageCheckRequest { job_id: job, deep: false };

@@ -14,6 +14,7 @@ mod look;
 
 use super::finals::Finals;
 use super::tail::Tail;
+use super::window::Window;
 use super::{Context, gather, keep};
 use bytes::Bytes;
 use cluster_state::{Attempt, Job};
@@ -52,6 +53,8 @@ pub(super) struct Selection {
     pub(super) follow: bool,
     /// Of what is there when it begins, the end only.
     pub(super) tail: Option<Tail>,
+    /// Only what was written then.
+    pub(super) window: Option<Window>,
     /// Where to go on.
     pub(super) from: BTreeMap<StreamName, u64>,
 }
@@ -65,6 +68,7 @@ impl Selection {
             kinds: StreamKind::ALL.into(),
             follow: false,
             tail: None,
+            window: None,
             from: BTreeMap::new(),
         }
     }
@@ -184,8 +188,10 @@ impl Reader {
         let mut number = self.selection.attempt.unwrap_or(AttemptNumber(1));
         loop {
             let job = self.job()?;
-            if attempt_of(&job, number).is_some() {
-                self.attempt(number).await?;
+            if let Some(attempt) = attempt_of(&job, number) {
+                if self.selection.window.is_none_or(|window| window.meets(attempt)) {
+                    self.attempt(number).await?;
+                }
                 if self.selection.attempt.is_some() {
                     return Ok(());
                 }

@@ -78,6 +78,7 @@ async fn read(context: &Context, job: &Job, attempt: &Attempt, tail_bytes: u64) 
         ranks: BTreeSet::new(),
         kinds: [StreamKind::Metrics].into(),
         follow: false,
+        window: None,
         tail: Some(Tail::Bytes(tail_bytes)),
         from: BTreeMap::new(),
     };

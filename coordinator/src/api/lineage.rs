@@ -3,13 +3,15 @@
 mod check;
 mod records;
 mod service;
+mod start;
+mod walk;
 
 pub(crate) use check::Turns;
 pub(super) use service::Service;
 
 use cluster_state::{Attempt, HeldDevice, Job, State, environment_hash, output_node};
 use proto::v1;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use types::{Input, MemberEnd};
 
 /// Nodes and edges in a fixed order.
@@ -35,17 +37,7 @@ fn sources(graph: &mut Graph, job: &Job, job_id: &str) {
     let spec = &job.spec;
     graph.node("command", "command", &spec.command, []);
     graph.edge("command", job_id, "input");
-    if let Some(code) = &spec.code {
-        let id = format!("code:{}", code.tree);
-        graph.node(&id, "code", &code.tree.short(), [("tree", code.tree.to_string())]);
-        graph.edge(&id, job_id, "code");
-        if let Some(git) = &code.git {
-            let git_id = format!("git:{}", git.commit);
-            let facts = [("branch", git.branch.clone()), ("dirty", git.dirty.to_string())];
-            graph.node(&git_id, "git", &git.commit, facts);
-            graph.edge(&git_id, &id, "code");
-        }
-    }
+    code(graph, job, job_id);
     for (name, input) in &spec.inputs {
         let id = format!("input:{name}");
         match input {
@@ -62,6 +54,24 @@ fn sources(graph: &mut Graph, job: &Job, job_id: &str) {
         let hash = environment_hash(&spec.environment_variables);
         graph.node("environment", "environment", &names.join(", "), [("sha256", hash.to_string())]);
         graph.edge("environment", job_id, "input");
+    }
+}
+
+/// Its code, the commit that this began from, and how it differed from that.
+fn code(graph: &mut Graph, job: &Job, job_id: &str) {
+    let Some(code) = &job.spec.code else { return };
+    let id = format!("code:{}", code.tree);
+    graph.node(&id, "code", &code.tree.short(), [("tree", code.tree.to_string())]);
+    graph.edge(&id, job_id, "code");
+    let Some(git) = &code.git else { return };
+    let git_id = format!("git:{}", git.commit);
+    let facts = [("branch", git.branch.clone()), ("dirty", git.dirty.to_string())];
+    graph.node(&git_id, "git", &git.commit, facts);
+    graph.edge(&git_id, &id, "code");
+    if let Some(diff) = &git.diff {
+        let diff_id = format!("diff:{diff}");
+        graph.node(&diff_id, "diff", &diff.short(), [("tree", diff.to_string())]);
+        graph.edge(&diff_id, &id, "code");
     }
 }
 
@@ -128,6 +138,7 @@ struct Graph {
     nodes: BTreeMap<String, v1::LineageNode>,
     order: Vec<String>,
     edges: Vec<v1::LineageEdge>,
+    known: BTreeSet<(String, String, String)>,
 }
 
 impl Graph {
@@ -142,9 +153,8 @@ impl Graph {
     }
 
     fn edge(&mut self, from: &str, to: &str, role: &str) {
-        let edge = v1::LineageEdge { from: from.into(), to: to.into(), role: role.into() };
-        if !self.edges.contains(&edge) {
-            self.edges.push(edge);
+        if self.known.insert((from.to_owned(), to.to_owned(), role.to_owned())) {
+            self.edges.push(v1::LineageEdge { from: from.into(), to: to.into(), role: role.into() });
         }
     }
 
@@ -153,7 +163,7 @@ impl Graph {
         let nodes = &self.nodes;
         self.edges.retain(|edge| nodes.contains_key(&edge.from) && nodes.contains_key(&edge.to));
         let nodes = self.order.iter().filter_map(|id| self.nodes.get(id).cloned()).collect();
-        v1::LineageGraph { nodes, edges: self.edges }
+        v1::LineageGraph { nodes, edges: self.edges, begin: Vec::new(), cut: false }
     }
 }
 

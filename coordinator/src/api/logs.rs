@@ -3,6 +3,7 @@
 use super::follow::{self, Selection};
 use super::tail::Tail;
 use super::telemetry::stream_kind;
+use super::window::Window;
 use super::{Context, search};
 use cluster_state::Job;
 use futures::StreamExt;
@@ -51,7 +52,7 @@ fn chunk(piece: follow::Piece) -> v1::LogChunk {
 fn selection(request: &v1::LogsRequest) -> Result<Selection, Status> {
     let kind = |name: &String| {
         stream_kind(name).ok_or_else(|| {
-            Status::invalid_argument(format!("there is no stream {name:?}: use stdout, stderr or metrics"))
+            Status::invalid_argument(format!("there is no stream {name:?}: use stdout, stderr, metrics or times"))
         })
     };
     let mut kinds = request.streams.iter().map(kind).collect::<Result<BTreeSet<_>, _>>()?;
@@ -68,6 +69,14 @@ fn selection(request: &v1::LogsRequest) -> Result<Selection, Status> {
         };
         from.insert(name, position.offset);
     }
+    let window = Window::of(request.since_ms, request.until_ms)?;
+    if request.follow && window.is_some_and(|window| window.has_end()) {
+        return Err(Status::invalid_argument("who follows a job reads to its end: until excludes follow"));
+    }
+    if window.is_some() {
+        // Beside the streams that are wanted: by it places are found.
+        kinds.insert(StreamKind::Times);
+    }
     Ok(Selection {
         job: JobId(request.job_id),
         attempt: (request.attempt > 0).then_some(AttemptNumber(request.attempt)),
@@ -75,6 +84,7 @@ fn selection(request: &v1::LogsRequest) -> Result<Selection, Status> {
         kinds,
         follow: request.follow,
         tail: Tail::of(request.tail_bytes, request.tail_lines)?,
+        window,
         from,
     })
 }
@@ -94,6 +104,14 @@ pub(super) fn check(job: &Job, selection: &Selection) -> Result<(), Status> {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn who_asks_by_time_needs_the_times_and_follows_to_no_end() {
+        let since = v1::LogsRequest { job_id: 1, since_ms: 5, follow: true, ..Default::default() };
+        assert!(selection(&since).unwrap().kinds.contains(&StreamKind::Times));
+        let until = v1::LogsRequest { until_ms: 9, ..since };
+        assert_eq!(selection(&until).unwrap_err().code(), tonic::Code::InvalidArgument);
+    }
 
     #[test]
     fn stdout_and_stderr_are_the_default_and_an_unknown_stream_is_a_fault() {

@@ -32,6 +32,7 @@ pub(super) async fn metrics(
         kinds: [StreamKind::Metrics].into(),
         follow: request.follow,
         tail: None,
+        window: None,
         from: BTreeMap::new(),
     };
     let state = context.read(false).await?;

@@ -34,6 +34,7 @@ mod tail;
 mod telemetry;
 pub(crate) mod version;
 pub(crate) mod watch;
+mod window;
 pub(crate) mod wire;
 
 use crate::gate::Gate;
@@ -64,6 +65,7 @@ pub(crate) struct Context {
     pub(crate) searches: search::Searches,
     pub(crate) mends: keep::Mends,
     pub(crate) lineage_checks: lineage::Turns,
+    pub(crate) lineage_walks: lineage::Turns,
     pub(crate) gate: Gate,
     pub(crate) signer: access::Signer,
     pub(crate) sealer: Sealer,

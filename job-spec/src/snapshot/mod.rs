@@ -18,7 +18,10 @@ use hash::Hasher;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use take::Snapshot;
-use types::{CodeSnapshot, ContentHash, Input, InputKind, JobSpec, Limits, Tree};
+use types::{CodeSnapshot, ContentHash, FileKind, Input, InputKind, JobSpec, Limits, Tree, TreeEntry};
+
+/// What the file is called that says how code differed from its commit.
+const DIFF_FILE: &str = "uncommitted.diff";
 
 /// A job that is ready: upload what the cluster lacks of `uploads`, then submit `spec`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,6 +32,23 @@ pub struct Prepared {
     pub uploads: Vec<Upload>,
     /// The draft's, and those of the snapshots. For people.
     pub warnings: Vec<Fault>,
+}
+
+impl Prepared {
+    /// Keeps to itself how the code differed from its commit: it holds lines that the snapshot has not any more.
+    pub fn leave_out_git_diff(&mut self) {
+        let git = self.spec.code.as_mut().and_then(|code| code.git.as_mut());
+        let Some(diff) = git.and_then(|git| git.diff.take()) else { return };
+        let list = self.uploads.iter().find(|upload| upload.hash == diff);
+        let tree: Option<Tree> = list.and_then(|upload| match &upload.source {
+            UploadSource::Bytes(json) => serde_json::from_slice(json).ok(),
+            UploadSource::File(_) => None,
+        });
+        let file = tree.and_then(|tree| tree.entries().first().map(|entry| entry.hash));
+        let is_of_it = |upload: &Upload| upload.hash == diff || Some(upload.hash) == file;
+        // A file of the snapshot with the same bytes is still to be sent.
+        self.uploads.retain(|upload| !(is_of_it(upload) && matches!(upload.source, UploadSource::Bytes(_))));
+    }
 }
 
 /// One blob of a job.
@@ -106,9 +126,26 @@ impl Resolver<'_> {
     fn code(&mut self, code: &LocalPath) -> Option<CodeSnapshot> {
         let path = self.folder.join(&code.written);
         let snapshot = take::folder(&path, ignored::Rules::Code);
+        let files = snapshot.as_ref().ok().map(|snapshot| snapshot.tree.clone());
         let tree = self.keep(code, snapshot)?;
-        let git = git::state(&path, &mut |warning| self.report.warn(mark(code), &code.field, warning));
+        let mut warn = |warning| self.report.warn(mark(code), &code.field, warning);
+        let mut git = git::state(&path, &mut warn);
+        if let (Some(git), Some(files)) = (git.as_mut().filter(|git| git.dirty), files) {
+            let diff = git::diff(&path, &files, &mut warn);
+            git.diff = diff.and_then(|diff| self.diff(diff));
+        }
         Some(CodeSnapshot { tree, git })
+    }
+
+    /// A folder of one file.
+    fn diff(&mut self, diff: Vec<u8>) -> Option<ContentHash> {
+        let (hash, bytes) = (Hasher::of_bytes(&diff), diff.len() as u64);
+        let entry = TreeEntry { path: DIFF_FILE.to_owned(), hash, bytes, kind: FileKind::File };
+        let blob = tree_blob(&Tree::new(vec![entry]).ok()?).ok()?;
+        let tree = blob.hash;
+        self.uploads.entry(hash).or_insert(Upload { hash, bytes, source: UploadSource::Bytes(diff) });
+        self.uploads.insert(tree, blob);
+        Some(tree)
     }
 
     fn data(&mut self, input: &DataInput) -> Option<Input> {

@@ -10,7 +10,7 @@ use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use types::StreamKind;
 
-/// Bytes of one stream's record; three fit one disk sector, which is written whole or not at all.
+/// Bytes of one stream's record; those of all streams fit one disk sector, which is written whole or not at all.
 const RECORD_BYTES: usize = 24;
 
 /// How far a stream has come.

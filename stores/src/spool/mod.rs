@@ -1,7 +1,7 @@
 //! A rank's output on its worker's disk: written by the rank's shim, shipped by the daemon, released when acknowledged.
 //!
 //! ```text
-//! rank -> pipes -> shim: SpoolWriter -> stdout, stderr, metrics (raw bytes) -> daemon: SpoolReader -> coordinators
+//! rank -> pipes -> shim: SpoolWriter -> stdout, stderr, metrics, times -> daemon: SpoolReader -> coordinators
 //!                        ^ room          marks: acknowledged, released <---- acknowledge ----'
 //! ```
 //!
@@ -94,6 +94,9 @@ pub fn remove(folder: &Path) -> Result<(), SpoolError> {
     }
 }
 
+/// Files of a spool, beside its marks.
+const STREAMS: usize = StreamKind::ALL.len();
+
 fn path(folder: &Path, kind: StreamKind) -> PathBuf {
     folder.join(kind.name())
 }
@@ -103,5 +106,6 @@ fn slot(kind: StreamKind) -> usize {
         StreamKind::Stdout => 0,
         StreamKind::Stderr => 1,
         StreamKind::Metrics => 2,
+        StreamKind::Times => 3,
     }
 }

@@ -1,7 +1,7 @@
 //! The daemon's side: reads what a rank wrote from any offset, and releases what coordinators have acknowledged.
 
 use super::marks::{Marks, MarksFile};
-use super::{RELEASE_STEP_BYTES, SpoolBudget, SpoolError, path, slot};
+use super::{RELEASE_STEP_BYTES, STREAMS, SpoolBudget, SpoolError, path, slot};
 use crate::disk::{At, Disk};
 use bytes::Bytes;
 use daemon::files::create_private_folder;
@@ -18,13 +18,13 @@ const SHORT_STEPS: u64 = 4;
 /// Holes are made of whole blocks of this size.
 const BLOCK_BYTES: u64 = 4_096;
 
-/// Reads a rank's three streams while the rank writes them. One reader a folder.
+/// Reads a rank's streams while the rank writes them. One reader a folder.
 #[derive(Debug)]
 pub struct SpoolReader {
     folder: PathBuf,
-    files: [Option<File>; 3],
+    files: [Option<File>; STREAMS],
     marks_file: MarksFile,
-    marks: [Marks; 3],
+    marks: [Marks; STREAMS],
     punches_holes: bool,
     disk: Disk,
 }
@@ -36,9 +36,9 @@ impl SpoolReader {
         let marks_file = MarksFile::open(folder)?;
         let mut reader = Self {
             folder: folder.to_path_buf(),
-            files: [None, None, None],
+            files: [const { None }; STREAMS],
             marks_file,
-            marks: [Marks::default(); 3],
+            marks: [Marks::default(); STREAMS],
             punches_holes: true,
             disk: Disk::of(folder)?,
         };

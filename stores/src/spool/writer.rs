@@ -1,7 +1,7 @@
 //! The shim's side: appends a rank's bytes as long as there is room, and says when there is none.
 
 use super::marks::MarksFile;
-use super::{BUDGET_BYTES_MIN, FINAL_BYTES_MAX, SpoolBudget, SpoolError, path, slot};
+use super::{BUDGET_BYTES_MIN, FINAL_BYTES_MAX, STREAMS, SpoolBudget, SpoolError, path, slot};
 use crate::disk::{At, Disk, FileError, is_disk_full};
 use daemon::files::create_private_folder;
 use std::fs::{File, OpenOptions};
@@ -29,17 +29,17 @@ pub struct Taken {
     pub blocked: Option<Blocked>,
 }
 
-/// Appends to a rank's three streams. One writer a folder.
+/// Appends to a rank's streams. One writer a folder.
 #[derive(Debug)]
 pub struct SpoolWriter {
     folder: PathBuf,
-    streams: [Stream; 3],
+    streams: [Stream; STREAMS],
     marks: MarksFile,
     disk: Disk,
     budget: SpoolBudget,
 }
 
-/// A stream has no file before its first byte: most ranks leave one or two of the three empty, and a file costs more to
+/// A stream has no file before its first byte: most ranks leave some of them empty, and a file costs more to
 /// make and remove than a short output to write.
 #[derive(Debug, Default)]
 struct Stream {
@@ -53,8 +53,8 @@ impl SpoolWriter {
     /// Opens or makes the rank's spool and goes on where its files end.
     pub fn open(folder: &Path, budget: SpoolBudget) -> Result<Self, SpoolError> {
         create_private_folder(folder).at("create", folder)?;
-        let [stdout, stderr, metrics] = StreamKind::ALL;
-        let streams = [Stream::open(folder, stdout)?, Stream::open(folder, stderr)?, Stream::open(folder, metrics)?];
+        let [stdout, stderr, metrics, times] = StreamKind::ALL.map(|kind| Stream::open(folder, kind));
+        let streams = [stdout?, stderr?, metrics?, times?];
         let bytes_per_stream_max = budget.bytes_per_stream_max.max(BUDGET_BYTES_MIN);
         Ok(Self {
             folder: folder.to_path_buf(),

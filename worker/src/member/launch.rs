@@ -13,7 +13,7 @@ use crate::shim::nursery::Nursery;
 use crate::shim::places::Places;
 use crate::shim::record;
 use crate::shim::silence::SilenceLimits;
-use crate::shim::spec::{Credentials, EventFiles, ShimSpec};
+use crate::shim::spec::{Credentials, EventFiles, OtlpOffer, ShimSpec};
 use std::fs::OpenOptions;
 use std::io::{self, Write};
 use std::os::fd::OwnedFd;
@@ -102,6 +102,7 @@ pub(super) fn launch(
             all_calls: context.all_calls,
             limits: context.limits,
             events: event_files(wish, layout, placed.rank)?,
+            otlp: if context.rank_otlp { otlp(wish) } else { OtlpOffer::Nothing },
         };
         // Free for the framework from now on.
         drop(sockets.framework);
@@ -224,6 +225,23 @@ fn event_files(wish: &Wish, layout: &MemberLayout, rank: RankIndex) -> Result<Op
     Ok(Some(EventFiles { outputs: layout.outputs(), claims, is_first }))
 }
 
+/// A job that says itself where such data goes, or by what header, has it go there; and the secret of its ranks does not go with
+/// it. Spans are nobody's here: a job that says where these go still has its metrics and logs taken.
+fn otlp(wish: &Wish) -> OtlpOffer {
+    let names = wish.spec.environment_variables.keys().chain(wish.spec.secrets.keys());
+    let mut places = names.filter(|name| {
+        name.starts_with("OTEL_EXPORTER_OTLP_") && (name.ends_with("ENDPOINT") || name.ends_with("HEADERS"))
+    });
+    match (places.next(), places.next()) {
+        (None, _) => OtlpOffer::All,
+        (Some(first), more) => {
+            let of_spans = |name: &String| name.contains("_TRACES_");
+            let all = of_spans(first) && more.is_none_or(of_spans) && places.all(of_spans);
+            if all { OtlpOffer::BySignal } else { OtlpOffer::Nothing }
+        }
+    }
+}
+
 /// Of one supervisor: for as many ranks as stand below it.
 fn limits(context: &Context, wish: &Wish) -> cgroup::Limits {
     let wanted = &wish.spec.gang.per_rank;
@@ -283,6 +301,35 @@ mod tests {
             "/bin/echo #x",
         ] {
             assert!(direct(&wish, shell).is_empty(), "{shell}");
+        }
+    }
+
+    #[test]
+    fn a_job_that_says_where_its_telemetry_goes_is_obeyed() {
+        let key = MemberKey { job: JobId(1), attempt: AttemptNumber(1), node_rank: 0 };
+        let asked = |variable: &str, secret: &str| {
+            let mut wish = testing::wish(key, Token(1), Goal::Run, vec![]);
+            let mut spec = (*wish.spec).clone();
+            spec.environment_variables = [(variable.to_owned(), "x".to_owned())].into();
+            spec.secrets = [(secret.to_owned(), "x".to_owned())].into();
+            wish.spec = Arc::new(spec);
+            otlp(&wish)
+        };
+        for ours in ["OTEL_SERVICE_NAME", "OTEL_EXPORTER_OTLP_PROTOCOL"] {
+            assert_eq!(asked(ours, "OTHER"), OtlpOffer::All, "{ours}");
+        }
+        assert_eq!(
+            asked("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_HEADERS"),
+            OtlpOffer::BySignal
+        );
+        assert_eq!(asked("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_HEADERS"), OtlpOffer::Nothing);
+        for theirs in ["OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_LOGS_ENDPOINT", "OTEL_EXPORTER_OTLP_HEADERS"]
+        {
+            assert_eq!(
+                (asked(theirs, "OTHER"), asked("OTHER", theirs)),
+                (OtlpOffer::Nothing, OtlpOffer::Nothing),
+                "{theirs}"
+            );
         }
     }
 

@@ -69,6 +69,7 @@ pub(crate) struct Context {
     pub(crate) hard_cpu_limit: bool,
     pub(crate) pids_max: u32,
     pub(crate) all_calls: bool,
+    pub(crate) rank_otlp: bool,
     pub(crate) limits: RankLimits,
     pub(crate) job_disk_bytes_max: u64,
     pub(crate) users: Users,

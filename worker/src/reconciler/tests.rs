@@ -39,6 +39,7 @@ fn worker(root: &Path) -> Worker {
         hard_cpu_limit: false,
         pids_max: 0,
         all_calls: false,
+        rank_otlp: true,
         apart: None,
         job_disk_bytes_max: 0,
         device_files: Default::default(),

@@ -7,7 +7,6 @@ use super::limits::RankLimits;
 use super::namespace::{self, Namespace};
 use super::places::Mounts;
 use super::spec::{Credentials, LISTEN_FD, METRICS_FD, ShimSpec};
-use crate::cgroup::Groups;
 use crate::secrets::Secrets;
 use std::ffi::CString;
 use std::fs::File;
@@ -80,7 +79,8 @@ impl Stage {
 }
 
 impl Program {
-    pub(super) fn new(spec: &ShimSpec, secrets: &Secrets, groups: &Groups) -> io::Result<Self> {
+    /// `more` is added to the environment.
+    pub(super) fn new(spec: &ShimSpec, more: &[(String, String)], secrets: &Secrets) -> io::Result<Self> {
         use std::os::unix::ffi::OsStrExt;
         let text = |bytes: &[u8]| CString::new(bytes).map_err(|_| io::Error::other("a NUL in command or environment"));
         let members = |group: &std::path::PathBuf| text(group.join("cgroup.procs").as_os_str().as_bytes());
@@ -90,7 +90,7 @@ impl Program {
         Ok(Self {
             arguments: spec.command.iter().map(|argument| text(argument.as_bytes())).collect::<io::Result<_>>()?,
             direct: spec.direct.iter().map(|argument| text(argument.as_bytes())).collect::<io::Result<_>>()?,
-            environment: environment(spec, secrets)
+            environment: environment(spec, more, secrets)
                 .map(|(name, value)| text(&[name.as_bytes(), b"=", value].concat()))
                 .collect::<io::Result<_>>()?,
             folder: text(spec.folder.as_os_str().as_bytes())?,
@@ -100,15 +100,21 @@ impl Program {
             mounts: spec.places.as_ref().map(super::places::Places::mounts).transpose()?,
             namespace: spec.namespace.as_ref().map(Namespace::entry).transpose()?,
             calls: (spec.is_apart() && !spec.all_calls).then(Filter::new),
-            unified: groups.unified.as_ref().map(members).transpose()?,
-            joins: groups.controllers.iter().map(members).collect::<io::Result<_>>()?,
+            unified: spec.groups.unified.as_ref().map(members).transpose()?,
+            joins: spec.groups.controllers.iter().map(members).collect::<io::Result<_>>()?,
         })
     }
 }
 
 /// A secret stands before whatever else has its name.
-fn environment<'a>(spec: &'a ShimSpec, secrets: &'a Secrets) -> impl Iterator<Item = (&'a str, &'a [u8])> {
-    let plain = spec.environment.iter().map(|(name, value)| (name.as_str(), value.as_bytes()));
+fn environment<'a>(
+    spec: &'a ShimSpec,
+    more: &'a [(String, String)],
+    secrets: &'a Secrets,
+) -> impl Iterator<Item = (&'a str, &'a [u8])> {
+    let is_the_jobs = |name: &String| spec.environment.iter().any(|(known, _)| known == name);
+    let more = more.iter().filter(move |(name, _)| !is_the_jobs(name));
+    let plain = spec.environment.iter().chain(more).map(|(name, value)| (name.as_str(), value.as_bytes()));
     let is_secret = |name: &str| secrets.iter().any(|(variable, _)| variable == name);
     plain.filter(move |(name, _)| !is_secret(name)).chain(secrets.iter())
 }

@@ -1,8 +1,9 @@
 //! What a rank reports on its metrics pipe, as far as its supervisor must know it: the last value of each metric, for the
 //! record of its end with the rank that it blames for it, and the last checkpoint, for the daemon. The bytes themselves go to the spool untouched.
 
+use super::protobuf::Number;
 use super::spec::{CheckpointNotice, write_record};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use types::RankIndex;
@@ -25,6 +26,26 @@ enum Line {
 #[serde(rename_all = "lowercase")]
 enum Blame {
     Blame,
+}
+
+/// As a rank writes it: see `docs/job-file.md`.
+#[derive(Serialize)]
+struct NewPoint<'a> {
+    name: &'a str,
+    value: Number,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    step: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    time: Option<f64>,
+}
+
+/// Adds the line of a point that came another way; `time` is in seconds since 1970.
+pub(super) fn write_point(lines: &mut Vec<u8>, name: &str, value: Number, step: Option<u64>, time: Option<f64>) {
+    let before = lines.len();
+    match serde_json::to_writer(&mut *lines, &NewPoint { name, value, step, time }) {
+        Ok(()) => lines.push(b'\n'),
+        Err(_) => lines.truncate(before),
+    }
 }
 
 /// Reads lines as they come.

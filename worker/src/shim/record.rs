@@ -167,6 +167,7 @@ mod tests {
             all_calls: false,
             limits: Default::default(),
             events: None,
+            otlp: crate::shim::spec::OtlpOffer::All,
         }
     }
 

@@ -114,6 +114,14 @@ fn in_base64(value: &[u8], before: usize) -> [Vec<u8>; 2] {
     })
 }
 
+/// Whole lines without the secrets that are looked for.
+pub(super) fn clean(patterns: Option<&Arc<Patterns>>, lines: Vec<u8>) -> Vec<u8> {
+    let Some(patterns) = patterns.filter(|_| !lines.is_empty()) else { return lines };
+    let mut redactor = Redactor::new(patterns.clone());
+    let begin = redactor.push(&lines);
+    [begin, redactor.end()].concat()
+}
+
 /// One stream's filter.
 pub(super) struct Redactor {
     patterns: Arc<Patterns>,

@@ -2,12 +2,15 @@
 
 mod events;
 mod hang;
+mod otlp;
 mod pipes;
+mod times;
 
 use super::child::{self, Descriptors, Program};
 use super::events::Events;
 use super::limits;
 use super::metrics::Metrics;
+use super::otlp::Otlp;
 use super::redact::Patterns;
 use super::rendezvous;
 use super::signals::{Received, Signals, Timer};
@@ -25,8 +28,10 @@ use rustix::time::Timespec;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
 use std::time::Duration;
 use stores::spool::{SpoolBudget, SpoolWriter};
+use times::Times;
 use types::{RankEnd, RankExit, StreamKind, StreamLength, Timestamp};
 
 /// How soon a full spool or a dying tree is looked at again.
@@ -44,13 +49,13 @@ pub(super) fn run(spec: &ShimSpec, secrets: &Secrets) -> io::Result<ExitRecord> 
     let spool = SpoolWriter::open(&spec.rank_folder, budget).map_err(io::Error::other)?;
     let mut streams = Vec::new();
     let mut ends = Vec::new();
-    for kind in StreamKind::ALL {
+    for kind in StreamKind::OF_RANK {
         let (mut stream, end) = match kind {
             // Where the file system has no such pipes, or no room for a name, the descriptor is enough.
             StreamKind::Metrics => {
                 Stream::named(kind, &spec.rank_folder.join(rank::METRICS)).or_else(|_| Stream::new(kind))?
             }
-            StreamKind::Stdout | StreamKind::Stderr => Stream::new(kind)?,
+            _ => Stream::new(kind)?,
         };
         if let Some(user) = &spec.user {
             // Programs open `/dev/stderr` and the pipe for metrics by their names.
@@ -64,7 +69,7 @@ pub(super) fn run(spec: &ShimSpec, secrets: &Secrets) -> io::Result<ExitRecord> 
         ends.push(end);
     }
     let owner = spec.user.as_ref().map(Owner::new);
-    let events = spec.events.as_ref().map(|files| Events::new(files, spec.rank, owner, patterns));
+    let events = spec.events.as_ref().map(|files| Events::new(files, spec.rank, owner, patterns.clone()));
     let mut shim = Shim {
         spec,
         secrets,
@@ -86,6 +91,9 @@ pub(super) fn run(spec: &ShimSpec, secrets: &Secrets) -> io::Result<ExitRecord> 
         hung: None,
         limit_met: None,
         events,
+        otlp: None,
+        times: Times::new(boot_time()),
+        patterns,
     };
     let launched = shim.launch(ends);
     if shim.child != 0 {
@@ -126,6 +134,10 @@ struct Shim<'a> {
     /// Why it may have failed, in words.
     limit_met: Option<String>,
     events: Option<Events<'a>>,
+    otlp: Option<Otlp>,
+    times: Times,
+    /// Secrets to be kept out of what it says.
+    patterns: Option<Arc<Patterns>>,
 }
 
 impl Shim<'_> {
@@ -145,7 +157,8 @@ impl Shim<'_> {
             std::fs::write(file, value).map_err(|error| named("set", file, error))?;
         }
         let group = groups.unified.as_ref().map(File::open).transpose()?;
-        let program = Program::new(self.spec, self.secrets, groups)?;
+        let more = self.listen_for_otlp();
+        let program = Program::new(self.spec, &more, self.secrets)?;
         let null = File::open("/dev/null")?;
         let listener = if self.spec.listens { Some(child::copy_stdin()?) } else { None };
         if let (Some(listener), Some(user)) = (&listener, &self.spec.user) {
@@ -174,8 +187,7 @@ impl Shim<'_> {
             if !self.all_gone && self.must_kill() {
                 self.kill_tree();
             }
-            self.pump();
-            self.mind_events();
+            self.take_what_came();
         }
         Ok(())
     }
@@ -190,7 +202,13 @@ impl Shim<'_> {
     fn arm_timer(&mut self) -> io::Result<()> {
         let lease = self.lease.deadline().unwrap_or(Duration::ZERO);
         let silence = self.silence.deadline().filter(|_| self.kill_at.is_none() && self.exit.is_none());
-        let first = self.kill_at.into_iter().chain(silence).chain(self.events_due()).fold(lease, Duration::min);
+        let first = self
+            .kill_at
+            .into_iter()
+            .chain(silence)
+            .chain(self.events_due())
+            .chain(self.times.deadline())
+            .fold(lease, Duration::min);
         self.timer.arm(first)
     }
 
@@ -201,8 +219,10 @@ impl Shim<'_> {
         // A killed tree is waited for by SIGCHLD and the timeout: its past deadline would only spin.
         let timer = (self.kill_at != Some(Duration::ZERO)).then(|| self.timer.as_fd());
         let pipes = self.streams.iter().filter_map(Stream::waits_for);
+        let otlp = self.otlp.as_ref().and_then(Otlp::waits_for);
         let mut fds: Vec<PollFd<'_>> = std::iter::once(self.signals.as_fd())
             .chain(timer)
+            .chain(otlp)
             .chain(pipes)
             .map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN))
             .collect();
@@ -309,6 +329,7 @@ impl Shim<'_> {
             let timeout = Timespec { tv_sec: 0, tv_nsec: i64::from(LOOK_AGAIN.subsec_nanos()) };
             let _ = poll(&mut [], Some(&timeout));
         }
+        self.mind_otlp();
         self.last_events();
         // Beyond the budget too, if it must be: what is written of them has been read.
         self.drain();

@@ -57,6 +57,21 @@ pub(crate) struct ShimSpec {
     /// Where its programs may write event files; none = the job has no outputs.
     #[serde(default)]
     pub(crate) events: Option<EventFiles>,
+    /// Its programs may send metrics and logs by OpenTelemetry's protocol.
+    #[serde(default)]
+    pub(crate) otlp: OtlpOffer,
+}
+
+/// How a rank's programs are told where to send metrics and logs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum OtlpOffer {
+    /// Not at all.
+    #[default]
+    Nothing,
+    /// By the variables for all that they send.
+    All,
+    /// By those for metrics and those for logs: the job says where spans go.
+    BySignal,
 }
 
 /// Event files whose scalars are metrics of the rank.

@@ -93,7 +93,7 @@ pub(crate) fn start(
 struct Rank {
     token: Token,
     reader: SpoolReader,
-    sources: [Source; 3],
+    sources: [Source; StreamKind::ALL.len()],
     done: Option<oneshot::Sender<()>>,
 }
 

@@ -12,7 +12,7 @@ use client::{Client, v1};
 use serde_json::json;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
-use types::{ContentHash, JobId, Millis};
+use types::{ContentHash, Millis};
 
 /// Below this the demo fails.
 const ACCURACY_MIN: f64 = 0.97;
@@ -32,7 +32,6 @@ pub struct Model {
 
 /// How the demo ended.
 pub struct Outcome {
-    job: JobId,
     job_value: serde_json::Value,
     model: Model,
     first_step: Option<(Millis, u64)>,
@@ -62,7 +61,7 @@ pub async fn collect(
     let lineage = course.during(async { Ok(client.lineage(submitted.job).await?) }).await?;
     let first_step =
         course.board.first_point.map(|(time_ms, step)| (Millis(time_ms.saturating_sub(submitted.at.0)), step));
-    Ok(Outcome { job: submitted.job, job_value: json::job(job), model, first_step, lineage, undisturbed: None })
+    Ok(Outcome { job_value: json::job(job), model, first_step, lineage, undisturbed: None })
 }
 
 /// Downloads the model of a finished job and reads what it says of itself.
@@ -128,7 +127,7 @@ pub fn print(outcome: &Outcome, chaos: Option<&Chaos>, session: &Session, args: 
 
 fn page(outcome: &Outcome, chaos: Option<&Chaos>, args: &DemoArgs, output: &crate::output::Output) -> String {
     let mut page = format!("\n{}\n", output.paint(style::HEAD, "lineage"));
-    page.push_str(&lineage::tree(outcome.job, &outcome.lineage, output));
+    page.push_str(&lineage::tree(&outcome.lineage, output));
     let _ = writeln!(page, "\n{}", output.paint(style::HEAD, "result"));
     let mut line = |name: &str, value: String| {
         let _ = writeln!(page, "  {name:<26}{value}");

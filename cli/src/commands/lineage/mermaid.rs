@@ -58,6 +58,7 @@ mod tests {
         let graph = v1::LineageGraph {
             nodes: vec![node("command", "command", "echo \"x\"]; n9 --> n8\nmore"), node("job:7", "job", "digits")],
             edges: vec![edge("command", "job:7"), edge("gone", "job:7")],
+            ..Default::default()
         };
         let wanted = "flowchart LR\n  n0[\"command: echo #34;x#34;#93;#59; n9 --#62; n8\"]\n  n1([\"job: digits\"])\n  n0 -- \"input\" --> n1\n";
         assert_eq!(mermaid(&graph), wanted);

@@ -5,20 +5,21 @@ use crate::output::{Output, style};
 use client::v1;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
-use types::JobId;
 
-/// The job in the middle: what fed it first, then what it made. A node that was shown already is only named.
-pub fn tree(job: JobId, graph: &v1::LineageGraph, output: &Output) -> String {
+/// Where it was asked from in the middle: what fed that first, then what it made. A node that was shown already is only named.
+pub fn tree(graph: &v1::LineageGraph, output: &Output) -> String {
     let drawing = Drawing::new(graph, output);
-    let root = format!("job:{job}");
     let mut text = String::new();
     let mut shown = BTreeSet::new();
-    let start = if drawing.nodes.contains_key(root.as_str()) {
-        Some(root.as_str())
-    } else {
-        graph.nodes.iter().find(|node| node.kind == "job").map(|node| node.id.as_str())
-    };
-    if let Some(start) = start {
+    let mut begin: Vec<&str> =
+        graph.begin.iter().map(String::as_str).filter(|node| drawing.nodes.contains_key(node)).collect();
+    if begin.is_empty() {
+        begin.extend(graph.nodes.iter().find(|node| node.kind == "job").map(|node| node.id.as_str()));
+    }
+    for start in begin {
+        if shown.contains(start) {
+            continue;
+        }
         let _ = writeln!(text, "{}", drawing.title(start));
         shown.insert(start);
         drawing.facts(&mut text, start, "");
@@ -147,8 +148,9 @@ mod tests {
                 edge("ckpt", "attempt:2", "resumed"),
                 edge("attempt:2", "job:7", "input"),
             ],
+            ..Default::default()
         };
-        let text = tree(JobId(7), &graph, &plain());
+        let text = tree(&graph, &plain());
         for node in &graph.nodes {
             let title = format!("{} {}", node.kind, node.label);
             assert_eq!(text.matches(&title).count(), 1, "{title} in\n{text}");
@@ -158,6 +160,6 @@ mod tests {
 
     #[test]
     fn an_empty_graph_is_empty() {
-        assert_eq!(tree(JobId(1), &v1::LineageGraph::default(), &plain()), "");
+        assert_eq!(tree(&v1::LineageGraph::default(), &plain()), "");
     }
 }

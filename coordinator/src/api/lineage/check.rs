@@ -24,9 +24,9 @@ const ANSWERS_MAX: usize = 16;
 /// Faults told of one folder.
 const FAULTS_MAX: usize = 100;
 
-/// One check at a time reads the disk. Clones share the turn.
+/// One at a time reads the disk, or all jobs. Clones share the turn.
 #[derive(Clone, Debug)]
-pub(crate) struct Turns(Arc<Semaphore>);
+pub(crate) struct Turns(pub(super) Arc<Semaphore>);
 
 impl Default for Turns {
     fn default() -> Self {

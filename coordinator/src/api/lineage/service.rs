@@ -1,7 +1,7 @@
 //! `muster.v1.Lineage`.
 
 use super::super::{Context, caller};
-use super::{check, graph, records};
+use super::{check, graph, records, walk};
 use futures::stream::BoxStream;
 use proto::v1;
 use proto::v1::lineage_server::Lineage;
@@ -15,9 +15,12 @@ pub(crate) struct Service(pub(crate) Context);
 #[tonic::async_trait]
 impl Lineage for Service {
     async fn get(&self, request: Request<v1::LineageRequest>) -> Result<Response<v1::LineageGraph>, Status> {
-        let (caller, id) = (caller(&request)?, request.into_inner().job_id);
+        let (caller, request) = (caller(&request)?, request.into_inner());
         let result = match self.0.read(false).await {
-            Ok(state) => self.0.job(&state, &caller, id).map(|job| graph(&state, job)),
+            Ok(state) if request.node.is_empty() => {
+                self.0.job(&state, &caller, request.job_id).map(|job| graph(&state, job))
+            }
+            Ok(state) => walk::of(&self.0, state, caller, request).await,
             Err(status) => Err(status),
         };
         self.0.observe(LINEAGE, "Get", result)

@@ -10,26 +10,25 @@
 //! that restarts neither loses nor doubles a point. What a look does is bounded in names, bytes and lines, and so is what is held.
 
 mod claims;
-mod notices;
 mod records;
 mod summary;
 #[cfg(test)]
 mod testing;
 mod walk;
 
-use super::redact::{Patterns, Redactor};
+use super::metrics::write_point;
+use super::notices::{self, Notices};
+use super::redact::{self, Patterns};
 use super::spec::EventFiles;
 use crate::owner::Owner;
 use claims::Claims;
-use notices::Notices;
 use records::{BUFFER_BYTES, Progress, Records};
-use serde::Serialize;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
-use summary::{Number, Point};
+use summary::Point;
 use types::RankIndex;
 use walk::{Found, Walk};
 
@@ -99,7 +98,7 @@ impl<'a> Events<'a> {
             buffer: Vec::new(),
             due: Duration::ZERO,
             next_walk: Duration::ZERO,
-            notices: Notices::new(rank),
+            notices: Notices::new(rank, "event files"),
             is_ending: false,
         }
     }
@@ -139,7 +138,8 @@ impl<'a> Events<'a> {
         let is_walking = self.walk.is_some();
         self.due = now + if is_walking || has_more { GO_ON_AFTER } else { LOOK_EVERY };
         let notices = self.notices.take();
-        Look { lines: self.clean(lines), notices: self.clean(notices), is_done: !is_walking && !has_more }
+        let clean = |lines| redact::clean(self.patterns.as_ref(), lines);
+        Look { lines: clean(lines), notices: clean(notices), is_done: !is_walking && !has_more }
     }
 
     fn go_on_walking(&mut self, now: Duration, main: i32) {
@@ -185,14 +185,6 @@ impl<'a> Events<'a> {
         }
         (lines, has_more)
     }
-
-    /// Without the job's secrets.
-    fn clean(&self, lines: Vec<u8>) -> Vec<u8> {
-        let Some(patterns) = self.patterns.as_ref().filter(|_| !lines.is_empty()) else { return lines };
-        let mut redactor = Redactor::new(patterns.clone());
-        let begin = redactor.push(&lines);
-        [begin, redactor.end()].concat()
-    }
 }
 
 impl EventFile {
@@ -231,34 +223,14 @@ impl EventFile {
     }
 }
 
-/// As a rank writes it: see `docs/job-file.md`.
-#[derive(Serialize)]
-struct Line<'a> {
-    name: &'a str,
-    value: Number,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    step: Option<u64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    time: Option<f64>,
-}
-
 fn write_line(run: &str, point: Point<'_>, lines: &mut Vec<u8>, notices: &mut Notices) {
     let name = notices::name(run, point.tag, notices);
     if !point.value.is_finite() {
         let told = format_args!("values that are no finite numbers are left out, the first one is of {name:?}");
         return notices.say_once("finite", told);
     }
-    let line = Line {
-        name: &name,
-        value: point.value,
-        step: u64::try_from(point.step).ok(),
-        time: Some(point.wall_time).filter(|time| time.is_finite() && *time >= 0.0),
-    };
-    let before = lines.len();
-    match serde_json::to_writer(&mut *lines, &line) {
-        Ok(()) => lines.push(b'\n'),
-        Err(_) => lines.truncate(before),
-    }
+    let time = Some(point.wall_time).filter(|time| time.is_finite() && *time >= 0.0);
+    write_point(lines, &name, point.value, u64::try_from(point.step).ok(), time);
 }
 
 #[cfg(test)]

@@ -4,31 +4,7 @@
 //! A scalar is a `simple_value`, or a `tensor` without dimensions and of a type of numbers: `TensorFlow` 2 and the newer style
 //! of `PyTorch` write these.
 
-use serde::Serialize;
-
-/// The bytes are no event.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) struct Malformed;
-
-/// A number as it was written: a 32-bit one is not made longer than it is.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
-#[serde(untagged)]
-pub(super) enum Number {
-    F32(f32),
-    F64(f64),
-    Signed(i64),
-    Unsigned(u64),
-}
-
-impl Number {
-    pub(super) fn is_finite(self) -> bool {
-        match self {
-            Self::F32(value) => value.is_finite(),
-            Self::F64(value) => value.is_finite(),
-            Self::Signed(_) | Self::Unsigned(_) => true,
-        }
-    }
-}
+use super::super::protobuf::{Field, Fields, Malformed, Number, varint};
 
 /// One scalar.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -188,71 +164,6 @@ fn half(bits: u16) -> f32 {
         0x1f => f32::NAN,
         _ => f32::from_bits(((exponent + 112) << 23) | (fraction << 13)),
     }
-}
-
-/// The value of one field.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Field<'a> {
-    Varint(u64),
-    Fixed64(u64),
-    Fixed32(u32),
-    Bytes(&'a [u8]),
-}
-
-/// The fields of a message, in order.
-struct Fields<'a>(&'a [u8]);
-
-impl<'a> Iterator for Fields<'a> {
-    type Item = Result<(u64, Field<'a>), Malformed>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        if self.0.is_empty() {
-            return None;
-        }
-        let field = self.field();
-        if field.is_err() {
-            self.0 = &[];
-        }
-        Some(field)
-    }
-}
-
-impl<'a> Fields<'a> {
-    fn field(&mut self) -> Result<(u64, Field<'a>), Malformed> {
-        let key = varint(&mut self.0)?;
-        let value = match key & 7 {
-            0 => Field::Varint(varint(&mut self.0)?),
-            1 => Field::Fixed64(u64::from_le_bytes(self.chunk()?)),
-            2 => {
-                let length = usize::try_from(varint(&mut self.0)?).map_err(|_| Malformed)?;
-                let (bytes, rest) = self.0.split_at_checked(length).ok_or(Malformed)?;
-                self.0 = rest;
-                Field::Bytes(bytes)
-            }
-            5 => Field::Fixed32(u32::from_le_bytes(self.chunk()?)),
-            _ => return Err(Malformed),
-        };
-        Ok((key >> 3, value))
-    }
-
-    fn chunk<const N: usize>(&mut self) -> Result<[u8; N], Malformed> {
-        let (bytes, rest) = self.0.split_first_chunk().ok_or(Malformed)?;
-        self.0 = rest;
-        Ok(*bytes)
-    }
-}
-
-fn varint(bytes: &mut &[u8]) -> Result<u64, Malformed> {
-    let mut value = 0;
-    for shift in (0..64).step_by(7) {
-        let (byte, rest) = bytes.split_first().ok_or(Malformed)?;
-        *bytes = rest;
-        value |= u64::from(byte & 0x7f) << shift;
-        if byte & 0x80 == 0 {
-            return Ok(value);
-        }
-    }
-    Err(Malformed)
 }
 
 #[cfg(test)]

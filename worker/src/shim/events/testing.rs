@@ -1,5 +1,7 @@
 //! Event files, written byte by byte for tests: by other code than what reads them.
 
+pub(super) use crate::shim::protobuf::{bytes_field, varint_field};
+
 /// CRC-32C, bit by bit.
 pub(super) fn crc32c(bytes: &[u8]) -> u32 {
     let mut sum = u32::MAX;
@@ -21,24 +23,6 @@ fn masked(bytes: &[u8]) -> [u8; 4] {
 pub(super) fn record(bytes: &[u8]) -> Vec<u8> {
     let length = (bytes.len() as u64).to_le_bytes();
     [&length[..], &masked(&length), bytes, &masked(bytes)].concat()
-}
-
-fn varint(mut value: u64) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    while value > 0x7f {
-        bytes.push(value as u8 | 0x80);
-        value >>= 7;
-    }
-    bytes.push(value as u8);
-    bytes
-}
-
-pub(super) fn varint_field(number: u64, value: u64) -> Vec<u8> {
-    [varint(number << 3), varint(value)].concat()
-}
-
-pub(super) fn bytes_field(number: u64, bytes: &[u8]) -> Vec<u8> {
-    [varint((number << 3) | 2), varint(bytes.len() as u64), bytes.to_vec()].concat()
 }
 
 /// An `Event` with a `Summary` of these values.

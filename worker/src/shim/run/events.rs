@@ -31,12 +31,8 @@ impl Shim<'_> {
 
     fn pass_on(&mut self, look: &Look) {
         if !look.lines.is_empty() {
-            let Self { spool, streams, metrics, .. } = self;
-            metrics.push(&look.lines);
-            streams
-                .iter_mut()
-                .filter(|stream| stream.kind == StreamKind::Metrics)
-                .for_each(|stream| stream.offer(spool, &look.lines));
+            self.metrics.push(&look.lines);
+            self.offer(StreamKind::Metrics, &look.lines);
             self.silence.heard(boot_time());
         }
         if !look.notices.is_empty() {

@@ -43,5 +43,7 @@ fn observe(kind: StreamKind, bytes: &[u8], tail: &mut Tail, metrics: &mut Metric
         StreamKind::Stdout => {}
         StreamKind::Stderr => tail.push(bytes),
         StreamKind::Metrics => metrics.push(bytes),
+        // No pipe of the rank's.
+        StreamKind::Times => {}
     }
 }

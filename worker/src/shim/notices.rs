@@ -1,4 +1,4 @@
-//! What a rank's stderr is told about its event files, and how tags become names of metrics.
+//! What a rank's stderr is told about metrics that came by other ways than its pipe, and how what these are called becomes a name.
 
 use sha2::{Digest, Sha256};
 use std::collections::BTreeSet;
@@ -7,26 +7,28 @@ use types::RankIndex;
 
 /// Longest name, as everywhere.
 const NAME_BYTES_MAX: usize = 250;
-/// What is told of one rank's files at most: damage of a thousand files must not fill its stderr.
+/// What is told of one rank at most: damage of a thousand files must not fill its stderr.
 const NOTICES_MAX: usize = 20;
 
 pub(super) struct Notices {
     rank: RankIndex,
+    /// What they are of, in words.
+    of: &'static str,
     lines: String,
     count: usize,
     once: BTreeSet<&'static str>,
 }
 
 impl Notices {
-    pub(super) fn new(rank: RankIndex) -> Self {
-        Self { rank, lines: String::new(), count: 0, once: BTreeSet::new() }
+    pub(super) fn new(rank: RankIndex, of: &'static str) -> Self {
+        Self { rank, of, lines: String::new(), count: 0, once: BTreeSet::new() }
     }
 
     pub(super) fn say(&mut self, what: Arguments<'_>) {
         self.count += 1;
         let _ = match self.count {
             ..NOTICES_MAX => writeln!(self.lines, "muster: rank {}: {what}", self.rank),
-            NOTICES_MAX => writeln!(self.lines, "muster: rank {}: {what}; no more is said of event files", self.rank),
+            NOTICES_MAX => writeln!(self.lines, "muster: rank {}: {what}; no more is said of {}", self.rank, self.of),
             _ => Ok(()),
         };
     }
@@ -84,7 +86,7 @@ mod tests {
 
     #[test]
     fn a_tag_is_its_name_where_it_may_be() {
-        let mut notices = Notices::new(RankIndex(1));
+        let mut notices = Notices::new(RankIndex(1), "event files");
         assert_eq!(name("", b"loss/train", &mut notices), "loss/train");
         assert_eq!(name("validation/", "Verlust \u{3b1}".as_bytes(), &mut notices), "validation/Verlust \u{3b1}");
         assert_eq!(name("", &[b'x'; 250], &mut notices).len(), 250);
@@ -93,7 +95,7 @@ mod tests {
 
     #[test]
     fn other_tags_are_made_to_fit_and_it_is_told_once() {
-        let mut notices = Notices::new(RankIndex(1));
+        let mut notices = Notices::new(RankIndex(1), "event files");
         let long = [name("", &[b'x'; 251], &mut notices), name("", &[b'x'; 252], &mut notices)];
         assert!(long.iter().all(|name| name.len() == 250) && long[0] != long[1]);
         let told = text(&mut notices);
@@ -106,7 +108,7 @@ mod tests {
 
     #[test]
     fn there_is_an_end_to_what_is_said() {
-        let mut notices = Notices::new(RankIndex(0));
+        let mut notices = Notices::new(RankIndex(0), "event files");
         for n in 0..1_000 {
             notices.say(format_args!("file {n}"));
         }
