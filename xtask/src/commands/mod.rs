@@ -3,5 +3,6 @@
 pub mod bench;
 pub mod dashboards;
 pub mod fix;
+pub mod fuzz;
 pub mod tidy;
 pub mod verify;

@@ -10,12 +10,15 @@
 //! that restarts neither loses nor doubles a point. What a look does is bounded in names, bytes and lines, and so is what is held.
 
 mod claims;
+mod fuzzed;
 mod notices;
 mod records;
 mod summary;
 #[cfg(test)]
 mod testing;
 mod walk;
+
+pub use fuzzed::{event_file, event_files};
 
 use super::redact::{Patterns, Redactor};
 use super::spec::EventFiles;
