@@ -22,7 +22,6 @@ mod small_disk;
 mod wait;
 
 pub mod bench;
-pub mod fuzz;
 pub mod matrix;
 pub mod sim;
 

@@ -55,6 +55,7 @@ mod bench;
 mod buffer;
 mod communicator;
 mod error;
+pub mod fuzzed;
 mod local;
 pub mod nccl;
 mod pipeline;

@@ -13,6 +13,7 @@ pub mod backup;
 mod blocking;
 mod config;
 mod export;
+pub mod fuzzed;
 mod gate;
 mod http;
 mod leader;

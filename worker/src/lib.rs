@@ -29,6 +29,7 @@ mod error;
 mod expand;
 mod fence;
 mod figures;
+pub mod fuzzed;
 mod held;
 mod inventory;
 mod islands;

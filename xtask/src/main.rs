@@ -1,9 +1,9 @@
 //! Developer tasks: `verify` says whether the tree keeps the project's rules, `tidy` is its fast part, `fix` repairs,
-//! `bench` measures, `dashboards` writes what Grafana shows, and `sbom` what the program is made of.
+//! `bench` measures, `fuzz` looks for inputs that break a reader, `dashboards` writes what Grafana shows, and `sbom` what the program is made of.
 //!
 //! One subcommand is one file in `commands`, with one arm below. A check is one file in `checks`: a function from the
-//! tree (or from `cargo metadata`) to faults, so that its unit tests need no files. Nothing but `fix`, `dashboards` and `sbom` writes, but for what
-//! cargo and `bench` put into `target`.
+//! tree (or from `cargo metadata`) to faults, so that its unit tests need no files. Nothing but `fix`, `dashboards`, `sbom` and
+//! `fuzz --keep` writes, but for what cargo, `bench` and `fuzz` put into `target`.
 
 mod checks;
 mod commands;
@@ -35,6 +35,8 @@ enum Command {
     Fix,
     /// Builds the release and measures it, beside its peers where they are installed.
     Bench(commands::bench::Arguments),
+    /// Looks for inputs that bring a reader of foreign bytes down, led by the code that they reach.
+    Fuzz(commands::fuzz::Arguments),
     /// Says what the program is made of, as a bill of materials (CycloneDX).
     Sbom(commands::sbom::Arguments),
     /// Writes the Grafana dashboards of `deploy/grafana` anew.
@@ -47,6 +49,7 @@ fn main() -> anyhow::Result<ExitCode> {
         Command::Tidy => commands::tidy::run(),
         Command::Fix => commands::fix::run(),
         Command::Bench(arguments) => commands::bench::run(&arguments),
+        Command::Fuzz(arguments) => commands::fuzz::run(&arguments),
         Command::Sbom(arguments) => commands::sbom::run(&arguments),
         Command::Dashboards => commands::dashboards::run(),
     }

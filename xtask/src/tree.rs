@@ -100,6 +100,12 @@ pub fn find_root() -> anyhow::Result<PathBuf> {
     root.map(Path::to_path_buf).with_context(|| format!("no workspace at or above {}", here.display()))
 }
 
+/// Cargo builds beside this program, wherever that is.
+pub fn target_folder(root: &Path) -> anyhow::Result<PathBuf> {
+    let program = std::env::current_exe().context("cannot find this program")?;
+    Ok(program.ancestors().nth(2).map_or_else(|| root.join("target"), Path::to_path_buf))
+}
+
 fn is_text(path: &str) -> bool {
     TEXT_ENDINGS.iter().any(|ending| path.ends_with(ending)) || TEXT_FILES.contains(&path)
 }

@@ -73,7 +73,6 @@ pub fn list() -> String {
         let by = match run {
             Run::Here(strike) => format!("matrix --row {number} ({} faults)", strike.usual()),
             Run::Elsewhere(by) => by.to_owned(),
-            Run::Nobody => "not run".to_owned(),
         };
         table.row([number.to_string(), fault.to_owned(), by]);
     }
@@ -108,10 +107,8 @@ fn wanted(numbers: &[u8]) -> anyhow::Result<Vec<(Row, Strike)>> {
     }
     let find = |number: &u8| {
         let row = ROWS.iter().find(|row| row.number == *number).with_context(|| format!("there is no row {number}"))?;
-        here(row).with_context(|| match row.run {
-            Run::Elsewhere(by) => format!("row {number} is run by `{by}`"),
-            _ => format!("row {number} is not run"),
-        })
+        let by = if let Run::Elsewhere(by) = row.run { by } else { "" };
+        here(row).with_context(|| format!("row {number} is run by `{by}`"))
     };
     numbers.iter().map(find).collect()
 }

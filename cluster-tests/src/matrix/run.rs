@@ -48,7 +48,17 @@ pub(super) async fn run(setup: &Setup, strike: Strike, faults: usize, seed: u64)
     let history = Arc::new(History::new());
     let gangs = Gangs::new(&cluster, &setup.witness, seed)?;
     let chance = Chance::new(seed, "faults");
-    let mut world = World { cluster, history, gangs, chance, has_network, disk: None, turn: 0, may_be_fenced: false };
+    let mut world = World {
+        cluster,
+        history,
+        gangs,
+        chance,
+        has_network,
+        disk: None,
+        turn: 0,
+        former: Vec::new(),
+        may_be_fenced: false,
+    };
     let mut outcome = Outcome::default();
     if let Err(error) = through(&mut world, strike, faults, seed, &mut outcome).await {
         outcome.violations.push(format!("the run did not come to its end: {error:#}"));

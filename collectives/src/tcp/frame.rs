@@ -1,6 +1,9 @@
 //! Bytes on the wire: the header before each operation's payload and the reports on the control socket. Fixed sizes,
 //! little endian.
 
+mod fuzzed;
+
+pub use fuzzed::{frame, frames};
 use std::fmt;
 
 use crate::buffer::{DType, Op};

@@ -34,6 +34,7 @@ use self::control::Control;
 use self::engine::Engine;
 use self::frame::{Abort, Report};
 pub(crate) use self::frame::{Call, Header, Operation, Position};
+pub use self::frame::{frame, frames};
 use self::pairwise::Storage;
 use self::patience::Patience;
 pub use self::positions::Guard;

@@ -3,6 +3,8 @@
 //! Which lines are points depends on their bytes alone, so every coordinator gives a rank's points in the same number and
 //! order, and a follower that changes coordinators can count.
 
+pub mod fuzzed;
+
 use super::follow::{self, Selection};
 use super::{Context, logs};
 use futures::StreamExt;

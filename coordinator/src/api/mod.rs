@@ -21,7 +21,7 @@ mod jobs;
 pub(crate) mod keep;
 pub(crate) mod lineage;
 mod logs;
-mod metrics;
+pub(crate) mod metrics;
 pub(crate) mod queues;
 pub(crate) mod replicate;
 pub(crate) mod search;

@@ -27,7 +27,7 @@ mod succession;
 #[cfg(test)]
 pub(crate) mod tests;
 pub mod types;
-mod wire;
+pub(crate) mod wire;
 
 pub use config::{Config, Timers};
 pub use error::{BootstrapError, MemberError, OpenError, ProposeError, ReadError, Retry};

@@ -1,5 +1,7 @@
 //! What travels between coordinators: values in postcard with a checksum, and in each call's metadata who calls whom.
 
+pub mod fuzzed;
+
 use super::types::{Addresses, LogId, Vote};
 use crate::store::Identity;
 use bytes::Bytes;

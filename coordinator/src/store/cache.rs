@@ -62,11 +62,12 @@ impl Cache {
 
     /// Forgets the entries up to `upto`.
     pub(crate) fn purge(&mut self, upto: LogId) {
-        let kept = self.entries.split_off(&(upto.index + 1));
+        let next = upto.index.saturating_add(1);
+        let kept = self.entries.split_off(&next);
         for (_, bytes) in std::mem::replace(&mut self.entries, kept).into_values() {
             self.bytes -= bytes;
         }
-        self.first = self.first.max(upto.index + 1);
+        self.first = self.first.max(next);
         self.purged = Some(upto);
         self.last = self.last.max(Some(upto));
     }

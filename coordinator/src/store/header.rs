@@ -5,6 +5,8 @@
 //! the last flushed entry and vote (written, not flushed: it may lag, it never leads), and a log without that entry is
 //! refused.
 
+pub mod fuzzed;
+
 use super::error::StoreError;
 use crate::raft::types::{LogId, Vote};
 use serde::de::DeserializeOwned;

@@ -15,6 +15,8 @@
 //! that says, before the other half is overwritten, that the engine has what lies there. The checksums begin with a salt that
 //! only this file knows: what a user stores never passes for a group, wherever a page of it lies.
 
+pub mod fuzzed;
+
 use super::disk::{DiskError, Fact, Record};
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -287,8 +289,10 @@ impl<'a> Image<'a> {
         let length = u32::from_le_bytes(*head[24..].first_chunk::<4>()?) as usize;
         let whole = rest.get(..HEAD.checked_add(length)?)?;
         let crc = checksum(self.salt, &[&head[8..28], &whole[HEAD..]]);
-        let good = head[..8] == GROUP_MAGIC && head[28..] == crc.to_le_bytes();
-        good.then(|| Group { sequence: number(&head[8..16]), floor: number(&head[16..24]), whole })
+        let (sequence, floor) = (number(&head[8..16]), number(&head[16..24]));
+        // Groups are numbered from 1: zero stands for none.
+        let good = head[..8] == GROUP_MAGIC && head[28..] == crc.to_le_bytes() && sequence > 0;
+        good.then_some(Group { sequence, floor, whole })
     }
 
     /// The groups from a half's start that follow one another, and where they end.
@@ -356,6 +360,19 @@ fn failed(what: &'static str, source: io::Error) -> DiskError {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_group_of_number_zero_is_none() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join(NAME);
+        create(folder.path(), &path).unwrap();
+        let mut bytes = std::fs::read(&path).unwrap();
+        let salt = number(&bytes[8..16]);
+        bytes[PAGE..PAGE + HEAD].copy_from_slice(&head(salt, 0, 0, &[]).unwrap());
+        std::fs::write(&path, &bytes).unwrap();
+        let refused = Journal::open(folder.path()).unwrap_err().to_string();
+        assert!(refused.contains("no group that is whole"), "{refused}");
+    }
 
     #[test]
     fn a_group_of_the_last_number_is_refused_in_words() {

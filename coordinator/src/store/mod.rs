@@ -32,6 +32,14 @@ mod snapshots;
 pub(crate) mod tests;
 mod writer;
 
+/// What fuzzers feed.
+pub(crate) mod fuzzed {
+    pub use super::header::fuzzed::{header, headers};
+    pub use super::journal::fuzzed::{journal, journals};
+    pub use super::open::fuzzed::{log, logs};
+    pub use super::snapshots::fuzzed::{snapshot, snapshots};
+}
+
 pub use disk::{DiskError, Fact, LogDisk, Record};
 pub use error::StoreError;
 pub(crate) use found::{Founding, beside};

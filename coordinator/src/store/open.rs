@@ -5,6 +5,8 @@
 //!       ─> does the log reach its mark? does a snapshot reach the purged end? ─> compact if wasteful ─> writer thread
 //! ```
 
+pub mod fuzzed;
+
 use super::cache::{Cache, SharedCache};
 use super::disk::{DiskError, Fact, LogDisk, Record};
 use super::error::StoreError;
@@ -150,7 +152,7 @@ impl ReadLog {
             (_, Some(error)) => Err(error),
             (Err(error), None) => Err(writer::wrap(path, error)),
             (Ok(()), None) => {
-                read.first = read.first.min(read.cache.last.map_or(0, |last| last.index + 1));
+                read.first = read.first.min(after(read.cache.last));
                 read.check_mark(path)?;
                 Ok(read)
             }
@@ -163,10 +165,13 @@ impl ReadLog {
         if self.cache.purged.is_some_and(|purged| record.index <= purged.index) {
             return Ok(()); // purged before the last stop, not yet removed
         }
-        let next = self.cache.last.map_or(0, |last| last.index + 1);
+        let next = after(self.cache.last);
         // A log that was never purged may begin anywhere only when it begins at all: Raft's first entry is number 0.
         if record.index != next {
-            let what = format!("entries {next} to {} are missing", record.index - 1);
+            let what = match record.index.checked_sub(1) {
+                Some(before) if before >= next => format!("entries {next} to {before} are missing"),
+                _ => format!("entry {} is there where entry {next} should be", record.index),
+            };
             return Err(writer::damaged(path, what));
         }
         if self.cache.last.is_some_and(|last| last.leader_id > entry.log_id().leader_id) {
@@ -194,7 +199,7 @@ impl ReadLog {
             && !self.marked_entry_seen
             && self.cache.purged.is_none_or(|purged| purged.index < marked.index)
         {
-            let next = self.cache.last.map_or(0, |last| last.index + 1);
+            let next = after(self.cache.last);
             let what = format!("ends before entry {next}, but had been flushed up to entry {}", marked.index);
             return Err(writer::damaged(path, what));
         }
@@ -206,6 +211,11 @@ impl ReadLog {
         }
         Ok(())
     }
+}
+
+/// The number of the entry that follows; damage may claim the last number that there is.
+fn after(last: Option<LogId>) -> u64 {
+    last.map_or(0, |last| last.index.saturating_add(1))
 }
 
 fn fact<T: DeserializeOwned>(disk: &dyn LogDisk, fact: Fact, path: &Path) -> Result<Option<T>, StoreError> {
@@ -227,7 +237,7 @@ fn check_snapshots(folder: &Path, snapshots: &Snapshots, purged: Option<LogId>) 
         return Ok(());
     }
     let reaches = reaches.map_or("none".to_owned(), |id| format!("entry {}", id.index));
-    let begins = purged.map_or(0, |purged| purged.index + 1);
+    let begins = after(purged);
     let lacking = format!("the log begins at entry {begins} and the last whole snapshot reaches {reaches}");
     let (file, what) = damaged.into_iter().next().map_or_else(
         || (folder.join("snapshots"), lacking.clone()),

@@ -7,6 +7,8 @@
 //! The end comes last, so a file that was cut short is told from a whole one without reading it; a whole one is read and
 //! checked before it is used. A file is sent to a peer as it is, byte for byte.
 
+pub mod fuzzed;
+
 use super::error::StoreError;
 use crate::raft::types::SnapshotMeta;
 use serde::Serialize;
@@ -57,10 +59,7 @@ impl SnapshotFile {
         let mut bytes = Vec::new();
         let mut file = &*self.file;
         io::Seek::rewind(&mut file).and_then(|()| file.read_to_end(&mut bytes)).map_err(|error| error.to_string())?;
-        let body = check(&bytes)?;
-        let (meta, rest) = postcard::take_from_bytes(body).map_err(|error| format!("what it covers: {error}"))?;
-        let state = postcard::from_bytes(rest).map_err(|error| format!("its state: {error}"))?;
-        Ok((meta, state))
+        decode(&bytes)
     }
 
     fn meta(&self) -> Result<SnapshotMeta, String> {
@@ -71,6 +70,12 @@ impl SnapshotFile {
             postcard::take_from_bytes(check(&bytes)?).map_err(|error| format!("what it covers: {error}"))?;
         Ok(meta)
     }
+}
+
+fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<(SnapshotMeta, T), String> {
+    let (meta, rest) = postcard::take_from_bytes(check(bytes)?).map_err(|error| format!("what it covers: {error}"))?;
+    let state = postcard::from_bytes(rest).map_err(|error| format!("its state: {error}"))?;
+    Ok((meta, state))
 }
 
 fn check(bytes: &[u8]) -> Result<&[u8], String> {

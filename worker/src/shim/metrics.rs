@@ -1,6 +1,10 @@
 //! What a rank reports on its metrics pipe, as far as its supervisor must know it: the last value of each metric, for the
 //! record of its end with the rank that it blames for it, and the last checkpoint, for the daemon. The bytes themselves go to the spool untouched.
 
+mod fuzzed;
+
+pub use fuzzed::{metric_texts, metrics};
+
 use super::protobuf::Number;
 use super::spec::{CheckpointNotice, write_record};
 use serde::{Deserialize, Serialize};

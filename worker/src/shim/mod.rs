@@ -34,6 +34,12 @@ mod spool;
 mod threads;
 mod words;
 
+/// What fuzzers feed.
+pub(crate) mod fuzzed {
+    pub use super::events::{event_file, event_files};
+    pub use super::metrics::{metric_texts, metrics};
+}
+
 pub(crate) use confine::hide_memory;
 pub(crate) use signals::{KILL, STOP};
 

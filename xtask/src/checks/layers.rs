@@ -1,7 +1,7 @@
 //! The arrows between crates: who may use whom, and which outside crates stay in one place.
 //!
 //! ```text
-//! tests     cluster-tests                                  may use all; used by none
+//! tests     cluster-tests, fuzz                            may use all; used by none
 //! programs  cli -> coordinator, worker, trainer, client    one binary
 //! edges     client, proto, daemon, identity, stores, collectives
 //! pure      scheduler, cluster-state, job-spec
@@ -50,6 +50,8 @@ const ARROWS: [(&str, &[&str]); 15] = [
 
 /// May use every crate, and no crate may use it.
 const TESTS: &str = "cluster-tests";
+/// The same: apart, for fuzzers are built with flags of their own, and of as few crates as may be.
+const FUZZ: &str = "fuzz";
 
 /// Outside crates (by the beginning of their names) with the only crates of ours that may use them, and why.
 const CONFINED: [(&str, &[&str], &str); 8] = [
@@ -71,7 +73,7 @@ pub fn check(metadata: &Metadata, tree: &Tree) -> Vec<Fault> {
 
 fn faults_of(member: &Package, ours: &[&str], tree: &Tree) -> Vec<Fault> {
     let allowed = ARROWS.iter().find(|(name, _)| *name == member.name).map(|&(_, allowed)| allowed);
-    if allowed.is_none() && member.name != TESTS {
+    if allowed.is_none() && ![TESTS, FUZZ].contains(&member.name.as_str()) {
         let text = format!("`{}` is not in the table of `xtask/src/checks/layers.rs`", member.name);
         return vec![Fault::at(&member.manifest, 0, text)];
     }
@@ -80,7 +82,7 @@ fn faults_of(member: &Package, ours: &[&str], tree: &Tree) -> Vec<Fault> {
         let name = dependency.name.as_str();
         let problem = match allowed {
             _ if !ours.contains(&name) => confined(member, name),
-            _ if name == TESTS => Some(format!("`{name}` may be used by none")),
+            _ if [TESTS, FUZZ].contains(&name) => Some(format!("`{name}` may be used by none")),
             Some(allowed) if !allowed.contains(&name) => {
                 let kind = if dependency.is_dev { ", for tests neither" } else { "" };
                 Some(format!("`{}` may not use `{name}`{kind}: it may use {allowed:?}", member.name))
@@ -146,6 +148,7 @@ mod tests {
         trainer.dependencies[0].is_dev = true;
         assert_eq!(faults(vec![trainer, member("worker", &[])]).len(), 1);
         assert_eq!(faults(vec![member("cli", &[TESTS]), member(TESTS, &[])]).len(), 1);
+        assert_eq!(faults(vec![member(FUZZ, &["types"]), member(TESTS, &[FUZZ]), member("types", &[])]).len(), 1);
     }
 
     #[test]

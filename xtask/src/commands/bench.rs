@@ -7,7 +7,7 @@
 use crate::tree;
 use anyhow::Context;
 use std::ffi::OsStr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, ExitCode};
 
 /// Every benchmark, as `cluster-tests` names it, and that of the scheduler.
@@ -65,7 +65,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         build(&root, &clusters)?;
     }
     if names.contains(&SECURITY) {
-        let folder = target(&root)?.join(PLAIN_TEXT);
+        let folder = tree::target_folder(&root)?.join(PLAIN_TEXT);
         let features = ["--features", "cluster-tests/plain-text", "--target-dir"].map(OsStr::new);
         build(&root, &[&clusters.map(OsStr::new)[..], &features, &[folder.as_os_str()]].concat())?;
     }
@@ -93,14 +93,8 @@ fn build(root: &Path, what: &[impl AsRef<OsStr>]) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Cargo builds beside this program, wherever that is.
-fn target(root: &Path) -> anyhow::Result<PathBuf> {
-    let program = std::env::current_exe().context("cannot find this program")?;
-    Ok(program.ancestors().nth(2).map_or_else(|| root.join("target"), Path::to_path_buf))
-}
-
 fn measure(root: &Path, name: &str, arguments: &Arguments) -> anyhow::Result<bool> {
-    let mut target = target(root)?;
+    let mut target = tree::target_folder(root)?;
     if name == SECURITY {
         target.push(PLAIN_TEXT);
     }

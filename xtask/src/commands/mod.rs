@@ -3,6 +3,7 @@
 pub mod bench;
 pub mod dashboards;
 pub mod fix;
+pub mod fuzz;
 pub mod sbom;
 pub mod tidy;
 pub mod verify;

@@ -4,8 +4,11 @@ mod behind;
 mod coordinators;
 mod disks;
 mod links;
+mod moments;
+mod overload;
 mod pauses;
 mod ranks;
+mod repeats;
 mod splits;
 mod want;
 mod workers;
@@ -15,6 +18,7 @@ use super::load::Gangs;
 use crate::sim::Chance;
 use crate::{Cluster, PATIENCE, SmallDisk, until};
 use anyhow::Context as _;
+pub(super) use repeats::Former;
 use rustix::process::{Pid, Signal, kill_process};
 use std::sync::Arc;
 use std::time::Duration;
@@ -68,6 +72,12 @@ pub(super) enum Strike {
     SlowFlush,
     /// A daemon lacks processor time, descriptors or threads, for up to 8 s.
     Starve,
+    /// Calls that come several times, at once, late and out of order.
+    Repeat,
+    /// A daemon is killed at a durable step, or stands still in it for 5 s.
+    Moment,
+    /// Ten times as many clients as bring the cluster to its peak.
+    Crush,
     /// Several of these, one after the other.
     Mixed,
 }
@@ -89,6 +99,8 @@ pub(super) struct World {
     pub(super) disk: Option<SmallDisk>,
     /// How often it was struck.
     pub(super) turn: usize,
+    /// Submits of this run that may come again.
+    pub(super) former: Vec<Former>,
     /// Was a daemon away for so long that its lease may have ended?
     pub(super) may_be_fenced: bool,
 }
@@ -115,7 +127,9 @@ impl Strike {
     pub(super) fn usual(self) -> usize {
         match self {
             Strike::KillCoordinator | Strike::KillDaemon | Strike::KillRank | Strike::Orphan | Strike::Mixed => 200,
-            Strike::LoseHost | Strike::Pause | Strike::Split | Strike::FlushFault => 100,
+            Strike::LoseHost | Strike::Pause | Strike::Split | Strike::FlushFault | Strike::Repeat => 100,
+            Strike::Moment => 120,
+            Strike::Crush => 5,
             Strike::HalfSplit | Strike::FullDisk | Strike::RestartAll => 50,
             Strike::Cancel | Strike::Damage => 1_000,
             Strike::Behind => 10,
@@ -130,8 +144,10 @@ impl Strike {
             Strike::Cancel => 200,
             Strike::KillRank | Strike::Damage => 50,
             Strike::FullDisk | Strike::Behind => 5,
+            Strike::Crush => 1,
             Strike::Reset => 100,
             Strike::SlowLink | Strike::SlowFlush | Strike::Starve => 10,
+            Strike::Moment => 12,
             _ => 20,
         }
     }
@@ -151,6 +167,9 @@ impl Strike {
             Strike::FlushFault => "from arming the fault to the coordinator's end",
             Strike::FullDisk => "from the full disk to the coordinator's end",
             Strike::Mixed => "of each fault its own",
+            Strike::Repeat => "from the first of many equal submits to the last answer",
+            Strike::Moment => "from the process's return to the end of the longest silence",
+            Strike::Crush => "from the end of the crush to a steady load",
             Strike::Behind => "from its start to the coordinator having caught up",
             Strike::Reset => "from the reset of the leader's connections to the next acknowledged write",
             Strike::SlowLink => "from the leader's link getting slow to the next acknowledged write",
@@ -173,9 +192,9 @@ impl Strike {
     /// May no lasting gang notice it?
     pub(super) fn leaves_gangs_alone(self) -> bool {
         use Strike::{Behind, Cancel, Damage, FlushFault, FullDisk, KillCoordinator, KillDaemon, KillRank};
-        use Strike::{Reset, RestartAll, SlowFlush};
+        use Strike::{Crush, Moment, Repeat, Reset, RestartAll, SlowFlush};
         matches!(self, KillCoordinator | KillDaemon | KillRank | Cancel | FlushFault | FullDisk | Damage | RestartAll)
-            || matches!(self, Behind | Reset | SlowFlush)
+            || matches!(self, Behind | Reset | SlowFlush | Repeat | Moment | Crush)
     }
 
     /// Strikes once, and returns when all daemons are back.
@@ -202,6 +221,9 @@ impl Strike {
             Strike::SlowLink => links::slow(world).await,
             Strike::SlowFlush => want::slow_flush(world).await,
             Strike::Starve => want::starve(world).await,
+            Strike::Repeat => repeats::repeat(world).await,
+            Strike::Moment => moments::strike(world).await,
+            Strike::Crush => overload::crush(world).await,
             Strike::Mixed => Err(anyhow::anyhow!("a mixture is no part of one")),
         }?;
         world.until_whole().await?;

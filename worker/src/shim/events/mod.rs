@@ -10,11 +10,14 @@
 //! that restarts neither loses nor doubles a point. What a look does is bounded in names, bytes and lines, and so is what is held.
 
 mod claims;
+mod fuzzed;
 mod records;
 mod summary;
 #[cfg(test)]
 mod testing;
 mod walk;
+
+pub use fuzzed::{event_file, event_files};
 
 use super::metrics::write_point;
 use super::notices::{self, Notices};

@@ -122,6 +122,13 @@ impl Records {
     }
 }
 
+/// One record with its frame, as a fuzzer's bytes need it.
+pub(super) fn framed(bytes: &[u8]) -> Vec<u8> {
+    let length = (bytes.len() as u64).to_le_bytes();
+    let sum = |of: &[u8]| Crc::of(of).masked().to_le_bytes();
+    [&length[..], &sum(&length), bytes, &sum(bytes)].concat()
+}
+
 /// The first bytes of a slice that is known to have them.
 fn first<const N: usize>(bytes: &[u8]) -> [u8; N] {
     bytes.first_chunk().copied().unwrap_or([0; N])
