@@ -253,13 +253,18 @@ impl State {
         self.access.users.values()
     }
 
+    /// What a user is; none for one who is not known.
+    pub fn roles_of(&self, name: &str) -> &BTreeSet<Grant> {
+        self.user(name).map_or(&NO_ROLES, |user| &user.roles)
+    }
+
     /// What a caller is: the roles of a user, or those of them that the caller's token gives. Nobody else has any. A role of a token counts
     /// while its user's roles cover it.
     pub fn grants_of<'a>(&'a self, caller: &Principal) -> impl Iterator<Item = &'a Grant> + Clone + use<'a> {
         let (roles, narrowed) = match caller {
             Principal::User { name, token } => {
                 let narrowed = self.token(token).and_then(|token| token.roles.as_ref());
-                (self.user(name).map_or(&NO_ROLES, |user| &user.roles), narrowed)
+                (self.roles_of(name), narrowed)
             }
             _ => (&NO_ROLES, None),
         };

@@ -45,7 +45,9 @@ fn short_form(of: impl Fn(Target) -> Option<usize>) {
             let ran = std::panic::catch_unwind(|| (target.run)(bytes));
             assert!(ran.is_ok(), "{}: {:?}", target.name, String::from_utf8_lossy(bytes));
         };
-        inputs.iter().for_each(|bytes| run(bytes));
+        for bytes in &inputs {
+            run(bytes);
+        }
         let mut chance = ChaCha8Rng::seed_from_u64(1);
         (0..count).for_each(|_| run(&made(&mut chance, &inputs)));
     }

@@ -100,7 +100,7 @@ pub async fn run(options: &Options, program: &Path) -> anyhow::Result<Vec<Line>>
 fn wanted(numbers: &[u8]) -> anyhow::Result<Vec<(Row, Strike)>> {
     let here = |row: &Row| match row.run {
         Run::Here(strike) => Some((*row, strike)),
-        _ => None,
+        Run::Elsewhere(_) => None,
     };
     if numbers.is_empty() {
         return Ok(ROWS.iter().filter_map(here).collect());

@@ -18,7 +18,7 @@ pub fn can_have_networks(cluster: &Cluster, what: &str) -> bool {
 
 /// A framework's rendezvous: rank 0 greets whoever comes, rank 1 goes there and waits; both twice.
 const RENDEZVOUS: &str = r#"
-import os, socket, sys, threading, time
+import os, socket, sys, threading, time, urllib.error, urllib.request
 def heard(at):
     with socket.create_connection(at, timeout=5) as line:
         return line.recv(16) == b"hello"
@@ -32,6 +32,10 @@ def greet(server):
         line, _ = server.accept()
         line.sendall(b"hello"); line.close()
 rank, gate = int(os.environ["RANK"]), sys.argv[1]
+try:
+    urllib.request.urlopen(os.environ["OTEL_EXPORTER_OTLP_ENDPOINT"] + "/v1/metrics", data=b"", timeout=20)
+except urllib.error.HTTPError as error:
+    print("rank", rank, "its supervisor says", error.code, flush=True)
 at = (os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]))
 if rank == 0:
     threading.Thread(target=greet, args=(socket.create_server(at),), daemon=True).start()
@@ -97,6 +101,8 @@ async fn what_a_frameworks_rank_listens_on_only_its_gang_reaches() {
             [0, 1].iter().all(|rank| said.contains(&format!("rank {rank} heard it"))).then_some(said)
         };
         let said = until("the gang to meet", PATIENCE, met).await?;
+        // What takes metrics and logs of its programs is in there too, and asks for the secret.
+        assert_eq!(said.matches("its supervisor says 401").count(), 2, "{said}");
         let port = said.lines().find_map(|line| line.split("listens at 100.96.0.1 ").nth(1)).unwrap();
         assert_eq!(cluster.networks().len(), 2, "one for each member");
 

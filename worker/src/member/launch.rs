@@ -14,6 +14,7 @@ use crate::shim::places::Places;
 use crate::shim::record;
 use crate::shim::silence::SilenceLimits;
 use crate::shim::spec::{Credentials, EventFiles, OtlpOffer, ShimSpec};
+use crate::users::User;
 use std::fs::OpenOptions;
 use std::io::{self, Write};
 use std::os::fd::OwnedFd;
@@ -48,18 +49,9 @@ pub(super) fn launch(
     let (endpoints, sockets, network) = network(context, wish, layout, endpoints, prepared.sockets)?;
     let endpoints = endpoints.as_slice();
     // Their network encrypts already.
-    let encrypts = context.encryption.asked() && network.is_none();
-    write_private(&layout.manifest(), environment::manifest(wish, endpoints, encrypts).to_string().as_bytes())
-        .and_then(|()| write_private(&layout.wish(), &postcard::to_stdvec(wish).map_err(io::Error::other)?))
-        .map_err(|error| Fault::machine(format!("cannot write its manifest: {error}")))?;
-    let user = context.users.of(wish.key).map_err(|error| Fault::machine(error.to_string()))?;
-    let places = user.as_ref().and_then(|user| context.users.places(wish.key, &user.credentials, &layout.tmp()));
-    let shut = shut_devices(context, wish);
-    let places = places.map(|places| places.shutting(shut.clone(), layout.blank()));
-    if let Some(user) = &user {
-        give(layout, &user.credentials, places.as_ref())?;
-    }
-    let namespace = namespace(context, wish, layout, shut)?;
+    write_down(wish, layout, endpoints, context.encryption.asked() && network.is_none())?;
+    let (user, places) = user_and_places(context, wish, layout)?;
+    let namespace = namespace(context, wish, layout)?;
     let shared = Shared {
         base: &context.base,
         wish,
@@ -67,10 +59,9 @@ pub(super) fn launch(
         layout,
         endpoints,
         devices: &context.devices,
-        interface: match (&network, context.data_address.is_loopback()) {
-            (Some(_), _) => Some(network::DEVICE),
-            (None, true) => Some("lo"),
-            (None, false) => None,
+        interface: match network {
+            Some(_) => Some(network::DEVICE),
+            None => context.data_address.is_loopback().then_some("lo"),
         },
         user: user.as_ref(),
         cluster: context.cluster,
@@ -113,6 +104,13 @@ pub(super) fn launch(
     Ok(())
 }
 
+/// For its ranks, and for the daemon's next life.
+fn write_down(wish: &Wish, layout: &MemberLayout, endpoints: &[Endpoint], encrypts: bool) -> Result<(), Fault> {
+    write_private(&layout.manifest(), environment::manifest(wish, endpoints, encrypts).to_string().as_bytes())
+        .and_then(|()| write_private(&layout.wish(), &postcard::to_stdvec(wish).map_err(io::Error::other)?))
+        .map_err(|error| Fault::machine(format!("cannot write its manifest: {error}")))
+}
+
 /// What is handed to one rank.
 struct RankSockets {
     listener: OwnedFd,
@@ -143,14 +141,24 @@ fn network(
     Ok((made.endpoints, handed.collect(), Some(made.place)))
 }
 
-/// What its ranks see, where they are the daemon's own user and are to see no more than is theirs.
-fn namespace(
+/// Whom its ranks become, where that is another than the daemon, with what is theirs; and what is theirs of everybody's places.
+fn user_and_places(
     context: &Context,
     wish: &Wish,
     layout: &MemberLayout,
-    shut: Vec<PathBuf>,
-) -> Result<Option<Namespace>, Fault> {
+) -> Result<(Option<User>, Option<Places>), Fault> {
+    let user = context.users.of(wish.key).map_err(|error| Fault::machine(error.to_string()))?;
+    let Some(own) = &user else { return Ok((None, None)) };
+    let places = context.users.places(wish.key, &own.credentials, &layout.tmp());
+    let places = places.map(|places| places.shutting(shut_devices(context, wish), layout.blank()));
+    give(layout, &own.credentials, places.as_ref())?;
+    Ok((user, places))
+}
+
+/// What its ranks see, where they are the daemon's own user and are to see no more than is theirs.
+fn namespace(context: &Context, wish: &Wish, layout: &MemberLayout) -> Result<Option<Namespace>, Fault> {
     let Some(apart) = &context.apart else { return Ok(None) };
+    let shut = shut_devices(context, wish);
     apart
         .make_places(wish.key, layout, shut.clone())
         .map_err(|error| Fault::machine(format!("cannot make its /dev/shm: {error}")))?;

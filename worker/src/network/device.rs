@@ -69,6 +69,12 @@ fn make_here(own: Ipv4Addr, ports: &[u16]) -> io::Result<Inside> {
     Ok(Inside { namespace, packets, listeners })
 }
 
+/// Moves the calling thread.
+pub(super) fn enter(namespace: &File) -> io::Result<()> {
+    // SAFETY: a plain system call on a descriptor that is open.
+    check("change its network", unsafe { libc::setns(namespace.as_raw_fd(), libc::CLONE_NEWNET) })
+}
+
 fn request(device: &str) -> io::Result<libc::ifreq> {
     // SAFETY: all-zero is a valid request.
     let mut request: libc::ifreq = unsafe { std::mem::zeroed() };

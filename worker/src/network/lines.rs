@@ -26,7 +26,7 @@ const IPV4_BYTES: usize = 20;
 /// What is known of the way to one machine.
 enum Line {
     Waiting(Vec<Vec<u8>>),
-    Open(Sending),
+    Open(Box<Sending>),
 }
 
 /// See the module.
@@ -140,7 +140,7 @@ impl Lines {
             Line::Waiting(packets) => drop(packets.iter().try_for_each(|packet| sending.send(packet))),
             Line::Open(older) => older.close(),
         }
-        *line = Line::Open(sending);
+        *line = Line::Open(Box::new(sending));
         drop(line);
         loop {
             match receiving.receive() {

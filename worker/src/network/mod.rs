@@ -129,6 +129,15 @@ impl Place {
         // Looked at after: the file is that process's and no other's of its number.
         self.process.open().map(|_| file).ok_or_else(gone)
     }
+
+    /// Does something in the namespace: what is bound there is reached from there. For a process of one thread.
+    pub(crate) fn within<T>(&self, act: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
+        let own = File::open("/proc/self/ns/net")?;
+        device::enter(&self.open()?)?;
+        let done = act();
+        device::enter(&own)?;
+        done
+    }
 }
 
 /// Can this daemon make such networks? In words why not.

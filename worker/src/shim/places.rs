@@ -58,7 +58,7 @@ impl Places {
         self.remove()?;
         if !self.shut.is_empty() {
             let blank = std::fs::File::create(&self.blank)?;
-            blank.set_permissions(std::fs::Permissions::from_mode(0))?;
+            blank.set_permissions(std::fs::Permissions::from_mode(0o000))?;
         }
         daemon::files::create_private_folder(&self.shm)?;
         crate::owner::give_one(&self.shm, user)

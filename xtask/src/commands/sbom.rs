@@ -129,8 +129,9 @@ mod tests {
         let package =
             |name: &str, licence: &str| json!({"id": name, "name": name, "version": "1.0.0+b", "license": licence});
         let arrow = |to: &str, kind: Value| json!({"pkg": to, "dep_kinds": [{"kind": kind}]});
+        let packages = ["cli", "a", "b", "c", "elsewhere"].map(|name| package(name, "MIT/Apache-2.0"));
         let metadata = json!({
-            "packages": ["cli", "a", "b", "c", "elsewhere"].map(|name| package(name, "MIT/Apache-2.0")),
+            "packages": packages,
             "resolve": {"nodes": [
                 {"id": "cli", "deps": [arrow("a", Value::Null), arrow("c", "dev".into())]},
                 {"id": "a", "deps": [arrow("b", "build".into()), arrow("a", "dev".into())]},

@@ -53,7 +53,7 @@ pub(super) async fn crush(world: &mut World) -> anyhow::Result<Struck> {
     }
     // How long until everybody else is served as before.
     world.history.answers.flow(super::BEFORE).await?;
-    struck.times.push(at.elapsed() - 2 * SPAN);
+    struck.times.push(at.elapsed().saturating_sub(2 * SPAN));
     Ok(struck)
 }
 

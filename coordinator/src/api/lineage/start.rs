@@ -151,7 +151,7 @@ impl Start {
     }
 
     /// What this node is called in the graph, where it stands for certain afterwards.
-    pub(super) fn drawn(&self, graph: &mut Graph, node: &str) -> String {
+    pub(super) fn drawn(graph: &mut Graph, node: &str) -> String {
         let (kind, id) = node.split_once(':').unwrap_or(("data", node));
         let code = format!("code:{id}");
         if kind == "data" && graph.nodes.contains_key(&code) {
@@ -166,7 +166,7 @@ impl Start {
         if let (Some(node), Some((_, path))) = (self.nodes.first(), self.files.first()) {
             graph.node(node, "file", path, []);
             for (tree, _) in &self.files {
-                let folder = self.drawn(graph, &format!("data:{tree}"));
+                let folder = Self::drawn(graph, &format!("data:{tree}"));
                 graph.edge(node, &folder, "in");
             }
         }

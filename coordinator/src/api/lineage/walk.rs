@@ -155,7 +155,7 @@ fn walk(links: &Links, store: &BlobStore, start: &str, ways: Ways, steps: u32) -
     }
     let Walk { mut graph, jobs, cut, .. } = walk;
     draw(links, &mut graph, &jobs, &start);
-    let begin = start.nodes.iter().map(|node| start.drawn(&mut graph, node)).collect();
+    let begin = start.nodes.iter().map(|node| Start::drawn(&mut graph, node)).collect();
     let mut done = graph.done();
     done.begin = begin;
     done.cut = cut;

@@ -30,7 +30,7 @@ pub fn event_file(bytes: &[u8]) {
     if file.write_all(&content).is_err() {
         return;
     }
-    let (mut lines, mut notices) = (Vec::new(), Notices::new(RankIndex(0)));
+    let (mut lines, mut notices) = (Vec::new(), Notices::new(RankIndex(0), "event files"));
     let mut events = EventFile::new(PathBuf::from("output/run/events.out.tfevents.1"), file);
     let mut buffer = vec![0; BUFFER_BYTES];
     while events.read(&mut buffer, &mut lines, &mut notices) && lines.len() < LINES_BYTES_MAX {}

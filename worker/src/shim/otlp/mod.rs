@@ -84,9 +84,10 @@ enum State {
 }
 
 impl Otlp {
-    /// Listens on a port of the loopback address that the kernel chooses.
-    pub(super) fn new(rank: RankIndex) -> io::Result<Self> {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+    /// Listens on a port of the loopback address that the kernel chooses, in the network of the rank.
+    pub(super) fn new(rank: RankIndex, network: Option<&crate::network::Place>) -> io::Result<Self> {
+        let bind = || TcpListener::bind((Ipv4Addr::LOCALHOST, 0));
+        let listener = network.map_or_else(bind, |network| network.within(bind))?;
         listener.set_nonblocking(true)?;
         let mut random = [0_u8; 32];
         getrandom::fill(&mut random).map_err(io::Error::other)?;

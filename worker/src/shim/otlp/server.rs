@@ -142,15 +142,13 @@ async fn serve(listener: TcpListener, first: TcpStream, shared: Arc<Shared>) -> 
     let callers = Arc::new(Semaphore::new(CALLERS_MAX));
     loop {
         let Ok(place) = callers.clone().acquire_owned().await else { return Ok(()) };
-        let stream = match next.take() {
-            Some(first) => first,
-            None => match listener.accept().await {
-                Ok((stream, _)) => stream,
-                Err(_) => {
-                    tokio::time::sleep(ACCEPT_AGAIN).await;
-                    continue;
-                }
-            },
+        let accepted = match next.take() {
+            Some(first) => Ok(first),
+            None => listener.accept().await.map(|(stream, _)| stream),
+        };
+        let Ok(stream) = accepted else {
+            tokio::time::sleep(ACCEPT_AGAIN).await;
+            continue;
         };
         let shared = shared.clone();
         tokio::spawn(async move {

@@ -146,7 +146,7 @@ struct Taker {
 
 impl Taker {
     fn new() -> (Self, String, String) {
-        let otlp = Otlp::new(RankIndex(1)).unwrap();
+        let otlp = Otlp::new(RankIndex(1), None).unwrap();
         let variables: std::collections::BTreeMap<String, String> =
             otlp.variables(OtlpOffer::All).into_iter().collect();
         let (endpoint, headers) =

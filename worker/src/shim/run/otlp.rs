@@ -13,7 +13,7 @@ impl Shim<'_> {
         if self.spec.otlp == OtlpOffer::Nothing {
             return Vec::new();
         }
-        match Otlp::new(self.spec.rank) {
+        match Otlp::new(self.spec.rank, self.spec.network.as_ref()) {
             Ok(otlp) => {
                 let variables = otlp.variables(self.spec.otlp);
                 self.otlp = Some(otlp);

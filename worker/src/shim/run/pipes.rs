@@ -40,10 +40,9 @@ impl Shim<'_> {
 
 fn observe(kind: StreamKind, bytes: &[u8], tail: &mut Tail, metrics: &mut Metrics) {
     match kind {
-        StreamKind::Stdout => {}
+        // Times come by no pipe of the rank's.
+        StreamKind::Stdout | StreamKind::Times => {}
         StreamKind::Stderr => tail.push(bytes),
         StreamKind::Metrics => metrics.push(bytes),
-        // No pipe of the rank's.
-        StreamKind::Times => {}
     }
 }
