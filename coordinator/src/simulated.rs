@@ -5,7 +5,7 @@
 
 use crate::api::session::register;
 use crate::api::watch::{Events, follow};
-use crate::leader::{Handle, Leader, LeaderConfig, Message, surely_leads};
+use crate::leader::{Handle, Leader, LeaderConfig, Message, Process, surely_leads};
 use crate::observe::Observed;
 use crate::raft::Node;
 use crate::raft::types::{Batch, Entry};
@@ -47,13 +47,14 @@ impl LeaderLoop {
         if !self.node.leadership().borrow().leading || !surely_leads(&self.node) {
             return None;
         }
-        if self.handle.held_off(&registration.worker, start).await.is_some() {
+        let process = Process { instance: registration.instance, start };
+        if self.handle.held_off(&registration.worker, process).await.is_some() {
             return None;
         }
         register(&self.node, registration).await.ok()?;
         let (reply, number) = oneshot::channel();
-        let (worker, instance) = (registration.worker.clone(), registration.instance);
-        self.handle.send(Message::Opened { worker, instance, start, statuses, outbox, reply }).await;
+        let worker = registration.worker.clone();
+        self.handle.send(Message::Opened { worker, process, statuses, outbox, reply }).await;
         number.await.ok()
     }
 

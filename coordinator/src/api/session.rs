@@ -1,7 +1,7 @@
 //! A worker's session: hello, registration, then messages to and from the leader's loop; on the leader only.
 
 use super::{Context, caller};
-use crate::leader::{Message, SessionId, surely_leads};
+use crate::leader::{Message, Process, SessionId, surely_leads};
 use crate::raft::Node;
 use cluster_state::{Command, Outcome};
 use daemon::clock;
@@ -57,7 +57,7 @@ async fn serve(
     mut incoming: Streaming<FromWorker>,
     outbox: Outbox,
 ) -> Option<(Outbox, to_worker::Message)> {
-    let (registration, start, statuses) = match admit(&context, caller, &mut incoming).await {
+    let (registration, process, statuses) = match admit(&context, caller, &mut incoming).await {
         Ok(admitted) => admitted,
         Err(answer) => return answer.map(|answer| (outbox, answer)),
     };
@@ -70,14 +70,8 @@ async fn serve(
     });
     outbox.send(ToWorker { message: Some(welcome) }).await.ok()?;
     let (reply, number) = oneshot::channel();
-    let opened = Message::Opened {
-        worker: registration.worker.clone(),
-        instance: registration.instance,
-        start,
-        statuses,
-        outbox: outbox.clone(),
-        reply,
-    };
+    let opened =
+        Message::Opened { worker: registration.worker.clone(), process, statuses, outbox: outbox.clone(), reply };
     context.leader.send(opened).await;
     let Ok(session) = number.await else { return Some((outbox, redirect(&context))) };
     // From here on the stream is the leader's loop's alone, and ends when that lets go of it.
@@ -94,7 +88,7 @@ async fn admit(
     context: &Context,
     caller: &Caller,
     incoming: &mut Streaming<FromWorker>,
-) -> Result<(WorkerRegistration, u64, Vec<MemberStatus>), Option<to_worker::Message>> {
+) -> Result<(WorkerRegistration, Process, Vec<MemberStatus>), Option<to_worker::Message>> {
     let hello = match tokio::time::timeout(HELLO_TIMEOUT, incoming.message()).await {
         Ok(Ok(Some(FromWorker { message: Some(from_worker::Message::Hello(hello)) }))) => hello,
         Ok(Ok(_)) => return Err(Some(refuse("the first message must be a hello".into()))),
@@ -113,12 +107,13 @@ async fn admit(
         return Err(Some(redirect(context)));
     }
     // Before it is registered: a copy on another machine would give the worker that machine's size.
-    if let Some(reason) = context.leader.held_off(&registration.worker, hello.start).await {
+    let process = Process { instance: registration.instance, start: hello.start };
+    if let Some(reason) = context.leader.held_off(&registration.worker, process).await {
         tracing::warn!(worker_id = %registration.worker, reason, "session held off");
         return Err(Some(to_worker::Message::HeldOff(HeldOff { reason })));
     }
     match register(&context.node, &registration).await {
-        Ok(()) => Ok((registration, hello.start, statuses)),
+        Ok(()) => Ok((registration, process, statuses)),
         Err(Some(reason)) => Err(Some(refuse(reason))),
         Err(None) => Err(Some(redirect(context))),
     }

@@ -5,7 +5,7 @@ use super::facts::{Fact, Reports};
 use super::in_flight::InFlight;
 use super::leases;
 use super::planning::Planning;
-use super::sessions::{HeldOff, SessionId, Sessions};
+use super::sessions::{HeldOff, Process, SessionId, Sessions};
 use super::{Handle, Message};
 use crate::observe::Observed;
 use crate::raft::{Leadership, Node, ProposeError};
@@ -126,12 +126,12 @@ impl Leader {
 
     fn take(&mut self, message: Message) {
         match message {
-            Message::Greeted { worker, start, reply } => {
-                let _ = reply.send(self.held_off(&worker, start).map(|held| held.to_string()));
+            Message::Greeted { worker, process, reply } => {
+                let _ = reply.send(self.held_off(&worker, process).map(|held| held.to_string()));
             }
-            Message::Opened { worker, instance, start, statuses, outbox, reply } => {
-                if self.may_open(&worker) && self.held_off(&worker, start).is_none() {
-                    let id = self.sessions.open(worker, (instance, start), outbox, Instant::now());
+            Message::Opened { worker, process, statuses, outbox, reply } => {
+                if self.may_open(&worker) && self.held_off(&worker, process).is_none() {
+                    let id = self.sessions.open(worker, process, outbox, Instant::now());
                     let _ = reply.send(id);
                     self.take_statuses(id, statuses);
                 }
@@ -166,8 +166,8 @@ impl Leader {
     }
 
     /// Two processes with one data folder, one of them with a copy: the one that is heard goes on, the other waits.
-    fn held_off(&self, worker: &WorkerId, start: u64) -> Option<HeldOff> {
-        self.sessions.held_off(worker, start, self.config.lease, Instant::now())
+    fn held_off(&self, worker: &WorkerId, process: Process) -> Option<HeldOff> {
+        self.sessions.held_off(worker, process, self.config.lease, Instant::now())
     }
 
     fn is_being_lost(&self, worker: &WorkerId) -> bool {

@@ -29,7 +29,7 @@ pub use schedule::POLICIES;
 #[cfg(test)]
 pub(crate) use schedule::Schedule;
 pub(crate) use schedule::{Counts, forecast, settled};
-pub(crate) use sessions::SessionId;
+pub(crate) use sessions::{Process, SessionId};
 
 use outlook::{Copied, Expected, Outlook, Version};
 use proto::internal::ToWorker;
@@ -38,7 +38,7 @@ use schedule::ASSUMPTION;
 use scheduler::policy::Policy;
 use std::sync::Arc;
 use tokio::sync::{Semaphore, mpsc, oneshot};
-use types::{CheckpointRef, JobId, MemberKey, MemberStatus, Timestamp, Token, WorkerId, WorkerInstance};
+use types::{CheckpointRef, JobId, MemberKey, MemberStatus, Timestamp, Token, WorkerId};
 
 /// Messages waiting for the loop; past this, sessions wait.
 const MAILBOX_MAX: usize = 4_096;
@@ -48,13 +48,12 @@ const MAILBOX_MAX: usize = 4_096;
 pub(crate) enum Message {
     /// A worker greets: is another process of its data folder heard? Says so in words; none when it may go on. Dropped when this
     /// coordinator's loop has ended.
-    Greeted { worker: WorkerId, start: u64, reply: oneshot::Sender<Option<String>> },
+    Greeted { worker: WorkerId, process: Process, reply: oneshot::Sender<Option<String>> },
     /// A registered worker's session is open; answered with its number, or dropped when this coordinator does not lead or
     /// the worker is lost, or about to be, or another process of it is heard.
     Opened {
         worker: WorkerId,
-        instance: WorkerInstance,
-        start: u64,
+        process: Process,
         statuses: Vec<MemberStatus>,
         outbox: mpsc::Sender<ToWorker>,
         reply: oneshot::Sender<SessionId>,
@@ -99,9 +98,9 @@ pub(crate) struct Handle {
 
 impl Handle {
     /// Why this process of a worker may not open its session now; none when it may.
-    pub(crate) async fn held_off(&self, worker: &WorkerId, start: u64) -> Option<String> {
+    pub(crate) async fn held_off(&self, worker: &WorkerId, process: Process) -> Option<String> {
         let (reply, answer) = oneshot::channel();
-        self.send(Message::Greeted { worker: worker.clone(), start, reply }).await;
+        self.send(Message::Greeted { worker: worker.clone(), process, reply }).await;
         answer.await.ok().flatten()
     }
 

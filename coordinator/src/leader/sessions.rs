@@ -14,12 +14,25 @@ const REDIAL_MAX: Duration = Duration::from_millis(300);
 /// Numbers sessions within one process, so that a late message of an old one is told apart.
 pub(crate) type SessionId = u64;
 
+/// One life of a worker's daemon.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Process {
+    /// Of its data folder.
+    pub(crate) instance: WorkerInstance,
+    /// Of itself: random.
+    pub(crate) start: u64,
+}
+
+impl Process {
+    fn is_copy_of(self, other: Self) -> bool {
+        self.instance == other.instance && self.start != other.start
+    }
+}
+
 #[derive(Debug)]
 struct Session {
     id: SessionId,
-    instance: WorkerInstance,
-    /// Of its process.
-    start: u64,
+    process: Process,
     outbox: mpsc::Sender<ToWorker>,
     revision: u64,
     /// What it was told is wished.
@@ -79,7 +92,7 @@ pub(crate) struct Sessions {
     /// The last registrations that count as seen.
     registered: BTreeMap<WorkerId, LogIndex>,
     /// Processes whose sessions closed, and when.
-    closed: BTreeMap<WorkerId, (u64, Instant)>,
+    closed: BTreeMap<WorkerId, (Process, Instant)>,
     /// Workers whose wishes may have to be sent.
     dirty: BTreeMap<WorkerId, Dirty>,
     opened: SessionId,
@@ -100,26 +113,33 @@ impl Sessions {
     /// Why the process of this `start` may not have the worker's session now. A daemon that was killed and begins again is held
     /// off for a moment only, since its connection ends with it; the second of two that live, one with a copy of the other's data
     /// folder, for as long as the first is heard: it would take the first one's lease and tell of none of its ranks.
-    pub(crate) fn held_off(&self, worker: &WorkerId, start: u64, lease: Duration, now: Instant) -> Option<HeldOff> {
+    /// A worker of another data folder is none of this: the tables refuse its name while the first has it.
+    pub(crate) fn held_off(
+        &self,
+        worker: &WorkerId,
+        process: Process,
+        lease: Duration,
+        now: Instant,
+    ) -> Option<HeldOff> {
         let silent = now.saturating_duration_since(self.seen.get(worker).copied()?);
         if let Some(session) = self.by_worker.get(worker) {
-            return (session.start != start && silent < lease).then_some(HeldOff { silent });
+            return (process.is_copy_of(session.process) && silent < lease).then_some(HeldOff { silent });
         }
-        let (last, closed) = self.closed.get(worker)?;
-        let is_back_soon = now.saturating_duration_since(*closed) < REDIAL_MAX;
-        (*last != start && is_back_soon && silent < lease).then_some(HeldOff { silent })
+        let (last, closed) = *self.closed.get(worker)?;
+        let is_back_soon = now.saturating_duration_since(closed) < REDIAL_MAX;
+        (process.is_copy_of(last) && is_back_soon && silent < lease).then_some(HeldOff { silent })
     }
 
     /// A newer session of a worker takes the place of the older one.
     pub(crate) fn open(
         &mut self,
         worker: WorkerId,
-        (instance, start): (WorkerInstance, u64),
+        process: Process,
         outbox: mpsc::Sender<ToWorker>,
         now: Instant,
     ) -> SessionId {
         self.opened += 1;
-        let session = Session { id: self.opened, instance, start, outbox, revision: 0, told: BTreeMap::new() };
+        let session = Session { id: self.opened, process, outbox, revision: 0, told: BTreeMap::new() };
         if let Some(old) = self.by_worker.insert(worker.clone(), session) {
             self.workers.remove(&old.id);
         }
@@ -133,7 +153,7 @@ impl Sessions {
         if let Some(worker) = self.workers.remove(&id)
             && let Some(session) = self.by_worker.remove(&worker)
         {
-            self.closed.insert(worker, (session.start, Instant::now()));
+            self.closed.insert(worker, (session.process, Instant::now()));
         }
     }
 
@@ -151,7 +171,7 @@ impl Sessions {
     }
 
     pub(crate) fn instance(&self, worker: &WorkerId) -> Option<WorkerInstance> {
-        self.by_worker.get(worker).map(|session| session.instance)
+        self.by_worker.get(worker).map(|session| session.process.instance)
     }
 
     /// Renews the worker's lease.
@@ -256,14 +276,18 @@ mod tests {
     use crate::testing::Tables;
     use types::{AttemptNumber, Goal, JobId};
 
+    fn process(start: u64) -> Process {
+        Process { instance: WorkerInstance(1), start }
+    }
+
     #[tokio::test]
     async fn a_newer_session_takes_over_and_the_older_one_is_deaf() {
         let mut sessions = Sessions::default();
         let worker = WorkerId::new("w").unwrap();
         let (old, mut old_inbox) = mpsc::channel(4);
         let (new, mut new_inbox) = mpsc::channel(4);
-        let first = sessions.open(worker.clone(), (WorkerInstance(1), 1), old, Instant::now());
-        let second = sessions.open(worker.clone(), (WorkerInstance(1), 1), new, Instant::now());
+        let first = sessions.open(worker.clone(), process(1), old, Instant::now());
+        let second = sessions.open(worker.clone(), process(1), new, Instant::now());
         assert!(old_inbox.recv().await.is_none(), "the older stream ends");
         sessions.heartbeat(first, 1, Instant::now());
         sessions.close(first);
@@ -282,7 +306,7 @@ mod tests {
         let mut sessions = Sessions::default();
         let worker = WorkerId::new("w").unwrap();
         let (outbox, mut inbox) = mpsc::channel(8);
-        sessions.open(worker.clone(), (WorkerInstance(1), 1), outbox, Instant::now());
+        sessions.open(worker.clone(), process(1), outbox, Instant::now());
         let mut told = |sessions: &mut Sessions, tables: &Tables| {
             for (worker, dirty) in sessions.take_dirty() {
                 sessions.send_wishes(&worker, &dirty, &tables.state, &[]);
@@ -315,7 +339,7 @@ mod tests {
         }
         assert!(inbox.try_recv().is_err(), "nothing changed and nothing was said");
         let (outbox, mut inbox) = mpsc::channel(8);
-        sessions.open(worker.clone(), (WorkerInstance(1), 1), outbox, Instant::now());
+        sessions.open(worker.clone(), process(1), outbox, Instant::now());
         for (worker, dirty) in sessions.take_dirty() {
             sessions.send_wishes(&worker, &dirty, &tables.state, &[]);
         }
@@ -323,28 +347,29 @@ mod tests {
         assert_eq!(postcard::from_bytes::<Vec<Wish>>(&wishes.wishes).unwrap().len(), 2, "a new session knows nothing");
     }
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn another_process_is_held_off_while_the_first_is_heard_and_no_longer() {
         const LEASE: Duration = Duration::from_secs(6);
         let (mut sessions, worker) = (Sessions::default(), WorkerId::new("w").unwrap());
-        let held = |sessions: &Sessions, start| sessions.held_off(&worker, start, LEASE, Instant::now()).is_some();
-        let open = |sessions: &mut Sessions, start| {
+        let begin = Instant::now();
+        let at = |ms: u64| begin + Duration::from_millis(ms);
+        let held = |sessions: &Sessions, start, at| sessions.held_off(&worker, process(start), LEASE, at).is_some();
+        let open = |sessions: &mut Sessions, start, at| {
             let (outbox, inbox) = mpsc::channel(4);
-            (sessions.open(worker.clone(), (WorkerInstance(1), start), outbox, Instant::now()), inbox)
+            (sessions.open(worker.clone(), process(start), outbox, at), inbox)
         };
-        let (id, _inbox) = open(&mut sessions, 1);
-        tokio::time::advance(Duration::from_millis(5_999)).await;
-        assert!(held(&sessions, 2) && !held(&sessions, 1));
-        sessions.heartbeat(id, 1, Instant::now());
-        tokio::time::advance(Duration::from_millis(5_999)).await;
-        assert!(held(&sessions, 2), "it was heard since");
-        tokio::time::advance(Duration::from_millis(1)).await;
-        assert!(!held(&sessions, 2), "it has been silent for its whole lease");
-        let (id, _inbox) = open(&mut sessions, 2);
+        let (id, _inbox) = open(&mut sessions, 1, begin);
+        assert!(held(&sessions, 2, at(5_999)) && !held(&sessions, 1, at(5_999)));
+        let other = Process { instance: WorkerInstance(2), start: 2 };
+        assert_eq!(sessions.held_off(&worker, other, LEASE, at(5_999)), None, "the tables refuse it");
+        sessions.heartbeat(id, 1, at(5_999));
+        assert!(held(&sessions, 2, at(11_998)), "it was heard since");
+        assert!(!held(&sessions, 2, at(11_999)), "it has been silent for its whole lease");
+        let (id, _inbox) = open(&mut sessions, 2, Instant::now());
         sessions.close(id);
-        assert!(held(&sessions, 3) && !held(&sessions, 2), "a broken connection is dialled again");
-        tokio::time::advance(REDIAL_MAX).await;
-        assert!(!held(&sessions, 3), "a daemon that was killed begins again");
+        let closed = Instant::now();
+        assert!(held(&sessions, 3, begin) && !held(&sessions, 2, closed), "a broken connection is dialled again");
+        assert!(!held(&sessions, 3, closed + REDIAL_MAX), "a daemon that was killed begins again");
     }
 
     #[tokio::test]
@@ -352,7 +377,7 @@ mod tests {
         let mut sessions = Sessions::default();
         let worker = WorkerId::new("w").unwrap();
         let (outbox, _inbox) = mpsc::channel(1);
-        let id = sessions.open(worker, (WorkerInstance(1), 1), outbox, Instant::now());
+        let id = sessions.open(worker, process(1), outbox, Instant::now());
         sessions.heartbeat(id, 1, Instant::now());
         assert!(sessions.worker(id).is_some());
         sessions.heartbeat(id, 2, Instant::now());

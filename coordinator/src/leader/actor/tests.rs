@@ -59,7 +59,13 @@ impl Turns {
         let instance = registration("w", 1, &[]).instance;
         let (outbox, inbox) = mpsc::channel(16);
         let (reply, mut number) = oneshot::channel();
-        self.leader.take(Message::Opened { worker: w(), instance, start, statuses: vec![], outbox, reply });
+        self.leader.take(Message::Opened {
+            worker: w(),
+            process: Process { instance, start },
+            statuses: vec![],
+            outbox,
+            reply,
+        });
         Some((number.try_recv().ok()?, inbox))
     }
 
@@ -131,7 +137,8 @@ async fn while_a_worker_is_heard_no_other_process_of_it_has_its_session() {
     turns.register().await;
     let greet = |turns: &mut Turns, start| {
         let (reply, mut answer) = oneshot::channel();
-        turns.leader.take(Message::Greeted { worker: w(), start, reply });
+        let process = Process { instance: registration("w", 1, &[]).instance, start };
+        turns.leader.take(Message::Greeted { worker: w(), process, reply });
         answer.try_recv().unwrap()
     };
     assert_eq!(greet(&mut turns, 2), None, "nobody has it");
