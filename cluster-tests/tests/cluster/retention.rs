@@ -162,7 +162,9 @@ async fn more_than_fits_goes_from_the_oldest_on() {
 #[tokio::test]
 async fn coordinators_die_while_ranks_log_and_every_line_is_read_once_in_order() {
     alone(Shape::new(3, 1).cpus(8), async |cluster| {
-        let outcome = kill_while_ranks_log(cluster, 8, 4).await?;
+        // Where the kernel gives each session the same share (autogroup), more ranks that never rest would starve three coordinators on two
+        // processors.
+        let outcome = kill_while_ranks_log(cluster, 2, 4).await?;
         println!("{outcome:?}");
         assert!(outcome.leaders >= 2 && outcome.lines > 100, "{outcome:?}");
         Ok(())

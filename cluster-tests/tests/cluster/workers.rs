@@ -81,9 +81,11 @@ async fn a_daemon_with_a_copy_of_a_workers_folder_waits_as_long_as_the_worker_is
 #[tokio::test]
 async fn a_copy_of_the_folder_of_a_worker_whose_ranks_run_here_is_refused_and_they_go_on() {
     alone(Shape::new(1, 1), async |cluster| {
-        let held = held_by(cluster, "gate");
+        let mut held = held_by(cluster, "gate");
+        held.command = format!("echo $$ > {}/pid; {}", cluster.folder().display(), held.command);
         let job = cluster.client().submit(&held).await?;
-        cluster.until_phase(job, JobPhase::Running).await?;
+        // Before that its supervisor may not have said who it is.
+        line_in(&cluster.folder().join("pid")).await?;
         cluster.copy_worker("worker-1")?;
         let copy = cluster.worker("worker-1-copy")?;
         let ended = until("the copy to end", PATIENCE, async || copy.ended().ok().flatten()).await?;
