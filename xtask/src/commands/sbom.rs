@@ -67,6 +67,7 @@ fn bill(metadata: &Value, lock: &str) -> anyhow::Result<Value> {
     });
     let mut own = component(&program).unwrap_or_default();
     own["type"] = "application".into();
+    own["name"] = "muster".into();
     Ok(json!({
         "bomFormat": "CycloneDX",
         "specVersion": "1.5",
@@ -144,7 +145,8 @@ mod tests {
         assert_eq!(bill["components"][0]["hashes"][0]["content"], "abc");
         assert_eq!(bill["components"][0]["licenses"][0]["expression"], "MIT OR Apache-2.0");
         assert_eq!(bill["components"][0]["purl"], "pkg:cargo/a@1.0.0%2Bb");
-        assert_eq!(bill["metadata"]["component"]["type"], "application");
+        let program = &bill["metadata"]["component"];
+        assert_eq!((&program["type"], &program["name"]), (&"application".into(), &"muster".into()));
         let of_program = list(&bill["dependencies"]).find(|arrow| arrow["ref"] == "pkg:cargo/cli@1.0.0%2Bb").unwrap();
         assert_eq!(of_program["dependsOn"], json!(["pkg:cargo/a@1.0.0%2Bb"]));
     }
