@@ -131,6 +131,34 @@ impl Client {
         .await
     }
 
+    /// All roles: the built-in ones, then the cluster's own by name.
+    pub async fn roles(&self) -> Result<Vec<v1::RoleInfo>, Error> {
+        let wanted = v1::ListRolesRequest {};
+        let answer =
+            self.access(self.patience, wanted, |mut access, request| async move { access.list_roles(request).await });
+        answer.await.map(|answer| answer.roles)
+    }
+
+    /// Makes a role of the cluster's own, or changes what one gives.
+    pub async fn set_role(&self, wanted: v1::SetRoleRequest) -> Result<v1::RoleInfo, Error> {
+        self.access(
+            self.patience.one_by_one(),
+            wanted,
+            |mut access, request| async move { access.set_role(request).await },
+        )
+        .await
+    }
+
+    /// Removes a role of the cluster's own that nobody has.
+    pub async fn remove_role(&self, name: &str) -> Result<(), Error> {
+        let wanted = v1::RemoveRoleRequest { name: name.to_owned() };
+        self.access(self.patience.one_by_one(), wanted, |mut access, request| async move {
+            access.remove_role(request).await
+        })
+        .await
+        .map(drop)
+    }
+
     /// Workspaces in which the caller may see jobs.
     pub async fn workspaces(&self) -> Result<Vec<v1::WorkspaceInfo>, Error> {
         let wanted = v1::ListWorkspacesRequest {};

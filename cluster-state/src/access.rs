@@ -3,7 +3,7 @@
 //! Secrets never come here, only their digests. What holds at every entry: once there was an owner there is one; tokens
 //! belong to users that are there; no two tokens have one id or one digest.
 
-use crate::{Provider, State, WorkspaceRecord};
+use crate::{Provider, RoleRecord, State, WorkspaceRecord};
 use imbl::{OrdMap, OrdSet};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
@@ -195,6 +195,8 @@ pub(crate) struct Access {
     pub(crate) providers: OrdMap<String, Arc<Provider>>,
     /// By name; the default one is there without a record.
     pub(crate) workspaces: OrdMap<Workspace, Arc<WorkspaceRecord>>,
+    /// The cluster's own roles by name; each grant of one has what it gives now.
+    pub(crate) roles: OrdMap<String, Arc<RoleRecord>>,
 }
 
 impl Access {

@@ -58,6 +58,8 @@ impl Command {
             Command::LogIn(_) => "users/log-in",
             Command::SetWorkspace { .. } => "workspaces/set",
             Command::RemoveWorkspace { .. } => "workspaces/remove",
+            Command::SetRole { .. } => "roles/set",
+            Command::RemoveRole { .. } => "roles/remove",
             Command::ChangeRoles { .. } => "users/roles",
         }
     }
@@ -110,7 +112,13 @@ impl Command {
             Command::ShareSecret { name, add, remove } => changed(name, add, remove),
             Command::ChangeRoles { name, add, remove } => changed(name, add, remove),
             Command::SetWorkspace { name, .. } | Command::RemoveWorkspace { name } => name.to_string(),
-            Command::RemoveSecret { name } | Command::RemoveProvider { name } => name.clone(),
+            Command::SetRole { role, .. } => {
+                let given: Vec<&str> = role.permissions.iter().map(|permission| permission.name()).collect();
+                format!("{} gives {}", role.name, given.join(", "))
+            }
+            Command::RemoveSecret { name } | Command::RemoveProvider { name } | Command::RemoveRole { name } => {
+                name.clone()
+            }
             Command::BeginKeyExchange { to } | Command::EndKeyExchange { to } => key(*to),
             Command::NoteKeyHeld { to, by } => format!("{} at {}", key(*to), Principal::Coordinator(*by)),
             Command::ResealSecrets { to, secrets } => format!("{} secrets under {}", secrets.len(), key(*to)),

@@ -8,8 +8,8 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use types::{
-    Availability, Caller, CheckpointRef, ClusterId, CoordinatorId, EndCause, Endpoint, Grant, JobId, JobPhase, JobSpec,
-    LogIndex, MemberEnd, MemberKey, Principal, Queue, RequestId, Timestamp, Token, Window, WorkerId,
+    Availability, Caller, CheckpointRef, ClusterId, CoordinatorId, CustomRole, EndCause, Endpoint, Grant, JobId,
+    JobPhase, JobSpec, LogIndex, MemberEnd, MemberKey, Principal, Queue, RequestId, Timestamp, Token, Window, WorkerId,
     WorkerRegistration, Workspace,
 };
 
@@ -314,6 +314,18 @@ pub enum Command {
         add: BTreeSet<Grant>,
         /// No longer.
         remove: BTreeSet<Grant>,
+    },
+    /// Makes a role of the cluster's own, or changes what one gives.
+    SetRole {
+        /// Its name, and what it gives from now on.
+        role: CustomRole,
+        /// What it is for.
+        note: String,
+    },
+    /// Removes a role of the cluster's own that nobody has.
+    RemoveRole {
+        /// Its name.
+        name: String,
     },
 }
 

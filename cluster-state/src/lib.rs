@@ -6,6 +6,7 @@
 //!                ├── jobs, attempts, checkpoints        transitions.rs: what the end of an attempt does to its job
 //!                ├── workers and what they hold
 //!                ├── users, tokens, authorities         access.rs: who may do what, and by which proof
+//!                ├── roles of the cluster's own         roles.rs: what each gives, and to whom
 //!                ├── workspaces                         workspaces.rs: whose jobs are whose to see and to change
 //!                ├── secrets of jobs, sealed              secrets.rs: who may give them to a job
 //!                ├── the audit trail                    audit.rs: who did what, each record bound to the one before
@@ -17,7 +18,7 @@
 //! No clock, no randomness, no hash order: time and secrets come in with the command. `State::clone` is O(1) (persistent
 //! maps), so a reader takes a snapshot and never holds up `apply`.
 //!
-//! Kept here: `GANG-1`, `GANG-2`, `SLOT-1`, `FENCE-1`, `FENCE-2`, `JOB-1`, `JOB-2`, `QUOTA-1`, `ACCESS-1`, `ACCESS-2`, `ACCESS-4`, `AUDIT-1`, `SECRET-1`,
+//! Kept here: `GANG-1`, `GANG-2`, `SLOT-1`, `FENCE-1`, `FENCE-2`, `JOB-1`, `JOB-2`, `QUOTA-1`, `ACCESS-1`, `ACCESS-2`, `ACCESS-4`, `ACCESS-5`, `AUDIT-1`, `SECRET-1`,
 //! `LINEAGE-1`; `LEASE-1` together with the leader, who proposes `LoseWorker` only when the lease is over.
 
 mod access;
@@ -31,6 +32,7 @@ mod federation;
 mod job;
 mod lineage;
 mod refusal;
+mod roles;
 mod secrets;
 mod state;
 mod transitions;
@@ -53,6 +55,7 @@ pub use federation::{EVERY_GROUP, KEY_SET_BYTES_MAX, KeySource, PROVIDERS_MAX, P
 pub use job::{Attempt, HeldDevice, Job, JobOutput, SavedCheckpoint};
 pub use lineage::{LineageRecord, environment_hash, output_node};
 pub use refusal::Refusal;
+pub use roles::{ROLES_MAX, RoleRecord};
 pub use secrets::{EVERYBODY, KeyExchange, KeyId, Resealed, Sealed, Secret};
 pub use state::State;
 pub use transitions::{cause_of, first_failed};

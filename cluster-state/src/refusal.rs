@@ -111,6 +111,17 @@ pub enum Refusal {
     /// No such workspace, or none that the caller may know of.
     #[error("there is no workspace {0}: `muster workspaces list` shows those that there are for you")]
     UnknownWorkspace(Workspace),
+    /// No such role of the cluster's own.
+    #[error("there is no role {0}: `muster roles list` shows those that there are")]
+    UnknownRole(String),
+    /// Somebody has it.
+    #[error("role {name} stays: {why}")]
+    RoleInUse {
+        /// Which.
+        name: String,
+        /// Who has it.
+        why: String,
+    },
     /// Jobs are in it, or somebody has a role there.
     #[error("workspace {name} {why}")]
     WorkspaceInUse {

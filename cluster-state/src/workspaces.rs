@@ -5,7 +5,7 @@ use crate::secrets::user_of;
 use crate::{Job, Refusal, State};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
-use types::{Caller, Grant, JobId, Permission, Principal, Timestamp, Workspace};
+use types::{Caller, JobId, Permission, Principal, Timestamp, Workspace};
 
 /// Workspaces of a cluster, the default one aside.
 pub const WORKSPACES_MAX: usize = 1_000;
@@ -87,15 +87,6 @@ impl State {
                 Err(Refusal::NotYours(what))
             }
             false => Err(hidden()),
-        }
-    }
-
-    /// The first workspace of these that is not there.
-    pub(crate) fn check_places<'a>(&self, grants: impl IntoIterator<Item = &'a Grant>) -> Result<(), Refusal> {
-        let mut places = grants.into_iter().filter_map(|grant| grant.workspace.as_ref());
-        match places.find(|place| !self.has_workspace(place)) {
-            Some(unknown) => Err(Refusal::UnknownWorkspace(unknown.clone())),
-            None => Ok(()),
         }
     }
 }

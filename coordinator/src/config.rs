@@ -72,8 +72,12 @@ pub struct Config {
     pub keep_unnamed_files_for: Duration,
     /// Where spans of jobs are sent by OTLP over HTTP. Default nowhere.
     pub otlp_url: Option<String>,
+    /// A file of header fields that prove to that collector who sends; its user's alone. Default none.
+    pub otlp_headers: Option<std::path::PathBuf>,
     /// Where OpenLineage's run events of jobs are sent. Default nowhere.
     pub openlineage_url: Option<String>,
+    /// As `otlp_headers`.
+    pub openlineage_headers: Option<std::path::PathBuf>,
 }
 
 impl Config {
@@ -101,7 +105,9 @@ impl Config {
             keep_telemetry_bytes: None,
             keep_unnamed_files_for: Duration::from_hours(24),
             otlp_url: None,
+            otlp_headers: None,
             openlineage_url: None,
+            openlineage_headers: None,
         }
     }
 
@@ -172,6 +178,14 @@ impl Config {
             let fault = url.as_deref().and_then(identity::https::address_fault);
             faults.extend(fault.map(|fault| format!("{flag}: {fault}")));
         }
+        for (flag, url, headers) in [
+            ("--otlp-headers-file", &self.otlp_url, &self.otlp_headers),
+            ("--openlineage-headers-file", &self.openlineage_url, &self.openlineage_headers),
+        ] {
+            if url.is_none() && headers.is_some() {
+                faults.push(format!("{flag} is for a collector: say which"));
+            }
+        }
         if !crate::POLICIES.contains(&self.policy.as_str()) {
             faults.push(format!("there is no policy {:?}: use {}", self.policy, crate::POLICIES.join(", ")));
         }
@@ -201,6 +215,8 @@ mod tests {
         config.timers.heartbeat_ms = 100;
         config.policy = "srtf".into();
         (config.otlp_url, config.openlineage_url) = (Some("http://a:4318".into()), Some("nowhere".into()));
+        assert_eq!(config.validate().unwrap_err().0.len(), 8);
+        (config.otlp_url, config.otlp_headers) = (None, Some("/h".into()));
         assert_eq!(config.validate().unwrap_err().0.len(), 8);
         config = Config::new(CoordinatorId(1), "/nowhere");
         assert_eq!(config.validate(), Ok(()));

@@ -102,6 +102,7 @@ pub enum Error {
 /// Runs a coordinator until `shutdown` is asked for, or until it cannot go on.
 pub async fn run(config: Config, shutdown: Shutdown) -> Result<(), Error> {
     config.validate()?;
+    crate::export::check(&config)?;
     let _lock = lock_folder(&config.data_dir)?;
     let file = config.data_dir.join(ADDRESSES);
     // What an earlier life left must not be taken for this one's.

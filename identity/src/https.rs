@@ -1,7 +1,8 @@
 //! What others publish, over HTTPS by the certificate authorities that this machine trusts: never for anything of a cluster's own.
 
 use bytes::Bytes;
-use http::Uri;
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HOST, HeaderName, TRANSFER_ENCODING};
+use http::{HeaderMap, HeaderValue, Uri};
 use http_body_util::{BodyExt as _, Empty, Full, Limited};
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client;
@@ -15,6 +16,10 @@ use std::time::Duration;
 const ANSWER: Duration = Duration::from_secs(5);
 /// Bytes of one answer.
 const ANSWER_BYTES_MAX: usize = 256 << 10;
+/// Fields that a file adds.
+const HEADERS_MAX: usize = 16;
+/// Fields that say what a request is.
+const OURS: [HeaderName; 4] = [CONTENT_LENGTH, CONTENT_TYPE, HOST, TRANSFER_ENCODING];
 
 /// What is wrong with an address that keys are to come from: only what cannot be changed on its way may say who is let in.
 pub fn address_fault(address: &str) -> Option<String> {
@@ -107,6 +112,35 @@ fn escaped(text: &str) -> String {
     escaped
 }
 
+/// What proves to a collector who sends: header fields, each a line `name: value` of a file; empty lines and those that begin with `#` say
+/// nothing. At most 16 of them. Values are in no error and in nobody's log.
+///
+/// # Errors
+/// Every line that is no header field, by its number.
+pub fn parse_headers(text: &str) -> Result<HeaderMap, Vec<String>> {
+    let (mut headers, mut faults) = (HeaderMap::new(), Vec::new());
+    for (line, number) in text.lines().map(str::trim).zip(1..) {
+        if line.is_empty() || line.starts_with('#') {
+            continue;
+        }
+        let parts = line.split_once(':').map(|(name, value)| (name.trim().parse::<HeaderName>(), value.trim()));
+        match parts.map(|(name, value)| (name, HeaderValue::from_str(value))) {
+            Some((Ok(name), Ok(_))) if OURS.contains(&name) => {
+                faults.push(format!("line {number}: {name} is not set by a file"))
+            }
+            Some((Ok(name), Ok(mut value))) => {
+                value.set_sensitive(true);
+                headers.append(name, value);
+            }
+            _ => faults.push(format!("line {number}: no header field; it is `name: value`")),
+        }
+    }
+    if headers.len() > HEADERS_MAX {
+        faults.push(format!("{} header fields, more than {HEADERS_MAX}", headers.len()));
+    }
+    if faults.is_empty() { Ok(headers) } else { Err(faults) }
+}
+
 /// Why something that was sent was not taken.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PostFault {
@@ -120,24 +154,27 @@ pub enum PostFault {
 pub struct Poster {
     client: Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
     address: String,
+    headers: HeaderMap,
 }
 
 impl Poster {
-    /// Nothing is sent yet; the address is one that [`address_fault`] finds nothing wrong with.
-    pub async fn new(address: &str) -> Result<Self, String> {
+    /// Nothing is sent yet; the address is one that [`address_fault`] finds nothing wrong with. Each request has these fields besides.
+    pub async fn new(address: &str, headers: HeaderMap) -> Result<Self, String> {
         match address_fault(address) {
             Some(fault) => Err(fault),
             None => Ok(Self {
                 client: Client::builder(TokioExecutor::new()).build(connector().await?),
                 address: address.to_owned(),
+                headers,
             }),
         }
     }
 
     /// Sends this, and waits at most 5 s for the answer, of which only the status counts.
     pub async fn post(&self, kind: &'static str, body: Bytes) -> Result<(), PostFault> {
-        let request = http::Request::post(&self.address).header(http::header::CONTENT_TYPE, kind).body(Full::new(body));
-        let request = request.map_err(|error| PostFault::Refused(error.to_string()))?;
+        let request = http::Request::post(&self.address).header(CONTENT_TYPE, kind).body(Full::new(body));
+        let mut request = request.map_err(|error| PostFault::Refused(error.to_string()))?;
+        request.headers_mut().extend(self.headers.clone());
         let answer = async {
             let answer = self.client.request(request).await.map_err(|error| PostFault::Later(deepest(&error)))?;
             let status = answer.status();
@@ -166,12 +203,25 @@ fn deepest(error: &dyn std::error::Error) -> String {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 
     #[test]
     fn a_form_holds_what_was_said() {
         assert_eq!(escaped("a-z_0.9~ &=+%é"), "a-z_0.9~%20%26%3D%2B%25%C3%A9");
+    }
+
+    #[test]
+    fn header_fields_are_read_and_faults_show_no_value() {
+        let headers = parse_headers("# of the lab\n\nAuthorization: Bearer s3cret\nx-scope: a: b\n").unwrap();
+        assert!(headers["authorization"] == "Bearer s3cret" && headers["x-scope"] == "a: b");
+        assert!(!format!("{headers:?}").contains("s3cret"));
+        let faults = parse_headers("s3cret\nbad name: s3cret\nHost: s3cret\nx: s3\u{7}cret\ny: fine").unwrap_err();
+        assert_eq!(faults.len(), 4, "{faults:?}");
+        assert!(faults[3].starts_with("line 4") && !faults.join("").contains("cret"), "{faults:?}");
+        let many = "x: y\n".repeat(HEADERS_MAX + 1);
+        assert!(parse_headers(&many).unwrap_err()[0].contains("17"));
     }
 
     #[test]

@@ -24,7 +24,7 @@ fn table() -> String {
         let word = |yes| if yes { " yes |" } else { " |" };
         let mut cells: Vec<&str> = nodes.iter().map(|node| word(method.allows(node, &[]))).collect();
         cells.extend(Role::ALL.iter().copied().map(|role| {
-            let there = Grant { role, workspace: Some(Workspace::default()) };
+            let there = Grant { role: role.into(), workspace: Some(Workspace::default()) };
             let yes = method.allows(&user, [&Grant::from(role)]);
             if yes && method.allows(&user, [&there]) { " yes W |" } else { word(yes) }
         }));

@@ -3,7 +3,7 @@
 //! A role in a workspace gives what its role gives of jobs and secrets there, and a look at the cluster, its workers and queues;
 //! nothing of what belongs to the whole cluster, whatever the role.
 
-use crate::{InvalidName, Permission, Role, UnknownWord};
+use crate::{AnyRole, CustomRole, InvalidName, Permission, Role, UnknownWord};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::fmt;
@@ -74,7 +74,7 @@ impl fmt::Display for Workspace {
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Grant {
     /// What it is.
-    pub role: Role,
+    pub role: AnyRole,
     /// Only there; none = everywhere.
     pub workspace: Option<Workspace>,
 }
@@ -112,7 +112,7 @@ pub fn covers(own: &BTreeSet<Grant>, given: &Grant) -> bool {
 
 impl From<Role> for Grant {
     fn from(role: Role) -> Self {
-        Self { role, workspace: None }
+        Self { role: role.into(), workspace: None }
     }
 }
 
@@ -129,21 +129,38 @@ impl fmt::Display for Grant {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidGrant {
     /// Of its role.
-    #[error(transparent)]
+    #[error("{0}, or one of the cluster's own (`muster roles list`)")]
     Role(#[from] UnknownWord),
     /// Of its workspace.
     #[error(transparent)]
     Workspace(#[from] InvalidName),
 }
 
-impl FromStr for Grant {
-    type Err = InvalidGrant;
-    fn from_str(text: &str) -> Result<Self, InvalidGrant> {
-        let (role, workspace) = match text.split_once('@') {
+impl Grant {
+    /// Reads it as it is written, where `custom` knows the cluster's own roles.
+    pub fn read(text: &str, custom: impl FnOnce(&str) -> Option<CustomRole>) -> Result<Self, InvalidGrant> {
+        let (name, workspace) = match text.split_once('@') {
             Some((role, workspace)) => (role, Some(Workspace::new(workspace)?)),
             None => (text, None),
         };
-        Ok(Self { role: role.parse()?, workspace })
+        let role = match name.parse::<Role>() {
+            Ok(role) => role.into(),
+            Err(unknown) => AnyRole::Custom(custom(name).ok_or(unknown)?),
+        };
+        Ok(Self { role, workspace })
+    }
+
+    /// The same role at the same place, whatever the role gives?
+    pub fn is_named_as(&self, other: &Self) -> bool {
+        self.workspace == other.workspace && self.role.name() == other.role.name()
+    }
+}
+
+impl FromStr for Grant {
+    type Err = InvalidGrant;
+    /// Of a built-in role.
+    fn from_str(text: &str) -> Result<Self, InvalidGrant> {
+        Self::read(text, |_| None)
     }
 }
 
@@ -154,15 +171,25 @@ mod tests {
 
     fn all() -> Vec<Grant> {
         let places = [None, Some(Workspace::new("a").unwrap()), Some(Workspace::new("b").unwrap())];
-        let grants = places.iter().flat_map(|place| Role::ALL.iter().map(move |role| (*role, place.clone())));
+        let roles: Vec<AnyRole> =
+            Role::ALL.iter().map(|role| AnyRole::from(*role)).chain([AnyRole::Custom(custom())]).collect();
+        let grants = places.iter().flat_map(|place| roles.iter().map(move |role| (role.clone(), place.clone())));
         grants.map(|(role, workspace)| Grant { role, workspace }).collect()
+    }
+
+    fn custom() -> CustomRole {
+        let permissions = [Permission::JobsSubmit, Permission::WorkspaceAccess, Permission::QueuesRead].into();
+        CustomRole { name: "mlops".into(), permissions }
     }
 
     #[test]
     fn grants_are_read_as_they_are_written() {
         for grant in all() {
-            assert_eq!(grant.to_string().parse::<Grant>().unwrap(), grant);
+            let known = |name: &str| Some(custom()).filter(|role| role.name == name);
+            assert_eq!(Grant::read(&grant.to_string(), known).unwrap(), grant);
         }
+        let unknown = "mlops@a".parse::<Grant>().unwrap_err().to_string();
+        assert!(unknown.contains("\"mlops\"") && unknown.contains("muster roles list"), "{unknown}");
         for bad in ["", "@a", "reader@", "reader@-a", "reader@a@b", "root@a", "reader@a b"] {
             assert!(bad.parse::<Grant>().is_err(), "{bad:?}");
         }

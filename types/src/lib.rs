@@ -12,6 +12,7 @@ mod limits;
 mod machine;
 mod placement;
 mod queue;
+mod role;
 mod time;
 mod trace;
 mod wish;
@@ -37,6 +38,7 @@ pub use machine::{
 };
 pub use placement::{Member, MemberKey, Placement, RankPlacement};
 pub use queue::{DEFAULT_QUEUE, QUEUE_NAME_RULE, Queue, QueueQuota, is_queue_name};
+pub use role::{AnyRole, CustomRole, ROLE_NAME_RULE, is_role_name, permissions_of};
 pub use time::{Millis, Timestamp};
 pub use trace::{SpanId, TraceId};
 pub use wish::{

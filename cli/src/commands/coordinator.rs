@@ -97,10 +97,17 @@ pub struct CoordinatorArgs {
     /// has one); https, or http on this machine. Give all coordinators the same
     #[arg(long, value_name = "URL")]
     otlp_url: Option<String>,
+    /// A file of header fields for that collector, a line `name: value` each (authorization: Bearer ...), mode 600; read again when the
+    /// collector refuses
+    #[arg(long, value_name = "FILE", requires = "otlp_url")]
+    otlp_headers_file: Option<PathBuf>,
     /// Send OpenLineage's run events of each job there (path /api/v1/lineage unless it has one); https, or http on this machine. Give
     /// all coordinators the same
     #[arg(long, value_name = "URL")]
     openlineage_url: Option<String>,
+    /// A file of header fields for that collector, as with --otlp-headers-file
+    #[arg(long, value_name = "FILE", requires = "openlineage_url")]
+    openlineage_headers_file: Option<PathBuf>,
     /// How it is admitted to the cluster that it joins.
     #[command(flatten)]
     join_token: JoinTokenArgs,
@@ -180,6 +187,8 @@ fn config(args: &CoordinatorArgs) -> anyhow::Result<Config> {
     config.keep_unnamed_files_for = Duration::from_millis(args.keep_unnamed_files_for);
     config.otlp_url.clone_from(&args.otlp_url);
     config.openlineage_url.clone_from(&args.openlineage_url);
+    config.otlp_headers.clone_from(&args.otlp_headers_file);
+    config.openlineage_headers.clone_from(&args.openlineage_headers_file);
     config.validate().map_err(|faults| bad_input(faults.to_string()))?;
     Ok(config)
 }

@@ -17,13 +17,13 @@ pub(super) fn apply(
         let what = format!("the roles of {name:?} come from identity provider {provider:?}");
         return Err(Refusal::Invalid(what));
     }
-    if let Some(both) = add.intersection(remove).next() {
+    if let Some(both) = add.iter().find(|given| remove.iter().any(|taken| taken.is_named_as(given))) {
         return Err(Refusal::Invalid(format!("{both} cannot be given and taken back at once")));
     }
-    state.check_places(add)?;
+    let add = state.settle(add)?;
     let mut roles = known.roles.clone();
-    roles.retain(|role| !remove.contains(role));
-    roles.extend(add.iter().cloned());
+    roles.retain(|role| !remove.iter().any(|taken| taken.is_named_as(role)));
+    roles.extend(add);
     if roles == known.roles {
         return Ok(Outcome::Done);
     }

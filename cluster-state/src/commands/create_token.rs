@@ -20,7 +20,8 @@ pub(super) fn apply(state: &mut State, at: At, token: &ApiToken) -> Result<Outco
     if state.user(&token.user).is_none() {
         return Err(Refusal::UnknownUser(token.user.clone()));
     }
-    state.check_places(token.roles.iter().flatten())?;
+    let roles = token.roles.as_ref().map(|roles| state.settle(roles)).transpose()?;
+    let token = &ApiToken { roles, ..token.clone() };
     match state.token(&token.id) {
         Some(known) if **known == *token => return Ok(Outcome::Done),
         Some(_) => return Err(Refusal::Invalid(format!("there is a token {:?} already", token.id))),

@@ -22,6 +22,7 @@ mod plan_window;
 mod record_checkpoint;
 mod register_worker;
 mod remove_provider;
+mod remove_role;
 mod remove_secret;
 mod remove_user;
 mod remove_workspace;
@@ -32,6 +33,7 @@ mod set_availability;
 mod set_priority;
 mod set_provider;
 mod set_queue;
+mod set_role;
 mod set_secret;
 mod set_user;
 mod set_workspace;
@@ -105,6 +107,8 @@ pub(crate) fn apply(state: &mut State, at: At, caller: Option<&Caller>, command:
         Command::LogIn(log_in) => log_in::apply(state, at, log_in),
         Command::SetWorkspace { name, note } => set_workspace::apply(state, at, name, note),
         Command::RemoveWorkspace { name } => remove_workspace::apply(state, name),
+        Command::SetRole { role, note } => set_role::apply(state, at, role, note),
+        Command::RemoveRole { name } => remove_role::apply(state, name),
         Command::ChangeRoles { name, add, remove } => change_roles::apply(state, name, add, remove),
     }
 }

@@ -27,11 +27,11 @@ pub(super) fn apply(
     if roles.is_empty() {
         return Err(Refusal::Invalid(format!("user {name:?} needs at least one role")));
     }
-    state.check_places(roles)?;
+    let roles = state.settle(roles)?;
     let before = state.user(name).and_then(|known| known.waiting_max);
     let waiting_max = waiting_max.map_or(before, |wanted| Some(wanted).filter(|wanted| *wanted > 0));
     let created = match (state.user(name), how) {
-        (Some(known), _) if known.roles == *roles && known.waiting_max == waiting_max => return Ok(Outcome::Done),
+        (Some(known), _) if known.roles == roles && known.waiting_max == waiting_max => return Ok(Outcome::Done),
         (Some(_), SetUser::Create) => return Err(Refusal::UserExists(name.to_owned())),
         (None, SetUser::Update) => return Err(Refusal::UnknownUser(name.to_owned())),
         (None, SetUser::Create) => place_for_one(state, at)?,
@@ -40,7 +40,7 @@ pub(super) fn apply(
         }
         (Some(known), SetUser::Update) => known.created,
     };
-    let user = User { name: name.to_owned(), roles: roles.clone(), created, waiting_max };
+    let user = User { name: name.to_owned(), roles, created, waiting_max };
     state.access.users.insert(name.to_owned(), Arc::new(user));
     state.access.version += 1;
     Ok(Outcome::Done)

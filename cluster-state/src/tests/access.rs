@@ -244,7 +244,7 @@ fn a_token_with_roles_of_its_own_gives_those_that_its_user_has_and_no_more() {
     assert_eq!(log.apply(set_user("ana", &[Role::Owner], SetUser::Update)), Outcome::Done);
     assert_eq!(given(&log, "t1"), ["reader", "auditor"]);
     let place = types::Workspace::new("nowhere").unwrap();
-    let there = types::Grant { role: Role::Reader, workspace: Some(place) };
+    let there = types::Grant { role: Role::Reader.into(), workspace: Some(place) };
     let lost = ApiToken { roles: Some([there].into()), ..token(&log, "ana", "t3") };
     assert!(matches!(refusal(&mut log, create(&lost)), Refusal::UnknownWorkspace(_)));
 }

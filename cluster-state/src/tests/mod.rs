@@ -16,6 +16,7 @@ mod quotas;
 mod random;
 mod rendezvous;
 mod retention;
+mod roles;
 mod secrets;
 mod workspaces;
 

@@ -13,7 +13,7 @@ fn workspace(name: &str) -> Workspace {
 }
 
 fn at(role: Role, place: &str) -> Grant {
-    Grant { role, workspace: Some(workspace(place)) }
+    Grant { role: role.into(), workspace: Some(workspace(place)) }
 }
 
 fn by(user: &str, command: Command) -> Command {

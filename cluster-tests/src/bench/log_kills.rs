@@ -115,9 +115,10 @@ pub async fn kill_while_ranks_log(cluster: &mut Cluster, ranks: u32, kills: usiz
 
 /// Ranks that write until the file is there: each looks for it every hundred lines, and says last how many it wrote.
 fn logging(ranks: u32, stop: &str) -> types::JobSpec {
-    // Behind the daemons, whose work is what is looked at: ranks in such a number would leave them nothing.
+    // Behind the daemons, whose work is what is looked at: ranks in such a number would leave them nothing. Where the kernel shares
+    // processors between sessions, niceness is of the session.
     let script = format!(
-        "renice -n 19 $$ >/dev/null 2>&1; i=0; until [ -e {stop} ]; do n=0; while [ $n -lt 100 ]; do n=$((n+1)); i=$((i+1)); \
+        "renice -n 19 $$ >/dev/null 2>&1; (echo 19 >/proc/self/autogroup) 2>/dev/null; i=0; until [ -e {stop} ]; do n=0; while [ $n -lt 100 ]; do n=$((n+1)); i=$((i+1)); \
          echo \"line $i of rank $MUSTER_RANK {REST}\"; done; done; echo last $i"
     );
     let mut job = spec(&script);

@@ -24,6 +24,18 @@ impl Cluster {
         Ok(network.address(host))
     }
 
+    /// Starts a worker of this name by these words after `muster`, on the next host, in the cluster's folder, and with nobody's token.
+    pub fn add_worker_by(&mut self, name: &str, words: &[&str]) -> anyhow::Result<()> {
+        let mut daemon = Daemon::new(&self.folder, &self.program, name);
+        self.place(&mut daemon)?;
+        daemon.wrapper_mut().extend(["env".into(), "-C".into(), self.folder.clone().into_os_string()]);
+        daemon.arguments_mut().extend(words.iter().map(Into::into));
+        daemon.set("MUSTER_CREDENTIALS", "");
+        daemon.start(&self.program)?;
+        self.workers.push(daemon);
+        Ok(())
+    }
+
     /// Puts somebody on the network at the addresses at which clouds tell a machine its credentials, with these ports.
     pub fn add_metadata(&self, ports: &[u16]) -> anyhow::Result<Vec<std::net::TcpListener>> {
         self.network.as_ref().context("the cluster has no network of its own")?.0.add_metadata(ports)
@@ -50,7 +62,7 @@ impl Cluster {
     }
 
     /// Ends every connection of a daemon's host; without `is_told` the other sides hear nothing of it. Answers how many there were.
-    pub(crate) fn reset(&self, daemon: &str, is_told: bool) -> anyhow::Result<usize> {
+    pub fn reset(&self, daemon: &str, is_told: bool) -> anyhow::Result<usize> {
         let (network, hosts) = self.network.as_ref().context("the cluster has no network of its own")?;
         network.reset(*hosts.get(daemon).with_context(|| format!("no host of {daemon}"))?, is_told)
     }

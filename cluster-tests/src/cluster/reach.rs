@@ -2,12 +2,13 @@
 
 use super::Cluster;
 use crate::command::Answer;
-use crate::daemon_process::credentials;
+use crate::daemon_process::{credentials, environment};
 use crate::https;
 use client::Client;
 use identity::{Authorized, Credentials};
 use std::ffi::OsStr;
 use std::path::PathBuf;
+use tokio::process::Command;
 use tonic::transport::Endpoint;
 
 impl Cluster {
@@ -58,6 +59,14 @@ impl Cluster {
     /// A client of one coordinator alone.
     pub fn client_of(&self, id: u64) -> anyhow::Result<Client> {
         Ok(self.client_to(vec![self.addresses_of(id)?.0.clone()]))
+    }
+
+    /// Runs a line of a shell to its end, as who types it: `muster` is found, and files are in the cluster's folder.
+    pub async fn shell(&self, line: &str) -> anyhow::Result<Answer> {
+        let mut command = Command::new("sh");
+        command.args(["-ec", line]).env_clear().envs(environment(&self.folder, &self.program));
+        command.env("MUSTER_COORDINATORS", self.addresses().join(",")).current_dir(&self.folder);
+        Answer::of(command).await
     }
 
     /// Runs `muster` to its end with these variables besides.

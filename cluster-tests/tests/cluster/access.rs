@@ -79,7 +79,7 @@ async fn a_token_with_roles_of_its_own_may_no_more_than_these_and_makes_none_tha
         let roles = cluster.muster(&["roles", "show", "reader"]).await?.good()?.stdout;
         assert!(roles.contains("jobs/read") && !roles.contains("jobs/submit"), "{roles}");
         let unknown = cluster.muster(&["roles", "show", "root"]).await?;
-        assert!(unknown.code == 2 && unknown.stderr.contains("data-scientist"), "{}", unknown.stderr);
+        assert!(unknown.code == 3 && unknown.stderr.contains("data-scientist"), "{}", unknown.stderr);
         Ok(())
     })
     .await;

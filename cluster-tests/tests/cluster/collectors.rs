@@ -14,24 +14,24 @@ use types::JobId;
 /// What came, by path.
 type Received = Arc<Mutex<Vec<(String, Vec<u8>)>>>;
 
-/// Takes whatever is posted, over connections that stay.
-async fn collector() -> anyhow::Result<(String, Received)> {
+/// Takes whatever is posted, over connections that stay; with a token only what shows it.
+async fn collector(token: Option<&'static str>) -> anyhow::Result<(String, Received)> {
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let url = format!("http://{}", listener.local_addr()?);
     let received = Received::default();
     let all = received.clone();
     tokio::spawn(async move {
         while let Ok((stream, _)) = listener.accept().await {
-            tokio::spawn(serve(stream, all.clone()));
+            tokio::spawn(serve(stream, token, all.clone()));
         }
     });
     Ok((url, received))
 }
 
-async fn serve(stream: TcpStream, received: Received) -> anyhow::Result<()> {
+async fn serve(stream: TcpStream, token: Option<&str>, received: Received) -> anyhow::Result<()> {
     let mut stream = BufReader::new(stream);
     loop {
-        let (mut path, mut length) = (String::new(), 0);
+        let (mut path, mut length, mut shown) = (String::new(), 0, None);
         loop {
             let mut line = String::new();
             if stream.read_line(&mut line).await? == 0 {
@@ -42,14 +42,18 @@ async fn serve(stream: TcpStream, received: Received) -> anyhow::Result<()> {
                 path = rest.split(' ').next().map(str::to_owned).unwrap_or_default();
             } else if let Some(rest) = line.strip_prefix("content-length:") {
                 length = rest.trim().parse()?;
+            } else if let Some(rest) = line.strip_prefix("authorization: bearer ") {
+                shown = Some(rest.to_owned());
             } else if line.is_empty() {
                 break;
             }
         }
         let mut body = vec![0; length];
         stream.read_exact(&mut body).await?;
+        let status = if token.is_none() || shown.as_deref() == token { "200 OK" } else { "401 Unauthorized" };
+        let path = if status == "200 OK" { path } else { format!("refused {path}") };
         received.lock().unwrap().push((path, body));
-        stream.get_mut().write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").await?;
+        stream.get_mut().write_all(format!("HTTP/1.1 {status}\r\nContent-Length: 0\r\n\r\n").as_bytes()).await?;
     }
 }
 
@@ -129,7 +133,7 @@ fn events(received: &Received) -> Vec<Value> {
 async fn cluster_with_collector(
     test: impl AsyncFnOnce(&mut Cluster, &Received) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
-    let (url, received) = collector().await?;
+    let (url, received) = collector(None).await?;
     alone(shape(3, &["--otlp-url", &url, "--openlineage-url", &url]), async |cluster| {
         for worker in ["worker-1", "worker-2"] {
             add_worker(cluster, worker, 4, &[])?;
@@ -257,4 +261,48 @@ fn assert_sound(event: &Value) {
     for facet in event["run"]["facets"].as_object().into_iter().flat_map(|facets| facets.values()) {
         assert!(text(&facet["_producer"]).is_some() && text(&facet["_schemaURL"]).is_some(), "{event}");
     }
+}
+
+#[tokio::test]
+async fn a_collector_that_asks_for_a_token_is_shown_the_one_in_the_file_and_the_next_one_too() -> anyhow::Result<()> {
+    const TOKEN: &str = "of-the-new-day";
+    let (url, received) = collector(Some(TOKEN)).await?;
+    let folder = tempfile::tempdir()?;
+    let file = folder.path().join("headers");
+    daemon::files::write_secret(&file, b"Authorization: Bearer of-yesterday\n")?;
+    let path = file.display().to_string();
+    alone(shape(1, &["--otlp-url", &url, "--otlp-headers-file", &path]), async |cluster| {
+        add_worker(cluster, "worker-1", 1, &[])?;
+        cluster.until_ready(1).await?;
+        let early = cluster.client().submit(&spec("true")).await?;
+        cluster.ended(early).await?;
+        let refused = async || {
+            let received = received.lock().unwrap();
+            received.iter().any(|(path, _)| path == "refused /v1/traces").then_some(())
+        };
+        until("a refusal", PATIENCE, refused).await?;
+        daemon::files::write_secret(&file, format!("# renewed\nAuthorization: Bearer {TOKEN}\n").as_bytes())?;
+        // What was refused is not sent again; what comes is.
+        let job = cluster.client().submit(&spec("true")).await?;
+        until("spans by the new token", PATIENCE, async || {
+            spans(&received, job).iter().any(|span| span.name == "job").then_some(())
+        })
+        .await?;
+        let log = std::fs::read_to_string(cluster.folder().join("coordinator-1.log"))?;
+        assert!(log.contains("401") && !log.contains("of-yesterday") && !log.contains(TOKEN), "{log}");
+        // One that others may read is not used, nor one that says nothing of use.
+        let data = cluster.folder().join("coordinator-9").display().to_string();
+        let words = ["coordinator", "--id", "9", "--data", &data, "--otlp-url", &url, "--otlp-headers-file", &path];
+        std::fs::set_permissions(&file, std::os::unix::fs::PermissionsExt::from_mode(0o644))?;
+        let open = cluster.muster(&words).await?;
+        assert!(open.code != 0 && open.stderr.contains("chmod 600"), "{} {}", open.code, open.stderr);
+        daemon::files::write_secret(&file, b"of-yesterday\n")?;
+        std::fs::set_permissions(&file, std::os::unix::fs::PermissionsExt::from_mode(0o600))?;
+        let bad = cluster.muster(&words).await?;
+        assert!(bad.code != 0 && bad.stderr.contains("line 1: no header field"), "{} {}", bad.code, bad.stderr);
+        assert!(!bad.stderr.contains("yesterday"), "{}", bad.stderr);
+        Ok(())
+    })
+    .await;
+    Ok(())
 }

@@ -1,8 +1,10 @@
 //! Networks of gangs: what a framework's rank listens on, only its gang reaches. Only root can make such.
 
 use crate::frameworks::PYTHON;
+use crate::hosts::on_hosts;
 use crate::isolation_users::{can_be_others, let_pass};
 use crate::support::{add_worker, alone, cannot_run, open};
+use anyhow::Context as _;
 use cluster_tests::{Cluster, PATIENCE, Shape, until};
 use types::JobId;
 
@@ -74,7 +76,7 @@ async fn gang(cluster: &Cluster, name: &str, text: &str, arguments: &str) -> any
     let python = PYTHON.python().map_err(anyhow::Error::msg)?;
     let job = format!(
         "command: {python} run.py {arguments}\ncode: {code}\nresources:\n  instance_count: 2\n\
-         distribution:\n  type: pytorch\n  process_count_per_instance: 1\nx-muster:\n  spread: true\n"
+         distribution:\n  type: pytorch\n  process_count_per_instance: 1\nx-muster:\n  spread: true\n  max_restarts: 1\n"
     );
     cluster.submit(&format!("{name}/job.yml"), &job).await
 }
@@ -165,6 +167,76 @@ async fn a_gang_over_workers_with_and_without_networks_fails_in_words() {
         assert_eq!(refused.code, 2, "{}", refused.stderr);
         assert!(refused.stderr.contains("--rank-user"), "{}", refused.stderr);
         Ok(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_rank_whose_network_is_gone_is_ended_with_the_reason_and_the_job_starts_again() {
+    alone(Shape::new(1, 0), async |cluster| {
+        if !can_have_networks(cluster, "a network that is lost") {
+            return Ok(());
+        }
+        let_pass(cluster)?;
+        for name in ["worker-1", "worker-2"] {
+            add_worker(cluster, name, 2, &["--rank-user", RANGE, "--rank-network"])?;
+        }
+        cluster.until_ready(2).await?;
+        let gate = cluster.folder().join("gate").display().to_string();
+        let job = gang(cluster, "lost", RENDEZVOUS, &gate).await?;
+        let heard = async || {
+            let said = logs(cluster, job).await.ok()?;
+            [0, 1].iter().all(|rank| said.contains(&format!("rank {rank} heard it"))).then_some(())
+        };
+        until("the gang to meet", PATIENCE, heard).await?;
+        let keeper = rustix::process::Pid::from_raw(cluster.networks()[0]).context("no process")?;
+        rustix::process::kill_process(keeper, rustix::process::Signal::KILL)?;
+        let second = async || {
+            let attempts = cluster.client().get(job).await.ok()?.attempts;
+            (attempts.len() == 2).then(|| attempts[0].cause.clone())
+        };
+        let cause = until("another attempt", PATIENCE, second).await?;
+        assert!(cause.contains("gang's network (rank-network) has ended"), "{cause}");
+        until("the gang to meet again", PATIENCE, heard).await?;
+        cluster.muster(&["jobs", "cancel", &job.to_string()]).await?.good()?;
+        cluster.ended(job).await?;
+        until("the networks to be gone", PATIENCE, async || cluster.networks().is_empty().then_some(())).await
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn machines_of_a_gang_whose_connection_breaks_dial_again() {
+    on_hosts(Shape::new(1, 0), async |cluster| {
+        if !can_have_networks(cluster, "connections of a gang's network") {
+            return Ok(());
+        }
+        let_pass(cluster)?;
+        for name in ["worker-1", "worker-2"] {
+            add_worker(cluster, name, 2, &["--rank-user", RANGE, "--rank-network"])?;
+        }
+        cluster.until_ready(2).await?;
+        let gate = cluster.folder().join("gate").display().to_string();
+        let job = gang(cluster, "apart", RENDEZVOUS, &gate).await?;
+        let heard = async || {
+            let said = logs(cluster, job).await.ok()?;
+            [0, 1].iter().all(|rank| said.contains(&format!("rank {rank} heard it"))).then_some(())
+        };
+        until("the gang to meet", PATIENCE, heard).await?;
+        for is_told in [true, false] {
+            let ended = async || cluster.reset("worker-2", is_told).ok().filter(|ended| *ended > 0);
+            until("connections that are ended", PATIENCE, ended).await?;
+        }
+        cluster.until_ready(2).await?;
+        open(cluster, "gate")?;
+        until("the gang to meet again", PATIENCE, async || {
+            logs(cluster, job).await.ok().filter(|said| said.contains("and again"))
+        })
+        .await?;
+        let attempts = cluster.client().get(job).await?.attempts;
+        assert_eq!(attempts.len(), 1, "{attempts:?}");
+        cluster.muster(&["jobs", "cancel", &job.to_string()]).await?.good()?;
+        cluster.ended(job).await.map(drop)
     })
     .await;
 }

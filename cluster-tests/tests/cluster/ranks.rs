@@ -45,6 +45,23 @@ async fn a_command_that_does_not_exist_is_named() {
 }
 
 #[tokio::test]
+async fn a_ranks_session_gives_way_to_the_daemons() {
+    shared(async |cluster| {
+        let own = std::fs::read_to_string("/proc/self/autogroup").unwrap_or_default();
+        if own.is_empty() {
+            cannot_run("the niceness of ranks' sessions: this kernel has no autogroup");
+            return Ok(());
+        }
+        let job = cluster.client().submit(&spec("cat /proc/self/autogroup")).await?;
+        assert_eq!(cluster.ended(job).await?.summary.unwrap_or_default().phase, "Completed");
+        let said = cluster.muster(&["logs", &job.to_string()]).await?.good()?.stdout;
+        assert!(said.trim_end().ends_with("nice 5"), "{said:?}, the test itself {own:?}");
+        Ok(())
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn nothing_that_a_rank_started_outlives_it() {
     shared(async |cluster| {
         let file = cluster.folder().join("runaway");

@@ -17,6 +17,7 @@ mod audit;
 mod authority;
 mod join;
 mod providers;
+mod roles;
 mod tokens;
 mod users;
 mod workspaces;
@@ -146,6 +147,27 @@ impl Access for Service {
         let caller = caller(&request)?;
         let result = users::change_roles(&self.0, caller, request.into_inner()).await;
         self.0.observe(ACCESS, "ChangeRoles", result)
+    }
+
+    async fn list_roles(&self, _: Request<v1::ListRolesRequest>) -> Result<Response<v1::ListRolesResponse>, Status> {
+        let result = self.0.read(false).await.map(|state| roles::list(&state));
+        self.0.observe(ACCESS, "ListRoles", result)
+    }
+
+    async fn set_role(&self, request: Request<v1::SetRoleRequest>) -> Result<Response<v1::RoleInfo>, Status> {
+        let caller = caller(&request)?;
+        let result = roles::set(&self.0, caller, request.into_inner()).await;
+        self.0.observe(ACCESS, "SetRole", result)
+    }
+
+    async fn remove_role(
+        &self,
+        request: Request<v1::RemoveRoleRequest>,
+    ) -> Result<Response<v1::RemoveRoleResponse>, Status> {
+        let caller = caller(&request)?;
+        let command = Command::RemoveRole { name: request.into_inner().name };
+        let result = self.0.write_as(caller, command).await.map(|_| v1::RemoveRoleResponse {});
+        self.0.observe(ACCESS, "RemoveRole", result)
     }
 
     async fn list_workspaces(

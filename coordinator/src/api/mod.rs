@@ -180,6 +180,7 @@ fn refused(refusal: &Refusal) -> Status {
         | Refusal::UnknownToken(_)
         | Refusal::UnknownSecret(_)
         | Refusal::UnknownWorkspace(_)
+        | Refusal::UnknownRole(_)
         | Refusal::SecretsDenied(_)
         | Refusal::UnknownProvider(_)
         | Refusal::UnknownAuthority => Code::NotFound,
@@ -195,6 +196,7 @@ fn refused(refusal: &Refusal) -> Status {
         | Refusal::PlanOutOfDate(_)
         | Refusal::QueueInUse { .. }
         | Refusal::WorkspaceInUse { .. }
+        | Refusal::RoleInUse { .. }
         | Refusal::LastOwner(_)
         | Refusal::SecretChanged(_)
         | Refusal::StreamsForgotten(_)

@@ -10,6 +10,7 @@
 //! Nobody waits for it, nothing of it is kept: what is queued when a coordinator stops or loses leadership is not sent again. The
 //! names of traces and spans are worked out from the job, so that every coordinator adds to the same trace.
 
+mod collector;
 mod follow;
 mod openlineage;
 mod otlp;
@@ -18,9 +19,10 @@ mod progress;
 
 pub(crate) use follow::Follower;
 
-use crate::config::Config;
+use crate::config::{Config, ConfigError};
 use crate::observe::Observed;
 use bytes::Bytes;
+use collector::Collector;
 use outbox::Outbox;
 use progress::Span;
 use std::sync::{Arc, OnceLock};
@@ -55,6 +57,15 @@ enum Said {
     Running,
 }
 
+/// Can what proves us to the collectors be read? All that is wrong with it.
+pub(crate) fn check(config: &Config) -> Result<(), ConfigError> {
+    let files =
+        [("--otlp-headers-file", &config.otlp_headers), ("--openlineage-headers-file", &config.openlineage_headers)];
+    let faults = files.into_iter().filter_map(|(flag, file)| Some((flag, collector::headers(file.as_deref()?).err()?)));
+    let faults: Vec<String> = faults.map(|(flag, why)| format!("{flag}: {why}")).collect();
+    if faults.is_empty() { Ok(()) } else { Err(ConfigError(faults)) }
+}
+
 impl Export {
     /// Begins to send where the configuration says so. None where it says nothing.
     pub(crate) fn open(config: &Config, observed: &Arc<Observed>) -> Option<mpsc::Receiver<News>> {
@@ -64,11 +75,13 @@ impl Export {
         let id = config.id;
         let spans = config.otlp_url.as_deref().map(|url| {
             let encode = move |spans: &[Span]| vec![otlp::request(spans, id)];
-            outbox::start("otlp", with_path(url, "/v1/traces"), "application/x-protobuf", encode, observed)
+            let to = Collector::new("otlp", with_path(url, "/v1/traces"), config.otlp_headers.clone());
+            outbox::start(to, "application/x-protobuf", encode, observed)
         });
         let events = config.openlineage_url.as_deref().map(|url| {
-            let url = with_path(url, "/api/v1/lineage");
-            outbox::start("openlineage", url, "application/json", |events: &[Bytes]| events.to_vec(), observed)
+            let to = with_path(url, "/api/v1/lineage");
+            let to = Collector::new("openlineage", to, config.openlineage_headers.clone());
+            outbox::start(to, "application/json", |events: &[Bytes]| events.to_vec(), observed)
         });
         let (news, receiver) = mpsc::channel(NEWS_MAX);
         let opened = observed.export().0.set(Outlets { spans, events, news });

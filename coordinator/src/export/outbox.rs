@@ -1,8 +1,8 @@
 //! What waits to be sent to one collector: a bounded queue, and a task that sends it in batches.
 
+use super::collector::Collector;
 use crate::observe::Observed;
 use bytes::Bytes;
-use identity::https::{PostFault, Poster};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
@@ -13,8 +13,6 @@ const WAITING_MAX: usize = 8_192;
 const BATCH_MAX: usize = 512;
 /// For further items to come along with the first.
 const GATHER: Duration = Duration::from_millis(200);
-/// After each try that failed and may be repeated; then the batch is dropped.
-const PAUSES: [Duration; 3] = [Duration::from_millis(500), Duration::from_secs(2), Duration::from_secs(5)];
 
 /// Reaches the queue.
 pub(super) struct Outbox<T> {
@@ -32,23 +30,21 @@ impl<T> Outbox<T> {
     }
 }
 
-/// Sends to `url` what is put in, as bodies of this kind that `encode` makes of a batch; the task ends with the last outbox.
+/// Sends to a collector what is put in, as bodies of this kind that `encode` makes of a batch; the task ends with the last outbox.
 pub(super) fn start<T: Send + Sync + 'static>(
-    to: &'static str,
-    url: String,
+    mut collector: Collector,
     kind: &'static str,
     encode: impl Fn(&[T]) -> Vec<Bytes> + Send + 'static,
     observed: &Arc<Observed>,
 ) -> Outbox<T> {
     let (sender, mut receiver) = mpsc::channel(WAITING_MAX);
-    let seen = observed.clone();
+    let (seen, to) = (observed.clone(), collector.name);
     tokio::spawn(async move {
-        let mut poster = None;
         let mut was_reached = true;
         while let Some(batch) = next(&mut receiver).await {
             let mut sent = Ok(());
             for body in encode(&batch) {
-                sent = sent.and(send(&mut poster, &url, kind, body).await);
+                sent = sent.and(collector.send(kind, body).await);
             }
             let outcome = if sent.is_ok() { "sent" } else { "dropped" };
             seen.exported(to, outcome, batch.len() as u64);
@@ -56,7 +52,7 @@ pub(super) fn start<T: Send + Sync + 'static>(
             if let Err(why) = &sent
                 && was_reached
             {
-                tracing::warn!(to, url, why, "a collector does not take what is sent to it");
+                tracing::warn!(to, url = collector.url, why, "a collector does not take what is sent to it");
             }
             was_reached = sent.is_ok();
         }
@@ -72,21 +68,6 @@ async fn next<T>(receiver: &mut mpsc::Receiver<T>) -> Option<Vec<T>> {
         batch.push(item);
     }
     Some(batch)
-}
-
-async fn send(poster: &mut Option<Poster>, url: &str, kind: &'static str, body: Bytes) -> Result<(), String> {
-    let poster = match poster {
-        Some(poster) => poster,
-        None => poster.insert(Poster::new(url).await?),
-    };
-    let mut pauses = PAUSES.into_iter();
-    loop {
-        match (poster.post(kind, body.clone()).await, pauses.next()) {
-            (Ok(()), _) => return Ok(()),
-            (Err(PostFault::Later(_)), Some(pause)) => tokio::time::sleep(pause).await,
-            (Err(PostFault::Later(why) | PostFault::Refused(why)), _) => return Err(why),
-        }
-    }
 }
 
 #[cfg(test)]
@@ -117,7 +98,8 @@ mod tests {
     }
 
     fn outbox(url: String, observed: &Arc<Observed>) -> Outbox<u8> {
-        start("test", url, "text/plain", |items| items.iter().map(|item| Bytes::from(vec![*item])).collect(), observed)
+        let encode = |items: &[u8]| items.iter().map(|item| Bytes::from(vec![*item])).collect();
+        start(Collector::new("test", url, None), "text/plain", encode, observed)
     }
 
     #[tokio::test]

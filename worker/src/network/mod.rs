@@ -122,6 +122,11 @@ fn member_at(address: Ipv4Addr) -> Option<usize> {
 }
 
 impl Place {
+    /// A handle of the process that keeps the network; none when it is gone.
+    pub(crate) fn keeper(&self) -> Option<OwnedFd> {
+        self.process.open()
+    }
+
     /// The namespace, to enter.
     pub(crate) fn open(&self) -> io::Result<File> {
         let gone = || io::Error::new(io::ErrorKind::NotFound, "the process that keeps its network is gone");

@@ -49,6 +49,9 @@ pub(super) struct Descriptors {
 const PARKED_FD_MIN: RawFd = 16;
 /// Raised for ranks: when the machine runs out of memory a rank goes before a daemon.
 const OOM_SCORE: &[u8] = b"500";
+/// Niceness of a rank's session (-20 to 19; `sched(7)`, autogroup). Where the kernel shares processors between sessions first, a rank that never rests
+/// would have as much of one as all daemons that were started together; so they have three times as much when they need it.
+const SESSION_NICENESS: &[u8] = b"5";
 
 #[repr(u8)]
 #[derive(Clone, Copy)]
@@ -215,6 +218,16 @@ unsafe fn fork(group: Option<&File>) -> (i32, bool) {
     (unsafe { libc::fork() }, false)
 }
 
+/// Lets go of what came as stdin.
+pub(super) fn replace_stdin() -> io::Result<()> {
+    let null = File::open("/dev/null")?;
+    // SAFETY: 0 is this process's stdin; nothing else in it holds that number.
+    if unsafe { libc::dup2(null.as_raw_fd(), 0) } < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(())
+}
+
 /// Runs in the child; never returns.
 unsafe fn run_child(pointers: &Pointers, program: &Program, parked: &Parked, parent: i32, in_group: bool) -> ! {
     // SAFETY: only async-signal-safe calls on values made before the fork.
@@ -231,6 +244,8 @@ unsafe fn run_child(pointers: &Pointers, program: &Program, parked: &Parked, par
         // The files of a hidden process are root's, whoever it runs as.
         hide_memory(false);
         write_file(c"/proc/self/oom_score_adj".as_ptr(), OOM_SCORE);
+        // Best effort, as above: not every kernel has it.
+        write_file(c"/proc/self/autogroup".as_ptr(), SESSION_NICENESS);
         let metrics = (parked.metrics.as_raw_fd(), METRICS_FD);
         let standard = parked.standard.iter().zip(0..).map(|(fd, number)| (fd.as_raw_fd(), number));
         let listener = parked.listener.iter().map(|fd| (fd.as_raw_fd(), LISTEN_FD));

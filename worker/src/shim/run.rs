@@ -2,6 +2,7 @@
 
 mod events;
 mod hang;
+mod network;
 mod otlp;
 mod pipes;
 mod times;
@@ -20,6 +21,7 @@ use super::spool::{BUFFER_BYTES, Stream, Tail};
 use super::words::LastWords;
 use crate::layout::rank;
 use crate::lease::Lease;
+use crate::network::Place;
 use crate::owner::Owner;
 use crate::secrets::Secrets;
 use daemon::clock::boot_time;
@@ -90,6 +92,7 @@ pub(super) fn run(spec: &ShimSpec, secrets: &Secrets) -> io::Result<ExitRecord> 
         last_words: None,
         hung: None,
         limit_met: None,
+        network: spec.network.as_ref().and_then(Place::keeper),
         events,
         otlp: None,
         times: Times::new(boot_time()),
@@ -133,6 +136,8 @@ struct Shim<'a> {
     hung: Option<Duration>,
     /// Why it may have failed, in words.
     limit_met: Option<String>,
+    /// The process that keeps its network.
+    network: Option<OwnedFd>,
     events: Option<Events<'a>>,
     otlp: Option<Otlp>,
     times: Times,
@@ -171,7 +176,7 @@ impl Shim<'_> {
         let descriptors = Descriptors { stdin: null.into(), stdout, stderr, metrics, listener };
         self.child = child::spawn(&program, descriptors, group.as_ref())?;
         // The rank's alone from here on: when it ends, the port is free.
-        replace_stdin()
+        child::replace_stdin()
     }
 
     fn supervise(&mut self) -> io::Result<()> {
@@ -223,6 +228,7 @@ impl Shim<'_> {
         let mut fds: Vec<PollFd<'_>> = std::iter::once(self.signals.as_fd())
             .chain(timer)
             .chain(otlp)
+            .chain(self.network.as_ref().map(OwnedFd::as_fd))
             .chain(pipes)
             .map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN))
             .collect();
@@ -255,6 +261,7 @@ impl Shim<'_> {
             self.kill();
         }
         if self.kill_at.is_none() && self.exit.is_none() {
+            self.mind_network();
             self.mind_silence();
         }
     }
@@ -385,13 +392,4 @@ fn exit_of(status: i32) -> RankExit {
 
 fn named(verb: &str, path: &std::path::Path, error: io::Error) -> io::Error {
     io::Error::new(error.kind(), format!("cannot {verb} {}: {error}", path.display()))
-}
-
-fn replace_stdin() -> io::Result<()> {
-    let null = File::open("/dev/null")?;
-    // SAFETY: 0 is this process's stdin; nothing else in it holds that number.
-    if unsafe { libc::dup2(std::os::fd::AsRawFd::as_raw_fd(&null), 0) } < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    Ok(())
 }

@@ -8,7 +8,7 @@ use crate::{ApiToken, Denial, JoinToken, SetUser, User, verify_chain};
 use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use types::{Admits, CoordinatorId, Grant, Permission, Principal, Role, Workspace, provider_of};
+use types::{Admits, AnyRole, CoordinatorId, CustomRole, Grant, Permission, Principal, Role, Workspace, provider_of};
 
 /// After the first a node may not come again, after the second a token is over, after the last a join token is forgotten.
 pub(super) const WAITS_MS: [u64; 3] = [11 * 60_000, 40 * 60_000, 26 * 3_600_000];
@@ -31,6 +31,8 @@ pub(super) enum Step {
     RemoveProvider(u8),
     LogIn(u8, u8, u8, u8),
     Workspace(u8, bool),
+    Role(u8, Vec<Permission>),
+    RemoveRole(u8),
     Roles(u8, Vec<Grant>, Vec<Grant>),
 }
 
@@ -44,9 +46,20 @@ pub(super) fn workspace(n: u8) -> Workspace {
 }
 
 fn roles() -> impl Strategy<Value = Vec<Grant>> {
-    let grant = (0..Role::ALL.len(), proptest::option::of(place()));
-    let grant = grant.prop_map(|(role, at)| Grant { role: Role::ALL[role], workspace: at.map(workspace) });
+    // Of the cluster's own roles, one of which was never made, with what they may have given once.
+    let custom = (0..3_u8, permissions()).prop_map(|(n, given)| AnyRole::Custom(custom(n, given)));
+    let role = prop_oneof![3 => (0..Role::ALL.len()).prop_map(|role| Role::ALL[role].into()), 1 => custom];
+    let grant = (role, proptest::option::of(place()));
+    let grant = grant.prop_map(|(role, at)| Grant { role, workspace: at.map(workspace) });
     proptest::collection::vec(grant, 0..3)
+}
+
+fn permissions() -> impl Strategy<Value = Vec<Permission>> {
+    proptest::collection::vec(proptest::sample::select(Permission::ALL), 1..4)
+}
+
+fn custom(n: u8, given: Vec<Permission>) -> CustomRole {
+    CustomRole { name: format!("r{n}"), permissions: given.into_iter().collect() }
 }
 
 pub(super) fn step() -> impl Strategy<Value = Step> {
@@ -65,6 +78,8 @@ pub(super) fn step() -> impl Strategy<Value = Step> {
         2 => (0..2_u8, 0..3_u8).prop_map(|(name, terms)| Step::Provider(name, terms)),
         1 => (0..2_u8).prop_map(Step::RemoveProvider),
         3 => (0..2_u8, any::<bool>()).prop_map(|(name, make)| Step::Workspace(name, make)),
+        3 => (0..2_u8, permissions()).prop_map(|(name, given)| Step::Role(name, given)),
+        1 => (0..2_u8).prop_map(Step::RemoveRole),
         4 => (0..3_u8, roles(), roles()).prop_map(|(user, add, remove)| Step::Roles(user, add, remove)),
         4 => (0..2_u8, 0..2_u8, 0..4_u8, 0..6_u8).prop_map(|(name, user, group, secret)| Step::LogIn(name, user, group, secret)),
     ]
@@ -102,6 +117,8 @@ pub(super) fn command(log: &Log, step: Step) -> Command {
             Command::ChangeRoles { name: user(n), add: add.into_iter().collect(), remove: remove.into_iter().collect() }
         }
         Step::Workspace(n, true) => Command::SetWorkspace { name: workspace(n), note: String::new() },
+        Step::Role(n, given) => Command::SetRole { role: custom(n, given), note: String::new() },
+        Step::RemoveRole(n) => Command::RemoveRole { name: format!("r{n}") },
         Step::Workspace(n, false) => Command::RemoveWorkspace { name: workspace(n) },
         Step::RemoveUser(n) => Command::RemoveUser { name: user(n) },
         Step::Token(n, id, secret) => {
@@ -131,8 +148,10 @@ pub(super) fn command(log: &Log, step: Step) -> Command {
             // By the third terms they share an issuer.
             provider.issuer =
                 if terms == 2 { "https://idp.example".into() } else { format!("https://p{name}.example") };
-            let role = if terms == 0 { Role::Owner } else { Role::Reader };
-            provider.groups = BTreeMap::from([(format!("g{terms}"), BTreeSet::from([role.into()]))]);
+            let custom = || AnyRole::Custom(custom(0, vec![Permission::JobsRead]));
+            let role = [Role::Owner.into(), Role::Reader.into(), custom()][usize::from(terms)].clone();
+            let grant = Grant { role, workspace: None };
+            provider.groups = BTreeMap::from([(format!("g{terms}"), BTreeSet::from([grant]))]);
             Command::SetProvider { provider: Box::new(provider) }
         }
         Step::RemoveProvider(name) => Command::RemoveProvider { name: format!("p{name}") },
@@ -170,6 +189,17 @@ fn check_providers(state: &State, before: &State) {
     }
 }
 
+/// Each grant of a role of the cluster's own gives what the role gives.
+fn check_roles(state: &State) {
+    let of_users = state.users().flat_map(|user| &user.roles);
+    let of_tokens = state.tokens().flat_map(|token| token.roles.iter().flatten());
+    let of_groups = state.providers().flat_map(|provider| provider.groups.values().flatten());
+    for grant in of_users.chain(of_tokens).chain(of_groups) {
+        let AnyRole::Custom(given) = &grant.role else { continue };
+        assert_eq!(state.custom_role(&given.name).map(|known| &known.role), Some(given), "ACCESS-5");
+    }
+}
+
 /// Everything that must hold of the tables after every entry.
 pub(super) fn check(state: &State, before: &State) {
     let own = |user: &Arc<User>| provider_of(&user.name).is_none() && user.roles.contains(&Role::Owner.into());
@@ -193,6 +223,7 @@ pub(super) fn check(state: &State, before: &State) {
         assert!(state.tokens_of(&token.user).any(|known| known == token));
     }
     check_providers(state, before);
+    check_roles(state);
     let access = &state.access;
     assert!([access.token_digests.len(), access.tokens_of.len()].iter().all(|length| *length == access.tokens.len()));
     assert_eq!(digests.len(), access.tokens.len());
@@ -214,7 +245,9 @@ pub(super) fn check(state: &State, before: &State) {
     assert!(state.authorities().len() <= 2 && state.authorities().is_empty() <= before.authorities().is_empty());
     let (now, then) = (&state.access, &before.access);
     let tokens = |state: &State| state.tokens().cloned().collect::<Vec<_>>();
+    let given = |state: &State| state.custom_roles().map(|known| known.role.clone()).collect::<Vec<_>>();
     let is_same = now.users == then.users
+        && given(state) == given(before)
         && tokens(state) == tokens(before)
         && now.authorities == then.authorities
         && now.revocations == then.revocations

@@ -37,12 +37,12 @@ pub(super) fn list(state: &State) -> v1::ListProvidersResponse {
 }
 
 /// All faults at once.
-fn read(wire: v1::Provider) -> Result<Provider, Status> {
+fn read(state: &State, wire: v1::Provider) -> Result<Provider, Status> {
     let mut faults = Vec::new();
     let mut groups: BTreeMap<String, BTreeSet<Grant>> = BTreeMap::new();
     for given in wire.groups {
         let roles = groups.entry(given.group).or_default();
-        match grants(&given.roles) {
+        match grants(state, &given.roles) {
             Ok(given) => roles.extend(given),
             Err(status) => faults.push(status.message().to_owned()),
         }
@@ -79,9 +79,10 @@ pub(super) async fn set(
     request: v1::SetProviderRequest,
 ) -> Result<v1::Provider, Status> {
     let wanted = request.provider.ok_or_else(|| Status::invalid_argument("no provider is named"))?;
-    let provider = read(wanted)?;
+    let state = context.read(false).await?;
+    let provider = read(&state, wanted)?;
     let given: BTreeSet<Grant> = provider.groups.values().flatten().cloned().collect();
-    grantable(&context.read(false).await?, &caller, &given)?;
+    grantable(&state, &caller, &given)?;
     let name = provider.name.clone();
     let (_, state) = context.write_as(caller, Command::SetProvider { provider: Box::new(provider) }).await?;
     let known = state.provider(&name).ok_or_else(|| Status::aborted("the provider was removed meanwhile"))?;

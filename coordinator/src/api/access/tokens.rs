@@ -55,7 +55,7 @@ pub(super) async fn create(
     }
     let (state, now) = (context.read(false).await?, daemon::clock::now());
     let known = state.user(&user).ok_or_else(|| Status::not_found(format!("there is no user {user:?}")))?;
-    let roles = (!request.roles.is_empty()).then(|| users::grants(&request.roles)).transpose()?;
+    let roles = (!request.roles.is_empty()).then(|| users::grants(&state, &request.roles)).transpose()?;
     if let Some(beyond) = roles.iter().flatten().find(|role| !types::covers(&known.roles, role)) {
         return Err(Status::invalid_argument(format!("user/{user} is no {beyond}: a token gives what its user has")));
     }

@@ -9,11 +9,11 @@ use std::sync::Arc;
 use tonic::Status;
 use types::{Caller, Grant, Permission};
 
-/// All of these that are no roles are told at once.
-pub(super) fn grants(texts: &[String]) -> Result<BTreeSet<Grant>, Status> {
+/// All of these that are no roles here are told at once.
+pub(super) fn grants(state: &State, texts: &[String]) -> Result<BTreeSet<Grant>, Status> {
     let (mut grants, mut faults) = (BTreeSet::new(), Vec::new());
     for text in texts {
-        match text.parse::<Grant>() {
+        match Grant::read(text, |name| state.custom_role(name).map(|known| known.role.clone())) {
             Ok(grant) => drop(grants.insert(grant)),
             Err(error) => faults.push(error.to_string()),
         }
@@ -49,8 +49,8 @@ pub(super) async fn set(
     caller: Arc<Caller>,
     request: v1::SetUserRequest,
 ) -> Result<v1::User, Status> {
-    let mut roles = grants(&request.roles)?;
     let state = context.read(false).await?;
+    let mut roles = grants(&state, &request.roles)?;
     if let Some(known) = state.user(&request.name).filter(|_| roles.is_empty() && !request.create) {
         roles.clone_from(&known.roles);
     }
@@ -74,24 +74,24 @@ pub(super) async fn change_roles(
     caller: Arc<Caller>,
     request: v1::ChangeRolesRequest,
 ) -> Result<v1::User, Status> {
-    let (add, remove) = (grants(&request.add)?, grants(&request.remove)?);
-    if add.is_empty() && remove.is_empty() {
+    if request.add.is_empty() && request.remove.is_empty() {
         return Err(Status::invalid_argument("no role is named"));
     }
     let state = context.read(false).await?;
+    let (add, remove) = (grants(&state, &request.add)?, grants(&state, &request.remove)?);
     for grant in add.iter().chain(&remove) {
         decides_on(&state, &caller, grant)?;
     }
     grantable(&state, &caller, &add.union(&remove).cloned().collect())?;
     let (name, reader) = (request.user, caller.clone());
     let (_, state) = context.write_as(caller, Command::ChangeRoles { name: name.clone(), add, remove }).await?;
-    let mut user = state.user(&name).map(|known| wire(&state, known)).ok_or_else(gone)?;
-    if !gate::may(&state, &reader.principal, Permission::AccessRead) {
-        // What the user is elsewhere is not theirs to know.
-        let is_theirs = |text: &String| text.parse().is_ok_and(|grant| decides_on(&state, &reader, &grant).is_ok());
-        user = v1::User { name, roles: user.roles.into_iter().filter(is_theirs).collect(), ..Default::default() };
+    let user = state.user(&name).ok_or_else(gone)?;
+    if gate::may(&state, &reader.principal, Permission::AccessRead) {
+        return Ok(wire(&state, user));
     }
-    Ok(user)
+    // What the user is elsewhere is not theirs to know.
+    let theirs = user.roles.iter().filter(|grant| decides_on(&state, &reader, grant).is_ok());
+    Ok(v1::User { name, roles: theirs.map(ToString::to_string).collect(), ..Default::default() })
 }
 
 /// Who gives roles everywhere may give this one too; who gives them in a workspace, if it is of there.

@@ -1,0 +1,96 @@
+//! Roles of the cluster's own, by the released command: they give what they say, a change counts at once everywhere, and nobody gets more by
+//! one than they had.
+
+use crate::support::{alone, shape};
+use client::v1;
+use client::v1::jobs_client::JobsClient;
+use cluster_tests::{Answer, Cluster, PATIENCE, spec, until};
+use identity::{Credentials, Secret};
+use serde_json::json;
+use tonic::Code;
+use tonic::transport::Endpoint;
+
+/// A call by a token, at one coordinator.
+async fn at(cluster: &Cluster, id: u64, token: &str, words: &[&str]) -> anyhow::Result<Answer> {
+    let address = cluster.addresses_of(id)?.0.clone();
+    let caller = [("MUSTER_CREDENTIALS", ""), ("MUSTER_ACCESS_TOKEN", token)];
+    cluster.muster_with(&[words, &["--coordinators", &address]].concat(), &caller).await
+}
+
+async fn token_of(cluster: &Cluster, user: &str, role: &str) -> anyhow::Result<String> {
+    cluster.muster(&["users", "create", user, "--role", role]).await?.good()?;
+    Ok(cluster.muster(&["tokens", "create", "--user", user]).await?.good()?.stdout.trim().to_owned())
+}
+
+#[tokio::test]
+async fn a_role_of_the_clusters_own_gives_what_it_says_and_a_change_counts_everywhere_at_once() {
+    alone(shape(3, &[]), async |cluster| {
+        let made =
+            ["roles", "set", "mlops", "--may", "jobs/*,queues/read", "--except", "jobs/write", "--note", "runs models"];
+        let made = cluster.muster(&[&made[..], &["-o", "json"]].concat()).await?.good()?.json()?;
+        let names: Vec<_> =
+            made["roles"][0]["permissions"].as_array().into_iter().flatten().map(|one| &one["name"]).collect();
+        assert_eq!(names, ["queues/read", "jobs/read", "jobs/submit"]);
+        let listed = cluster.muster(&["roles", "list"]).await?.good()?.stdout;
+        assert!(
+            listed.contains("data-scientist") && listed.contains("mlops") && listed.contains("runs models"),
+            "{listed}"
+        );
+        let shown = cluster.muster(&["roles", "show", "mlops"]).await?.good()?.stdout;
+        assert!(shown.contains("jobs/submit") && !shown.contains("jobs/write"), "{shown}");
+
+        let ci = token_of(cluster, "ci", "mlops").await?;
+        let job = cluster.client().submit(&spec("sleep 600")).await?.to_string();
+        let file = cluster.write("ci/job.yml", "command: echo hello\n")?.display().to_string();
+        at(cluster, 2, &ci, &["submit", &file]).await?.good()?;
+        at(cluster, 3, &ci, &["queues", "list"]).await?.good()?;
+        for denied in [
+            &["jobs", "cancel", &job][..],
+            &["workers", "list"],
+            &["users", "list"],
+            &["roles", "set", "x", "--may", "*"],
+        ] {
+            let answer = at(cluster, 1, &ci, denied).await?;
+            assert_eq!(answer.code, 5, "{denied:?}: {}", answer.stderr);
+        }
+        // Open while the role is changed.
+        let address = cluster.addresses_of(2)?.0.clone();
+        let credentials = Credentials { coordinators: vec![address.clone()], token: Secret::parse(&ci)? };
+        let mut calls = JobsClient::new(credentials.lazy(&Endpoint::from_shared(format!("http://{address}"))?)?);
+        let mut watched = calls.watch(v1::WatchJobsRequest::default()).await?.into_inner();
+        assert!(watched.message().await?.is_some());
+        cluster.muster(&["roles", "set", "mlops", "--may", "queues/read,jobs/write"]).await?.good()?;
+        for id in 1..=3 {
+            let less = at(cluster, id, &ci, &["submit", &file]).await?;
+            assert!(less.code == 5 && less.stderr.contains("jobs/submit"), "{} {}", less.code, less.stderr);
+        }
+        let ended = tokio::time::timeout(PATIENCE, async {
+            while watched.message().await?.is_some() {}
+            Ok(())
+        })
+        .await?;
+        let ended: Result<(), tonic::Status> = ended;
+        assert!(ended.as_ref().is_err_and(|status| status.code() == Code::PermissionDenied), "{ended:?}");
+        // It is in the tables: also after all have died.
+        for id in 1..=3 {
+            cluster.coordinator(id)?.kill()?;
+        }
+        for id in 1..=3 {
+            cluster.restart_coordinator(id).await?;
+        }
+        let now = json!([["mlops"], ["queues/read", "jobs/write"]]);
+        until("what it gives now, from a coordinator that was away", PATIENCE, async || {
+            let who = at(cluster, 3, &ci, &["whoami", "-o", "json"]).await.ok()?.json().ok()?;
+            (json!([who["roles"], who["permissions"]]) == now).then_some(())
+        })
+        .await?;
+        let kept = cluster.muster(&["roles", "remove", "mlops"]).await?;
+        assert!(kept.code == 1 && kept.stderr.contains("\"ci\" has it"), "{} {}", kept.code, kept.stderr);
+        cluster.muster(&["users", "remove", "ci"]).await?.good()?;
+        cluster.muster(&["roles", "remove", "mlops"]).await?.good()?;
+        let trail = cluster.muster(&["audit", "list", "-n", "1000"]).await?.good()?.stdout;
+        assert!(trail.contains("mlops gives queues/read, jobs/write") && trail.contains("roles/remove"), "{trail}");
+        Ok(())
+    })
+    .await;
+}
