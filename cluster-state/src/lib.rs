@@ -24,6 +24,7 @@ mod access;
 mod action;
 mod anew;
 mod audit;
+mod bounded;
 mod command;
 mod command_parts;
 mod commands;
