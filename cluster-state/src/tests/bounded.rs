@@ -113,7 +113,7 @@ fn every_table_is_bounded() {
     assert!(claims(&State::default()) >= 20);
 }
 
-/// A job of two attempts with a checkpoint, a waiting one, secrets, users, tokens and more.
+/// A job that waits again after an attempt, with a checkpoint; another one, a secret, users, tokens and more.
 fn some_state() -> State {
     let mut log = Log::with_workers(2);
     let job = log.submit(&spec(2, 1, 1, 0));
