@@ -173,27 +173,38 @@ pub fn is_new_use(last: Option<Timestamp>, now: Timestamp) -> bool {
 pub(crate) struct Access {
     /// Rises with each change of what follows, join tokens aside.
     pub(crate) version: u64,
+    #[serde(deserialize_with = "crate::bounded::map")]
     pub(crate) users: OrdMap<String, Arc<User>>,
     /// By id.
+    #[serde(deserialize_with = "crate::bounded::map")]
     pub(crate) tokens: OrdMap<String, Arc<ApiToken>>,
+    #[serde(deserialize_with = "crate::bounded::map")]
     pub(crate) token_digests: OrdMap<[u8; 32], String>,
     /// When a token that is there last let somebody in; no part of `version`.
+    #[serde(deserialize_with = "crate::bounded::map")]
     pub(crate) token_uses: OrdMap<String, Timestamp>,
     /// User and id.
+    #[serde(deserialize_with = "crate::bounded::list")]
     pub(crate) tokens_of: OrdSet<(String, String)>,
     /// The newest is the last.
     pub(crate) authorities: Vec<Arc<Authority>>,
     /// Certificates of nodes that were issued before count no more: their authority was retired.
     pub(crate) certificates_from: Timestamp,
+    #[serde(deserialize_with = "crate::bounded::map")]
     pub(crate) revocations: OrdMap<Principal, Revocation>,
     /// By id.
+    #[serde(deserialize_with = "crate::bounded::map")]
     pub(crate) joins: OrdMap<String, Arc<JoinToken>>,
+    #[serde(deserialize_with = "crate::bounded::map")]
     pub(crate) join_digests: OrdMap<[u8; 32], String>,
     /// In the order in which they expire.
+    #[serde(deserialize_with = "crate::bounded::list")]
     pub(crate) join_expiries: OrdSet<(Timestamp, String)>,
     /// By name.
+    #[serde(deserialize_with = "crate::bounded::map")]
     pub(crate) providers: OrdMap<String, Arc<Provider>>,
     /// By name; the default one is there without a record.
+    #[serde(deserialize_with = "crate::bounded::map")]
     pub(crate) workspaces: OrdMap<Workspace, Arc<WorkspaceRecord>>,
     /// The cluster's own roles by name; each grant of one has what it gives now.
     pub(crate) roles: OrdMap<String, Arc<RoleRecord>>,

@@ -96,6 +96,7 @@ pub(crate) struct Deed<'a> {
 pub(crate) struct Trail {
     /// Number and hash of the last record that is forgotten; zeros before there is one.
     base: (u64, [u8; 32]),
+    #[serde(deserialize_with = "crate::bounded::map")]
     records: OrdMap<u64, Arc<AuditRecord>>,
 }
 

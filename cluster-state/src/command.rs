@@ -140,6 +140,7 @@ pub enum Command {
         /// In whose.
         caller: Arc<Caller>,
         /// Any but another of these.
+        #[serde(deserialize_with = "crate::bounded::held_command")]
         command: Box<Command>,
     },
     /// Changes nothing here: a change of the coordinators that was asked for, so that the audit trail has it.

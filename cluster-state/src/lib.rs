@@ -25,6 +25,7 @@ mod access;
 mod action;
 mod anew;
 mod audit;
+mod bounded;
 mod command;
 mod command_parts;
 mod commands;

@@ -24,26 +24,36 @@ const QUEUES_NAMED_MAX: usize = 20;
 pub struct State {
     pub(crate) cluster: Option<ClusterId>,
     pub(crate) applied: LogIndex,
+    #[serde(deserialize_with = "crate::bounded::map")]
     pub(crate) jobs: OrdMap<JobId, Arc<Job>>,
+    #[serde(deserialize_with = "crate::bounded::map")]
     pub(crate) workers: OrdMap<WorkerId, Arc<Worker>>,
+    #[serde(deserialize_with = "crate::bounded::map")]
     pub(crate) requests: OrdMap<RequestId, JobId>,
     /// Jobs in phase `Queued`: highest priority first, then in order of submission.
+    #[serde(deserialize_with = "crate::bounded::list")]
     pub(crate) waiting: OrdSet<(Reverse<i32>, JobId)>,
     /// How many of these each user has; nobody who has none.
+    #[serde(deserialize_with = "crate::bounded::map")]
     pub(crate) waiting_of: OrdMap<Arc<str>, u64>,
     /// How many jobs there are in each workspace; none that has none.
+    #[serde(deserialize_with = "crate::bounded::map")]
     pub(crate) jobs_in: OrdMap<Workspace, u64>,
     /// Jobs with a live attempt.
+    #[serde(deserialize_with = "crate::bounded::list")]
     pub(crate) live: OrdSet<JobId>,
     /// Each job once, under the entry that changed it last.
+    #[serde(deserialize_with = "crate::bounded::list")]
     pub(crate) changes: OrdSet<(LogIndex, JobId)>,
     pub(crate) phases: BTreeMap<JobPhase, u64>,
     pub(crate) jobs_ever: u64,
     pub(crate) requests_forgotten_to: JobId,
     /// By full name; `default` is always there.
+    #[serde(deserialize_with = "crate::bounded::map")]
     pub(crate) queues: OrdMap<String, Arc<Queue>>,
     pub(crate) access: Access,
     /// By name.
+    #[serde(deserialize_with = "crate::bounded::map")]
     pub(crate) secrets: OrdMap<String, Arc<Secret>>,
     pub(crate) sealing: Sealing,
     pub(crate) audit: Trail,

@@ -26,7 +26,7 @@ pub struct Target {
 }
 
 /// All of them.
-pub const TARGETS: [Target; 17] = [
+pub const TARGETS: [Target; 18] = [
     Target { name: "job-file", run: formats::job_file, seeds: formats::job_files },
     Target { name: "job-wire", run: formats::job_wire, seeds: formats::job_wires },
     Target { name: "tree", run: formats::tree, seeds: formats::trees },
@@ -42,6 +42,7 @@ pub const TARGETS: [Target; 17] = [
     Target { name: "header", run: coordinator::fuzzed::header, seeds: coordinator::fuzzed::headers },
     Target { name: "journal", run: coordinator::fuzzed::journal, seeds: coordinator::fuzzed::journals },
     Target { name: "log", run: coordinator::fuzzed::log, seeds: coordinator::fuzzed::logs },
+    Target { name: "snapshot", run: coordinator::fuzzed::snapshot, seeds: coordinator::fuzzed::snapshots },
     Target { name: "stream", run: files::stream, seeds: files::streams },
     Target { name: "spool", run: files::spool, seeds: files::spools },
 ];

@@ -1,4 +1,4 @@
-//! Every target over its seeds, over the inputs that are kept, and over some that are made of both.
+//! Every target over its seeds, over the inputs that are kept, over some that are made of both, and over what is nested deep.
 
 #![allow(clippy::unwrap_used)]
 
@@ -70,4 +70,25 @@ fn what_is_kept_belongs_to_a_target() {
         let name = entry.unwrap().file_name().into_string().unwrap();
         assert!(TARGETS.iter().any(|target| target.name == name), "nothing reads corpus/{name}");
     }
+}
+
+/// What is nested, as the formats open it.
+const OPENERS: [&[u8]; 7] = [b"[", b"{\"a\":", b"[{\"a\":", b"{a: ", b"- ", b"? ", b"(["];
+/// As a thread of the runtime has it.
+const STACK_BYTES: usize = 2 << 20;
+
+/// What takes the stack ends the process here.
+#[test]
+fn no_reader_follows_bytes_as_deep_as_they_go() {
+    let nested = || {
+        for target in TARGETS.iter().filter(|target| !ON_DISK.contains(&target.name)) {
+            for opener in OPENERS {
+                // Some targets are told by a first byte what it is.
+                let [text, kind] = [&b""[..], &[0][..]].map(|before| [before, &opener.repeat(100_000)].concat());
+                (target.run)(&text);
+                (target.run)(&kind);
+            }
+        }
+    };
+    std::thread::Builder::new().stack_size(STACK_BYTES).spawn(nested).unwrap().join().unwrap();
 }

@@ -28,7 +28,7 @@ pub(crate) struct Seal {
 
 /// All of them, in the order in which jobs ended: the n-th has number n+1.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Seals(Vector<Seal>);
+pub(crate) struct Seals(#[serde(deserialize_with = "crate::bounded::list")] Vector<Seal>);
 
 impl Seals {
     fn get(&self, number: u64) -> Option<&Seal> {

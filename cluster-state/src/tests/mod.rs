@@ -6,6 +6,7 @@ mod access;
 mod anew;
 mod audit;
 mod blame;
+mod bounded;
 mod drains;
 mod elastic;
 mod federation;

@@ -186,6 +186,19 @@ fn run(steps: Vec<(Step, bool)>) {
     assert_eq!(copy, log.state);
 }
 
+/// Random commands, the same each time, on top of what was done; they come back.
+pub(super) fn some(log: &mut Log, count: usize) -> Vec<Command> {
+    let mut chance = proptest::test_runner::TestRunner::deterministic();
+    let mut commands = Vec::new();
+    for _ in 0..count {
+        let step = proptest::strategy::ValueTree::current(&step().new_tree(&mut chance).unwrap());
+        let Some(command) = command(log, step) else { continue };
+        log.apply(command.clone());
+        commands.push(command);
+    }
+    commands
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(200))]
 

@@ -17,12 +17,12 @@ fn log() -> Log {
     log
 }
 
-fn by(user: &str, command: Command) -> Command {
+pub(super) fn by(user: &str, command: Command) -> Command {
     let principal = Principal::User { name: user.into(), token: "t1".into() };
     Command::As { caller: Arc::new(Caller { principal, from: String::new() }), command: Box::new(command) }
 }
 
-fn set(name: &str, version: u64, byte: u8) -> Command {
+pub(super) fn set(name: &str, version: u64, byte: u8) -> Command {
     Command::SetSecret { name: name.into(), note: None, version, sealed: sealed(byte) }
 }
 

@@ -159,7 +159,7 @@ impl Machine {
     }
 
     fn install(&self, meta: &SnapshotMeta, snapshot: &SnapshotFile) -> io::Result<()> {
-        let bad = |what: String| io::Error::new(io::ErrorKind::InvalidData, format!("the snapshot {what}"));
+        let bad = |what: String| io::Error::new(io::ErrorKind::InvalidData, format!("the snapshot: {what}"));
         let (found, (time, state)) = snapshot.load::<(Timestamp, State)>().map_err(bad)?;
         if found != *meta {
             return Err(bad(format!("covers {found}, not {meta} as was said of it")));

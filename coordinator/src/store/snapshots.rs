@@ -74,7 +74,7 @@ impl SnapshotFile {
 
 fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<(SnapshotMeta, T), String> {
     let (meta, rest) = postcard::take_from_bytes(check(bytes)?).map_err(|error| format!("what it covers: {error}"))?;
-    let state = postcard::from_bytes(rest).map_err(|error| format!("its state: {error}"))?;
+    let state = postcard::from_bytes(rest).map_err(|error| format!("its tables cannot be read: {error}"))?;
     Ok((meta, state))
 }
 

@@ -31,3 +31,35 @@ pub fn snapshots() -> Vec<Vec<u8>> {
     let body = [meta, tables].concat();
     vec![[&[0][..], &body].concat(), [&[1][..], &file_of(&body)].concat()]
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::store::Snapshots;
+
+    /// Found by fuzzing: the checksum is right, and there are no such jobs.
+    #[test]
+    fn a_snapshot_of_more_jobs_than_memory_is_refused_in_words() {
+        let meta = postcard::to_stdvec(&SnapshotMeta::default()).unwrap();
+        let tables = postcard::to_stdvec(&(Timestamp(1), State::default())).unwrap();
+        // The time, no cluster, no entry; then how many jobs there are.
+        assert_eq!(tables[..4], [1, 0, 0, 0]);
+        let folder = tempfile::tempdir().unwrap();
+        let snapshots = Snapshots::open(folder.path()).unwrap();
+        let told = |jobs: u64| {
+            let jobs = postcard::to_stdvec(&jobs).unwrap();
+            let file = file_of(&[&meta, &tables[..3], &jobs, &tables[4..]].concat());
+            let mut arriving = snapshots.receive(file.len() as u64).unwrap();
+            arriving.write(&file).unwrap();
+            let (meta, file) = arriving.finish().unwrap();
+            snapshots.adopt(&meta, &file).unwrap();
+            snapshots.newest().unwrap().whole.unwrap().1.load::<(Timestamp, State)>()
+        };
+        assert_eq!(told(0), Ok((SnapshotMeta::default(), (Timestamp(1), State::default()))));
+        for jobs in [1 << 30, 1 << 40, u64::MAX] {
+            let text = told(jobs).unwrap_err();
+            assert!(text.starts_with("its tables cannot be read: "), "{text}");
+        }
+    }
+}
