@@ -207,6 +207,7 @@ pub(crate) struct Access {
     #[serde(deserialize_with = "crate::bounded::map")]
     pub(crate) workspaces: OrdMap<Workspace, Arc<WorkspaceRecord>>,
     /// The cluster's own roles by name; each grant of one has what it gives now.
+    #[serde(deserialize_with = "crate::bounded::map")]
     pub(crate) roles: OrdMap<String, Arc<RoleRecord>>,
 }
 

@@ -84,9 +84,12 @@ impl Command {
             Command::ForgetStreams { jobs } => format!("{} jobs", jobs.len()),
             Command::NotePromises { promises } => format!("{} jobs", promises.len()),
             Command::SetQueue { queue, .. } => queue.name.clone(),
-            Command::DeleteQueue { name } | Command::SetUser { name, .. } | Command::RemoveUser { name } => {
-                name.clone()
-            }
+            Command::DeleteQueue { name }
+            | Command::SetUser { name, .. }
+            | Command::RemoveUser { name }
+            | Command::RemoveSecret { name }
+            | Command::RemoveProvider { name }
+            | Command::RemoveRole { name } => name.clone(),
             Command::As { command, .. } => command.object(state),
             Command::NoteMembers { change } => match change {
                 MemberChange::Add(id) | MemberChange::Remove(id) | MemberChange::Transfer(Some(id)) => {
@@ -115,9 +118,6 @@ impl Command {
             Command::SetRole { role, .. } => {
                 let given: Vec<&str> = role.permissions.iter().map(|permission| permission.name()).collect();
                 format!("{} gives {}", role.name, given.join(", "))
-            }
-            Command::RemoveSecret { name } | Command::RemoveProvider { name } | Command::RemoveRole { name } => {
-                name.clone()
             }
             Command::BeginKeyExchange { to } | Command::EndKeyExchange { to } => key(*to),
             Command::NoteKeyHeld { to, by } => format!("{} at {}", key(*to), Principal::Coordinator(*by)),

@@ -126,7 +126,7 @@ pub fn parse_headers(text: &str) -> Result<HeaderMap, Vec<String>> {
         let parts = line.split_once(':').map(|(name, value)| (name.trim().parse::<HeaderName>(), value.trim()));
         match parts.map(|(name, value)| (name, HeaderValue::from_str(value))) {
             Some((Ok(name), Ok(_))) if OURS.contains(&name) => {
-                faults.push(format!("line {number}: {name} is not set by a file"))
+                faults.push(format!("line {number}: {name} is not set by a file"));
             }
             Some((Ok(name), Ok(mut value))) => {
                 value.set_sensitive(true);
