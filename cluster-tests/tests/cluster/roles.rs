@@ -1,7 +1,7 @@
 //! Roles of the cluster's own, by the released command: they give what they say, a change counts at once everywhere, and nobody gets more by
 //! one than they had.
 
-use crate::support::{alone, shape};
+use crate::support::{alone, shape, shared};
 use client::v1;
 use client::v1::jobs_client::JobsClient;
 use cluster_tests::{Answer, Cluster, PATIENCE, spec, until};
@@ -95,6 +95,36 @@ async fn a_role_of_the_clusters_own_gives_what_it_says_and_a_change_counts_every
         cluster.muster(&["roles", "remove", "mlops"]).await?.good()?;
         let trail = cluster.muster(&["audit", "list", "-n", "1000"]).await?.good()?.stdout;
         assert!(trail.contains("mlops gives queues/read, jobs/write") && trail.contains("roles/remove"), "{trail}");
+        Ok(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn who_may_make_users_by_a_role_of_the_clusters_own_neither_makes_nor_removes_an_owner() {
+    shared(async |cluster| {
+        let set = ["roles", "set", "hr", "--may", "access/*,jobs/read"];
+        cluster.muster(&set).await?.good()?;
+        let hr = token_of(cluster, "hal", "hr").await?;
+        cluster.muster(&["users", "create", "olaf", "--role", "owner"]).await?.good()?;
+        at(cluster, 1, &hr, &["users", "create", "rob", "--role", "hr"]).await?.good()?;
+        for denied in [
+            &["users", "create", "eve", "--role", "owner"][..],
+            &["users", "create", "eve", "--role", "data-scientist@default"],
+            &["users", "update", "olaf", "--role", "hr"],
+            &["users", "remove", "olaf"],
+            &["tokens", "create", "--user", "olaf"],
+            &["roles", "set", "hr", "--may", "*"],
+            &["roles", "set", "more", "--may", "secrets/write"],
+        ] {
+            let answer = at(cluster, 1, &hr, denied).await?;
+            assert!(answer.code == 5 && answer.stderr.contains("may not do itself"), "{denied:?}: {}", answer.stderr);
+        }
+        let wrong =
+            at(cluster, 1, &hr, &["roles", "set", "owner", "--may", "jobs/*,users/all", "--except", "nothing"]).await?;
+        let told = ["\"users/all\"", "\"nothing\"", "there are cluster/read"];
+        assert!(wrong.code == 2 && told.iter().all(|part| wrong.stderr.contains(part)), "{}", wrong.stderr);
+        at(cluster, 1, &hr, &["users", "remove", "rob"]).await?.good()?;
         Ok(())
     })
     .await;

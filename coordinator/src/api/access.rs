@@ -202,8 +202,7 @@ impl Access for Service {
         request: Request<v1::RemoveUserRequest>,
     ) -> Result<Response<v1::RemoveUserResponse>, Status> {
         let caller = caller(&request)?;
-        let command = Command::RemoveUser { name: request.into_inner().name };
-        let result = self.0.write_as(caller, command).await.map(|_| v1::RemoveUserResponse {});
+        let result = users::remove(&self.0, caller, request.into_inner().name).await;
         self.0.observe(ACCESS, "RemoveUser", result)
     }
 

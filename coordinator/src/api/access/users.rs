@@ -35,13 +35,13 @@ pub(super) fn wire(state: &State, user: &cluster_state::User) -> v1::User {
     }
 }
 
-/// Nobody gives what they lack.
+/// Nobody gives what they lack, or takes it from others.
 pub(super) fn grantable(state: &State, caller: &Caller, roles: &BTreeSet<Grant>) -> Result<(), Status> {
     let own: BTreeSet<Grant> = gate::roles(state, &caller.principal).cloned().collect();
     if State::may_grant(&own, roles) {
         return Ok(());
     }
-    Err(Status::permission_denied(format!("{} cannot give what it may not do itself", caller.principal)))
+    Err(Status::permission_denied(format!("{} cannot give or take back what it may not do itself", caller.principal)))
 }
 
 pub(super) async fn set(
@@ -63,6 +63,18 @@ pub(super) async fn set(
     let command = Command::SetUser { name: name.clone(), roles, how, waiting_max };
     let (_, state) = context.write_as(caller, command).await?;
     state.user(&name).map(|known| wire(&state, known)).ok_or_else(gone)
+}
+
+pub(super) async fn remove(
+    context: &Context,
+    caller: Arc<Caller>,
+    name: String,
+) -> Result<v1::RemoveUserResponse, Status> {
+    let state = context.read(false).await?;
+    if let Some(known) = state.user(&name) {
+        grantable(&state, &caller, &known.roles)?;
+    }
+    context.write_as(caller, Command::RemoveUser { name }).await.map(|_| v1::RemoveUserResponse {})
 }
 
 fn gone() -> Status {
