@@ -3,7 +3,7 @@
 use crate::{Command, KeyId, MemberChange, State, is_token_id};
 use std::collections::BTreeSet;
 use std::fmt::Display;
-use types::{ContentHash, Principal};
+use types::{ContentHash, CustomRole, Permission, Principal};
 
 impl Command {
     /// Kind of thing and what is done with it; of a command in somebody's name, what that one does.
@@ -115,10 +115,7 @@ impl Command {
             Command::ShareSecret { name, add, remove } => changed(name, add, remove),
             Command::ChangeRoles { name, add, remove } => changed(name, add, remove),
             Command::SetWorkspace { name, .. } | Command::RemoveWorkspace { name } => name.to_string(),
-            Command::SetRole { role, .. } => {
-                let given: Vec<&str> = role.permissions.iter().map(|permission| permission.name()).collect();
-                format!("{} gives {}", role.name, given.join(", "))
-            }
+            Command::SetRole { role, .. } => role_text(role),
             Command::BeginKeyExchange { to } | Command::EndKeyExchange { to } => key(*to),
             Command::NoteKeyHeld { to, by } => format!("{} at {}", key(*to), Principal::Coordinator(*by)),
             Command::ResealSecrets { to, secrets } => format!("{} secrets under {}", secrets.len(), key(*to)),
@@ -127,6 +124,19 @@ impl Command {
             Command::SetProvider { provider } => provider.name.clone(),
             Command::LogIn(log_in) => format!("{}:{}", log_in.provider, log_in.user),
         }
+    }
+}
+
+/// What a role gives, whole within a record's bound: of most permissions those that are missing.
+fn role_text(role: &CustomRole) -> String {
+    let text = |given: bool| {
+        let named = Permission::ALL.iter().filter(|permission| role.permissions.contains(permission) == given);
+        named.map(|permission| permission.name()).collect::<Vec<_>>().join(", ")
+    };
+    match Permission::ALL.len() - role.permissions.len() {
+        0 => format!("{} gives everything", role.name),
+        missing if missing < role.permissions.len() => format!("{} gives all but {}", role.name, text(false)),
+        _ => format!("{} gives {}", role.name, text(true)),
     }
 }
 

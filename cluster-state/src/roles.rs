@@ -33,11 +33,6 @@ impl State {
         self.access.roles.values()
     }
 
-    /// How many users have a role, wherever it counts.
-    pub fn users_with(&self, role: &str) -> usize {
-        self.users().filter(|user| user.roles.iter().any(|grant| grant.role.name() == role)).count()
-    }
-
     /// These grants with what their roles give now; refused where one names a workspace or role that is not there.
     pub(crate) fn settle(&self, grants: &BTreeSet<Grant>) -> Result<BTreeSet<Grant>, Refusal> {
         let settled = grants.iter().map(|grant| {

@@ -113,3 +113,25 @@ fn what_cannot_be_a_role_is_refused_with_every_fault() {
     assert!(matches!(refused(&mut log, set(role("one-more", &[Permission::JobsRead]))), Refusal::Invalid(_)));
     assert_eq!(log.apply(set(role("r0", &[Permission::JobsWrite]))), Outcome::Done, "one that is there can change");
 }
+
+#[test]
+fn the_trail_has_the_whole_of_what_a_role_gives() {
+    let mut longest = Permission::ALL.to_vec();
+    longest.sort_by_key(|permission| std::cmp::Reverse(permission.name().len()));
+    for count in 1..=longest.len() {
+        let (given, missing) = longest.split_at(count);
+        let mut log = Log::default();
+        let command = Box::new(set(role(&"r".repeat(63), given)));
+        log.apply(Command::As { caller: std::sync::Arc::new(caller("boss")), command });
+        let object = log.state.audit().last().unwrap().object.clone();
+        let told = |all: &[Permission]| all.iter().all(|permission| object.contains(permission.name()));
+        let whole = if missing.is_empty() {
+            object.ends_with("gives everything")
+        } else if object.contains("all but") {
+            told(missing)
+        } else {
+            told(given)
+        };
+        assert!(whole, "{count}: {object}");
+    }
+}

@@ -85,24 +85,35 @@ async fn logs(cluster: &Cluster, job: JobId) -> anyhow::Result<String> {
     Ok(cluster.muster(&["logs", &job.to_string()]).await?.good()?.stdout)
 }
 
+/// Two workers with networks of gangs, and a gang on them that has met.
+async fn met(cluster: &mut Cluster, name: &str) -> anyhow::Result<JobId> {
+    let_pass(cluster)?;
+    for worker in ["worker-1", "worker-2"] {
+        add_worker(cluster, worker, 8, &["--rank-user", RANGE, "--rank-network"])?;
+    }
+    cluster.until_ready(2).await?;
+    let gate = cluster.folder().join("gate").display().to_string();
+    let job = gang(cluster, name, RENDEZVOUS, &gate).await?;
+    until_met(cluster, job).await?;
+    Ok(job)
+}
+
+async fn until_met(cluster: &Cluster, job: JobId) -> anyhow::Result<()> {
+    until("the gang to meet", PATIENCE, async || {
+        let said = logs(cluster, job).await.ok()?;
+        [0, 1].iter().all(|rank| said.contains(&format!("rank {rank} heard it"))).then_some(())
+    })
+    .await
+}
+
 #[tokio::test]
 async fn what_a_frameworks_rank_listens_on_only_its_gang_reaches() {
     alone(Shape::new(1, 0), async |cluster| {
         if !can_have_networks(cluster, "networks of gangs") {
             return Ok(());
         }
-        let_pass(cluster)?;
-        for name in ["worker-1", "worker-2"] {
-            add_worker(cluster, name, 8, &["--rank-user", RANGE, "--rank-network"])?;
-        }
-        cluster.until_ready(2).await?;
-        let gate = cluster.folder().join("gate").display().to_string();
-        let victim = gang(cluster, "victim", RENDEZVOUS, &gate).await?;
-        let met = async || {
-            let said = logs(cluster, victim).await.ok()?;
-            [0, 1].iter().all(|rank| said.contains(&format!("rank {rank} heard it"))).then_some(said)
-        };
-        let said = until("the gang to meet", PATIENCE, met).await?;
+        let victim = met(cluster, "victim").await?;
+        let said = logs(cluster, victim).await?;
         // What takes metrics and logs of its programs is in there too, and asks for the secret.
         assert_eq!(said.matches("its supervisor says 401").count(), 2, "{said}");
         let port = said.lines().find_map(|line| line.split("listens at 100.96.0.1 ").nth(1)).unwrap();
@@ -177,18 +188,7 @@ async fn a_rank_whose_network_is_gone_is_ended_with_the_reason_and_the_job_start
         if !can_have_networks(cluster, "a network that is lost") {
             return Ok(());
         }
-        let_pass(cluster)?;
-        for name in ["worker-1", "worker-2"] {
-            add_worker(cluster, name, 2, &["--rank-user", RANGE, "--rank-network"])?;
-        }
-        cluster.until_ready(2).await?;
-        let gate = cluster.folder().join("gate").display().to_string();
-        let job = gang(cluster, "lost", RENDEZVOUS, &gate).await?;
-        let heard = async || {
-            let said = logs(cluster, job).await.ok()?;
-            [0, 1].iter().all(|rank| said.contains(&format!("rank {rank} heard it"))).then_some(())
-        };
-        until("the gang to meet", PATIENCE, heard).await?;
+        let job = met(cluster, "lost").await?;
         let keeper = rustix::process::Pid::from_raw(cluster.networks()[0]).context("no process")?;
         rustix::process::kill_process(keeper, rustix::process::Signal::KILL)?;
         let second = async || {
@@ -197,7 +197,7 @@ async fn a_rank_whose_network_is_gone_is_ended_with_the_reason_and_the_job_start
         };
         let cause = until("another attempt", PATIENCE, second).await?;
         assert!(cause.contains("gang's network (rank-network) has ended"), "{cause}");
-        until("the gang to meet again", PATIENCE, heard).await?;
+        until_met(cluster, job).await?;
         cluster.muster(&["jobs", "cancel", &job.to_string()]).await?.good()?;
         cluster.ended(job).await?;
         until("the networks to be gone", PATIENCE, async || cluster.networks().is_empty().then_some(())).await
@@ -211,18 +211,7 @@ async fn machines_of_a_gang_whose_connection_breaks_dial_again() {
         if !can_have_networks(cluster, "connections of a gang's network") {
             return Ok(());
         }
-        let_pass(cluster)?;
-        for name in ["worker-1", "worker-2"] {
-            add_worker(cluster, name, 2, &["--rank-user", RANGE, "--rank-network"])?;
-        }
-        cluster.until_ready(2).await?;
-        let gate = cluster.folder().join("gate").display().to_string();
-        let job = gang(cluster, "apart", RENDEZVOUS, &gate).await?;
-        let heard = async || {
-            let said = logs(cluster, job).await.ok()?;
-            [0, 1].iter().all(|rank| said.contains(&format!("rank {rank} heard it"))).then_some(())
-        };
-        until("the gang to meet", PATIENCE, heard).await?;
+        let job = met(cluster, "apart").await?;
         for is_told in [true, false] {
             let ended = async || cluster.reset("worker-2", is_told).ok().filter(|ended| *ended > 0);
             until("connections that are ended", PATIENCE, ended).await?;
