@@ -242,19 +242,31 @@ impl Client {
         let address = self.preferred_address().unwrap_or_default();
         Ok(Audit { records: opened, address, follow })
     }
+
+    /// Heads of the trail past the record `after` that the cluster signed by itself; as `audit`.
+    pub async fn audit_heads(&self, after: u64, follow: bool) -> Result<Audit<v1::SignedAuditHead>, Error> {
+        let opened = self
+            .attempt_until(self.patience, |_, channel| {
+                let asked = request(v1::AuditHeadsRequest { after, follow });
+                async move { AccessClient::new(channel).audit_heads(asked).await.map(Response::into_inner) }
+            })
+            .await?;
+        let address = self.preferred_address().unwrap_or_default();
+        Ok(Audit { records: opened, address, follow })
+    }
 }
 
-/// Records as they come.
+/// Records, or signed heads, as they come.
 #[derive(Debug)]
-pub struct Audit {
-    records: Streaming<v1::AuditRecord>,
+pub struct Audit<T = v1::AuditRecord> {
+    records: Streaming<T>,
     address: String,
     follow: bool,
 }
 
-impl Audit {
+impl<T> Audit<T> {
     /// The next one; none at the end.
-    pub async fn next(&mut self) -> Result<Option<v1::AuditRecord>, Error> {
+    pub async fn next(&mut self) -> Result<Option<T>, Error> {
         let next = self.records.message();
         let next = if self.follow { Ok(next.await) } else { tokio::time::timeout(RECORD_MAX, next).await };
         let status = match next {

@@ -3,6 +3,7 @@
 use crate::call::{Backoff, request};
 use crate::error::{Error, Failure, judge};
 use crate::pool::Client;
+use crate::upload::Place;
 use crate::v1;
 use proto::v1::blobs_client::BlobsClient;
 use sha2::{Digest, Sha256};
@@ -37,16 +38,16 @@ enum Sink {
 
 impl Client {
     /// One blob in memory; refused when it is larger than `bytes_max`.
-    pub async fn blob(&self, hash: ContentHash, bytes_max: u64) -> Result<Vec<u8>, Error> {
-        match self.fetch(hash, bytes_max, None).await? {
+    pub async fn blob(&self, place: &Place, hash: ContentHash, bytes_max: u64) -> Result<Vec<u8>, Error> {
+        match self.fetch(place, hash, bytes_max, None).await? {
             Sink::Memory(bytes) => Ok(bytes),
             Sink::File(path, _) => Err(Error::file(path, io::Error::other("not asked for"))),
         }
     }
 
     /// The folder behind a tree hash: its files, paths checked.
-    pub async fn tree(&self, hash: ContentHash) -> Result<Tree, Error> {
-        let bytes = self.blob(hash, TREE_BLOB_BYTES_MAX).await?;
+    pub async fn tree(&self, place: &Place, hash: ContentHash) -> Result<Tree, Error> {
+        let bytes = self.blob(place, hash, TREE_BLOB_BYTES_MAX).await?;
         let bad = |reason: String| Error::Tree { hash, reason };
         let tree: Tree = serde_json::from_slice(&bytes).map_err(|error| bad(error.to_string()))?;
         let tree = tree.checked().map_err(|error| bad(error.to_string()))?;
@@ -64,15 +65,16 @@ impl Client {
     /// each whole; other files stay.
     pub async fn download(
         &self,
+        place: &Place,
         tree: ContentHash,
         folder: &Path,
         progress: &(dyn Fn(Downloaded) + Send + Sync),
     ) -> Result<Downloaded, Error> {
-        let tree = self.tree(tree).await?;
+        let tree = self.tree(place, tree).await?;
         tokio::fs::create_dir_all(folder).await.map_err(|error| Error::file(folder, error))?;
         let mut done = Downloaded::default();
         for entry in tree.entries() {
-            self.download_entry(entry, folder).await?;
+            self.download_entry(place, entry, folder).await?;
             done.files += 1;
             done.bytes += entry.bytes;
             progress(done);
@@ -80,14 +82,14 @@ impl Client {
         Ok(done)
     }
 
-    async fn download_entry(&self, entry: &TreeEntry, folder: &Path) -> Result<(), Error> {
+    async fn download_entry(&self, place: &Place, entry: &TreeEntry, folder: &Path) -> Result<(), Error> {
         let target = folder.join(&entry.path);
         make_parents(folder, &entry.path)?;
         // Beside the target and renamed: a broken download leaves the old file, and a link there is replaced, not followed.
         let beside = target.with_file_name(format!(".muster-{}.part", entry.hash.short()));
-        let written = self.fetch(entry.hash, entry.bytes, Some(beside.clone())).await;
+        let written = self.fetch(place, entry.hash, entry.bytes, Some(beside.clone())).await;
         let placed = match written {
-            Ok(_) => place(&beside, &target, entry.kind),
+            Ok(_) => put_in_place(&beside, &target, entry.kind),
             Err(error) => Err(error),
         };
         if placed.is_err() {
@@ -97,13 +99,19 @@ impl Client {
     }
 
     /// Fetches one blob from whichever coordinator has it whole.
-    async fn fetch(&self, hash: ContentHash, bytes_max: u64, file: Option<PathBuf>) -> Result<Sink, Error> {
+    async fn fetch(
+        &self,
+        place: &Place,
+        hash: ContentHash,
+        bytes_max: u64,
+        file: Option<PathBuf>,
+    ) -> Result<Sink, Error> {
         let mut backoff = Backoff::new();
         let mut last = None;
         for _ in 0..TRIES {
             let index = self.preferred();
             let sink = new_sink(file.as_deref()).await?;
-            match self.fetch_once(index, hash, bytes_max, sink).await {
+            match self.fetch_once(index, place, hash, bytes_max, sink).await {
                 Ok(sink) => return Ok(sink),
                 Err(Failure::Final(error @ (Error::NotFound(_) | Error::Damaged { .. }))) => last = Some(error),
                 Err(Failure::Final(error)) => return Err(error),
@@ -121,6 +129,7 @@ impl Client {
     async fn fetch_once(
         &self,
         index: usize,
+        place: &Place,
         hash: ContentHash,
         bytes_max: u64,
         mut sink: Sink,
@@ -130,7 +139,8 @@ impl Client {
         let damaged = |reason: String| Failure::Final(Error::Damaged { hash, address: address.clone(), reason });
         let stalled = || again(format!("sent nothing for {} s", STALL.as_secs()));
         let channel = self.channel(index).map_err(again)?;
-        let wire = v1::GetBlobRequest { hash: hash.0.to_vec().into(), local: false };
+        let (workspace, job_id) = place.wire();
+        let wire = v1::GetBlobRequest { hash: hash.0.to_vec().into(), local: false, workspace, job_id };
         let opened = tokio::time::timeout(STALL, BlobsClient::new(channel).get(request(wire))).await;
         let mut stream = opened.map_err(|_| stalled())?.map_err(|status| judge(&address, &status))?.into_inner();
         let (mut digest, mut offset) = (Sha256::new(), 0_u64);
@@ -200,7 +210,7 @@ fn make_parents(folder: &Path, path: &str) -> Result<(), Error> {
     Ok(())
 }
 
-fn place(beside: &Path, target: &Path, kind: FileKind) -> Result<(), Error> {
+fn put_in_place(beside: &Path, target: &Path, kind: FileKind) -> Result<(), Error> {
     let mode = if kind == FileKind::Executable { 0o755 } else { 0o644 };
     std::fs::set_permissions(beside, std::fs::Permissions::from_mode(mode))
         .and_then(|()| std::fs::rename(beside, target))

@@ -39,7 +39,7 @@ pub use logs::{LogQuery, Logs, Pattern};
 pub use metrics::{MetricQuery, Metrics};
 pub use pool::Client;
 pub use proto::v1;
-pub use upload::{Blob, Progress, Source, Uploaded};
+pub use upload::{Blob, Place, Progress, Source, Uploaded};
 pub use watch::Watch;
 
 /// Version that every call carries as `muster-client-version`.

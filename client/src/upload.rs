@@ -14,7 +14,36 @@ use std::time::Duration;
 use tokio::io::AsyncReadExt;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
-use types::{ContentHash, Limits};
+use types::{ContentHash, JobId, Limits, Workspace};
+
+/// Where blobs are: what one workspace has is not in another, whoever knows its hash.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Place {
+    /// Where the caller's jobs go that name no workspace.
+    #[default]
+    Own,
+    /// A workspace.
+    Workspace(Workspace),
+    /// The workspace of this job.
+    Job(JobId),
+}
+
+impl Place {
+    /// As it is said in a call: a workspace or none, a job or 0.
+    pub(crate) fn wire(&self) -> (String, u64) {
+        match self {
+            Self::Own => (String::new(), 0),
+            Self::Workspace(workspace) => (workspace.to_string(), 0),
+            Self::Job(job) => (String::new(), job.0),
+        }
+    }
+}
+
+impl From<Option<Workspace>> for Place {
+    fn from(workspace: Option<Workspace>) -> Self {
+        workspace.map_or(Self::Own, Self::Workspace)
+    }
+}
 
 /// Immutable bytes to be sent.
 #[derive(Clone, Debug)]
@@ -80,13 +109,16 @@ const STALL: Duration = Duration::from_secs(30);
 const BATCH_TRIES: u32 = 10;
 
 impl Client {
-    /// Which of these blobs the cluster lacks.
-    pub async fn missing(&self, hashes: &[ContentHash]) -> Result<Vec<ContentHash>, Error> {
+    /// Which of these blobs that place lacks.
+    pub async fn missing(&self, place: &Place, hashes: &[ContentHash]) -> Result<Vec<ContentHash>, Error> {
         let mut missing = Vec::new();
+        let (workspace, job_id) = place.wire();
         for part in hashes.chunks(HASHES_PER_QUESTION) {
             let wire = v1::MissingRequest {
                 hashes: part.iter().map(|hash| Bytes::copy_from_slice(&hash.0)).collect(),
                 local: false,
+                workspace: workspace.clone(),
+                job_id,
             };
             let answer = self
                 .ask(|channel, span| {
@@ -99,12 +131,17 @@ impl Client {
         Ok(missing)
     }
 
-    /// Sends those blobs that the cluster lacks; when this returns all are on disk on a majority.
-    pub async fn upload(&self, blobs: &[Blob], progress: &(dyn Fn(Progress) + Send + Sync)) -> Result<Uploaded, Error> {
+    /// Sends those blobs that the place lacks; when this returns all are on disk on a majority.
+    pub async fn upload(
+        &self,
+        place: &Place,
+        blobs: &[Blob],
+        progress: &(dyn Fn(Progress) + Send + Sync),
+    ) -> Result<Uploaded, Error> {
         let by_hash: BTreeMap<ContentHash, &Blob> = blobs.iter().map(|blob| (blob.hash, blob)).collect();
         let hashes: Vec<ContentHash> = by_hash.keys().copied().collect();
         let lacking: Vec<&Blob> =
-            self.missing(&hashes).await?.iter().filter_map(|hash| by_hash.get(hash).copied()).collect();
+            self.missing(place, &hashes).await?.iter().filter_map(|hash| by_hash.get(hash).copied()).collect();
         let mut state = Progress {
             bytes_sent: 0,
             bytes_total: lacking.iter().map(|blob| blob.bytes).sum(),
@@ -112,7 +149,7 @@ impl Client {
         };
         progress(state);
         for batch in batches(&lacking) {
-            self.put_batch(batch, state, progress).await?;
+            self.put_batch(place, batch, state, progress).await?;
             state.bytes_sent += batch.iter().map(|blob| blob.bytes).sum::<u64>();
             progress(state);
         }
@@ -126,6 +163,7 @@ impl Client {
     /// Sends one batch until a coordinator has taken it whole. Content-addressed, so a repeat does no harm.
     async fn put_batch(
         &self,
+        place: &Place,
         batch: &[&Blob],
         state: Progress,
         progress: &(dyn Fn(Progress) + Send + Sync),
@@ -140,7 +178,7 @@ impl Client {
                 let in_batch = sent.fetch_add(bytes, Ordering::Relaxed) + bytes;
                 progress(Progress { bytes_sent: state.bytes_sent + in_batch, ..state });
             };
-            let reason = match self.put_once(index, batch, &note).await {
+            let reason = match self.put_once(index, place, batch, &note).await {
                 Ok(()) => return Ok(()),
                 Err(Failure::Final(error)) => return Err(error),
                 Err(Failure::Again { reason, .. }) => reason,
@@ -153,14 +191,20 @@ impl Client {
         Err(Error::NoCoordinator { tried })
     }
 
-    async fn put_once(&self, index: usize, batch: &[&Blob], note: &(dyn Fn(u64) + Send + Sync)) -> Result<(), Failure> {
+    async fn put_once(
+        &self,
+        index: usize,
+        place: &Place,
+        batch: &[&Blob],
+        note: &(dyn Fn(u64) + Send + Sync),
+    ) -> Result<(), Failure> {
         let again = |reason: String| Failure::Again { reason, reached: false };
         let channel = self.channel(index).map_err(again)?;
         let (chunks, receiver) = mpsc::channel(CHUNKS_AHEAD);
         let call = async move { BlobsClient::new(channel).put(request(ReceiverStream::new(receiver))).await };
         let produce = async move {
             for blob in batch {
-                send_blob(blob, &chunks, note).await?;
+                send_blob(place, blob, &chunks, note).await?;
             }
             Ok::<(), Produced>(())
         };
@@ -208,6 +252,7 @@ enum Produced {
 
 /// Sends one blob. The last bytes leave only when the hash of all is right, so a changed file is never complete.
 async fn send_blob(
+    place: &Place,
     blob: &Blob,
     chunks: &mpsc::Sender<v1::BlobChunk>,
     note: &(dyn Fn(u64) + Send + Sync),
@@ -215,6 +260,7 @@ async fn send_blob(
     let mut reader = Reader::open(blob).await.map_err(Produced::Fault)?;
     let mut digest = Sha256::new();
     let mut offset = 0_u64;
+    let (workspace, job_id) = place.wire();
     loop {
         let data = reader.read().await.map_err(Produced::Fault)?;
         digest.update(&data);
@@ -232,6 +278,9 @@ async fn send_blob(
             offset,
             data,
             local: false,
+            // The first of a put says it; each blob may be that.
+            workspace: if offset == 0 { workspace.clone() } else { String::new() },
+            job_id: if offset == 0 { job_id } else { 0 },
         };
         match chunks.send_timeout(chunk, STALL).await {
             Ok(()) => note(length),
@@ -302,7 +351,7 @@ mod tests {
 
     async fn sent(blob: &Blob) -> (Result<(), Produced>, Vec<v1::BlobChunk>) {
         let (sender, mut receiver) = mpsc::channel(64);
-        let outcome = send_blob(blob, &sender, &|_| {}).await;
+        let outcome = send_blob(&Place::Own, blob, &sender, &|_| {}).await;
         drop(sender);
         let mut chunks = Vec::new();
         while let Some(chunk) = receiver.recv().await {

@@ -3,7 +3,7 @@
 
 mod support;
 
-use client::{Blob, Client, Error, LogQuery, Patience, Retry, Source};
+use client::{Blob, Client, Error, LogQuery, Patience, Place, Retry, Source};
 use std::path::Path;
 use std::time::Duration;
 use support::{Script, Scripted, dead_address};
@@ -185,15 +185,15 @@ async fn a_folder_goes_up_once_and_comes_back_the_same() {
     ]);
     let progress = std::sync::Mutex::new(Vec::new());
     let note = |p: client::Progress| progress.lock().unwrap().push(p);
-    let first = client.upload(&blobs, &note).await.unwrap();
+    let first = client.upload(&Place::Own, &blobs, &note).await.unwrap();
     assert_eq!((first.blobs, first.blobs_known), (4, 0));
     let last = *progress.lock().unwrap().last().unwrap();
     assert_eq!(last.bytes_sent, last.bytes_total);
-    let again = client.upload(&blobs, &|_| {}).await.unwrap();
+    let again = client.upload(&Place::Own, &blobs, &|_| {}).await.unwrap();
     assert_eq!((again.blobs, again.blobs_known), (0, 4));
 
     let folder = tempfile::tempdir().unwrap();
-    let done = client.download(tree, folder.path(), &|_| {}).await.unwrap();
+    let done = client.download(&Place::Own, tree, folder.path(), &|_| {}).await.unwrap();
     assert_eq!((done.files, done.bytes), (3, 700_010));
     assert!(std::fs::read(folder.path().join("data/big")).unwrap() == big);
     assert!(is_executable(&folder.path().join("run.sh")) && !is_executable(&folder.path().join("data/big")));
@@ -210,8 +210,8 @@ async fn a_blob_with_other_bytes_is_refused() {
     let server = Scripted::start(Script { damage_blobs: true, ..Script::default() }).await;
     let client = hasty(vec![server.address.clone()]);
     let blob = Blob::from_bytes("precious");
-    client.upload(std::slice::from_ref(&blob), &|_| {}).await.unwrap();
-    assert!(matches!(client.blob(blob.hash, 100).await, Err(Error::Damaged { .. })));
+    client.upload(&Place::Own, std::slice::from_ref(&blob), &|_| {}).await.unwrap();
+    assert!(matches!(client.blob(&Place::Own, blob.hash, 100).await, Err(Error::Damaged { .. })));
 }
 
 #[tokio::test]
@@ -223,10 +223,10 @@ async fn a_hostile_tree_is_refused_before_anything_is_written() {
     let entry = serde_json::json!({"path": "../evil", "kind": "File", "bytes": 1, "hash": bytes});
     let tree = Blob::from_bytes(serde_json::to_vec(&serde_json::json!({"entries": [entry]})).unwrap());
     let hash = tree.hash;
-    client.upload(&[evil, tree], &|_| {}).await.unwrap();
+    client.upload(&Place::Own, &[evil, tree], &|_| {}).await.unwrap();
     let folder = tempfile::tempdir().unwrap();
     let inner = folder.path().join("inner");
-    let error = client.download(hash, &inner, &|_| {}).await.unwrap_err();
+    let error = client.download(&Place::Own, hash, &inner, &|_| {}).await.unwrap_err();
     assert!(error.to_string().contains("../evil"), "{error}");
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
 }
@@ -236,6 +236,6 @@ async fn a_missing_file_is_named() {
     let server = Scripted::start(Script::default()).await;
     let mut blob = Blob::from_bytes("abc");
     blob.source = Source::File("/nowhere/at/all".into());
-    let error = hasty(vec![server.address.clone()]).upload(&[blob], &|_| {}).await.unwrap_err();
+    let error = hasty(vec![server.address.clone()]).upload(&Place::Own, &[blob], &|_| {}).await.unwrap_err();
     assert!(error.to_string().contains("/nowhere/at/all"), "{error}");
 }

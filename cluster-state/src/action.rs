@@ -56,6 +56,7 @@ impl Command {
             Command::SetProvider { .. } => "providers/set",
             Command::RemoveProvider { .. } => "providers/remove",
             Command::LogIn(_) => "users/log-in",
+            Command::KeepAuditHead(_) => "audit/sign",
             Command::SetWorkspace { .. } => "workspaces/set",
             Command::RemoveWorkspace { .. } => "workspaces/remove",
             Command::SetRole { .. } => "roles/set",
@@ -82,6 +83,7 @@ impl Command {
             | Command::Taint { worker, .. } => worker.to_string(),
             Command::CommitPlan { gangs, .. } => format!("{} gangs", gangs.len()),
             Command::ForgetStreams { jobs } => format!("{} jobs", jobs.len()),
+            Command::KeepAuditHead(head) => format!("record {}", head.number),
             Command::NotePromises { promises } => format!("{} jobs", promises.len()),
             Command::SetQueue { queue, .. } => queue.name.clone(),
             Command::DeleteQueue { name }

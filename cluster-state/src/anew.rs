@@ -4,8 +4,9 @@
 use crate::audit::Deed;
 use crate::commands::{self, At};
 use crate::{Command, State};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use types::{Caller, ContentHash, LogIndex, Timestamp};
+use types::{Caller, ContentHash, LogIndex, Timestamp, Workspace};
 
 /// Entries left out between the copy and what comes: more than a cluster writes in three years at 10,000 a second. Tokens of
 /// attempts are numbers of entries, so whatever was started after the copy is older than what is started from now on.
@@ -44,8 +45,17 @@ impl State {
         self.audit.append(time, &deed);
     }
 
-    /// Hashes of all folders that jobs name: code, inputs, checkpoints, outputs. A hash may come several times.
-    pub fn trees(&self) -> impl Iterator<Item = ContentHash> {
-        self.jobs.values().flat_map(|job| job.folders()).map(|(_, tree)| tree)
+    /// Hashes of all folders that jobs name (code, inputs, checkpoints, outputs), by the workspaces of these jobs.
+    pub fn trees(&self) -> BTreeMap<Workspace, BTreeSet<ContentHash>> {
+        let mut trees = BTreeMap::<Workspace, BTreeSet<ContentHash>>::new();
+        for job in self.jobs.values() {
+            let folders = job.folders();
+            if folders.is_empty() {
+                continue;
+            }
+            let of_place = trees.entry(job.spec.workspace().clone()).or_default();
+            of_place.extend(folders.into_iter().map(|(_, tree)| tree));
+        }
+        trees
     }
 }

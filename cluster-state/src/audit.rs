@@ -18,6 +18,10 @@ use types::{Caller, Principal, Timestamp};
 
 /// Records that the tables keep.
 pub const AUDIT_KEPT: usize = 16_384;
+/// Signed heads that the tables keep.
+pub const AUDIT_HEADS_KEPT: usize = 256;
+/// Bytes of a certificate or signature of a head.
+const HEAD_BYTES_MAX: usize = 4_096;
 /// Denials in one command.
 pub const DENIALS_MAX: usize = 256;
 /// Bytes of each text of a record.
@@ -91,6 +95,21 @@ pub(crate) struct Deed<'a> {
     pub(crate) times: u32,
 }
 
+/// Where the trail stood, signed by the cluster's authority.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SignedHead {
+    /// Of the last record then.
+    pub number: u64,
+    /// Of that record.
+    pub hash: [u8; 32],
+    /// Of the signature.
+    pub time: Timestamp,
+    /// The certificate whose key signed, in DER.
+    pub authority: Vec<u8>,
+    /// In DER.
+    pub signature: Vec<u8>,
+}
+
 /// What of the trail is in the tables.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Trail {
@@ -98,11 +117,29 @@ pub(crate) struct Trail {
     base: (u64, [u8; 32]),
     #[serde(deserialize_with = "crate::bounded::map")]
     records: OrdMap<u64, Arc<AuditRecord>>,
+    /// By the number of the record, the newest of them.
+    #[serde(deserialize_with = "crate::bounded::map")]
+    heads: OrdMap<u64, Arc<SignedHead>>,
 }
 
 impl Trail {
     fn head(&self) -> (u64, [u8; 32]) {
         self.records.get_max().map_or(self.base, |(number, last)| (*number, last.hash))
+    }
+
+    /// Keeps a signed head; false for one of a record that is not there so, or not newer than the last.
+    pub(crate) fn keep_head(&mut self, head: &SignedHead) -> bool {
+        let is_there = self.records.get(&head.number).is_some_and(|record| record.hash == head.hash);
+        let is_newer = self.heads.get_max().is_none_or(|(newest, _)| *newest < head.number);
+        let fits = head.authority.len().max(head.signature.len()) <= HEAD_BYTES_MAX;
+        if !(is_there && is_newer && fits) {
+            return false;
+        }
+        self.heads.insert(head.number, Arc::new(head.clone()));
+        while self.heads.len() > AUDIT_HEADS_KEPT {
+            self.heads = self.heads.without_min().1;
+        }
+        true
     }
 
     /// Adds one record; its texts are cut and made one line each.
@@ -182,6 +219,11 @@ impl State {
     /// Number and hash of the newest record; zeros before there is one.
     pub fn audit_head(&self) -> (u64, [u8; 32]) {
         self.audit.head()
+    }
+
+    /// Signatures of where the trail stood, the oldest first.
+    pub fn audit_heads(&self) -> impl DoubleEndedIterator<Item = &Arc<SignedHead>> {
+        self.audit.heads.values()
     }
 
     /// Number and hash of the record before the oldest that is kept; zeros when that is the first.

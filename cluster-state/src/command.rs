@@ -2,7 +2,7 @@
 
 use crate::{
     ApiToken, Denial, JoinToken, KeyId, LogIn, MemberChange, PlannedGang, Promise, Provider, Refusal, Resealed, Sealed,
-    SetQueue, SetUser,
+    SetQueue, SetUser, SignedHead,
 };
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
@@ -320,14 +320,16 @@ pub enum Command {
     SetRole {
         /// Its name, and what it gives from now on.
         role: CustomRole,
-        /// What it is for.
-        note: String,
+        /// What it is for; none = as before.
+        note: Option<String>,
     },
     /// Removes a role of the cluster's own that nobody has.
     RemoveRole {
         /// Its name.
         name: String,
     },
+    /// Keeps a signature of where the audit trail stood.
+    KeepAuditHead(Box<SignedHead>),
 }
 
 /// What a command did.

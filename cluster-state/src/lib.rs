@@ -49,7 +49,7 @@ pub use access::{
     USERS_MAX, User, is_new_use, is_token_id,
 };
 pub use anew::{Anew, ENTRIES_LEFT_OUT};
-pub use audit::{AUDIT_KEPT, AuditRecord, DENIALS_MAX, verify_chain};
+pub use audit::{AUDIT_HEADS_KEPT, AUDIT_KEPT, AuditRecord, DENIALS_MAX, SignedHead, verify_chain};
 pub use command::{Command, Outcome};
 pub use command_parts::{Denial, LogIn, MemberChange, PlannedGang, Promise, SetQueue, SetUser};
 pub use federation::{EVERY_GROUP, KEY_SET_BYTES_MAX, KeySource, PROVIDERS_MAX, Provider};

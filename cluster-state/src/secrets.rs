@@ -5,7 +5,8 @@ use crate::State;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::fmt;
-use types::{Caller, CoordinatorId, Permission, Principal, Timestamp};
+use std::sync::Arc;
+use types::{Caller, CoordinatorId, Grant, Permission, Principal, Timestamp, Workspace};
 
 /// Stands for every user among those that a secret is shared with.
 pub const EVERYBODY: &str = "*";
@@ -61,11 +62,11 @@ pub struct Resealed {
 /// One secret.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Secret {
-    /// Unique.
+    /// Unique. `NAME@WORKSPACE` of one that is a workspace's.
     pub name: String,
-    /// The user who made it.
+    /// The user who made it; of a workspace's no more than that.
     pub owner: String,
-    /// Who else may give it to their jobs; [`EVERYBODY`] for all.
+    /// Who else may give it to their jobs; [`EVERYBODY`] for all. Nobody of a workspace's.
     pub users: BTreeSet<String>,
     /// What it is for, in its owner's words.
     pub note: String,
@@ -80,15 +81,20 @@ pub struct Secret {
 }
 
 impl Secret {
-    /// May this user give it to a job?
-    pub fn serves(&self, user: &str) -> bool {
+    /// The workspace whose jobs have it, whoever submitted them; none = it is its owner's.
+    pub fn workspace(&self) -> Option<Workspace> {
+        types::workspace_of_secret(&self.name)
+    }
+
+    /// Is it this user's, or shared with them?
+    fn is_for(&self, user: &str) -> bool {
         self.owner == user || self.users.contains(user) || self.users.contains(EVERYBODY)
     }
 }
 
 impl State {
     /// One secret.
-    pub fn secret(&self, name: &str) -> Option<&std::sync::Arc<Secret>> {
+    pub fn secret(&self, name: &str) -> Option<&Arc<Secret>> {
         self.secrets.get(name)
     }
 
@@ -103,30 +109,75 @@ impl State {
     }
 
     /// All secrets by name.
-    pub fn secrets(&self) -> impl Iterator<Item = &std::sync::Arc<Secret>> {
+    pub fn secrets(&self) -> impl Iterator<Item = &Arc<Secret>> {
         self.secrets.values()
     }
 
     /// May this caller give the secret another value, share or remove it?
     pub fn may_change_secret(&self, caller: &Caller, secret: &Secret) -> bool {
-        user_of(Some(caller)).is_some_and(|user| secret.owner == user || self.manages_secrets(caller))
+        user_of(Some(caller)).is_some_and(|user| {
+            let is_own = secret.owner == user && secret.workspace().is_none();
+            is_own || self.manages_secrets(caller, secret.workspace().as_ref())
+        })
     }
 
     /// May this caller know that the secret is there?
     pub fn may_see_secret(&self, caller: &Caller, secret: &Secret) -> bool {
-        user_of(Some(caller)).is_some_and(|user| secret.serves(user) || self.manages_secrets(caller))
+        user_of(Some(caller)).is_some_and(|user| {
+            let workspace = secret.workspace();
+            let is_for = match &workspace {
+                None => secret.is_for(user),
+                Some(place) => self.submits_in(self.grants_of(&caller.principal), place),
+            };
+            is_for || self.manages_secrets(caller, workspace.as_ref())
+        })
     }
 
-    fn manages_secrets(&self, caller: &Caller) -> bool {
-        self.grants_of(&caller.principal).any(|grant| grant.gives(Permission::SecretsManage))
+    /// May this caller make and change secrets of that workspace, or without one everybody's?
+    pub(crate) fn manages_secrets(&self, caller: &Caller, workspace: Option<&Workspace>) -> bool {
+        self.grants_of(&caller.principal).any(|grant| match workspace {
+            None => grant.gives(Permission::SecretsManage),
+            Some(place) => grant.gives_in(Permission::SecretsManage, place),
+        })
     }
 
-    /// Of these, the ones that a job of this user cannot have, because they are not there or not for it.
-    pub fn secrets_denied<'a>(&self, user: Option<&str>, names: impl IntoIterator<Item = &'a String>) -> Vec<String> {
+    fn submits_in<'a>(&self, mut grants: impl Iterator<Item = &'a Grant>, place: &Workspace) -> bool {
+        self.has_workspace(place) && grants.any(|grant| grant.gives_in(Permission::JobsSubmit, place))
+    }
+
+    /// Of these, the ones that a job of this user in that workspace cannot have, because they are not there or not for it.
+    pub fn secrets_denied<'a>(
+        &self,
+        user: Option<&str>,
+        workspace: &Workspace,
+        names: impl IntoIterator<Item = &'a String>,
+    ) -> Vec<String> {
         let user = user.filter(|user| self.user(user).is_some());
-        let is_served = |name: &str| user.is_some_and(|user| self.secret(name).is_some_and(|one| one.serves(user)));
+        let is_for = |secret: &Secret, user: &str| match secret.workspace() {
+            None => secret.is_for(user),
+            Some(place) => place == *workspace && self.submits_in(self.roles_of(user).iter(), &place),
+        };
+        let is_served = |name: &str| user.is_some_and(|user| self.secret(name).is_some_and(|one| is_for(one, user)));
         let denied: BTreeSet<&String> = names.into_iter().filter(|name| !is_served(name)).collect();
         denied.into_iter().cloned().collect()
+    }
+}
+
+impl State {
+    /// Forgets what was a user's alone, so that whoever has the name later has none of it; a workspace's stays.
+    pub(crate) fn forget_secrets_of(&mut self, user: &str) {
+        let is_of = |secret: &Secret| secret.owner == user && secret.workspace().is_none();
+        let concerned: Vec<_> =
+            self.secrets.values().filter(|secret| is_of(secret) || secret.users.contains(user)).cloned().collect();
+        for secret in concerned {
+            if is_of(&secret) {
+                self.secrets.remove(&secret.name);
+            } else {
+                let mut kept = (*secret).clone();
+                kept.users.remove(user);
+                self.secrets.insert(kept.name.clone(), Arc::new(kept));
+            }
+        }
     }
 }
 

@@ -38,14 +38,14 @@ impl State {
     }
 
     /// May this caller do so with what is in that workspace, by a role?
-    fn may_in(&self, caller: &Principal, permission: Permission, workspace: &Workspace) -> bool {
+    fn has_role_in(&self, caller: &Principal, permission: Permission, workspace: &Workspace) -> bool {
         self.grants_of(caller).any(|grant| grant.gives_in(permission, workspace))
     }
 
     /// May this caller see jobs of that workspace? Coordinators may, whoever asked them; workers and strangers may not.
     pub fn may_see(&self, caller: &Principal, workspace: &Workspace) -> bool {
         match caller {
-            Principal::User { .. } => self.may_in(caller, Permission::JobsRead, workspace),
+            Principal::User { .. } => self.has_role_in(caller, Permission::JobsRead, workspace),
             Principal::Coordinator(_) => true,
             Principal::Worker(_) | Principal::Stranger => false,
         }
@@ -64,11 +64,20 @@ impl State {
     }
 
     pub(crate) fn may_submit(&self, caller: Option<&Caller>, workspace: &Workspace) -> Result<(), Refusal> {
+        self.may_do(caller, Permission::JobsSubmit, workspace)
+    }
+
+    /// May this caller do so in that workspace? One of which it may not see the jobs is to it as if it were not there.
+    pub fn may_in(&self, caller: &Caller, permission: Permission, workspace: &Workspace) -> Result<(), Refusal> {
+        self.may_do(Some(caller), permission, workspace)
+    }
+
+    fn may_do(&self, caller: Option<&Caller>, permission: Permission, workspace: &Workspace) -> Result<(), Refusal> {
         let unknown = || Refusal::UnknownWorkspace(workspace.clone());
         if !self.has_workspace(workspace) {
             return Err(unknown());
         }
-        self.check_place(caller, Permission::JobsSubmit, workspace, unknown)
+        self.check_place(caller, permission, workspace, unknown)
     }
 
     /// Who may look learns what is missing; who may not learns what they would of a thing that is not there.
@@ -80,9 +89,9 @@ impl State {
         hidden: impl FnOnce() -> Refusal,
     ) -> Result<(), Refusal> {
         let (Some(user), Some(Caller { principal, .. })) = (user_of(caller), caller) else { return Ok(()) };
-        match self.may_in(principal, needed, workspace) {
+        match self.has_role_in(principal, needed, workspace) {
             true => Ok(()),
-            false if self.may_in(principal, Permission::JobsRead, workspace) => {
+            false if self.has_role_in(principal, Permission::JobsRead, workspace) => {
                 let what = format!("user/{user} may not do this in workspace {workspace}: it needs {needed} there");
                 Err(Refusal::NotYours(what))
             }

@@ -15,6 +15,7 @@ pub fn spec(command: &str) -> JobSpec {
         code: None,
         environment_variables: BTreeMap::new(),
         secrets: BTreeMap::new(),
+        secret_files: Default::default(),
         inputs: BTreeMap::new(),
         outputs: BTreeMap::new(),
         gang: GangSpec {

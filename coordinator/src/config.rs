@@ -70,6 +70,8 @@ pub struct Config {
     /// Files in the blob store that no job names are removed so long after that was first seen, and not before who was told of
     /// them has had that long to name them. Default 24 hours: longer than any upload.
     pub keep_unnamed_files_for: Duration,
+    /// The leader signs where the audit trail stands after so many records, or an hour after the first of them. Default 1,024.
+    pub sign_audit_every: u64,
     /// Where spans of jobs are sent by OTLP over HTTP. Default nowhere.
     pub otlp_url: Option<String>,
     /// A file of header fields that prove to that collector who sends; its user's alone. Default none.
@@ -104,6 +106,7 @@ impl Config {
             keep_telemetry_for: None,
             keep_telemetry_bytes: None,
             keep_unnamed_files_for: Duration::from_hours(24),
+            sign_audit_every: 1_024,
             otlp_url: None,
             otlp_headers: None,
             openlineage_url: None,
@@ -173,6 +176,10 @@ impl Config {
         }
         if self.keep_unnamed_files_for < KEEP_UNNAMED_MIN {
             faults.push(format!("files without a name are kept for at least {KEEP_UNNAMED_MIN:?}"));
+        }
+        let kept = cluster_state::AUDIT_KEPT as u64;
+        if !(1..=kept).contains(&self.sign_audit_every) {
+            faults.push(format!("the audit trail is signed after 1 to {kept} records, not {}", self.sign_audit_every));
         }
         for (flag, url) in [("--otlp-url", &self.otlp_url), ("--openlineage-url", &self.openlineage_url)] {
             let fault = url.as_deref().and_then(identity::https::address_fault);

@@ -211,6 +211,7 @@ impl Running {
         }
         tokio::spawn(acts.run(ending.clone()));
         tokio::spawn(api::keep::Keeper::new(context.clone(), config.retention()).run());
+        tokio::spawn(api::notary::Notary::new(context.clone(), config.sign_audit_every).run());
         tokio::spawn(api::collect::Collector::new(context.clone(), config.keep_unnamed_files_for).run());
         let Ports { grpc, http, advertised } = ports;
         let place = observe::Place { data_dir: config.data_dir.clone(), own: identified.node.clone() };

@@ -165,6 +165,7 @@ fn spec() -> JobSpec {
         code: None,
         environment_variables: BTreeMap::new(),
         secrets: BTreeMap::new(),
+        secret_files: Default::default(),
         inputs: BTreeMap::new(),
         outputs: BTreeMap::new(),
         gang: GangSpec {

@@ -1,12 +1,16 @@
-//! The key under which secrets of jobs are kept: AES-256-GCM, each value bound to its place, so that what is changed or put
+//! The key under which secrets of jobs are kept: AES-256-GCM by a data key of each workspace, each value bound to its place, so that what is changed or put
 //! into another's place does not open.
 //!
 //! The key lies on the coordinators' disks beside their own (mode 600), or where the operator holds it; it never goes into
 //! the tables or the log.
 
 use ring::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
+use ring::hkdf::{HKDF_SHA256, Salt};
 use sha2::{Digest as _, Sha256};
 use zeroize::Zeroizing;
+
+/// Salt of the data keys: nothing else is derived from these keys by it.
+const DATA_KEYS: &[u8] = b"muster data keys of secrets 1";
 
 /// Why a value was not sealed or opened. Says nothing of the value.
 #[derive(Debug, thiserror::Error)]
@@ -74,31 +78,39 @@ impl SealingKey {
         digest[..8].try_into().unwrap_or_default()
     }
 
-    /// Seals a value for its place.
-    pub fn seal(&self, place: &[u8], value: &[u8]) -> Result<SealedValue, SealingError> {
+    /// Seals a value for its place, under the data key of `scope` (a workspace's name; nothing for users' own).
+    pub fn seal(&self, scope: &str, place: &[u8], value: &[u8]) -> Result<SealedValue, SealingError> {
         let nonce: [u8; NONCE_LEN] = daemon::random::bytes().map_err(SealingError::Random)?;
         let mut bytes = value.to_vec();
-        let sealed =
-            self.cipher()?.seal_in_place_append_tag(Nonce::assume_unique_for_key(nonce), Aad::from(place), &mut bytes);
+        let sealed = self.cipher(scope)?.seal_in_place_append_tag(
+            Nonce::assume_unique_for_key(nonce),
+            Aad::from(place),
+            &mut bytes,
+        );
         sealed.map_err(|_| SealingError::Sealing)?;
         Ok(SealedValue { key: self.id(), nonce, bytes })
     }
 
-    /// Opens what was sealed for this place.
-    pub fn open(&self, place: &[u8], sealed: SealedValue) -> Result<Zeroizing<Vec<u8>>, SealingError> {
+    /// Opens what was sealed for this place under the data key of that scope.
+    pub fn open(&self, scope: &str, place: &[u8], sealed: SealedValue) -> Result<Zeroizing<Vec<u8>>, SealingError> {
         if sealed.key != self.id() {
             return Err(SealingError::OtherKey);
         }
         let mut bytes = Zeroizing::new(sealed.bytes);
         let nonce = Nonce::assume_unique_for_key(sealed.nonce);
-        let opened = self.cipher()?.open_in_place(nonce, Aad::from(place), &mut bytes);
+        let opened = self.cipher(scope)?.open_in_place(nonce, Aad::from(place), &mut bytes);
         let length = opened.map_err(|_| SealingError::Altered)?.len();
         bytes.truncate(length);
         Ok(bytes)
     }
 
-    fn cipher(&self) -> Result<LessSafeKey, SealingError> {
-        UnboundKey::new(&AES_256_GCM, self.0.as_slice()).map(LessSafeKey::new).map_err(|_| SealingError::Sealing)
+    /// By the data key of a scope: HKDF-SHA256 (RFC 5869) of this key, with the scope as its information.
+    fn cipher(&self, scope: &str) -> Result<LessSafeKey, SealingError> {
+        let mut data_key = Zeroizing::new([0; 32]);
+        let extracted = Salt::new(HKDF_SHA256, DATA_KEYS).extract(self.0.as_slice());
+        let expanded = extracted.expand(&[scope.as_bytes()], HKDF_SHA256).and_then(|key| key.fill(data_key.as_mut()));
+        expanded.map_err(|_| SealingError::Sealing)?;
+        UnboundKey::new(&AES_256_GCM, data_key.as_slice()).map(LessSafeKey::new).map_err(|_| SealingError::Sealing)
     }
 }
 
@@ -176,18 +188,23 @@ mod tests {
     #[test]
     fn a_value_opens_in_its_place_under_its_key_and_nowhere_else() {
         let key = SealingKey::generate().unwrap();
-        let seal = || key.seal(b"hf 1", b"hunter2-hunter2").unwrap();
-        assert_eq!(key.open(b"hf 1", seal()).unwrap().as_slice(), b"hunter2-hunter2");
+        let seal = || key.seal("vision", b"hf 1", b"hunter2-hunter2").unwrap();
+        assert_eq!(key.open("vision", b"hf 1", seal()).unwrap().as_slice(), b"hunter2-hunter2");
         assert!(!seal().bytes.windows(7).any(|part| part == b"hunter2"));
         assert!(seal().nonce != seal().nonce);
-        assert!(matches!(key.open(b"hf 2", seal()), Err(SealingError::Altered)), "another place");
+        assert!(matches!(key.open("vision", b"hf 2", seal()), Err(SealingError::Altered)), "another place");
+        assert!(
+            matches!(key.open("speech", b"hf 1", seal()), Err(SealingError::Altered)),
+            "another workspace's data key"
+        );
+        assert!(matches!(key.open("", b"hf 1", seal()), Err(SealingError::Altered)), "that of users' own");
         let mut bent = seal();
         bent.bytes[3] ^= 1;
-        assert!(matches!(key.open(b"hf 1", bent), Err(SealingError::Altered)));
+        assert!(matches!(key.open("vision", b"hf 1", bent), Err(SealingError::Altered)));
         let other = SealingKey::generate().unwrap();
-        assert!(matches!(other.open(b"hf 1", seal()), Err(SealingError::OtherKey)));
+        assert!(matches!(other.open("vision", b"hf 1", seal()), Err(SealingError::OtherKey)));
         let read = SealingKey::parse(&format!("{}\n", key.text().as_str())).unwrap();
-        assert_eq!(read.open(b"hf 1", seal()).unwrap().as_slice(), b"hunter2-hunter2");
+        assert_eq!(read.open("vision", b"hf 1", seal()).unwrap().as_slice(), b"hunter2-hunter2");
         assert!(SealingKey::parse("abc").is_err());
     }
 

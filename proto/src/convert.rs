@@ -44,6 +44,7 @@ pub fn job_spec(wire: v1::JobSpec) -> Result<JobSpec, InvalidMessage> {
         code,
         environment_variables: wire.environment_variables,
         secrets: wire.secrets,
+        secret_files: wire.secret_files.into_iter().collect(),
         inputs,
         outputs,
         gang,
@@ -113,6 +114,9 @@ fn check_secrets(wire: &v1::JobSpec, faults: &mut Vec<String>) {
     let (count, most) = (wire.secrets.len(), Limits::SECRETS_OF_JOB_MAX);
     if count > most {
         faults.push(format!("secrets has {count} entries; at most {most} are allowed"));
+    }
+    for variable in wire.secret_files.iter().filter(|variable| !wire.secrets.contains_key(*variable)) {
+        faults.push(format!("secret_files names {variable:?}, which is no variable of a secret"));
     }
     for (variable, secret) in &wire.secrets {
         if variable.is_empty() || variable.contains(['=', '\0']) || variable.starts_with("MUSTER_") {
@@ -283,6 +287,7 @@ pub fn wire_job_spec(spec: &JobSpec) -> v1::JobSpec {
         code: spec.code.as_ref().map(wire_code),
         environment_variables: spec.environment_variables.clone(),
         secrets: spec.secrets.clone(),
+        secret_files: spec.secret_files.iter().cloned().collect(),
         inputs: spec.inputs.iter().map(|(name, value)| (name.clone(), wire_input(value))).collect(),
         outputs: wire_outputs(&spec.outputs),
         gang: Some(wire_gang(&spec.gang)),

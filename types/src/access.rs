@@ -2,7 +2,7 @@
 //!
 //! The roles are Azure ML's, with its limits or stricter ones: what is not given here is denied.
 
-use crate::{CoordinatorId, WorkerId};
+use crate::{CoordinatorId, WorkerId, Workspace};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::str::FromStr;
@@ -118,7 +118,10 @@ impl Permission {
     /// True of what a role in a workspace gives there: the rest belongs to the whole cluster.
     pub fn is_of_workspaces(self) -> bool {
         use Permission as P;
-        matches!(self, P::JobsRead | P::JobsSubmit | P::JobsWrite | P::SecretsWrite | P::WorkspaceAccess)
+        matches!(
+            self,
+            P::JobsRead | P::JobsSubmit | P::JobsWrite | P::SecretsWrite | P::SecretsManage | P::WorkspaceAccess
+        )
     }
 
     /// True of what whoever works in any workspace may see: which workers and queues there are.
@@ -257,11 +260,20 @@ pub fn provider_of(user: &str) -> Option<&str> {
 pub const SECRET_NAME_BYTES_MAX: usize = 63;
 
 /// What a secret may be called.
-pub const SECRET_NAME_RULE: &str = "1 to 63 of a-z, A-Z, 0-9, '.', '_' and '-', beginning with a letter or digit";
+pub const SECRET_NAME_RULE: &str =
+    "1 to 63 of a-z, A-Z, 0-9, '.', '_' and '-', beginning with a letter or digit; of a workspace NAME@WORKSPACE";
 
-/// True for a name that a secret may have.
+/// True for a name that a secret may have: a user's, or `NAME@WORKSPACE` of a workspace's.
 pub fn is_secret_name(name: &str) -> bool {
-    name.len() <= SECRET_NAME_BYTES_MAX && is_user_name(name) && !name.contains('@')
+    let (own, workspace) = name.split_once('@').map_or((name, None), |(own, place)| (own, Some(place)));
+    own.len() <= SECRET_NAME_BYTES_MAX
+        && is_user_name(own)
+        && workspace.is_none_or(|place| Workspace::new(place).is_ok())
+}
+
+/// The workspace that a secret of this name belongs to; none = it is a user's.
+pub fn workspace_of_secret(name: &str) -> Option<Workspace> {
+    name.split_once('@').and_then(|(_, place)| Workspace::new(place).ok())
 }
 
 #[cfg(test)]

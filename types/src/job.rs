@@ -26,6 +26,8 @@ pub struct JobSpec {
     pub environment_variables: BTreeMap<String, String>,
     /// Variables of each rank that hold a secret, with the secret's name.
     pub secrets: BTreeMap<String, String>,
+    /// Of these variables, those that hold the path of a file with the secret instead.
+    pub secret_files: BTreeSet<String>,
     /// By name.
     pub inputs: BTreeMap<String, Input>,
     /// By name; each becomes a folder whose content is kept when the job ends.

@@ -19,7 +19,7 @@ mod wish;
 
 pub use access::{
     Admits, Caller, FEDERATED_NAME_BYTES_MAX, Permission, Principal, Role, SECRET_NAME_RULE, USER_NAME_BYTES_MAX,
-    UnknownWord, federated_name, is_provider_name, is_secret_name, is_user_name, provider_of,
+    UnknownWord, federated_name, is_provider_name, is_secret_name, is_user_name, provider_of, workspace_of_secret,
 };
 pub use grant::{Grant, InvalidGrant, Workspace, covers};
 pub use hash::{ContentHash, FileKind, Tree, TreeEntry, TreeError};

@@ -19,7 +19,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::timeout;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Channel;
-use types::{ContentHash, Limits, Tree};
+use types::{ContentHash, JobId, Limits, Tree, Workspace};
 
 /// Blobs fetched side by side: enough to hide round trips, few enough to leave the coordinators air.
 const FETCHES: usize = 4;
@@ -91,6 +91,13 @@ pub(crate) struct Blobs {
     dialer: Dialer,
 }
 
+/// For which job blobs come and go: they are of its workspace, here and on the coordinators.
+#[derive(Clone, Debug)]
+pub(crate) struct For {
+    pub(crate) job: JobId,
+    pub(crate) workspace: Workspace,
+}
+
 /// A folder that is in the cluster now.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Uploaded {
@@ -113,7 +120,28 @@ impl Blobs {
     }
 
     /// Makes the folder `destination`, which is not there yet, from the tree of that hash.
-    pub(crate) async fn materialise(&self, hash: ContentHash, destination: PathBuf) -> Result<Tree, TransferError> {
+    pub(crate) async fn materialise(
+        &self,
+        job: For,
+        hash: ContentHash,
+        destination: PathBuf,
+    ) -> Result<Tree, TransferError> {
+        let (cache, place) = (self.cache.clone(), job.workspace.to_string());
+        let cache = tokio::task::spawn_blocking(move || cache.of(Some(&place)));
+        let cache = cache.await.map_err(|_| TransferError::Lost)??;
+        Fetching { blobs: self, job: job.job, cache }.materialise(hash, destination).await
+    }
+}
+
+/// Blobs that come for one job; the cache is its workspace's.
+struct Fetching<'a> {
+    blobs: &'a Blobs,
+    job: JobId,
+    cache: BlobStore,
+}
+
+impl Fetching<'_> {
+    async fn materialise(&self, hash: ContentHash, destination: PathBuf) -> Result<Tree, TransferError> {
         let tree = self.tree(hash).await?;
         for round in 0..3 {
             match self.make(tree.clone(), destination.clone()).await {
@@ -134,17 +162,21 @@ impl Blobs {
     /// Old code and data give way to what is needed now. Members that are being prepared fetch again what they lack.
     async fn empty_cache(&self, why: &TransferError) -> Result<(), TransferError> {
         tracing::warn!(error = %why.chain(), "the disk is full: the cache is emptied");
-        let cache = self.cache.clone();
+        let cache = self.blobs.cache.clone();
         let emptied = tokio::task::spawn_blocking(move || {
-            loop {
-                let some = cache.list(None, HASHES_AT_ONCE)?;
-                if some.is_empty() {
-                    return Ok(());
+            // That of other workspaces too.
+            cache.places()?.iter().try_for_each(|place| {
+                let cache = cache.of(Some(place))?;
+                loop {
+                    let some = cache.list(None, HASHES_AT_ONCE)?;
+                    if some.is_empty() {
+                        return Ok(());
+                    }
+                    for hash in some {
+                        cache.remove(&hash)?;
+                    }
                 }
-                for hash in some {
-                    cache.remove(&hash)?;
-                }
-            }
+            })
         });
         emptied.await.map_err(|_| TransferError::Lost)?
     }
@@ -190,7 +222,7 @@ impl Blobs {
             if round > 0 {
                 tokio::time::sleep(ROUND_WAIT * 2_u32.pow(round - 1)).await;
             }
-            let coordinators = self.coordinators.borrow().clone();
+            let coordinators = self.blobs.coordinators.borrow().clone();
             for address in coordinators {
                 match self.fetch_from(&address, &hashes).await {
                     Ok(()) => return Ok(()),
@@ -210,7 +242,7 @@ impl Blobs {
     }
 
     async fn fetch_from(&self, address: &str, hashes: &[ContentHash]) -> Result<(), TransferError> {
-        let client = client(&self.dialer, address).await?;
+        let client = client(&self.blobs.dialer, address).await?;
         let missing = self.cache.missing(hashes);
         let fetches = missing.into_iter().map(|hash| self.fetch_one(client.clone(), hash));
         futures::stream::iter(fetches).buffer_unordered(FETCHES).try_collect::<Vec<()>>().await?;
@@ -218,7 +250,8 @@ impl Blobs {
     }
 
     async fn fetch_one(&self, mut client: BlobsClient<Channel>, hash: ContentHash) -> Result<(), TransferError> {
-        let request = GetBlobRequest { hash: hash.0.to_vec().into(), local: false };
+        let hash_bytes = hash.0.to_vec().into();
+        let request = GetBlobRequest { hash: hash_bytes, job_id: self.job.0, ..Default::default() };
         let response = timeout(SILENCE_MAX, client.get(request)).await.map_err(silent)?;
         let mut chunks = response.map_err(|status| refused(&status, hash))?.into_inner();
         let mut writer: Option<BlobWriter> = None;
@@ -235,9 +268,16 @@ impl Blobs {
         let stored = tokio::task::spawn_blocking(move || writer.finish()).await.map_err(|_| TransferError::Lost)?;
         stored.map(|_| ()).map_err(sender_fault)
     }
+}
 
+impl Blobs {
     /// Stores a folder's files and tree in the cluster, read as its owner would: on a majority's disks when this returns.
-    pub(crate) async fn upload(&self, folder: &Path, owner: Option<Owner>) -> Result<Uploaded, TransferError> {
+    pub(crate) async fn upload(
+        &self,
+        job: JobId,
+        folder: &Path,
+        owner: Option<Owner>,
+    ) -> Result<Uploaded, TransferError> {
         let root = folder.to_owned();
         let scan = tokio::task::spawn_blocking(move || {
             Owner::act(owner, || Ok(trees::hash_folder(&root, &ScanOptions::default())))
@@ -251,7 +291,7 @@ impl Blobs {
         let mut error = TransferError::Unreachable("none is known".into());
         let coordinators = self.coordinators.borrow().clone();
         for address in coordinators {
-            match upload_to(&self.dialer, &address, &sources, owner).await {
+            match upload_to(&self.dialer, &address, job, &sources, owner).await {
                 Ok(()) => {
                     let bytes = scan.tree.bytes_total();
                     return Ok(Uploaded { tree: scan.hash, bytes });
@@ -284,6 +324,7 @@ impl Source {
 async fn upload_to(
     dialer: &Dialer,
     address: &str,
+    job: JobId,
     sources: &BTreeMap<ContentHash, Source>,
     owner: Option<Owner>,
 ) -> Result<(), TransferError> {
@@ -292,7 +333,7 @@ async fn upload_to(
     let mut missing = Vec::new();
     for part in hashes.chunks(HASHES_AT_ONCE) {
         let hashes = part.iter().map(|hash| hash.0.to_vec().into()).collect();
-        let question = client.missing(MissingRequest { hashes, local: false });
+        let question = client.missing(MissingRequest { hashes, job_id: job.0, ..Default::default() });
         let answer = timeout(SILENCE_MAX, question).await.map_err(silent)?.map_err(broken)?;
         missing.extend(answer.into_inner().hashes.iter().filter_map(|hash| ContentHash::from_slice(hash)));
     }
@@ -303,7 +344,7 @@ async fn upload_to(
     }
     let bytes: u64 = wanted.iter().map(|(_, source)| source.bytes_total()).sum();
     let (sender, receiver) = mpsc::channel(8);
-    let reading = tokio::task::spawn_blocking(move || Owner::act(owner, || send_all(&wanted, &sender)));
+    let reading = tokio::task::spawn_blocking(move || Owner::act(owner, || send_all(job, &wanted, &sender)));
     let deadline = PUT_BASE + Duration::from_secs(bytes / PUT_BYTES_PER_SECOND);
     let put = timeout(deadline, client.put(ReceiverStream::new(receiver))).await.map_err(silent)?.map_err(broken);
     match reading.await.map_err(|_| TransferError::Lost)? {
@@ -313,7 +354,7 @@ async fn upload_to(
 }
 
 /// Reads each blob in chunks; ends early when the call is over.
-fn send_all(wanted: &[(ContentHash, Source)], sender: &mpsc::Sender<BlobChunk>) -> io::Result<()> {
+fn send_all(job: JobId, wanted: &[(ContentHash, Source)], sender: &mpsc::Sender<BlobChunk>) -> io::Result<()> {
     for (hash, source) in wanted {
         let bytes_total = source.bytes_total();
         let file = match source {
@@ -332,7 +373,8 @@ fn send_all(wanted: &[(ContentHash, Source)], sender: &mpsc::Sender<BlobChunk>) 
                 }
                 _ => break,
             };
-            let chunk = BlobChunk { hash: hash.0.to_vec().into(), bytes_total, offset, data, local: false };
+            let hash = hash.0.to_vec().into();
+            let chunk = BlobChunk { hash, bytes_total, offset, data, job_id: job.0, ..Default::default() };
             if sender.blocking_send(chunk).is_err() {
                 return Ok(());
             }

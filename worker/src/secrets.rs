@@ -48,6 +48,23 @@ impl Secrets {
         self.0.iter().map(|(variable, value)| (variable.as_str(), value.as_slice()))
     }
 
+    /// The value of this variable, as a file in memory that nobody can change and its owner alone may read; it is gone with the last
+    /// process that holds it.
+    pub(crate) fn file_of(&self, variable: &str, owner: Option<(u32, u32)>) -> io::Result<OwnedFd> {
+        use rustix::fs::SealFlags;
+        let missing = || io::Error::other(format!("there is no secret for variable {variable}"));
+        let (_, value) = self.iter().find(|(known, _)| *known == variable).ok_or_else(missing)?;
+        let memory = rustix::fs::memfd_create("secret", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?;
+        let mut file = File::from(memory);
+        file.write_all(value)?;
+        rustix::fs::fchmod(&file, rustix::fs::Mode::RUSR)?;
+        if let Some((uid, gid)) = owner {
+            std::os::unix::fs::fchown(&file, Some(uid), Some(gid))?;
+        }
+        rustix::fs::fcntl_add_seals(&file, SealFlags::WRITE | SealFlags::GROW | SealFlags::SHRINK | SealFlags::SEAL)?;
+        Ok(file.into())
+    }
+
     /// As a file in memory, for a process that inherits nothing else of this one; none when there is nothing to give.
     pub(crate) fn gift(&self) -> io::Result<Option<OwnedFd>> {
         if self.is_empty() {
@@ -140,6 +157,18 @@ mod tests {
         let received = Secrets::receive(secrets.gift().unwrap().unwrap()).unwrap();
         assert!(received.iter().eq(secrets.iter()));
         assert_eq!(format!("{received:?}"), r#"["TOKEN", "OTHER"]"#);
+    }
+
+    #[test]
+    fn a_file_of_a_secret_is_its_owners_to_read_and_nobodys_to_change() {
+        use std::os::unix::fs::MetadataExt as _;
+        let secrets = Secrets::of(&[("TOKEN", "hunter2-hunter2"), ("OTHER", "line one\nline two\n")]);
+        let file = File::from(secrets.file_of("OTHER", None).unwrap());
+        let path = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&file));
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "line one\nline two\n");
+        assert_eq!(file.metadata().unwrap().mode() & 0o777, 0o400);
+        assert!((&file).write_all(b"x").is_err() && file.set_len(0).is_err(), "it is sealed");
+        assert!(secrets.file_of("MISSING", None).is_err());
         assert!(Secrets::default().gift().unwrap().is_none());
     }
 }

@@ -42,6 +42,7 @@ pub(crate) fn spec(command: &str, instances: u32) -> JobSpec {
         code: None,
         environment_variables: Default::default(),
         secrets: Default::default(),
+        secret_files: Default::default(),
         inputs: Default::default(),
         outputs: Default::default(),
         gang: GangSpec {

@@ -1,5 +1,6 @@
 //! Developer tasks: `verify` says whether the tree keeps the project's rules, `tidy` is its fast part, `fix` repairs,
-//! `bench` measures, `fuzz` looks for inputs that break a reader, `dashboards` writes what Grafana shows, and `sbom` what the program is made of.
+//! `bench` measures, `fuzz` looks for inputs that break a reader, `dashboards` writes what Grafana shows, `release` what is shipped, and `sbom` what the
+//! program is made of.
 //!
 //! One subcommand is one file in `commands`, with one arm below. A check is one file in `checks`: a function from the
 //! tree (or from `cargo metadata`) to faults, so that its unit tests need no files. Nothing but `fix`, `dashboards`, `sbom` and
@@ -37,6 +38,8 @@ enum Command {
     Bench(commands::bench::Arguments),
     /// Looks for inputs that bring a reader of foreign bytes down, led by the code that they reach.
     Fuzz(commands::fuzz::Arguments),
+    /// Builds the program as it is shipped, with the list of what it is made of inside and beside it.
+    Release,
     /// Says what the program is made of, as a bill of materials (CycloneDX).
     Sbom(commands::sbom::Arguments),
     /// Writes the Grafana dashboards of `deploy/grafana` anew.
@@ -50,6 +53,7 @@ fn main() -> anyhow::Result<ExitCode> {
         Command::Fix => commands::fix::run(),
         Command::Bench(arguments) => commands::bench::run(&arguments),
         Command::Fuzz(arguments) => commands::fuzz::run(&arguments),
+        Command::Release => commands::release::run(),
         Command::Sbom(arguments) => commands::sbom::run(&arguments),
         Command::Dashboards => commands::dashboards::run(),
     }

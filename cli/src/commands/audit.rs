@@ -27,6 +27,8 @@ pub enum AuditCommand {
     Export(ExportArgs),
     /// Write where the trail ends now, signed by the cluster's authority
     Head,
+    /// Write where the trail stood, each time that the cluster signed it by itself, an object a line
+    Heads(ExportArgs),
 }
 
 /// `muster audit list`
@@ -44,18 +46,20 @@ pub struct ListArgs {
 #[derive(Args, Debug)]
 #[command(
     after_help = "That the newest records were cut off, or all of them made again, shows only against a head that was kept elsewhere:
-  muster audit head >> /elsewhere/heads.jsonl
-  muster audit verify audit.jsonl --head /elsewhere/heads.jsonl"
+  muster audit heads --follow >> /elsewhere/heads.jsonl
+  muster audit verify audit.jsonl --head /elsewhere/heads.jsonl
+
+After the authority was replaced both are named: --authority OLD --authority NEW (`muster cluster authority list`)."
 )]
 pub struct VerifyArgs {
     /// The file; the cluster's own records without it
     file: Option<PathBuf>,
-    /// A file that `muster audit head` wrote: the records must lead to each head in it
+    /// A file that `muster audit head` or `heads` wrote: the records must lead to each head in it
     #[arg(long, value_name = "FILE")]
     head: Option<PathBuf>,
-    /// Fingerprint of the authority that the heads must be signed by [default: that of the token in use]
+    /// Fingerprint of the authority that the heads must be signed by [default: that of the token in use]; may be given several times
     #[arg(long, value_name = "SHA256", requires = "head")]
-    authority: Option<String>,
+    authority: Vec<String>,
 }
 
 /// `muster audit export`
@@ -193,6 +197,12 @@ pub async fn run(command: AuditCommand, client: &Client, session: &Session) -> a
         AuditCommand::Head => {
             let head = heads::HeadLine::from(client.audit_head().await?);
             write_stdout(format!("{}\n", serde_json::to_string(&head)?).as_bytes())?;
+        }
+        AuditCommand::Heads(args) => {
+            let mut heads = client.audit_heads(args.after, args.follow).await?;
+            while let Some(head) = heads.next().await? {
+                write_stdout(format!("{}\n", serde_json::to_string(&heads::HeadLine::from(head))?).as_bytes())?;
+            }
         }
         AuditCommand::Verify(args) => {
             let mut chain = Chain { heads: heads::read(&args, session)?, ..Chain::default() };

@@ -93,6 +93,9 @@ pub struct CoordinatorArgs {
     /// Remove files that no job names (uploads that no job followed, old checkpoints) so long after that was first seen
     #[arg(long, value_name = "SPAN", default_value = "24h", value_parser = parse_span)]
     keep_unnamed_files_for: u64,
+    /// Sign where the audit trail stands after so many records, or an hour after the first of them, when this coordinator leads
+    #[arg(long, value_name = "RECORDS", default_value_t = 1_024)]
+    sign_audit_every: u64,
     /// Send the spans of each job's way from its submission to its first step there, by OTLP over HTTP (path /v1/traces unless it
     /// has one); https, or http on this machine. Give all coordinators the same
     #[arg(long, value_name = "URL")]
@@ -185,6 +188,7 @@ fn config(args: &CoordinatorArgs) -> anyhow::Result<Config> {
     config.keep_telemetry_for = args.keep_telemetry_for.map(Duration::from_millis);
     config.keep_telemetry_bytes = args.keep_telemetry_bytes;
     config.keep_unnamed_files_for = Duration::from_millis(args.keep_unnamed_files_for);
+    config.sign_audit_every = args.sign_audit_every;
     config.otlp_url.clone_from(&args.otlp_url);
     config.openlineage_url.clone_from(&args.openlineage_url);
     config.otlp_headers.clone_from(&args.otlp_headers_file);

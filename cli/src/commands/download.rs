@@ -5,7 +5,7 @@ use super::jobs::parse_job;
 use crate::failure::{Exit, bad_input, not_found};
 use crate::output::{note, text};
 use clap::Args;
-use client::{Client, v1};
+use client::{Client, Place, v1};
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 use types::{ContentHash, JobId};
@@ -43,7 +43,7 @@ pub async fn run(args: &DownloadArgs, client: &Client, session: &Session) -> any
     let mut total = client::Downloaded::default();
     let mut trees = Vec::new();
     for (tree, folder) in parts {
-        let done = client.download(tree, &folder, &|_| {}).await?;
+        let done = client.download(&Place::Job(args.job), tree, &folder, &|_| {}).await?;
         total.files += done.files;
         total.bytes += done.bytes;
         trees.push(tree.to_string());

@@ -58,9 +58,9 @@ pub struct SetArgs {
     /// What of that it does not give
     #[arg(long, value_name = "PERMISSION", value_delimiter = ',')]
     except: Vec<String>,
-    /// What it is for
-    #[arg(long, default_value = "", hide_default_value = true)]
-    note: String,
+    /// What it is for [default: as it was]
+    #[arg(long)]
+    note: Option<String>,
 }
 
 /// A role of the cluster's own.

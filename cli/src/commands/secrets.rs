@@ -32,11 +32,15 @@ pub enum SecretsCommand {
 #[command(after_help = "A job names the secret under x-muster, by the variable that its ranks get:
   x-muster:
     secrets:
-      HF_TOKEN: hf-token
+      HF_TOKEN: hf-token               # the value itself
+      DB_PASSWORD: {file: db-password} # the path of a file that has it
+
+A secret NAME@WORKSPACE is for every job in that workspace; contributors and owners there set it.
 
 Examples:
   muster secrets set hf-token < token.txt
-  muster secrets set db-password --value-file password.txt --note 'reporting database'")]
+  muster secrets set db-password --value-file password.txt --note 'reporting database'
+  muster secrets set hf-token@vision < token.txt")]
 pub struct SetArgs {
     /// The name
     name: String,
@@ -138,6 +142,13 @@ fn one(secret: &v1::SecretInfo) -> Value {
     })
 }
 
+fn shared_with(secret: &v1::SecretInfo) -> String {
+    match secret.name.split_once('@') {
+        Some((_, workspace)) => format!("jobs in {workspace}"),
+        None => secret.users.join(", "),
+    }
+}
+
 fn print(secrets: &[v1::SecretInfo], session: &Session) -> anyhow::Result<()> {
     let value = json!({ "secrets": secrets.iter().map(one).collect::<Vec<_>>() });
     let now = daemon::clock::now();
@@ -156,7 +167,7 @@ fn print(secrets: &[v1::SecretInfo], session: &Session) -> anyhow::Result<()> {
                 secret.owner.as_str().into(),
                 secret.version.to_string().into(),
                 age(secret.changed_ms, now).into(),
-                secret.users.join(", ").into(),
+                shared_with(secret).into(),
                 secret.note.as_str().into(),
             ]);
         }

@@ -5,7 +5,7 @@ use crate::failure::{Exit, Failure, bad_input};
 use crate::output::{Format, json, note, text};
 use anyhow::Context as _;
 use clap::Args;
-use client::{Blob, Client, LogQuery, Progress, Source};
+use client::{Blob, Client, LogQuery, Place, Progress, Source};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use job_spec::{Faults, Prepared, UploadSource};
 use std::io::Read as _;
@@ -143,7 +143,7 @@ pub async fn upload(client: &Client, prepared: &Prepared, session: &Session) -> 
         bar.set_length(progress.bytes_total);
         bar.set_position(progress.bytes_sent);
     };
-    let uploaded = client.upload(&blobs, &progress).await;
+    let uploaded = client.upload(&Place::from(prepared.spec.workspace.clone()), &blobs, &progress).await;
     bar.finish_and_clear();
     uploaded?;
     Ok(())

@@ -199,7 +199,7 @@ async fn drain(args: &DrainArgs, client: &Client, session: &Session) -> anyhow::
     for name in &args.workers {
         changed.push(client.drain(name, deadline_ms).await?);
     }
-    while args.wait && changed.iter().any(|worker| !worker.jobs.is_empty()) {
+    while args.wait && changed.iter().any(|worker| jobs_count(worker) > 0) {
         tokio::time::sleep(Duration::from_millis(200)).await;
         let workers = client.workers().await?;
         for worker in &mut changed {
@@ -215,7 +215,7 @@ fn print_states(workers: &[v1::Worker], session: &Session) -> anyhow::Result<Exi
     session.output.print(&value, |output| {
         workers.iter().fold(String::new(), |mut text, worker| {
             let state = output.paint(style::state(&worker.state), &worker.state);
-            let _ = writeln!(text, "{}: {state}, {} jobs running", worker.name, worker.jobs.len());
+            let _ = writeln!(text, "{}: {state}, {} jobs running", worker.name, jobs_count(worker));
             text
         })
     })?;
@@ -236,15 +236,14 @@ fn table(workers: &[v1::Worker], output: &Output) -> String {
         Column::text("VERSION"),
     ]);
     for worker in workers {
-        let jobs: Vec<String> = worker.jobs.iter().map(ToString::to_string).collect();
-        let gpus_used = worker.devices.iter().filter(|device| device.job > 0).count();
+        let gpus_used = worker.devices.iter().filter(|device| device.held).count();
         table.row(vec![
             worker.name.as_str().into(),
             Cell::state(&worker.state),
             format!("{}/{}", worker.cpus_used, worker.cpus_total).into(),
             format!("{}/{}", text::bytes(worker.memory_bytes_used), text::bytes(worker.memory_bytes_total)).into(),
             format!("{gpus_used}/{}", worker.devices.len()).into(),
-            jobs.join(",").into(),
+            jobs(worker, ",").into(),
             worker.zone.as_str().into(),
             worker.rack.as_str().into(),
             worker.data_address.as_str().into(),
@@ -252,6 +251,17 @@ fn table(workers: &[v1::Worker], output: &Output) -> String {
         ]);
     }
     table.render(output, "no workers")
+}
+
+fn jobs_count(worker: &v1::Worker) -> usize {
+    worker.jobs.len() + worker.jobs_hidden as usize
+}
+
+/// Numbers of those that one may see, and how many others there are.
+fn jobs(worker: &v1::Worker, between: &str) -> String {
+    let seen = worker.jobs.iter().map(ToString::to_string);
+    let others = (worker.jobs_hidden > 0).then(|| format!("{} of others", worker.jobs_hidden));
+    seen.chain(others).collect::<Vec<_>>().join(between)
 }
 
 fn page(worker: &v1::Worker, output: &Output) -> String {
@@ -293,8 +303,7 @@ fn page(worker: &v1::Worker, output: &Output) -> String {
     for taint in &worker.taints {
         let _ = writeln!(page, "  taint      {taint}");
     }
-    let jobs: Vec<String> = worker.jobs.iter().map(ToString::to_string).collect();
-    let _ = writeln!(page, "  jobs       {}", or_dash(&jobs.join(", ")));
+    let _ = writeln!(page, "  jobs       {}", or_dash(&jobs(worker, ", ")));
     if !worker.devices.is_empty() {
         let _ = write!(page, "\n{}", devices(&worker.devices, output));
     }
@@ -315,6 +324,7 @@ fn devices(devices: &[v1::Device], output: &Output) -> String {
     for device in devices {
         let state = match (device.healthy, device.job) {
             (false, _) => Cell::styled("unhealthy", style::BAD),
+            (true, 0) if device.held => "held".into(),
             (true, 0) => Cell::styled("free", style::GOOD),
             (true, job) => format!("job {job}").into(),
         };

@@ -66,6 +66,7 @@ pub fn spec(spec: &v1::JobSpec) -> Value {
         })),
         "environment_variables": spec.environment_variables,
         "secrets": spec.secrets,
+        "secret_files": spec.secret_files,
         "inputs": inputs,
         "outputs": outputs,
         "gang": spec.gang.as_ref().map(gang),
@@ -312,6 +313,7 @@ pub fn worker(worker: &v1::Worker) -> Value {
                 "numa_node": device.numa_node,
                 "nvlinks": device.nvlinks,
                 "job": device.job,
+                "held": device.held,
             })
         })
         .collect();
@@ -335,6 +337,7 @@ pub fn worker(worker: &v1::Worker) -> Value {
         "cuda": (!worker.cuda.is_empty()).then_some(&worker.cuda),
         "nccl": (!worker.nccl.is_empty()).then_some(&worker.nccl),
         "jobs": worker.jobs,
+        "jobs_hidden": worker.jobs_hidden,
         "registered_ms": worker.registered_ms,
         "aside_until_ms": (worker.aside_until_ms > 0).then_some(worker.aside_until_ms),
         "drained_by_ms": (worker.drained_by_ms > 0).then_some(worker.drained_by_ms),

@@ -227,7 +227,7 @@ impl Blobs for Scripted {
                 bytes_total: blob.len() as u64,
                 offset: i as u64 * 100_000,
                 data: data.to_vec().into(),
-                local: false,
+                ..Default::default()
             })
         });
         Ok(out(chunks.collect()))

@@ -12,6 +12,7 @@ mod end_member;
 mod exchange_key;
 mod forget_streams;
 mod form_cluster;
+mod keep_audit_head;
 mod keep_job;
 mod log_in;
 mod lose_worker;
@@ -107,8 +108,9 @@ pub(crate) fn apply(state: &mut State, at: At, caller: Option<&Caller>, command:
         Command::LogIn(log_in) => log_in::apply(state, at, log_in),
         Command::SetWorkspace { name, note } => set_workspace::apply(state, at, name, note),
         Command::RemoveWorkspace { name } => remove_workspace::apply(state, name),
-        Command::SetRole { role, note } => set_role::apply(state, at, role, note),
+        Command::SetRole { role, note } => set_role::apply(state, at, role, note.as_deref()),
         Command::RemoveRole { name } => remove_role::apply(state, name),
+        Command::KeepAuditHead(head) => keep_audit_head::apply(state, head),
         Command::ChangeRoles { name, add, remove } => change_roles::apply(state, name, add, remove),
     }
 }

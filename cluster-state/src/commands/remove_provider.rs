@@ -1,4 +1,4 @@
-//! Lets the users of an identity provider in no more: they and their tokens are forgotten. Their jobs stay.
+//! Lets the users of an identity provider in no more: they, their tokens and their secrets are forgotten. Their jobs stay.
 
 use crate::{Outcome, Refusal, State};
 
@@ -7,6 +7,7 @@ pub(super) fn apply(state: &mut State, name: &str) -> Result<Outcome, Refusal> {
         return Err(Refusal::UnknownProvider(name.to_owned()));
     }
     for user in state.access.users_of(name) {
+        state.forget_secrets_of(&user);
         state.access.remove_tokens_of(&user);
         state.access.users.remove(&user);
     }

@@ -1,5 +1,5 @@
 //! Removes a workspace. One that has jobs stays, so that nobody who has its name later sees them; so does one that somebody
-//! has a role in.
+//! has a role in, or that has a secret.
 
 use crate::{Outcome, Refusal, State};
 use types::{Grant, Workspace};
@@ -15,6 +15,9 @@ pub(super) fn apply(state: &mut State, name: &Workspace) -> Result<Outcome, Refu
             0 => {}
             1 => return in_use("has a job, which keeps it".to_owned()),
             jobs => return in_use(format!("has {jobs} jobs, which keep it")),
+        }
+        if let Some(secret) = state.secrets().find(|secret| secret.workspace().as_ref() == Some(name)) {
+            return in_use(format!("has secret {:?}: `muster secrets remove` forgets it", secret.name));
         }
         if let Some(user) = state.users().find(|user| user.roles.iter().any(is_there)) {
             return in_use(format!("is where user {:?} has a role: `muster users withdraw` takes it back", user.name));

@@ -6,7 +6,7 @@ use crate::{Outcome, ROLES_MAX, Refusal, RoleRecord, State};
 use std::sync::Arc;
 use types::{CustomRole, ROLE_NAME_RULE, is_role_name};
 
-pub(super) fn apply(state: &mut State, at: At, role: &CustomRole, note: &str) -> Result<Outcome, Refusal> {
+pub(super) fn apply(state: &mut State, at: At, role: &CustomRole, note: Option<&str>) -> Result<Outcome, Refusal> {
     let mut faults = Vec::new();
     if !is_role_name(&role.name) {
         faults.push(format!("a role's name is {ROLE_NAME_RULE}"));
@@ -14,7 +14,7 @@ pub(super) fn apply(state: &mut State, at: At, role: &CustomRole, note: &str) ->
     if role.permissions.is_empty() {
         faults.push("a role gives one permission at least".to_owned());
     }
-    if note.len() > NOTE_BYTES_MAX || note.chars().any(char::is_control) {
+    if note.is_some_and(|note| note.len() > NOTE_BYTES_MAX || note.chars().any(char::is_control)) {
         faults.push(format!("the note of a role has at most {NOTE_BYTES_MAX} bytes and no control characters"));
     }
     let known = state.custom_role(&role.name);
@@ -26,7 +26,8 @@ pub(super) fn apply(state: &mut State, at: At, role: &CustomRole, note: &str) ->
     }
     let is_same = known.is_some_and(|known| known.role == *role);
     let created = known.map_or(at.time, |known| known.created);
-    let record = RoleRecord { role: role.clone(), note: note.to_owned(), created };
+    let note = note.or(known.map(|known| known.note.as_str())).unwrap_or_default().to_owned();
+    let record = RoleRecord { role: role.clone(), note, created };
     state.access.roles.insert(role.name.clone(), Arc::new(record));
     if !is_same {
         state.access.regrant(role);

@@ -5,7 +5,7 @@ use crate::access::NOTE_BYTES_MAX;
 use crate::secrets::user_of;
 use crate::{Outcome, Refusal, Sealed, Secret, State};
 use std::sync::Arc;
-use types::{Caller, Limits, SECRET_NAME_RULE, is_secret_name};
+use types::{Caller, Limits, Permission, SECRET_NAME_RULE, is_secret_name};
 
 /// What sealing adds to a value.
 pub(super) const SEAL_BYTES_MAX: usize = 64;
@@ -30,6 +30,10 @@ pub(super) fn apply(
     }
     if sealed.bytes.len() > Limits::SECRET_BYTES_MAX + SEAL_BYTES_MAX {
         return Err(Refusal::Invalid(format!("a secret has at most {} bytes", Limits::SECRET_BYTES_MAX)));
+    }
+    if let Some(place) = types::workspace_of_secret(name) {
+        // Who does not see its jobs learns what they would of a workspace that is not there.
+        state.may_in(caller, Permission::SecretsManage, &place)?;
     }
     let mut secret = match state.secret(name) {
         Some(known) if !state.may_change_secret(caller, known) => {

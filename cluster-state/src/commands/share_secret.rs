@@ -3,7 +3,7 @@
 use crate::{EVERYBODY, Outcome, Refusal, Secret, State};
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use types::{Caller, Limits};
+use types::{Caller, Limits, Permission};
 
 pub(super) fn apply(
     state: &mut State,
@@ -13,6 +13,10 @@ pub(super) fn apply(
     remove: &BTreeSet<String>,
 ) -> Result<Outcome, Refusal> {
     let mut secret = (*own(state, caller, name)?).clone();
+    if let Some(place) = secret.workspace() {
+        let what = format!("secret {name:?} is for every job in workspace {place}: it is not shared with users");
+        return Err(Refusal::Invalid(what));
+    }
     let unknown = add.iter().find(|user| *user != EVERYBODY && state.user(user).is_none());
     if let Some(user) = unknown {
         return Err(Refusal::UnknownUser(user.clone()));
@@ -33,7 +37,11 @@ pub(super) fn own(state: &State, caller: Option<&Caller>, name: &str) -> Result<
     let caller = caller.ok_or_else(unknown)?;
     let secret = state.secret(name).filter(|secret| state.may_see_secret(caller, secret)).ok_or_else(unknown)?;
     if !state.may_change_secret(caller, secret) {
-        return Err(Refusal::NotYours(format!("secret {name:?} is {}'s: they can change it", secret.owner)));
+        let whose = match secret.workspace() {
+            None => format!("{}'s: they can change it", secret.owner),
+            Some(place) => format!("of workspace {place}: it needs {} there", Permission::SecretsManage),
+        };
+        return Err(Refusal::NotYours(format!("secret {name:?} is {whose}")));
     }
     Ok(secret.clone())
 }

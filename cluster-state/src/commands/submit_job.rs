@@ -24,7 +24,7 @@ pub(super) fn apply(
         return Err(state.unknown_queue(&spec.queue));
     }
     let submitter = user_of(caller);
-    let denied = state.secrets_denied(submitter, spec.secrets.values());
+    let denied = state.secrets_denied(submitter, spec.workspace(), spec.secrets.values());
     if !denied.is_empty() {
         return Err(Refusal::SecretsDenied(denied));
     }

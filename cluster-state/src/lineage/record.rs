@@ -3,7 +3,7 @@
 use crate::{Attempt, HeldDevice, Job};
 use serde::Serialize;
 use sha2::{Digest, Sha256};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use types::{
     AttemptPhase, CheckpointRef, ContentHash, Distribution, Input, InputKind, JobSpec, MemberEnd, OutputTree, RankEnd,
     RankExit,
@@ -28,6 +28,9 @@ struct Record<'a> {
     code: Option<Code<'a>>,
     environment: Environment<'a>,
     secrets: &'a BTreeMap<String, String>,
+    /// Left out where there are none.
+    #[serde(skip_serializing_if = "BTreeSet::is_empty")]
+    secret_files: &'a BTreeSet<String>,
     inputs: BTreeMap<&'a str, Given<'a>>,
     gang: Gang,
     attempts: Vec<Try<'a>>,
@@ -137,6 +140,7 @@ pub(super) fn text(job: &Job, number: u64) -> String {
         code: code(spec),
         environment: environment(&spec.environment_variables),
         secrets: &spec.secrets,
+        secret_files: &spec.secret_files,
         inputs: spec.inputs.iter().map(|(name, input)| (name.as_str(), given(input))).collect(),
         gang: gang(spec),
         attempts: job.attempts.iter().map(|attempt| self::attempt(attempt)).collect(),

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::{Anew, ENTRIES_LEFT_OUT};
-use types::{Caller, CoordinatorId, Principal};
+use types::{Caller, CoordinatorId, Principal, Workspace};
 
 fn anew(log: &Log) -> Anew {
     Anew {
@@ -46,7 +46,7 @@ fn what_ran_when_it_was_copied_starts_again_and_nothing_of_before_counts() {
     assert!(again.is_lost(0) && again.is_lost(1), "until they register");
     assert_eq!(again.state.worker(&worker_id(0)).unwrap().held, crate::Held::default());
     assert!(matches!(again.apply(record), Outcome::Refused(Refusal::StaleToken { .. })), "FENCE-2");
-    assert_eq!(again.state.trees().collect::<Vec<_>>(), [tree]);
+    assert_eq!(again.state.trees(), [(Workspace::default(), [tree].into())].into());
     let new = again.submit(&spec(1, 1, 0, 0));
     assert_eq!(new, JobId(runs.0 + 501));
     assert!(new > unknown);

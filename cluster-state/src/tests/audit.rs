@@ -200,3 +200,39 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_signed_head_is_kept_where_the_trail_has_its_record_and_no_older_one_after_it() {
+    let mut log = Log::default();
+    for name in ["a", "b", "c"] {
+        log.apply(named(set_user(name, &[Role::Owner], SetUser::Create)));
+    }
+    let records: Vec<_> = log.state.audit().cloned().collect();
+    let head = |number: u64, hash: [u8; 32]| crate::SignedHead {
+        number,
+        hash,
+        time: Timestamp(9),
+        authority: vec![1; 400],
+        signature: vec![2; 72],
+    };
+    let keep = |head| Command::KeepAuditHead(Box::new(head));
+    let kept = |log: &Log| log.state.audit_heads().map(|head| head.number).collect::<Vec<_>>();
+    assert_eq!(log.apply(keep(head(2, records[1].hash))), Outcome::Done);
+    for (bad, why) in [
+        (head(3, records[1].hash), "another hash"),
+        (head(4, records[2].hash), "no such record"),
+        (head(1, records[0].hash), "an older one"),
+        (head(2, records[1].hash), "the same again"),
+        (crate::SignedHead { signature: vec![0; 5_000], ..head(3, records[2].hash) }, "no signature"),
+    ] {
+        assert!(matches!(log.apply(keep(bad)), Outcome::Refused(Refusal::Invalid(_))), "{why}");
+    }
+    assert_eq!(log.apply(keep(head(3, records[2].hash))), Outcome::Done);
+    assert_eq!((kept(&log), log.state.audit_head().0), (vec![2, 3], 3), "a signature is no record");
+    for n in 0..crate::AUDIT_HEADS_KEPT as u64 {
+        log.apply(named(Command::CancelJob { job: JobId(n) }));
+        let (number, hash) = log.state.audit_head();
+        assert_eq!(log.apply(keep(head(number, hash))), Outcome::Done);
+    }
+    assert_eq!((kept(&log).len(), kept(&log)[0]), (crate::AUDIT_HEADS_KEPT, 4), "the newest are kept");
+}

@@ -42,6 +42,7 @@ fn spec(instances: u32, ranks: u32, gpus: u32, max_restarts: u32) -> Arc<JobSpec
         code: None,
         environment_variables: BTreeMap::new(),
         secrets: BTreeMap::new(),
+        secret_files: Default::default(),
         inputs: BTreeMap::new(),
         outputs: BTreeMap::new(),
         gang: GangSpec {

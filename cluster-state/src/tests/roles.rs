@@ -13,7 +13,7 @@ fn role(name: &str, given: &[Permission]) -> CustomRole {
 }
 
 fn set(role: CustomRole) -> Command {
-    Command::SetRole { role, note: String::new() }
+    Command::SetRole { role, note: Some(String::new()) }
 }
 
 /// As a caller would name it: with what it gave when they looked, which may be long ago.
@@ -104,7 +104,7 @@ fn a_role_goes_when_nobody_has_it_and_is_refused_where_it_is_not_there() {
 #[test]
 fn what_cannot_be_a_role_is_refused_with_every_fault() {
     let mut log = Log::default();
-    let bad = Command::SetRole { role: role("owner", &[]), note: "a\nb".into() };
+    let bad = Command::SetRole { role: role("owner", &[]), note: Some("a\nb".into()) };
     let Refusal::Invalid(why) = refused(&mut log, bad) else { panic!("not as invalid") };
     assert!(["name is", "one permission", "the note"].iter().all(|part| why.contains(part)), "{why}");
     for number in 0..ROLES_MAX {

@@ -3,7 +3,7 @@
 use super::access::set_user;
 use super::*;
 use crate::{EVERYBODY, Sealed, SetUser};
-use types::{Caller, Principal, Role};
+use types::{Caller, Grant, Principal, Role, Workspace};
 
 fn sealed(byte: u8) -> Sealed {
     Sealed { key: [0; 8], nonce: [byte; 12], bytes: vec![byte; 24] }
@@ -72,19 +72,119 @@ fn a_job_is_given_only_what_its_submitter_may_use() {
     assert_eq!(log.apply(by("ana", share("hf", &["bo"], &[]))), Outcome::Done);
     assert!(matches!(refused(log.apply(by("bo", share("hf", &[EVERYBODY], &[])))), Refusal::NotYours(_)));
     assert!(matches!(log.apply(by("bo", submit(4, "hf"))), Outcome::Submitted { .. }));
-    let denied_to = |log: &Log, user| log.state.secrets_denied(Some(user), &["hf".to_owned()]);
+    let denied_to = |log: &Log, user| log.state.secrets_denied(Some(user), &Workspace::default(), &["hf".to_owned()]);
     assert!(denied_to(&log, "bo").is_empty() && !denied_to(&log, "boss").is_empty());
     log.apply(by("ana", share("hf", &[EVERYBODY], &["bo"])));
     assert!(denied_to(&log, "bo").is_empty(), "everybody may");
     log.apply(by("ana", share("hf", &[], &[EVERYBODY])));
     assert_eq!(denied_to(&log, "bo"), ["hf"]);
-    log.apply(Command::RemoveUser { name: "ana".into() });
-    assert_eq!(denied_to(&log, "ana"), ["hf"], "a user who is gone has no jobs that get anything");
-    assert_eq!(refused(log.apply(by("bo", Command::RemoveSecret { name: "hf".into() }))), {
-        Refusal::UnknownSecret("hf".into())
-    });
-    assert_eq!(log.apply(by("boss", Command::RemoveSecret { name: "hf".into() })), Outcome::Done);
+    let remove = |name: &str| Command::RemoveSecret { name: name.into() };
+    assert_eq!(refused(log.apply(by("bo", remove("hf")))), Refusal::UnknownSecret("hf".into()));
+    assert_eq!(log.apply(by("boss", remove("hf"))), Outcome::Done);
     assert!(log.state.secret("hf").is_none());
+}
+
+#[test]
+fn who_has_a_removed_users_name_later_has_none_of_their_secrets() {
+    let mut log = log();
+    log.apply(by("ana", set("hers", 1, 7)));
+    log.apply(by("bo", set("his", 1, 7)));
+    log.apply(by("bo", share("his", &["ana"], &[])));
+    let denied_to = |log: &Log, user: &str| {
+        let names = ["hers".to_owned(), "his".to_owned()];
+        log.state.secrets_denied(Some(user), &Workspace::default(), &names)
+    };
+    assert_eq!(denied_to(&log, "ana"), [""; 0]);
+    log.apply(Command::RemoveUser { name: "ana".into() });
+    assert_eq!(denied_to(&log, "ana"), ["hers", "his"], "a user who is gone has no jobs that get anything");
+    log.apply(set_user("ana", &[Role::DataScientist], SetUser::Create));
+    assert_eq!(denied_to(&log, "ana"), ["hers", "his"]);
+    assert_eq!(denied_to(&log, "bo"), ["hers"], "what is another's stays");
+}
+
+fn at(place: &str, role: Role) -> Grant {
+    Grant { role: role.into(), workspace: Some(Workspace::new(place).unwrap()) }
+}
+
+/// `vision` with a contributor and a data scientist, and `speech` with a data scientist.
+fn with_workspaces() -> Log {
+    let mut log = log();
+    for name in ["vision", "speech"] {
+        log.apply(Command::SetWorkspace { name: Workspace::new(name).unwrap(), note: String::new() });
+    }
+    for (user, place, role) in [
+        ("lead", "vision", Role::Contributor),
+        ("eye", "vision", Role::DataScientist),
+        ("ear", "speech", Role::DataScientist),
+    ] {
+        let roles = [at(place, role)].into();
+        let set = Command::SetUser { name: user.into(), roles, how: SetUser::Create, waiting_max: None };
+        assert_eq!(log.apply(set), Outcome::Done);
+    }
+    log
+}
+
+#[test]
+fn a_workspaces_secret_is_for_every_job_there_and_for_no_other() {
+    let mut log = with_workspaces();
+    let name = "hf@vision";
+    assert!(matches!(refused(log.apply(by("eye", set(name, 1, 7)))), Refusal::NotYours(_)), "it needs secrets/manage");
+    let unknown = Refusal::UnknownWorkspace(Workspace::new("vision").unwrap());
+    assert_eq!(refused(log.apply(by("ear", set(name, 1, 7)))), unknown, "as if it were not there");
+    assert!(matches!(refused(log.apply(by("boss", set("hf@no", 1, 7)))), Refusal::UnknownWorkspace(_)));
+    assert_eq!(log.apply(by("lead", set(name, 1, 7))), Outcome::Done);
+    assert!(matches!(refused(log.apply(by("lead", set("hf@speech", 1, 7)))), Refusal::UnknownWorkspace(_)));
+    let submit = |request: u8, place: &str| {
+        let mut spec = (*spec(1, 1, 0, 0)).clone();
+        spec.workspace = Workspace::new(place).ok();
+        spec.secrets.insert("TOKEN".into(), name.into());
+        Command::SubmitJob { request: RequestId([request; 16]), spec: Arc::new(spec) }
+    };
+    for (request, user, place, is_served) in [
+        (1, "eye", "vision", true),
+        (2, "lead", "vision", true),
+        (3, "ear", "speech", false),
+        (4, "boss", "vision", true),
+        (5, "boss", "speech", false),
+        (6, "boss", "default", false),
+    ] {
+        match log.apply(by(user, submit(request, place))) {
+            Outcome::Submitted { .. } => assert!(is_served, "{user} in {place}"),
+            other => assert_eq!((refused(other), is_served), (Refusal::SecretsDenied(vec![name.into()]), false)),
+        }
+    }
+    let sees = |log: &Log, user: &str| {
+        let caller =
+            Caller { principal: Principal::User { name: user.into(), token: "t1".into() }, from: String::new() };
+        log.state.secret(name).is_some_and(|secret| log.state.may_see_secret(&caller, secret))
+    };
+    assert!(["eye", "lead", "boss"].iter().all(|user| sees(&log, user)) && !sees(&log, "ear") && !sees(&log, "ana"));
+    assert!(matches!(refused(log.apply(by("lead", share(name, &["ear"], &[])))), Refusal::Invalid(_)));
+    assert!(matches!(refused(log.apply(by("eye", Command::RemoveSecret { name: name.into() }))), Refusal::NotYours(_)));
+    // It outlives who made it, and keeps its workspace.
+    log.apply(Command::RemoveUser { name: "lead".into() });
+    let vision = Workspace::new("vision").unwrap();
+    assert!(log.state.secrets_denied(Some("eye"), &vision, &[name.to_owned()]).is_empty());
+    let no_role = Command::SetUser {
+        name: "eye".into(),
+        roles: [at("vision", Role::Reader)].into(),
+        how: SetUser::Update,
+        waiting_max: None,
+    };
+    log.apply(no_role);
+    assert_eq!(log.state.secrets_denied(Some("eye"), &vision, &[name.to_owned()]), [name], "who may submit no more");
+}
+
+#[test]
+fn a_workspace_with_a_secret_is_not_removed() {
+    let mut log = with_workspaces();
+    log.apply(Command::SetWorkspace { name: Workspace::new("new").unwrap(), note: String::new() });
+    log.apply(by("boss", set("hf@new", 1, 7)));
+    let remove = || Command::RemoveWorkspace { name: Workspace::new("new").unwrap() };
+    let why = refused(log.apply(remove())).to_string();
+    assert!(why.contains("hf@new"), "{why}");
+    log.apply(by("boss", Command::RemoveSecret { name: "hf@new".into() }));
+    assert_eq!(log.apply(remove()), Outcome::Done);
 }
 
 #[test]

@@ -165,7 +165,7 @@ async fn the_trail_names_who_did_what_and_an_altered_copy_is_found_out() {
         for (file, head, authority, why) in [
             (&cut, &heads, None, "the end was cut off"),
             (&whole, &forged, None, "is not what the authority signed"),
-            (&whole, &heads, Some(other.as_str()), "another authority"),
+            (&whole, &heads, Some(other.as_str()), "not the authority that was named"),
         ] {
             let by = authority.map(|authority| ["--authority", authority]);
             let verify = ["audit", "verify", file, "--head", head];
@@ -173,6 +173,47 @@ async fn the_trail_names_who_did_what_and_an_altered_copy_is_found_out() {
             assert!(answer.code == 1 && answer.stderr.contains(why), "{why}: {}", answer.stderr);
         }
         Ok(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_cluster_signs_its_trail_by_itself_and_goes_on_after_its_leaders_death() {
+    alone(shape(3, &["--sign-audit-every", "5"]), async |cluster| {
+        let mut heads: Vec<String> = Vec::new();
+        for round in 1..=2 {
+            for n in 0..6 {
+                cluster.muster(&["workspaces", "create", &format!("w-{round}-{n}")]).await?.good()?;
+            }
+            let wanted = heads.len() + 1;
+            until("a signed head", PATIENCE, async || {
+                let listed = cluster.muster(&["audit", "heads"]).await.ok()?.good().ok()?.stdout;
+                heads = listed.lines().map(str::to_owned).collect();
+                (heads.len() >= wanted).then_some(())
+            })
+            .await?;
+            if round == 1 {
+                let leader = cluster.leader().await?;
+                cluster.coordinator(leader)?.kill()?;
+                cluster.restart_coordinator(leader).await?;
+            }
+        }
+        let kept = cluster.write("signed/heads.jsonl", &(heads.join("\n") + "\n"))?.display().to_string();
+        let export = cluster.muster(&["audit", "export"]).await?.good()?.stdout;
+        let whole = cluster.write("signed/whole.jsonl", &export)?.display().to_string();
+        cluster.muster(&["audit", "verify", &whole, "--head", &kept]).await?.good()?;
+        cluster.muster(&["audit", "verify", "--head", &kept]).await?.good()?;
+        // Who had the trail made again from the first record on would have to sign it again.
+        let last: serde_json::Value = serde_json::from_str(heads.last().map_or("", String::as_str))?;
+        let number = last["number"].as_u64().unwrap_or_default();
+        let cut: Vec<&str> =
+            export.lines().take_while(|line| !line.contains(&format!("\"number\":{number},"))).collect();
+        let cut = cluster.write("signed/cut.jsonl", &cut.join("\n"))?.display().to_string();
+        let answer = cluster.muster(&["audit", "verify", &cut, "--head", &kept]).await?;
+        assert!(answer.code == 1 && answer.stderr.contains("the end was cut off"), "{}", answer.stderr);
+        // Whoever gathers the daemons' logs has it too.
+        let signature = last["signature"].as_str().unwrap_or("none").to_owned();
+        until("the signature in a log", PATIENCE, async || cluster.logs().contains(&signature).then_some(())).await
     })
     .await;
 }

@@ -69,7 +69,7 @@ async fn a_snapshot_that_would_leave_its_folder_is_refused_by_the_worker() {
         for path in ["../../../../owned", &target.display().to_string(), "a/../../owned"] {
             let text = serde_json::to_string(&honest)?.replace("\"name\"", &serde_json::to_string(path)?);
             let tree = Blob::from_bytes(text.into_bytes());
-            client.upload(&[content.clone(), tree.clone()], &|_| ()).await?;
+            client.upload(&client::Place::Own, &[content.clone(), tree.clone()], &|_| ()).await?;
             let mut job = spec("echo must not run");
             job.code = Some(CodeSnapshot { tree: tree.hash, git: None });
             let ended = cluster.ended(client.submit(&job).await?).await?;

@@ -86,6 +86,8 @@ fn forbidden(cluster: &Cluster, victim: JobId) -> Vec<String> {
         tries.push(format!("ls /proc/{pid}/fd"));
         tries.push(format!("kill -0 {pid}"));
     }
+    let secret = cluster.processes_of(victim).into_iter().map(|pid| format!("/proc/{pid}/fd/5"));
+    tries.extend(secret.filter(|path| Path::new(path).exists()).map(|path| format!("cat {path}")));
     tries.extend(["mount -t tmpfs none .", "chown 0 here", "setpriv --reuid 0 true"].map(str::to_owned));
     tries
 }
@@ -100,7 +102,12 @@ async fn a_rank_of_its_own_user_reaches_nothing_of_the_daemon_or_of_other_jobs()
         add_worker(cluster, "worker-1", 8, &["--rank-user", RANGE])?;
         cluster.until_ready(1).await?;
         let mut held = held_by(cluster, "gate");
-        held.command = format!("umask 0; echo secret > mine; {}", held.command);
+        let value = cluster.write("value", "a value in a file")?.display().to_string();
+        cluster.muster(&["secrets", "set", "key", "--value-file", &value]).await?.good()?;
+        std::fs::remove_file(&value)?;
+        (held.secrets, held.secret_files) = ([("KEY".into(), "key".into())].into(), ["KEY".into()].into());
+        let reads = "test \"$(cat \"$KEY\")\" = 'a value in a file' || exit 9";
+        held.command = format!("{reads}; umask 0; echo secret > mine; {}", held.command);
         let victim = cluster.client().submit(&held).await?;
         let data = cluster.folder().join("worker-1");
         let mine = data.join(format!("members/{victim}-1-0/code/mine"));
@@ -108,6 +115,7 @@ async fn a_rank_of_its_own_user_reaches_nothing_of_the_daemon_or_of_other_jobs()
         let victims = std::fs::metadata(&mine)?.uid();
 
         let tries = forbidden(cluster, victim);
+        assert!(tries.iter().any(|line| line.ends_with("/fd/5")), "the victim's secret is in a file: {tries:?}");
         for path in tries.iter().filter_map(|line| line.strip_prefix("cat ").or(line.strip_prefix("ls "))) {
             assert!(Path::new(path).exists(), "{path} is not there, so that a denial of it means nothing");
         }

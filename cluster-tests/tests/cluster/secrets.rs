@@ -196,3 +196,100 @@ async fn what_cannot_be_a_secret_is_refused_in_words() {
     })
     .await;
 }
+
+/// Has the value by the path in the variable, in a child of a child as well; nobody may write to it; it is in no variable.
+const READER: &str = r#"
+set -e
+case "$CANARY" in /proc/*/fd/*) ;; *) echo "no path: $CANARY"; exit 1;; esac
+test "$(python3 -c 'import hashlib,os,sys; print(hashlib.sha256(open(os.environ["CANARY"]).read().encode()).hexdigest())')" = "$DIGEST"
+test "$(stat -L -c %a "$CANARY")" = 400
+if (echo x > "$CANARY") 2>/dev/null; then echo "written"; exit 1; fi
+if grep -aq "c4""nary" "/proc/$$/environ"; then echo "in the environment"; exit 1; fi
+cat "$CANARY"
+if [ -n "$HOLD" ]; then echo "$CANARY" > "$HOLD.part"; mv "$HOLD.part" "$HOLD"; while [ -e "$HOLD" ]; do sleep 0.05; done; fi
+"#;
+
+#[tokio::test]
+async fn a_secret_comes_in_a_file_that_only_its_ranks_read() {
+    alone(Shape::new(3, 1), async |cluster| {
+        set(cluster, "canary", CANARY).await?;
+        let hold = cluster.folder().join("hold");
+        let (digest, path) = (hex(CANARY.as_bytes()), hold.display().to_string());
+        let indented = READER.replace('\n', "\n  ");
+        let text = format!(
+            "command: |\n  {indented}\nenvironment_variables:\n  DIGEST: {digest}\n  HOLD: {path}\nx-muster:\n  secrets:\n    CANARY: {{file: canary}}\n"
+        );
+        let job = cluster.submit("file/job.yml", &text).await?;
+        let found = crate::support::line_in(&hold).await?;
+        // Root looks into every process: what tells whose it is are its owner and mode.
+        use std::os::unix::fs::MetadataExt as _;
+        let there = std::fs::metadata(found.trim())?;
+        assert_eq!((there.mode() & 0o777, there.uid()), (0o400, rustix::process::geteuid().as_raw()));
+        std::fs::remove_file(&hold)?;
+        let ended = cluster.ended(job).await?.summary.unwrap_or_default();
+        let all = said(cluster, job).await?;
+        assert_eq!(ended.phase, "Completed", "{}: {all}", ended.reason);
+        assert!(all.contains("[secret CANARY]") && !all.contains(&CANARY[..16]), "{all}");
+        assert!(std::fs::metadata(found.trim()).is_err(), "it is gone with the rank");
+        let left: Vec<_> = files_with(cluster.folder(), CANARY)?.into_iter().filter(|file| !file.ends_with("job.yml")).collect();
+        assert!(left.is_empty(), "on a disk: {left:?}");
+        let shown = cluster.muster(&["jobs", "show", &job.to_string()]).await?.good()?.stdout;
+        assert!(shown.contains("canary, in a file, its path in CANARY"), "{shown}");
+        Ok(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_workspaces_secret_is_for_every_job_there_and_no_other() {
+    alone(Shape::new(3, 1), async |cluster| {
+        for name in ["vision", "speech"] {
+            cluster.muster(&["workspaces", "create", name]).await?.good()?;
+        }
+        let mut people = Vec::new();
+        for (user, role) in
+            [("lead", "contributor@vision"), ("eye", "data-scientist@vision"), ("ear", "data-scientist@speech")]
+        {
+            cluster.muster(&["users", "create", user, "--role", role]).await?.good()?;
+            people.push(cluster.muster(&["tokens", "create", "--user", user]).await?.good()?.stdout.trim().to_owned());
+        }
+        let [lead, eye, ear] =
+            [0, 1, 2].map(|n| [("MUSTER_ACCESS_TOKEN", people[n].as_str()), ("MUSTER_CREDENTIALS", "")]);
+        let value = cluster.write("given/value", "a value of vision")?.display().to_string();
+        let line = ["secrets", "set", "key@vision", "--value-file", &value];
+        assert_eq!(cluster.muster_with(&line, &eye).await?.code, 5, "who submits does not set it");
+        let foreign = cluster.muster_with(&line, &ear).await?;
+        assert!(foreign.code == 3 && foreign.stderr.contains("no workspace"), "{}", foreign.stderr);
+        cluster.muster_with(&line, &lead).await?.good()?;
+        std::fs::remove_file(&value)?;
+        let listed = cluster.muster_with(&["secrets", "list"], &eye).await?.good()?.stdout;
+        assert!(listed.contains("key@vision") && listed.contains("jobs in vision"), "{listed}");
+        let hidden = cluster.muster_with(&["secrets", "list"], &ear).await?.good()?.stdout;
+        assert!(!hidden.contains("key@vision"), "{hidden}");
+        let digest = hex(b"a value of vision");
+        let job = format!("command: test \"$(printf %s \"$KEY\" | sha256sum | cut -c1-64)\" = {digest}\nx-muster:\n  secrets:\n    KEY: key@vision\n");
+        let job = cluster.write("place/job.yml", &job)?.display().to_string();
+        let refused = cluster.muster_with(&["submit", &job], &ear).await?;
+        assert!(refused.code == 3 && refused.stderr.contains("key@vision"), "{}", refused.stderr);
+        // The values outlive everybody, and an exchange of the key.
+        for id in 1..=3 {
+            cluster.coordinator(id)?.kill()?;
+        }
+        for id in 1..=3 {
+            cluster.restart_coordinator(id).await?;
+        }
+        cluster.until_ready(1).await?;
+        cluster.muster(&["secrets", "rekey"]).await?.good()?;
+        let submitted = cluster.muster_with(&["submit", &job, "-o", "json"], &eye).await?.good()?.json()?;
+        let id = submitted["job_id"].as_u64().map(types::JobId).unwrap_or_default();
+        let ended = cluster.ended(id).await?;
+        let summary = ended.summary.unwrap_or_default();
+        assert_eq!((summary.phase.as_str(), summary.workspace.as_str()), ("Completed", "vision"), "{}", summary.reason);
+        let shared = cluster.muster_with(&["secrets", "share", "key@vision", "--with", "ear"], &lead).await?;
+        assert!(shared.code != 0 && shared.stderr.contains("every job in workspace vision"), "{}", shared.stderr);
+        let left = files_with(cluster.folder(), "a value of vision")?;
+        assert!(left.is_empty(), "on a disk: {left:?}");
+        Ok(())
+    })
+    .await;
+}

@@ -1,7 +1,7 @@
 //! Files that nothing names are removed from every coordinator; what a job names, or somebody is about to name, stays.
 
 use crate::support::{add_worker, alone, hex, shape};
-use client::Blob;
+use client::{Blob, Place};
 use cluster_tests::{Cluster, PATIENCE, until};
 use std::path::PathBuf;
 use types::{CodeSnapshot, ContentHash, FileKind, JobId, JobSpec, Tree, TreeEntry};
@@ -30,7 +30,7 @@ fn file(cluster: &Cluster, id: u64, bytes: &[u8]) -> PathBuf {
 
 /// An upload that no job follows, on at least two disks when this returns.
 async fn stray(cluster: &Cluster, text: &'static str) -> anyhow::Result<()> {
-    cluster.client().upload(&[Blob::from_bytes(text.as_bytes())], &|_| {}).await?;
+    cluster.client().upload(&Place::Own, &[Blob::from_bytes(text.as_bytes())], &|_| {}).await?;
     let count = (1..=3).filter(|id| file(cluster, *id, text.as_bytes()).exists()).count();
     assert!(count >= 2, "{text} is on {count} disks");
     Ok(())
@@ -96,12 +96,12 @@ async fn what_somebody_asks_for_again_and_again_can_be_named_at_last() {
         let tree = Blob::from_bytes(serde_json::to_vec(&Tree::new(vec![entry])?)?);
         let client = cluster.client();
         let blobs = [Blob::from_bytes(code.as_bytes()), tree.clone()];
-        client.upload(&blobs, &|_| {}).await?;
+        client.upload(&Place::Own, &blobs, &|_| {}).await?;
         // Twice: what came after it was removed, then what came after that.
         for text in ["first after it", "second after it"] {
             stray(cluster, text).await?;
             until(&format!("{text} to be gone"), PATIENCE, async || {
-                assert_eq!(client.missing(&[hash, tree.hash]).await.ok()?, []);
+                assert_eq!(client.missing(&Place::Own, &[hash, tree.hash]).await.ok()?, []);
                 (1..=3).all(|id| !file(cluster, id, text.as_bytes()).exists()).then_some(())
             })
             .await?;

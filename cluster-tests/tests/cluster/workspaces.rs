@@ -11,7 +11,7 @@ use identity::{Authorized, Credentials, Secret};
 use serde_json::Value;
 use tonic::Status;
 use tonic::transport::Endpoint;
-use types::{JobId, JobPhase, JobSpec, Workspace};
+use types::{CodeSnapshot, ContentHash, JobId, JobPhase, JobSpec, Workspace};
 
 const NOBODY: (&str, &str) = ("MUSTER_CREDENTIALS", "");
 
@@ -227,6 +227,123 @@ async fn a_role_that_is_taken_back_ends_open_streams_and_nothing_is_forgotten() 
         cluster.until_phase(held, JobPhase::Completed).await?;
         let kept = cluster.muster(&["workspaces", "remove", "vision"]).await?;
         assert!(kept.code == 1 && kept.stderr.contains("has a job"), "{}", kept.stderr);
+        Ok(())
+    })
+    .await;
+}
+
+/// What calls that name this blob say to them.
+async fn blob_answers(channel: &Authorized, hash: &[u8], place: (&str, u64)) -> Vec<(&'static str, String)> {
+    use client::v1::blobs_client::BlobsClient;
+    let mut blobs = BlobsClient::new(channel.clone());
+    let (hash, (workspace, job_id)) = (bytes::Bytes::copy_from_slice(hash), place);
+    let workspace = workspace.to_owned();
+    let get = v1::GetBlobRequest { hash: hash.clone(), workspace: workspace.clone(), job_id, local: false };
+    let got = blobs.get(get.clone()).await.map(drop);
+    let local = blobs.get(v1::GetBlobRequest { local: true, ..get }).await.map(drop);
+    let question = v1::MissingRequest { hashes: vec![hash], workspace, job_id, local: false };
+    let missing = blobs.missing(question).await.map(|answer| answer.into_inner().hashes.len());
+    let said =
+        |answer: Result<(), Status>| answer.map_or_else(|status| format!("{:?}", status.code()), |()| "it".into());
+    let lacks = missing.map_or_else(|status| format!("{:?}", status.code()), |count| format!("{count} missing"));
+    vec![("get", said(got)), ("get here", said(local)), ("missing", lacks)]
+}
+
+#[tokio::test]
+async fn files_of_another_workspace_are_as_if_they_were_not_there() {
+    alone(Shape::new(3, 1), async |cluster| {
+        for name in ["vision", "speech"] {
+            cluster.muster(&["workspaces", "create", name]).await?.good()?;
+        }
+        let ana = Person::new(cluster, "ana", &["data-scientist@vision"]).await?;
+        let bo = Person::new(cluster, "bo", &["data-scientist@speech"]).await?;
+        let eve = Person::new(cluster, "eve", &["reader@vision"]).await?;
+        let weights = "weights of vision";
+        cluster.write("v/code/weights", weights)?;
+        let job = "command: cp weights ${{outputs.model}}/\ncode: code\noutputs: {model: {type: uri_folder}}\n";
+        let file = cluster.write("v/job.yml", job)?.display().to_string();
+        let own: u64 = ana.run(cluster, &["submit", &file]).await?.good()?.stdout.trim().parse()?;
+        cluster.until_phase(JobId(own), JobPhase::Completed).await?;
+        let hash = crate::support::hex(weights.as_bytes());
+        let on_disk = |id: u64, place: &str| {
+            cluster.folder().join(format!("coordinator-{id}/blobs/{place}{}/{}", &hash[..2], &hash[2..])).exists()
+        };
+        assert!((1..=3).filter(|id| on_disk(*id, "@vision/")).count() >= 2, "in the workspace's own folder");
+        assert!((1..=3).all(|id| !on_disk(id, "")), "and not where all look");
+        let bytes: ContentHash = hash.parse()?;
+
+        let all = async |cluster: &Cluster| -> anyhow::Result<()> {
+            let yes = [("get", "it"), ("get here", "it"), ("missing", "0 missing")].map(|(a, b)| (a, b.to_owned()));
+            let foreign = ["NotFound"; 3];
+            let elsewhere = ["NotFound", "NotFound", "1 missing"];
+            let mine = ana.channel(cluster)?;
+            for place in [("vision", 0), ("", own), ("", 0)] {
+                // One disk of the three may lack it until somebody asks.
+                assert_eq!(blob_answers(&mine, &bytes.0, place).await, yes, "{place:?}");
+            }
+            let theirs = bo.channel(cluster)?;
+            for (place, expected) in [
+                (("vision", 0), foreign),
+                (("nowhere", 0), foreign),
+                (("", own), foreign),
+                (("", 4_000_000), foreign),
+                (("default", 0), foreign),
+                (("speech", 0), elsewhere),
+                (("", 0), elsewhere),
+            ] {
+                let said: Vec<String> =
+                    blob_answers(&theirs, &bytes.0, place).await.into_iter().map(|(_, said)| said).collect();
+                assert_eq!(said, expected, "{place:?}");
+            }
+            // Who may look and not submit is told so.
+            let said: Vec<String> = blob_answers(&eve.channel(cluster)?, &bytes.0, ("vision", 0))
+                .await
+                .into_iter()
+                .map(|(_, said)| said)
+                .collect();
+            assert_eq!(said, ["it", "it", "PermissionDenied"]);
+            Ok(())
+        };
+        all(cluster).await?;
+
+        // Nor by a job that names them: there they are not, whatever the worker has.
+        let shown = ana.json(cluster, &["jobs", "show", &own.to_string()]).await?;
+        let code: ContentHash = shown["spec"]["code"]["tree"].as_str().unwrap_or_default().parse()?;
+        let stolen = JobSpec { code: Some(CodeSnapshot { tree: code, git: None }), ..spec("cat weights") };
+        let wire = v1::SubmitRequest {
+            request_id: vec![9; 16].into(),
+            spec: Some(proto::convert::wire_job_spec(&stolen)),
+            wait_for_workers: false,
+        };
+        let theirs = JobsClient::new(bo.channel(cluster)?).submit(wire).await?.into_inner().job_id;
+        let ended = cluster.ended(JobId(theirs)).await?;
+        let summary = ended.summary.unwrap_or_default();
+        assert_eq!((summary.phase.as_str(), summary.workspace.as_str()), ("Failed", "speech"));
+        assert!(summary.reason.contains("no coordinator has"), "{}", summary.reason);
+        // The same bytes of one's own are one's own.
+        let again: u64 = bo.run(cluster, &["submit", &file]).await?.good()?.stdout.trim().parse()?;
+        cluster.until_phase(JobId(again), JobPhase::Completed).await?;
+        for (person, job) in [(&ana, own), (&bo, again)] {
+            let folder = cluster.folder().join(format!("got-{job}"));
+            person.run(cluster, &["download", &job.to_string(), &folder.display().to_string()]).await?.good()?;
+            assert_eq!(std::fs::read_to_string(folder.join("weights"))?, weights);
+        }
+        cluster.muster(&["lineage", "verify", "--deep"]).await?.good()?;
+        for id in 1..=3 {
+            cluster.coordinator(id)?.kill()?;
+        }
+        for id in 1..=3 {
+            cluster.restart_coordinator(id).await?;
+        }
+        cluster.until_ready(1).await?;
+        let said: Vec<String> = blob_answers(&bo.channel(cluster)?, &bytes.0, ("vision", 0))
+            .await
+            .into_iter()
+            .map(|(_, said)| said)
+            .collect();
+        assert_eq!(said, ["NotFound"; 3]);
+        let folder = cluster.folder().join("later").display().to_string();
+        ana.run(cluster, &["download", &own.to_string(), &folder]).await?.good()?;
         Ok(())
     })
     .await;

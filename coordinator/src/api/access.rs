@@ -13,7 +13,7 @@ use std::time::Duration;
 use tonic::{Request, Response, Status};
 use types::{Admits, Caller, CoordinatorId, Permission, Principal, Timestamp, WorkerId};
 
-mod audit;
+pub(crate) mod audit;
 mod authority;
 mod join;
 mod providers;
@@ -225,9 +225,18 @@ impl Access for Service {
         request: Request<v1::RemoveProviderRequest>,
     ) -> Result<Response<v1::RemoveProviderResponse>, Status> {
         let caller = caller(&request)?;
-        let command = Command::RemoveProvider { name: request.into_inner().name };
-        let result = self.0.write_as(caller, command).await.map(|_| v1::RemoveProviderResponse {});
+        let result = providers::remove(&self.0, caller, request.into_inner().name).await;
         self.0.observe(ACCESS, "RemoveProvider", result)
+    }
+
+    type AuditHeadsStream = BoxStream<'static, Result<v1::SignedAuditHead, Status>>;
+
+    async fn audit_heads(
+        &self,
+        request: Request<v1::AuditHeadsRequest>,
+    ) -> Result<Response<Self::AuditHeadsStream>, Status> {
+        let result = audit::heads(&self.0, request.into_inner()).await;
+        self.0.observe(ACCESS, "AuditHeads", result)
     }
 
     type AuditStream = BoxStream<'static, Result<v1::AuditRecord, Status>>;

@@ -9,6 +9,7 @@
 //! The tables come first, so all that they name was there before; what is written meanwhile may be in it too. A caller that reads
 //! slowly slows this down and nothing else; one that goes away ends it.
 
+use super::blobs::blobs_of;
 use super::follow::{self, Selection};
 use super::{Context, replicate};
 use crate::backup::{FrameWriter, Head, PIECE_BYTES, Record};
@@ -24,7 +25,7 @@ use stores::blobs::BlobStore;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
-use types::{Caller, ContentHash, Timestamp};
+use types::{Caller, ContentHash, Timestamp, Workspace};
 
 /// Records on their way to be sealed, and sealed ones on their way to the caller: of at most half a MiB each.
 const RECORDS_MAX: usize = 4;
@@ -168,22 +169,25 @@ impl Maker {
     /// Blobs, then streams. Answers with the blobs that nobody has.
     async fn data(&mut self) -> Result<Vec<ContentHash>, Stop> {
         let mut missing = Vec::new();
-        let trees: BTreeSet<ContentHash> = self.state.trees().collect();
-        let mut blobs = trees.clone();
-        for tree in trees {
-            if !self.have(tree).await? {
-                continue;
+        let mut blobs = BTreeSet::new();
+        for (place, trees) in self.state.trees() {
+            for tree in trees {
+                blobs.insert((place.clone(), tree));
+                if !self.have(&place, tree).await? {
+                    continue;
+                }
+                let store = blobs_of(&self.context, &place).await?;
+                let loaded = blocking(move || stores::trees::load(&store, &tree)).await?;
+                let loaded = loaded.map_err(|error| Status::data_loss(format!("tree {tree}: {error}")))?;
+                let files = loaded.iter().flat_map(types::Tree::entries).map(|entry| entry.hash);
+                blobs.extend(files.map(|file| (place.clone(), file)));
             }
-            let store = self.context.blobs.clone();
-            let loaded = blocking(move || stores::trees::load(&store, &tree)).await?;
-            let loaded = loaded.map_err(|error| Status::data_loss(format!("tree {tree}: {error}")))?;
-            blobs.extend(loaded.iter().flat_map(types::Tree::entries).map(|entry| entry.hash));
         }
         let jobs: Vec<Arc<Job>> = self.state.jobs_before(None).cloned().collect();
         self.total = (blobs.len() + jobs.len()) as u64;
-        for hash in blobs {
-            if self.have(hash).await? {
-                self.blob(hash).await?;
+        for (place, hash) in blobs {
+            if self.have(&place, hash).await? {
+                self.blob(place, hash).await?;
             } else {
                 missing.push(hash);
             }
@@ -197,16 +201,19 @@ impl Maker {
     }
 
     /// Is the blob here, or was it brought here from another?
-    async fn have(&self, hash: ContentHash) -> Result<bool, Status> {
-        let store = self.context.blobs.clone();
+    async fn have(&self, place: &Workspace, hash: ContentHash) -> Result<bool, Status> {
+        let store = blobs_of(&self.context, place).await?;
         let here = blocking(move || store.contains(&hash)).await?;
-        if here { Ok(true) } else { replicate::fetch(&self.context, hash).await }
+        if here { Ok(true) } else { replicate::fetch(&self.context, place, hash).await }
     }
 
-    async fn blob(&self, hash: ContentHash) -> Result<(), Stop> {
-        let (store, steps, done, total) = (self.context.blobs.clone(), self.steps.clone(), self.done, self.total);
+    async fn blob(&self, place: Workspace, hash: ContentHash) -> Result<(), Stop> {
+        let store = blobs_of(&self.context, &place).await?;
+        let (steps, done, total) = (self.steps.clone(), self.done, self.total);
         let sent = blocking(move || {
-            send_blob(&store, hash, &|record| steps.blocking_send(Ok(Step { record, done, total })).map_err(|_| Gone))
+            send_blob(&store, &place, hash, &|record| {
+                steps.blocking_send(Ok(Step { record, done, total })).map_err(|_| Gone)
+            })
         });
         sent.await?
     }
@@ -241,7 +248,12 @@ impl Maker {
     }
 }
 
-fn send_blob(store: &BlobStore, hash: ContentHash, send: &dyn Fn(Record) -> Result<(), Gone>) -> Result<(), Stop> {
+fn send_blob(
+    store: &BlobStore,
+    place: &Workspace,
+    hash: ContentHash,
+    send: &dyn Fn(Record) -> Result<(), Gone>,
+) -> Result<(), Stop> {
     let lost = |error: &dyn std::fmt::Display| Status::data_loss(format!("blob {hash}: {error}"));
     let reader = store.reader(&hash).map_err(|error| lost(&error))?;
     let mut reader = reader.ok_or_else(|| lost(&"it was removed meanwhile"))?;
@@ -252,7 +264,7 @@ fn send_blob(store: &BlobStore, hash: ContentHash, send: &dyn Fn(Record) -> Resu
         if data.is_empty() && offset < bytes_total {
             return Err(lost(&"it is shorter than it was").into());
         }
-        send(Record::Blob { hash, bytes_total, offset, data: data.to_vec() })?;
+        send(Record::Blob { workspace: place.clone(), hash, bytes_total, offset, data: data.to_vec() })?;
         if next >= bytes_total {
             return Ok(());
         }

@@ -1,8 +1,15 @@
-//! `muster.v1.Blobs`: immutable bytes by hash, on this disk and on a majority before a put is answered.
+//! `muster.v1.Blobs`: immutable bytes by hash, on this disk and on a majority before a put is answered. Each workspace has blobs of
+//! its own (`BLOB-2`: who may not look at a workspace's jobs gets none of its blobs and does not learn which there are).
 
-use super::{Context, replicate};
+mod place;
+
+pub(super) use place::blobs_of;
+pub(crate) use place::store_of;
+
+use super::{Context, caller, replicate};
 use futures::stream::BoxStream;
 use futures::{StreamExt, TryStreamExt};
+use place::Asked;
 use proto::v1;
 use proto::v1::blobs_server::Blobs;
 use std::time::Duration;
@@ -10,7 +17,7 @@ use stores::blobs::{BlobError, BlobStore, BlobWriter, FinishedBlob};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
-use types::ContentHash;
+use types::{Caller, ContentHash, Permission};
 
 const BLOBS: &str = "muster.v1.Blobs";
 
@@ -29,19 +36,22 @@ pub(crate) struct Service(pub(crate) Context);
 #[tonic::async_trait]
 impl Blobs for Service {
     async fn missing(&self, request: Request<v1::MissingRequest>) -> Result<Response<v1::MissingResponse>, Status> {
-        let result = missing(&self.0, request.into_inner()).await;
+        let caller = caller(&request)?;
+        let result = missing(&self.0, &caller, request.into_inner()).await;
         self.0.observe(BLOBS, "Missing", result)
     }
 
     async fn put(&self, request: Request<Streaming<v1::BlobChunk>>) -> Result<Response<v1::PutResponse>, Status> {
-        let result = put(&self.0, request.into_inner()).await;
+        let caller = caller(&request)?;
+        let result = put(&self.0, &caller, request.into_inner()).await;
         self.0.observe(BLOBS, "Put", result)
     }
 
     type GetStream = BoxStream<'static, Result<v1::BlobChunk, Status>>;
 
     async fn get(&self, request: Request<v1::GetBlobRequest>) -> Result<Response<Self::GetStream>, Status> {
-        let result = get(&self.0, request.into_inner()).await;
+        let caller = caller(&request)?;
+        let result = get(&self.0, &caller, request.into_inner()).await;
         self.0.observe(BLOBS, "Get", result)
     }
 }
@@ -51,9 +61,15 @@ fn hash(bytes: &[u8]) -> Result<ContentHash, Status> {
         .ok_or_else(|| Status::invalid_argument(format!("a content hash has 32 bytes, not {}", bytes.len())))
 }
 
-async fn missing(context: &Context, request: v1::MissingRequest) -> Result<v1::MissingResponse, Status> {
+async fn missing(
+    context: &Context,
+    caller: &Caller,
+    request: v1::MissingRequest,
+) -> Result<v1::MissingResponse, Status> {
+    let asked = Asked { workspace: &request.workspace, job: request.job_id, permission: Permission::JobsSubmit };
+    let place = asked.place(context, caller).await?;
     let hashes = request.hashes.iter().map(|bytes| hash(bytes)).collect::<Result<Vec<_>, _>>()?;
-    let store = context.blobs.clone();
+    let store = blobs_of(context, &place).await?;
     let (here, absent) = tokio::task::spawn_blocking(move || {
         let absent = store.missing(&hashes);
         let here: Vec<ContentHash> = hashes.into_iter().filter(|hash| !absent.contains(hash)).collect();
@@ -63,16 +79,23 @@ async fn missing(context: &Context, request: v1::MissingRequest) -> Result<v1::M
     .map_err(|error| Status::internal(error.to_string()))?;
     if !request.local {
         // What an earlier put left on this disk alone is not safe yet.
-        replicate::to_majority(context, here).await?;
+        replicate::to_majority(context, &place, here).await?;
     }
     Ok(v1::MissingResponse { hashes: absent.iter().map(|hash| hash.0.to_vec().into()).collect() })
 }
 
-async fn put(context: &Context, mut incoming: Streaming<v1::BlobChunk>) -> Result<v1::PutResponse, Status> {
+async fn put(
+    context: &Context,
+    caller: &Caller,
+    mut incoming: Streaming<v1::BlobChunk>,
+) -> Result<v1::PutResponse, Status> {
     let Some(first) = incoming.message().await? else { return Ok(v1::PutResponse { stored: 0, bytes: 0 }) };
     let local = first.local;
+    let asked = Asked { workspace: &first.workspace, job: first.job_id, permission: Permission::JobsSubmit };
+    let place = asked.place(context, caller).await?;
     let chunks = futures::stream::iter([Ok(first)]).chain(incoming.into_stream()).boxed();
-    let stored = store_all(context.blobs.clone(), chunks).await.inspect_err(|status| {
+    let store = blobs_of(context, &place).await?;
+    let stored = store_all(store, chunks).await.inspect_err(|status| {
         if status.code() == tonic::Code::Aborted {
             context.fail(status.message());
         }
@@ -81,7 +104,7 @@ async fn put(context: &Context, mut incoming: Streaming<v1::BlobChunk>) -> Resul
     let hashes: Vec<ContentHash> = stored.into_iter().map(|(hash, _)| hash).collect();
     let count = hashes.len() as u32;
     if !local {
-        replicate::to_majority(context, hashes).await?;
+        replicate::to_majority(context, &place, hashes).await?;
     }
     Ok(v1::PutResponse { stored: count, bytes })
 }
@@ -170,19 +193,22 @@ fn refuse(error: &BlobError) -> Status {
 
 async fn get(
     context: &Context,
+    caller: &Caller,
     request: v1::GetBlobRequest,
 ) -> Result<BoxStream<'static, Result<v1::BlobChunk, Status>>, Status> {
     let hash = hash(&request.hash)?;
-    let store = context.blobs.clone();
-    let here = tokio::task::spawn_blocking(move || store.contains(&hash)).await;
+    let asked = Asked { workspace: &request.workspace, job: request.job_id, permission: Permission::JobsRead };
+    let place = asked.place(context, caller).await?;
+    let store = blobs_of(context, &place).await?;
+    let looked = store.clone();
+    let here = tokio::task::spawn_blocking(move || looked.contains(&hash)).await;
     let here = here.map_err(|error| Status::internal(error.to_string()))?;
-    if !here && (request.local || !replicate::fetch(context, hash).await?) {
+    if !here && (request.local || !replicate::fetch(context, &place, hash).await?) {
         return Err(Status::not_found(format!("there is no blob {hash}")));
     }
     let (chunks, stream) = mpsc::channel(CHUNKS_MAX);
-    let store = context.blobs.clone();
     tokio::task::spawn_blocking(move || {
-        let sent = replicate::send_blob(&store, hash, false, &mut |chunk| chunks.blocking_send(Ok(chunk)).is_ok());
+        let sent = replicate::send_blob(&store, hash, &mut |chunk| chunks.blocking_send(Ok(chunk)).is_ok());
         if let Err(status) = sent {
             let _ = chunks.blocking_send(Err(status));
         }

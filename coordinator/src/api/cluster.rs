@@ -1,9 +1,10 @@
 //! `muster.v1.Cluster`: the coordinators and the workers.
 
 use super::{Context, caller, unchanged, wire};
+use crate::gate;
 use crate::leader::Message;
 use crate::raft::{Addresses, Role};
-use cluster_state::{Command, MemberChange, State};
+use cluster_state::{Command, MemberChange, State, Worker};
 use proto::v1;
 use proto::v1::cluster_client::ClusterClient;
 use proto::v1::cluster_server::Cluster;
@@ -12,7 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::oneshot;
 use tonic::{Request, Response, Status};
-use types::{Availability, Caller, CoordinatorId, Principal, Timestamp, Window, WorkerId};
+use types::{Availability, Caller, CoordinatorId, JobId, Permission, Principal, Timestamp, Window, WorkerId};
 
 const CLUSTER: &str = "muster.v1.Cluster";
 const ADDRESS_BYTES_MAX: usize = 300;
@@ -62,7 +63,8 @@ impl Cluster for Service {
     }
 
     async fn workers(&self, request: Request<v1::WorkersRequest>) -> Result<Response<v1::WorkersResponse>, Status> {
-        let result = workers(&self.0, &request.into_inner()).await;
+        let caller = caller(&request)?;
+        let result = workers(&self.0, &caller, &request.into_inner()).await;
         self.0.observe(CLUSTER, "Workers", result)
     }
 
@@ -146,14 +148,19 @@ async fn taint(context: &Context, caller: Arc<Caller>, request: v1::TaintRequest
     let Some(worker) = worker.filter(|_| faults.is_empty()) else {
         return Err(Status::invalid_argument(faults.join("\n")));
     };
+    let reader = caller.clone();
     let (_, state) = context.write_as(caller, Command::Taint { worker: worker.clone(), add, remove }).await?;
     let known = state.worker(&worker).ok_or_else(|| Status::not_found(format!("there is no worker {worker}")))?;
-    Ok(wire::worker(known))
+    Ok(seen(&state, &reader, known))
 }
 
-async fn workers(context: &Context, request: &v1::WorkersRequest) -> Result<v1::WorkersResponse, Status> {
+async fn workers(
+    context: &Context,
+    caller: &Caller,
+    request: &v1::WorkersRequest,
+) -> Result<v1::WorkersResponse, Status> {
     let state = context.read(request.stale).await?;
-    let mut workers: Vec<v1::Worker> = state.workers().map(|(_, worker)| wire::worker(worker)).collect();
+    let mut workers: Vec<v1::Worker> = state.workers().map(|(_, worker)| seen(&state, caller, worker)).collect();
     let aside = set_aside(context, request.local).await;
     for worker in &mut workers {
         if let Some(until) = aside.get(&worker.name) {
@@ -165,6 +172,20 @@ async fn workers(context: &Context, request: &v1::WorkersRequest) -> Result<v1::
         }
     }
     Ok(v1::WorkersResponse { workers })
+}
+
+/// A worker, with the numbers of those of its jobs that the caller may see; of the others how many there are. Who runs the machines sees all.
+fn seen(state: &State, caller: &Caller, worker: &Worker) -> v1::Worker {
+    let mut told = wire::worker(worker);
+    let runs_it = gate::may(state, &caller.principal, Permission::ComputeWrite);
+    let is_seen = |job: u64| runs_it || state.visible_job(&caller.principal, JobId(job)).is_some();
+    let all = told.jobs.len();
+    told.jobs.retain(|job| is_seen(*job));
+    told.jobs_hidden = u32::try_from(all - told.jobs.len()).unwrap_or(u32::MAX);
+    for device in told.devices.iter_mut().filter(|device| !is_seen(device.job)) {
+        device.job = 0;
+    }
+    told
 }
 
 /// Until when workers are set aside, by name: only the leader's scheduler knows.
@@ -193,10 +214,11 @@ async fn set(
     availability: Availability,
 ) -> Result<v1::Worker, Status> {
     let worker = WorkerId::new(request.worker).map_err(|error| Status::invalid_argument(error.to_string()))?;
+    let reader = caller.clone();
     let (_, state) =
         context.write_as(caller, Command::SetAvailability { worker: worker.clone(), availability }).await?;
     let known = state.worker(&worker).ok_or_else(|| Status::not_found(format!("there is no worker {worker}")))?;
-    Ok(wire::worker(known))
+    Ok(seen(&state, &reader, known))
 }
 
 async fn plan_window(
@@ -207,9 +229,10 @@ async fn plan_window(
     let id = WorkerId::new(request.worker).map_err(|error| Status::invalid_argument(error.to_string()))?;
     let planned = request.window.ok_or_else(|| Status::invalid_argument("window is missing"))?;
     let window = Window { from: Timestamp(planned.from_ms), to: Timestamp(planned.to_ms) };
+    let reader = caller.clone();
     let (_, state) = context.write_as(caller, Command::PlanWindow { worker: id.clone(), window }).await?;
     let worker = state.worker(&id).ok_or_else(|| Status::not_found(format!("there is no worker {id}")))?;
-    Ok(wire::worker(worker))
+    Ok(seen(&state, &reader, worker))
 }
 
 async fn add_member(

@@ -10,13 +10,13 @@
 //! Every coordinator looks at its own disk. One that cannot ask a majority removes nothing, for it cannot know what was named
 //! since; nor does one that cannot read a list of files, for it cannot know what that names. Half of the time it rests.
 
+use super::blobs::blobs_of;
 use super::{Context, replicate};
-use std::collections::BTreeSet;
 use std::time::Duration;
 use stores::blobs::{BlobError, BlobStore, Collected, Terms};
 use stores::trees::TreeBlobError;
 use tokio::time::Instant;
-use types::ContentHash;
+use types::{ContentHash, Workspace};
 
 /// Between two looks at the disk, at most.
 const EVERY_MAX: Duration = Duration::from_hours(1);
@@ -64,15 +64,37 @@ impl Collector {
     async fn turn(&self) -> Result<Collected, String> {
         let read = self.begun.elapsed();
         let state = self.context.read(false).await.map_err(|status| status.message().to_owned())?;
-        let trees = tokio::task::spawn_blocking(move || state.trees().collect::<BTreeSet<_>>());
-        let trees: Vec<ContentHash> = trees.await.map_err(|error| error.to_string())?.into_iter().collect();
+        let store = self.context.blobs.clone();
+        let asked = tokio::task::spawn_blocking(move || Ok::<_, BlobError>((state.trees(), store.places()?)));
+        let (mut trees, places) = asked.await.map_err(|error| error.to_string())?.map_err(|error| error.to_string())?;
+        // Where no job is any more something may lie.
+        for place in places.into_iter().filter_map(|name| Workspace::new(name).ok()).chain([Workspace::default()]) {
+            trees.entry(place).or_default();
+        }
+        let mut all = Collected::default();
+        for (place, trees) in trees {
+            let is_needed = !trees.is_empty();
+            let collected = self.place(&place, trees.into_iter().collect(), read).await?;
+            all = all.and(collected);
+            if !is_needed && collected.waiting == 0 && place.as_str() != Workspace::DEFAULT {
+                let store = self.context.blobs.clone();
+                let removed = tokio::task::spawn_blocking(move || store.remove_place(place.as_str()));
+                removed.await.map_err(|error| error.to_string())?.map_err(|error| error.to_string())?;
+            }
+        }
+        Ok(all)
+    }
+
+    /// Looks at the blobs of one workspace.
+    async fn place(&self, place: &Workspace, trees: Vec<ContentHash>, read: Duration) -> Result<Collected, String> {
         let mut named = trees.clone();
         for batch in trees.chunks(BATCH) {
             let begun = Instant::now();
-            named.extend(self.files_of(batch).await?);
+            named.extend(self.files_of(place, batch).await?);
             tokio::time::sleep(begun.elapsed()).await;
         }
-        let (store, begun, terms) = (self.context.blobs.clone(), self.begun, Terms { read, grace: self.grace });
+        let store = blobs_of(&self.context, place).await.map_err(|status| status.message().to_owned())?;
+        let (begun, terms) = (self.begun, Terms { read, grace: self.grace });
         let collected = tokio::task::spawn_blocking(move || {
             named.sort_unstable();
             named.dedup();
@@ -84,20 +106,23 @@ impl Collector {
 
     /// Of the folders of these hashes; lists that are not here are fetched. One that no coordinator has names nothing that could
     /// still be found by it.
-    async fn files_of(&self, trees: &[ContentHash]) -> Result<Vec<ContentHash>, String> {
+    async fn files_of(&self, place: &Workspace, trees: &[ContentHash]) -> Result<Vec<ContentHash>, String> {
         let mut missing = trees.to_vec();
         let mut files = Vec::new();
         for is_fetched in [false, true] {
             if is_fetched {
                 let mut came = Vec::new();
                 for tree in missing {
-                    if replicate::fetch(&self.context, tree).await.map_err(|status| status.message().to_owned())? {
+                    if replicate::fetch(&self.context, place, tree)
+                        .await
+                        .map_err(|status| status.message().to_owned())?
+                    {
                         came.push(tree);
                     }
                 }
                 missing = came;
             }
-            let store = self.context.blobs.clone();
+            let store = blobs_of(&self.context, place).await.map_err(|status| status.message().to_owned())?;
             let read = tokio::task::spawn_blocking(move || lists(&store, &missing));
             let (found, absent) = read.await.map_err(|error| error.to_string())??;
             files.extend(found);

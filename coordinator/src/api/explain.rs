@@ -21,8 +21,52 @@ pub(super) async fn explain(
     let state = context.read(false).await?;
     let job = context.job(&state, caller, request.job_id)?;
     let mut explained = why(context, job, request).await?;
-    explained.ahead.retain(|job| state.visible_job(&caller.principal, JobId(*job)).is_some());
+    let is_seen = |job: u64| state.visible_job(&caller.principal, JobId(job)).is_some();
+    explained.ahead.retain(|job| is_seen(*job));
+    for text in
+        [&mut explained.summary, &mut explained.expected_start_assumption, &mut explained.expected_start_unknown]
+            .into_iter()
+            .chain(&mut explained.details)
+            .chain(&mut explained.hints)
+    {
+        *text = without_numbers(text, &is_seen);
+    }
     Ok(explained)
+}
+
+/// The text with `another job` in place of each `job NUMBER` that is not seen.
+fn without_numbers(text: &str, is_seen: &dyn Fn(u64) -> bool) -> String {
+    const NAME: &str = "job ";
+    let (mut told, mut rest) = (String::with_capacity(text.len()), text);
+    while let Some(at) = rest.find(NAME) {
+        let (before, after) = rest.split_at(at);
+        let digits = &after[NAME.len()..];
+        let length = digits.bytes().take_while(u8::is_ascii_digit).count();
+        let is_hidden = digits[..length].parse().is_ok_and(|number| !is_seen(number));
+        told.push_str(before);
+        told.push_str(if is_hidden { "another job" } else { &after[..NAME.len() + length] });
+        rest = &digits[length..];
+    }
+    told + rest
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_of_jobs_that_are_not_seen_are_taken_out_of_reasons() {
+        let is_seen = |job: u64| job == 7;
+        for (text, told) in [
+            ("job 12 is ahead of it", "another job is ahead of it"),
+            ("(running: job 7, job 12, job 71)", "(running: job 7, another job, another job)"),
+            ("no job is ahead; this job 7 waits; job x; job", "no job is ahead; this job 7 waits; job x; job"),
+            ("job 99999999999999999999999", "job 99999999999999999999999"),
+            ("ein job 8é", "ein another jobé"),
+        ] {
+            assert_eq!(without_numbers(text, &is_seen), told);
+        }
+    }
 }
 
 async fn why(context: &Context, job: &Job, request: &v1::ExplainRequest) -> Result<v1::Explanation, Status> {

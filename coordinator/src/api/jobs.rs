@@ -126,7 +126,7 @@ async fn submit(
     let spec = request.spec.ok_or_else(|| Status::invalid_argument("spec is missing"))?;
     let mut spec = proto::convert::job_spec(spec).map_err(|faults| Status::invalid_argument(faults.to_string()))?;
     if spec.workspace.is_none() {
-        spec.workspace = context.node.look(|state| workspace_of(state, &caller.principal));
+        spec.workspace = context.node.look(|state| workspace_of(state, &caller.principal, Permission::JobsSubmit));
     }
     if !request.wait_for_workers {
         check_fit(context, &spec).await?;
@@ -151,10 +151,10 @@ async fn submit(
     }
 }
 
-/// Where a user submits who names no workspace: the default one, unless there is another, and one only, where it may.
-fn workspace_of(state: &State, caller: &Principal) -> Option<Workspace> {
-    let submits = |grant: &&Grant| grant.role.gives(Permission::JobsSubmit);
-    let mut grants = gate::roles(state, caller).filter(submits);
+/// Where a user does this who names no workspace: the default one, unless there is another, and one only, where it may.
+pub(super) fn workspace_of(state: &State, caller: &Principal, permission: Permission) -> Option<Workspace> {
+    let gives = |grant: &&Grant| grant.role.gives(permission);
+    let mut grants = gate::roles(state, caller).filter(gives);
     match (grants.next(), grants.next()) {
         (Some(Grant { workspace, .. }), None) => workspace.clone(),
         _ => None,

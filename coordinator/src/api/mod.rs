@@ -14,6 +14,7 @@ mod fits;
 mod follow;
 mod gang;
 pub(crate) use access::{Signer, token_id};
+pub(crate) use blobs::store_of;
 pub(crate) use secrets::Sealer;
 
 pub(crate) mod gather;
@@ -22,6 +23,7 @@ pub(crate) mod keep;
 pub(crate) mod lineage;
 mod logs;
 pub(crate) mod metrics;
+pub(crate) mod notary;
 pub(crate) mod queues;
 pub(crate) mod replicate;
 pub(crate) mod search;

@@ -1,6 +1,7 @@
 //! Brings blobs to a majority of the coordinators, and fetches from the others what this one lacks.
 
 use super::Context;
+use super::blobs::blobs_of;
 use crate::raft;
 use futures::{FutureExt, StreamExt, TryStreamExt};
 use identity::Dialer;
@@ -13,7 +14,7 @@ use stores::blobs::BlobStore;
 use tokio::time::Instant;
 use tonic::Status;
 use tonic::transport::{Channel, Endpoint};
-use types::{ContentHash, Limits};
+use types::{ContentHash, Limits, Workspace};
 
 /// For one coordinator to answer about, or to take, a batch of blobs.
 const PEER_TIMEOUT: Duration = Duration::from_mins(2);
@@ -36,13 +37,13 @@ pub(crate) struct Peers {
 /// Since when, and which.
 struct Confirmed {
     since: Instant,
-    hashes: BTreeSet<ContentHash>,
+    blobs: BTreeSet<(Workspace, ContentHash)>,
 }
 
 impl Peers {
     /// Blobs without a name are kept for `grace` by each coordinator.
     pub(crate) fn new(dialer: Dialer, grace: Duration) -> Self {
-        let confirmed = Confirmed { since: Instant::now(), hashes: BTreeSet::new() };
+        let confirmed = Confirmed { since: Instant::now(), blobs: BTreeSet::new() };
         let confirmed_for = (grace / 4).min(CONFIRMED_FOR_MAX);
         Self { dialer, channels: Arc::default(), confirmed: Arc::new(Mutex::new(confirmed)), confirmed_for }
     }
@@ -60,18 +61,19 @@ impl Peers {
         Ok(channel)
     }
 
-    fn confirmed(&self, hashes: &[ContentHash]) -> bool {
+    fn confirmed(&self, place: &Workspace, hashes: &[ContentHash]) -> bool {
         let confirmed = self.confirmed.lock().unwrap_or_else(PoisonError::into_inner);
-        confirmed.since.elapsed() < self.confirmed_for && hashes.iter().all(|hash| confirmed.hashes.contains(hash))
+        let is_known = |hash: &ContentHash| confirmed.blobs.contains(&(place.clone(), *hash));
+        confirmed.since.elapsed() < self.confirmed_for && hashes.iter().all(is_known)
     }
 
-    fn confirm(&self, hashes: &[ContentHash]) {
+    fn confirm(&self, place: &Workspace, hashes: &[ContentHash]) {
         let mut confirmed = self.confirmed.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_full = confirmed.hashes.len() + hashes.len() > CONFIRMED_MAX;
+        let is_full = confirmed.blobs.len() + hashes.len() > CONFIRMED_MAX;
         if is_full || confirmed.since.elapsed() >= self.confirmed_for {
-            *confirmed = Confirmed { since: Instant::now(), hashes: BTreeSet::new() };
+            *confirmed = Confirmed { since: Instant::now(), blobs: BTreeSet::new() };
         }
-        confirmed.hashes.extend(hashes);
+        confirmed.blobs.extend(hashes.iter().map(|hash| (place.clone(), *hash)));
     }
 }
 
@@ -96,8 +98,8 @@ fn others_of_group(context: &Context) -> Result<Vec<String>, Status> {
 }
 
 /// Returns when these blobs, which are on this disk, are on a majority; the rest of the coordinators get them meanwhile.
-pub(super) async fn to_majority(context: &Context, hashes: Vec<ContentHash>) -> Result<(), Status> {
-    if hashes.is_empty() || context.peers.confirmed(&hashes) {
+pub(super) async fn to_majority(context: &Context, place: &Workspace, hashes: Vec<ContentHash>) -> Result<(), Status> {
+    if hashes.is_empty() || context.peers.confirmed(place, &hashes) {
         return Ok(());
     }
     let others = others_of_group(context)?;
@@ -105,10 +107,10 @@ pub(super) async fn to_majority(context: &Context, hashes: Vec<ContentHash>) -> 
     let hashes = Arc::new(hashes);
     let mut pushes = futures::stream::FuturesUnordered::new();
     for address in others {
-        let (context, hashes) = (context.clone(), hashes.clone());
+        let (context, place, hashes) = (context.clone(), place.clone(), hashes.clone());
         // A task of its own: it goes on for the minority after the answer was given.
         pushes.push(tokio::spawn(async move {
-            let pushed = tokio::time::timeout(PEER_TIMEOUT, push(&context, &address, &hashes)).await;
+            let pushed = tokio::time::timeout(PEER_TIMEOUT, push(&context, &address, &place, &hashes)).await;
             let pushed = pushed.unwrap_or_else(|_| Err(Status::deadline_exceeded("no answer in time")));
             pushed.map_err(|status| format!("{address}: {}", status.message()))
         }));
@@ -125,22 +127,27 @@ pub(super) async fn to_majority(context: &Context, hashes: Vec<ContentHash>) -> 
             }
         }
     }
-    context.peers.confirm(&hashes);
+    context.peers.confirm(place, &hashes);
     Ok(())
 }
 
-async fn push(context: &Context, address: &str, hashes: &[ContentHash]) -> Result<(), Status> {
+async fn push(context: &Context, address: &str, place: &Workspace, hashes: &[ContentHash]) -> Result<(), Status> {
     let mut client = BlobsClient::new(context.peers.channel(address)?);
     let wire = hashes.iter().map(|hash| hash.0.to_vec().into()).collect();
-    let missing = client.missing(v1::MissingRequest { hashes: wire, local: true }).await?.into_inner().hashes;
+    let question = v1::MissingRequest { hashes: wire, local: true, workspace: place.to_string(), job_id: 0 };
+    let missing = client.missing(question).await?.into_inner().hashes;
     if missing.is_empty() {
         return Ok(());
     }
     let (chunks, stream) = tokio::sync::mpsc::channel(16);
-    let store = context.blobs.clone();
+    let store = blobs_of(context, place).await?;
+    let place = place.clone();
     let reader = tokio::task::spawn_blocking(move || {
         for hash in missing.iter().filter_map(|hash| ContentHash::from_slice(hash)) {
-            send_blob(&store, hash, true, &mut |chunk| chunks.blocking_send(chunk).is_ok())?;
+            send_blob(&store, hash, &mut |mut chunk| {
+                (chunk.local, chunk.workspace) = (true, place.to_string());
+                chunks.blocking_send(chunk).is_ok()
+            })?;
         }
         Ok::<_, Status>(())
     });
@@ -152,7 +159,6 @@ async fn push(context: &Context, address: &str, hashes: &[ContentHash]) -> Resul
 pub(super) fn send_blob(
     store: &BlobStore,
     hash: ContentHash,
-    local: bool,
     send: &mut dyn FnMut(v1::BlobChunk) -> bool,
 ) -> Result<(), Status> {
     let reader = store.reader(&hash).map_err(|error| Status::unavailable(error.to_string()))?;
@@ -163,7 +169,8 @@ pub(super) fn send_blob(
         let data = reader.read_at(offset, Limits::CHUNK_BYTES_MAX);
         let data = data.map_err(|error| Status::data_loss(error.to_string()))?;
         let read = data.len() as u64;
-        let chunk = v1::BlobChunk { hash: hash.0.to_vec().into(), bytes_total, offset, data, local };
+        let hash = hash.0.to_vec().into();
+        let chunk = v1::BlobChunk { hash, bytes_total, offset, data, ..Default::default() };
         offset += read;
         if !send(chunk) || offset >= bytes_total || read == 0 {
             return Ok(());
@@ -172,10 +179,10 @@ pub(super) fn send_blob(
 }
 
 /// Fetches a blob that this disk lacks from whoever has it. False when nobody does.
-pub(super) async fn fetch(context: &Context, hash: ContentHash) -> Result<bool, Status> {
+pub(super) async fn fetch(context: &Context, place: &Workspace, hash: ContentHash) -> Result<bool, Status> {
     let mut unreachable = Vec::new();
     for address in others_of_group(context)? {
-        let fetched = tokio::time::timeout(PEER_TIMEOUT, fetch_from(context, &address, hash)).await;
+        let fetched = tokio::time::timeout(PEER_TIMEOUT, fetch_from(context, &address, place, hash)).await;
         match fetched {
             Ok(Ok(())) => return Ok(true),
             Ok(Err(status)) if status.code() == tonic::Code::NotFound => {}
@@ -189,9 +196,11 @@ pub(super) async fn fetch(context: &Context, hash: ContentHash) -> Result<bool, 
     Err(Status::unavailable(format!("blob {hash} is not here, and {}", unreachable.join("; "))))
 }
 
-async fn fetch_from(context: &Context, address: &str, hash: ContentHash) -> Result<(), Status> {
+async fn fetch_from(context: &Context, address: &str, place: &Workspace, hash: ContentHash) -> Result<(), Status> {
     let mut client = BlobsClient::new(context.peers.channel(address)?);
-    let request = v1::GetBlobRequest { hash: hash.0.to_vec().into(), local: true };
+    let request =
+        v1::GetBlobRequest { hash: hash.0.to_vec().into(), local: true, workspace: place.to_string(), job_id: 0 };
     let chunks = client.get(request).await?.into_inner().into_stream().boxed();
-    super::blobs::store_all(context.blobs.clone(), chunks).map(|stored| stored.map(drop)).await
+    let store = blobs_of(context, place).await?;
+    super::blobs::store_all(store, chunks).map(|stored| stored.map(drop)).await
 }

@@ -47,7 +47,7 @@ fn open(
     let failed = |error: SealingError| Status::failed_precondition(format!("secret {}: {error}", secret.name));
     let key = keys.get(sealed.key).ok_or_else(|| failed(SealingError::OtherKey))?;
     let sealed = SealedValue { key: sealed.key, nonce: sealed.nonce, bytes: sealed.bytes };
-    key.open(&place(cluster, &secret.name, secret.version), sealed).map_err(failed)
+    key.open(&scope(&secret.name), &place(cluster, &secret.name, secret.version), sealed).map_err(failed)
 }
 
 /// Secrets of jobs.
@@ -117,6 +117,11 @@ fn info(secret: &Secret) -> v1::SecretInfo {
     }
 }
 
+/// Whose data key a value is under: its workspace's, or that of users' own.
+fn scope(name: &str) -> String {
+    types::workspace_of_secret(name).map_or_else(String::new, |workspace| workspace.to_string())
+}
+
 /// What a value is bound to.
 fn place(cluster: ClusterId, name: &str, version: u64) -> Vec<u8> {
     [b"muster secret\0", cluster.0.as_slice(), &version.to_le_bytes(), name.as_bytes()].concat()
@@ -138,7 +143,7 @@ async fn set(context: &Context, caller: Arc<Caller>, request: v1::SetSecretReque
     let cluster = state.cluster().ok_or_else(|| Status::unavailable("the cluster is being formed"))?;
     let version = state.secret(&name).map_or(0, |known| known.version) + 1;
     let keys = context.sealer.keys()?;
-    let sealed = present(&state, &keys)?.seal(&place(cluster, &name, version), &value);
+    let sealed = present(&state, &keys)?.seal(&scope(&name), &place(cluster, &name, version), &value);
     let SealedValue { key, nonce, bytes } = sealed.map_err(|error| Status::internal(error.to_string()))?;
     let sealed = cluster_state::Sealed { key, nonce, bytes };
     let (_, state) = context.write_as(caller, Command::SetSecret { name: name.clone(), note, version, sealed }).await?;
@@ -211,7 +216,7 @@ fn wanted(state: &State, caller: &Caller, id: JobId, token: Token) -> Result<Vec
         return Err(foreign());
     }
     let names: BTreeSet<&String> = job.spec.secrets.values().collect();
-    let denied = state.secrets_denied(job.submitter.as_deref(), names.iter().copied());
+    let denied = state.secrets_denied(job.submitter.as_deref(), job.spec.workspace(), names.iter().copied());
     if !denied.is_empty() {
         let denied = denied.join(", ");
         return Err(Denied::TakenBack(format!("secret {denied} is not there for this job any more")));

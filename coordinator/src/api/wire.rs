@@ -174,6 +174,7 @@ pub(crate) fn worker(worker: &Worker) -> v1::Worker {
         data_address: registration.data_address.clone(),
         version: registration.version.clone(),
         jobs,
+        jobs_hidden: 0,
         registered_ms: worker.registered.0,
         windows: worker
             .windows
@@ -199,6 +200,7 @@ fn device(worker: &Worker, device: &types::Device) -> v1::Device {
         numa_node: device.numa_node,
         nvlinks: device.nvlinks,
         job: worker.held.devices.get(&device.index).map_or(0, |key| key.job.0),
+        held: worker.held.devices.contains_key(&device.index),
     }
 }
 

@@ -7,7 +7,7 @@ use std::io::{BufReader, Read};
 use std::path::{Path, PathBuf};
 
 /// Of the file and of what is in it.
-pub(crate) const FORMAT: u32 = 1;
+pub(crate) const FORMAT: u32 = 2;
 const MAGIC: &[u8; 8] = b"MUSTBKUP";
 const HEAD_BYTES: usize = 8 + 4 + SALT_BYTES;
 /// Bytes of a sealed record at most: a piece, its names, and what seals it.

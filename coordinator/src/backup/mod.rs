@@ -27,7 +27,9 @@ use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 use stores::blobs::BlobError;
 use stores::streams::StreamError;
-use types::{AttemptNumber, ClusterId, ContentHash, JobId, LogIndex, RankIndex, StreamKind, Timestamp, Token};
+use types::{
+    AttemptNumber, ClusterId, ContentHash, JobId, LogIndex, RankIndex, StreamKind, Timestamp, Token, Workspace,
+};
 
 /// Bytes of data in one record.
 pub(crate) const PIECE_BYTES: usize = 512 << 10;
@@ -66,6 +68,7 @@ pub(crate) enum Record {
     Tables(Vec<u8>),
     /// The next bytes of a blob; a blob is whole before the next begins.
     Blob {
+        workspace: Workspace,
         hash: ContentHash,
         bytes_total: u64,
         offset: u64,

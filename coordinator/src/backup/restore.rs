@@ -6,6 +6,7 @@
 use super::file::FrameReader;
 use super::founder::Founder;
 use super::{BackupError, Head, JOBS_LEFT_OUT, Record};
+use crate::api::store_of;
 use crate::raft::Addresses;
 use cluster_state::{ApiToken, Command, Outcome, State};
 use identity::{Authority, Credentials, Material, NodeFolder, NodeRequest, SealingKey, Secret, SecretKind, Subject};
@@ -14,7 +15,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 use stores::blobs::{BlobStore, BlobWriter, FinishedBlob};
 use stores::streams::{StreamLimits, StreamName, StreamStore};
-use types::{ClusterId, ContentHash, CoordinatorId, JobId, LogIndex, Role, Timestamp};
+use types::{ClusterId, ContentHash, CoordinatorId, JobId, LogIndex, Role, Timestamp, Workspace};
 
 /// How the first owner gets in again; 30 days.
 const TOKEN_LIFE: Duration = Duration::from_hours(30 * 24);
@@ -100,7 +101,7 @@ pub fn restore(file: &Path, key: &SealingKey, wanted: &Restore) -> Result<Restor
     let _lock = daemon::files::lock_folder(folder)?;
     let streams = StreamStore::open(&folder.join("streams"), StreamLimits::default())?;
     let blobs = BlobStore::open(&folder.join("blobs"))?;
-    let mut place = Place { blobs, streams, finished: Vec::new() };
+    let mut place = Place { blobs, streams, finished: (Workspace::default(), Vec::new()) };
     let Read { contents, keys, time, state } = read(file, key, &mut place)?;
     place.flush()?;
     let identity = NodeFolder::open(folder)?;
@@ -196,6 +197,7 @@ trait Sink {
 
 /// Some bytes of a blob.
 struct Piece<'a> {
+    workspace: &'a Workspace,
     hash: ContentHash,
     bytes_total: u64,
     offset: u64,
@@ -204,6 +206,7 @@ struct Piece<'a> {
 
 /// A blob that is not whole yet.
 struct OpenBlob {
+    workspace: Workspace,
     hash: ContentHash,
     bytes: u64,
     content: Content,
@@ -220,7 +223,12 @@ struct Nowhere;
 impl Sink for Nowhere {
     fn blob(&mut self, open: &mut Option<OpenBlob>, piece: Piece<'_>) -> Result<(), BackupError> {
         use sha2::Digest as _;
-        let new = || OpenBlob { hash: piece.hash, bytes: 0, content: Content::Summed(sha2::Sha256::new()) };
+        let new = || OpenBlob {
+            workspace: piece.workspace.clone(),
+            hash: piece.hash,
+            bytes: 0,
+            content: Content::Summed(sha2::Sha256::new()),
+        };
         let mut blob = open.take().unwrap_or_else(new);
         if let Content::Summed(sum) = &mut blob.content {
             sum.update(piece.data);
@@ -246,13 +254,20 @@ impl Sink for Nowhere {
 struct Place {
     blobs: BlobStore,
     streams: StreamStore,
-    finished: Vec<FinishedBlob>,
+    /// Of this workspace.
+    finished: (Workspace, Vec<FinishedBlob>),
 }
 
 impl Place {
     fn flush(&mut self) -> Result<(), BackupError> {
-        self.blobs.commit(std::mem::take(&mut self.finished))?;
+        self.commit()?;
         Ok(self.streams.flush()?)
+    }
+
+    fn commit(&mut self) -> Result<(), BackupError> {
+        let (workspace, finished) = &mut self.finished;
+        store_of(&self.blobs, workspace)?.commit(std::mem::take(finished))?;
+        Ok(())
     }
 }
 
@@ -261,19 +276,24 @@ impl Sink for Place {
         let blob = if let Some(blob) = open.take() {
             blob
         } else {
-            let writer = self.blobs.writer(piece.hash, piece.bytes_total)?;
-            OpenBlob { hash: piece.hash, bytes: 0, content: Content::Written(writer) }
+            let writer = store_of(&self.blobs, piece.workspace)?.writer(piece.hash, piece.bytes_total)?;
+            let workspace = piece.workspace.clone();
+            OpenBlob { workspace, hash: piece.hash, bytes: 0, content: Content::Written(writer) }
         };
-        let OpenBlob { hash, bytes, content: Content::Written(mut writer) } = blob else { return Ok(()) };
+        let OpenBlob { workspace, hash, bytes, content: Content::Written(mut writer) } = blob else { return Ok(()) };
         writer.write(piece.offset, piece.data)?;
         let bytes = bytes + piece.data.len() as u64;
         if bytes < piece.bytes_total {
-            *open = Some(OpenBlob { hash, bytes, content: Content::Written(writer) });
+            *open = Some(OpenBlob { workspace, hash, bytes, content: Content::Written(writer) });
             return Ok(());
         }
-        self.finished.push(writer.check()?);
-        if self.finished.len() >= BLOBS_TOGETHER {
-            self.blobs.commit(std::mem::take(&mut self.finished))?;
+        if self.finished.0 != workspace {
+            self.commit()?;
+            self.finished.0 = workspace;
+        }
+        self.finished.1.push(writer.check()?);
+        if self.finished.1.len() >= BLOBS_TOGETHER {
+            self.commit()?;
         }
         Ok(())
     }
@@ -306,14 +326,19 @@ fn read(file: &Path, key: &SealingKey, sink: &mut dyn Sink) -> Result<Read, Back
             Record::Key { name, bytes } => keys.push((name, bytes)),
             Record::Tables(piece) if tables.len() + piece.len() <= TABLES_BYTES_MAX => tables.extend(piece),
             Record::Tables(_) => return Err(frames.damaged("has tables that are too large")),
-            Record::Blob { hash, bytes_total, offset, data } => {
-                let expected = open.as_ref().map_or((hash, 0), |blob: &OpenBlob| (blob.hash, blob.bytes));
+            Record::Blob { workspace, hash, bytes_total, offset, data } => {
+                let expected = open
+                    .as_ref()
+                    .map_or((&workspace, hash, 0), |blob: &OpenBlob| (&blob.workspace, blob.hash, blob.bytes));
                 let is_short = data.is_empty() && offset < bytes_total;
-                if expected != (hash, offset) || is_short || data.len() as u64 > bytes_total - offset.min(bytes_total) {
+                if expected != (&workspace, hash, offset)
+                    || is_short
+                    || data.len() as u64 > bytes_total - offset.min(bytes_total)
+                {
                     return Err(frames.damaged(&format!("has blob {hash} in pieces that do not fit")));
                 }
                 bytes += data.len() as u64;
-                sink.blob(&mut open, Piece { hash, bytes_total, offset, data: &data })?;
+                sink.blob(&mut open, Piece { workspace: &workspace, hash, bytes_total, offset, data: &data })?;
                 blobs += u64::from(open.is_none());
             }
             Record::Stream { job, attempt, rank, kind, token, offset, data } => {

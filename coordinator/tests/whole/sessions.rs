@@ -82,11 +82,11 @@ async fn a_coordinator_of_no_cluster_sends_workers_on_and_stores_nothing() {
         bytes_total: 5,
         offset: 0,
         data: b"bytes".to_vec().into(),
-        local: false,
+        ..Default::default()
     };
     let put = within(blobs.put(futures::stream::iter([chunk]))).await;
     assert_eq!(put.unwrap_err().code(), tonic::Code::Unavailable);
-    let absent = v1::GetBlobRequest { hash: vec![1; 32].into(), local: false };
+    let absent = v1::GetBlobRequest { hash: vec![1; 32].into(), ..Default::default() };
     assert_eq!(within(blobs.get(absent)).await.unwrap_err().code(), tonic::Code::Unavailable);
 }
 

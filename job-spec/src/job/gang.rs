@@ -3,7 +3,7 @@
 use super::Reader;
 use crate::fields::{Field, Fields, shorten};
 use crate::yaml::Value;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use types::{Constraints, Distribution, GangSpec, Limits, Millis, RankResources, RestartPolicy, Workspace};
 
 const RESOURCES: [&str; 7] =
@@ -59,6 +59,7 @@ pub(super) struct Extras {
     pub(super) preemptible: bool,
     pub(super) estimate: Option<Millis>,
     pub(super) secrets: BTreeMap<String, String>,
+    pub(super) secret_files: BTreeSet<String>,
     pub(super) workspace: Option<Workspace>,
 }
 
@@ -73,6 +74,7 @@ impl Default for Extras {
             preemptible: true,
             estimate: None,
             secrets: BTreeMap::new(),
+            secret_files: BTreeSet::new(),
             workspace: None,
         }
     }
@@ -187,7 +189,7 @@ impl Reader<'_> {
         self.fewest(&fields, gang);
         self.checkpoint(&fields);
         extras.constraints = self.constraints(&fields);
-        extras.secrets = self.secrets(&fields);
+        (extras.secrets, extras.secret_files) = self.secrets(&fields);
         if let Some(preemptible) = fields.get(&mut self.report, "preemptible") {
             extras.preemptible = preemptible.boolean(&mut self.report).unwrap_or(true);
         }

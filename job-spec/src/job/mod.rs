@@ -126,6 +126,7 @@ impl Reader<'_> {
             code: None,
             environment_variables,
             secrets: extras.secrets,
+            secret_files: extras.secret_files,
             inputs,
             outputs,
             gang,

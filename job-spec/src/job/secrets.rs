@@ -1,17 +1,18 @@
-//! `x-muster.secrets`: which secrets of the cluster the ranks get, and in which variables.
+//! `x-muster.secrets`: which secrets of the cluster the ranks get, and in which variables: `VARIABLE: NAME`, or `VARIABLE: {file: NAME}` for
+//! one that holds the path of a file with the value.
 
 use super::Reader;
-use crate::fields::{Fields, shorten};
+use crate::fields::{Field, Fields, shorten};
 use crate::yaml::Value;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use types::{Limits, SECRET_NAME_RULE, is_secret_name};
 
 impl Reader<'_> {
-    /// Names of secrets by variable.
-    pub(super) fn secrets(&mut self, fields: &Fields<'_>) -> BTreeMap<String, String> {
-        let mut secrets = BTreeMap::new();
-        let Some(field) = fields.get(&mut self.report, "secrets") else { return secrets };
-        let Some(inner) = field.fields(&mut self.report) else { return secrets };
+    /// Names of secrets by variable, and which of these variables hold the path of a file.
+    pub(super) fn secrets(&mut self, fields: &Fields<'_>) -> (BTreeMap<String, String>, BTreeSet<String>) {
+        let (mut secrets, mut files) = (BTreeMap::new(), BTreeSet::new());
+        let Some(field) = fields.get(&mut self.report, "secrets") else { return (secrets, files) };
+        let Some(inner) = field.fields(&mut self.report) else { return (secrets, files) };
         let (count, most) = (inner.len(), Limits::SECRETS_OF_JOB_MAX);
         if count > most {
             field.fault(&mut self.report, format!("has {count} entries; at most {most} are allowed"));
@@ -21,16 +22,39 @@ impl Reader<'_> {
             if variable.key.starts_with("MUSTER_") {
                 self.report.fault(variable.key_mark, &variable.path, "variables of this name are Muster's own");
             }
-            match variable.text(&mut self.report) {
-                Some(name) if is_secret_name(name) => _ = secrets.insert(variable.key.to_owned(), name.to_owned()),
-                Some(name) => {
-                    let message = format!("{} is no name of a secret: {SECRET_NAME_RULE}", shorten(name));
-                    variable.fault(&mut self.report, message);
-                }
-                None => {}
+            let is_file = matches!(variable.node.value, Value::Mapping(_));
+            let Some(name) = (if is_file { self.in_a_file(&variable) } else { self.secret(&variable) }) else {
+                continue;
+            };
+            secrets.insert(variable.key.to_owned(), name);
+            if is_file {
+                files.insert(variable.key.to_owned());
             }
         }
-        secrets
+        (secrets, files)
+    }
+
+    /// `{file: NAME}`.
+    fn in_a_file(&mut self, variable: &Field<'_>) -> Option<String> {
+        let inner = variable.fields(&mut self.report)?;
+        inner.only(&mut self.report, &["file"]);
+        let name = inner.get(&mut self.report, "file");
+        if name.is_none() {
+            variable.fault(
+                &mut self.report,
+                "write the name of a secret, or {file: NAME} for a file with its value".to_owned(),
+            );
+        }
+        self.secret(&name?)
+    }
+
+    fn secret(&mut self, field: &Field<'_>) -> Option<String> {
+        let name = field.text(&mut self.report)?;
+        if is_secret_name(name) {
+            return Some(name.to_owned());
+        }
+        field.fault(&mut self.report, format!("{} is no name of a secret: {SECRET_NAME_RULE}", shorten(name)));
+        None
     }
 
     /// A variable has one source.

@@ -28,6 +28,18 @@ pub struct Collected {
     pub waiting: u64,
 }
 
+impl Collected {
+    /// Of this look and of another.
+    pub fn and(self, other: Self) -> Self {
+        Self {
+            seen: self.seen + other.seen,
+            removed: self.removed + other.removed,
+            bytes: self.bytes + other.bytes,
+            waiting: self.waiting + other.waiting,
+        }
+    }
+}
+
 impl BlobStore {
     /// Looks at every stored blob once: one without a name is marked, and removed when it has been marked for the whole grace.
     /// Whoever is told meanwhile that a blob is stored ([`BlobStore::contains`], [`BlobStore::missing`], a put) can count on

@@ -31,6 +31,9 @@ pub enum BlobError {
         /// Free beyond what is set aside.
         free: u64,
     },
+    /// No name of a place.
+    #[error("{0:?} is no name of a place for blobs")]
+    Place(String),
     /// A chunk that does not follow the one before.
     #[error("a chunk at offset {offset} came where offset {expected} was due")]
     OutOfOrder {
@@ -84,7 +87,11 @@ impl BlobError {
     pub fn is_refusal(&self) -> bool {
         matches!(
             self,
-            Self::TooLarge { .. } | Self::OutOfOrder { .. } | Self::WrongLength { .. } | Self::WrongHash { .. }
+            Self::Place(_)
+                | Self::TooLarge { .. }
+                | Self::OutOfOrder { .. }
+                | Self::WrongLength { .. }
+                | Self::WrongHash { .. }
         )
     }
 }

@@ -4,12 +4,15 @@
 //! writer -> tmp/N -> length and SHA-256 checked -> flushed -> renamed to ab/cdef... -> folder flushed
 //! ```
 //!
+//! Blobs of a place of their own lie in `@PLACE/` below, in the same form: what one place has is not in another ([`BlobStore::of`]).
+//!
 //! A wrong hash or length leaves nothing. What nothing names any more goes by [`BlobStore::collect`] (`BLOB-1`). What a crash leaves in `tmp/` is removed at the next open. One process owns a
 //! store: a second open is refused as long as the first one lives.
 
 mod collect;
 mod error;
 mod marks;
+mod places;
 mod reader;
 #[cfg(test)]
 mod tests;
@@ -79,6 +82,7 @@ struct Inner {
     unflushed: Mutex<BTreeSet<ContentHash>>,
     /// Which may go soon.
     marks: Mutex<marks::Marks>,
+    places: places::Places,
     _lock: FolderLock,
 }
 
@@ -111,6 +115,7 @@ impl BlobStore {
             next_temporary: AtomicU64::new(0),
             unflushed: Mutex::default(),
             marks: Mutex::default(),
+            places: places::Places::default(),
             _lock: lock,
         };
         Ok(Self { inner: Arc::new(inner) })

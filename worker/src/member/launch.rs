@@ -82,6 +82,7 @@ pub(super) fn launch(
             rank_folder: folder.clone(),
             lease: context.layout.lease(),
             grace_ms: wish.spec.grace.0,
+            secret_files: wish.spec.secret_files.iter().cloned().collect(),
             spool_bytes_max: context.spool_bytes_max,
             groups,
             listens: true,

@@ -267,7 +267,7 @@ impl Member {
 
     /// Until every rank is gone and what they left is saved.
     async fn watch_over(&mut self, mut ranks: Ranks) -> MemberEnd {
-        let mut saver = save::Saver::new(&self.context, &self.layout, &ranks);
+        let mut saver = save::Saver::new(&self.context, &self.wish, &self.layout, &ranks);
         let mut disk = disk::Disk::new(self.context.job_disk_bytes_max, &self.layout);
         let mut orders = self.orders.clone();
         orders.mark_changed();

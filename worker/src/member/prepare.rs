@@ -1,7 +1,7 @@
 //! Makes a member ready to start: its folders, code, data and checkpoint, its ranks' sockets, and its expanded texts.
 
 use super::{Context, Fault};
-use crate::blobs::TransferError;
+use crate::blobs::{For, TransferError};
 use crate::expand::{Names, expand};
 use crate::layout::MemberLayout;
 use crate::secrets::{Secrets, TakeError};
@@ -55,11 +55,11 @@ pub(super) async fn prepare(context: &Context, wish: &Wish, layout: &MemberLayou
         made.unwrap_or_else(|error| Err(Fault::machine(error.to_string())))?;
     }
     if let Some(code) = &wish.spec.code {
-        fetch(context, code.tree, layout.code(), "code").await?;
+        fetch(context, wish, code.tree, layout.code(), "code").await?;
     }
     let names = fetch_inputs(context, wish, layout).await?;
     if let Some(checkpoint) = &wish.checkpoint {
-        fetch(context, checkpoint.tree, layout.resume(), "checkpoint").await?;
+        fetch(context, wish, checkpoint.tree, layout.resume(), "checkpoint").await?;
     }
     let command = expand(&wish.spec.command, &names).map_err(|error| Fault::job(format!("command: {error}")))?;
     for (name, value) in &wish.spec.environment_variables {
@@ -110,7 +110,7 @@ async fn fetch_inputs(context: &Context, wish: &Wish, layout: &MemberLayout) -> 
             Input::Literal(text) => text.clone(),
             Input::Data { kind, tree, .. } => {
                 let folder = layout.input(name);
-                let tree = fetch(context, *tree, folder.clone(), name).await?;
+                let tree = fetch(context, wish, *tree, folder.clone(), name).await?;
                 let path = match (kind, tree.entries()) {
                     (InputKind::Folder, _) => folder,
                     (InputKind::File, [file]) => folder.join(&file.path),
@@ -129,8 +129,15 @@ async fn fetch_inputs(context: &Context, wish: &Wish, layout: &MemberLayout) -> 
     Ok(names)
 }
 
-async fn fetch(context: &Context, hash: types::ContentHash, folder: PathBuf, what: &str) -> Result<types::Tree, Fault> {
-    let made = context.blobs.materialise(hash, folder).await;
+async fn fetch(
+    context: &Context,
+    wish: &Wish,
+    hash: types::ContentHash,
+    folder: PathBuf,
+    what: &str,
+) -> Result<types::Tree, Fault> {
+    let job = For { job: wish.key.job, workspace: wish.spec.workspace().clone() };
+    let made = context.blobs.materialise(job, hash, folder).await;
     made.map_err(|error| {
         let reason = format!("cannot fetch {what}: {}", error.chain());
         // What no coordinator has, and what no snapshot may hold, would be the same on any other machine.

@@ -13,7 +13,7 @@ use std::pin::Pin;
 use std::time::Duration;
 use tokio::sync::watch as channel;
 use tokio::time::{sleep, timeout};
-use types::{CheckpointRef, OutputTree, Wish};
+use types::{CheckpointRef, JobId, OutputTree, Wish};
 
 /// Between two tries to save something.
 const RETRY: Duration = Duration::from_millis(500);
@@ -28,6 +28,7 @@ type Upload = Pin<Box<dyn Future<Output = (CheckpointNotice, Result<CheckpointRe
 /// Uploads checkpoints as ranks announce them: one at a time, the newest first.
 pub(super) struct Saver {
     blobs: crate::blobs::Blobs,
+    job: JobId,
     watcher: watch::Handle,
     checkpoints: PathBuf,
     /// Where the one that is uploaded is held fast.
@@ -41,13 +42,14 @@ pub(super) struct Saver {
 }
 
 impl Saver {
-    pub(super) fn new(context: &Context, layout: &MemberLayout, ranks: &Ranks) -> Self {
-        Self::over(context, layout, ranks.folders().map(Path::to_owned).collect())
+    pub(super) fn new(context: &Context, wish: &Wish, layout: &MemberLayout, ranks: &Ranks) -> Self {
+        Self::over(context, wish, layout, ranks.folders().map(Path::to_owned).collect())
     }
 
-    fn over(context: &Context, layout: &MemberLayout, folders: Vec<PathBuf>) -> Self {
+    fn over(context: &Context, wish: &Wish, layout: &MemberLayout, folders: Vec<PathBuf>) -> Self {
         Self {
             blobs: context.blobs.clone(),
+            job: wish.key.job,
             watcher: context.watcher.clone(),
             checkpoints: layout.checkpoints(),
             saving: layout.saving(),
@@ -62,7 +64,7 @@ impl Saver {
     /// Of ranks that ended in a former life of the daemon.
     pub(super) fn of_ended(context: &Context, wish: &Wish, layout: &MemberLayout) -> Self {
         let folders = supervised(wish).iter().map(|placed| layout.rank(placed.rank)).collect();
-        Self::over(context, layout, folders)
+        Self::over(context, wish, layout, folders)
     }
 
     /// Waits until a checkpoint is saved. May be dropped and called again.
@@ -119,10 +121,10 @@ impl Saver {
             return;
         }
         let Some(notice) = self.newest() else { return };
-        let (blobs, folder) = (self.blobs.clone(), self.checkpoints.join(&notice.checkpoint));
+        let (blobs, job, folder) = (self.blobs.clone(), self.job, self.checkpoints.join(&notice.checkpoint));
         let (saving, owner) = (self.saving.clone(), self.owner);
         self.upload = Some(Box::pin(async move {
-            let uploaded = blobs.upload(&held_fast(folder, &saving, owner).await, owner).await;
+            let uploaded = blobs.upload(job, &held_fast(folder, &saving, owner).await, owner).await;
             let saved = uploaded.map(|uploaded| CheckpointRef { step: notice.step, tree: uploaded.tree });
             let held = saving.join(HELD);
             let _ = tokio::task::spawn_blocking(move || Owner::act(owner, || links::remove(&held))).await;
@@ -194,7 +196,7 @@ pub(super) async fn outputs(context: &Context, wish: &Wish, layout: &MemberLayou
     for name in wish.spec.outputs.keys() {
         let folder = layout.output(name);
         let uploaded = loop {
-            match context.blobs.upload(&folder, Owner::of(layout)).await {
+            match context.blobs.upload(wish.key.job, &folder, Owner::of(layout)).await {
                 Ok(uploaded) => break uploaded,
                 Err(error) if error.is_the_folders_fault() => {
                     return Err(Fault::job(format!("output {name} cannot be saved: {}", error.chain())));

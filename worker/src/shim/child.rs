@@ -6,6 +6,7 @@ use super::confine::{close_others_at_exec, confine, hide_memory};
 use super::limits::RankLimits;
 use super::namespace::{self, Namespace};
 use super::places::Mounts;
+use super::secret_files::{Paths, SecretFiles};
 use super::spec::{Credentials, LISTEN_FD, METRICS_FD, ShimSpec};
 use crate::secrets::Secrets;
 use std::ffi::CString;
@@ -19,6 +20,8 @@ pub(super) struct Program {
     /// Tried first; may be empty.
     direct: Vec<CString>,
     environment: Vec<CString>,
+    /// Secrets that it finds in files.
+    files: SecretFiles,
     folder: CString,
     user: Option<Credentials>,
     limits: RankLimits,
@@ -46,7 +49,7 @@ pub(super) struct Descriptors {
 }
 
 /// Numbers from which on a descriptor cannot be in the way of the rank's own.
-const PARKED_FD_MIN: RawFd = 16;
+pub(super) const PARKED_FD_MIN: RawFd = 64;
 /// Raised for ranks: when the machine runs out of memory a rank goes before a daemon.
 const OOM_SCORE: &[u8] = b"500";
 /// Niceness of a rank's session (-20 to 19; `sched(7)`, autogroup). Where the kernel shares processors between sessions first, a rank that never rests
@@ -93,6 +96,7 @@ impl Program {
         Ok(Self {
             arguments: spec.command.iter().map(|argument| text(argument.as_bytes())).collect::<io::Result<_>>()?,
             direct: spec.direct.iter().map(|argument| text(argument.as_bytes())).collect::<io::Result<_>>()?,
+            files: SecretFiles::new(spec, secrets)?,
             environment: environment(spec, more, secrets)
                 .map(|(name, value)| text(&[name.as_bytes(), b"=", value].concat()))
                 .collect::<io::Result<_>>()?,
@@ -109,7 +113,7 @@ impl Program {
     }
 }
 
-/// A secret stands before whatever else has its name.
+/// A secret stands before whatever else has its name. Those that are in files are not among them.
 fn environment<'a>(
     spec: &'a ShimSpec,
     more: &'a [(String, String)],
@@ -119,7 +123,8 @@ fn environment<'a>(
     let more = more.iter().filter(move |(name, _)| !is_the_jobs(name));
     let plain = spec.environment.iter().chain(more).map(|(name, value)| (name.as_str(), value.as_bytes()));
     let is_secret = |name: &str| secrets.iter().any(|(variable, _)| variable == name);
-    plain.filter(move |(name, _)| !is_secret(name)).chain(secrets.iter())
+    let is_file = |name: &str| spec.secret_files.iter().any(|variable| variable == name);
+    plain.filter(move |(name, _)| !is_secret(name)).chain(secrets.iter().filter(move |(name, _)| !is_file(name)))
 }
 
 /// Starts the program; returns its process id once exec has succeeded.
@@ -183,18 +188,21 @@ struct Pointers {
     arguments: Vec<*const libc::c_char>,
     direct: Vec<*const libc::c_char>,
     environment: Vec<*const libc::c_char>,
+    /// The last variables, which the child completes.
+    paths: Paths,
 }
 
 impl Pointers {
     fn new(program: &Program) -> Self {
-        let terminated = |texts: &[CString]| {
+        let terminated = |texts: &[CString]| -> Vec<*const libc::c_char> {
             texts.iter().map(|text| text.as_ptr()).chain(std::iter::once(std::ptr::null())).collect()
         };
-        Self {
-            arguments: terminated(&program.arguments),
-            direct: terminated(&program.direct),
-            environment: terminated(&program.environment),
-        }
+        let mut environment = terminated(&program.environment);
+        environment.pop();
+        let mut paths = Paths::new(&program.files);
+        environment.extend(paths.variables());
+        environment.push(std::ptr::null());
+        Self { arguments: terminated(&program.arguments), direct: terminated(&program.direct), environment, paths }
     }
 }
 
@@ -249,12 +257,14 @@ unsafe fn run_child(pointers: &Pointers, program: &Program, parked: &Parked, par
         let metrics = (parked.metrics.as_raw_fd(), METRICS_FD);
         let standard = parked.standard.iter().zip(0..).map(|(fd, number)| (fd.as_raw_fd(), number));
         let listener = parked.listener.iter().map(|fd| (fd.as_raw_fd(), LISTEN_FD));
-        for (from, to) in standard.chain(listener).chain(std::iter::once(metrics)) {
+        let files = program.files.descriptors();
+        for (from, to) in standard.chain(listener).chain(std::iter::once(metrics)).chain(files) {
             if libc::dup2(from, to) < 0 {
                 fail(parked, Stage::Descriptors);
             }
         }
-        close_others_at_exec();
+        pointers.paths.complete(libc::getpid());
+        close_others_at_exec(program.files.end());
         if program.network.as_ref().is_some_and(|network| libc::setns(network.as_raw_fd(), libc::CLONE_NEWNET) < 0) {
             fail(parked, Stage::Network);
         }

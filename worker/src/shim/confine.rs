@@ -2,7 +2,7 @@
 //! descriptors and files that others may read. Only calls that are safe after a fork, on values made before it.
 
 use super::limits::{self, RankLimits};
-use super::spec::{Credentials, METRICS_FD};
+use super::spec::Credentials;
 
 /// More capabilities than any kernel knows.
 const CAPABILITIES_MAX: libc::c_ulong = 64;
@@ -65,8 +65,8 @@ unsafe fn drop_capabilities() -> bool {
 ///
 /// # Safety
 /// In a process of one thread.
-pub(super) unsafe fn close_others_at_exec() {
-    let first = METRICS_FD.cast_unsigned() + 1;
+pub(super) unsafe fn close_others_at_exec(first: i32) {
+    let first = first.cast_unsigned();
     // SAFETY: a plain system call; nothing is closed before exec.
     unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, libc::CLOSE_RANGE_CLOEXEC) };
 }

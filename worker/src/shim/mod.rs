@@ -27,6 +27,7 @@ pub(crate) mod record;
 mod redact;
 mod rendezvous;
 mod run;
+mod secret_files;
 mod signals;
 pub(crate) mod silence;
 pub(crate) mod spec;

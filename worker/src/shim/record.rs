@@ -151,6 +151,7 @@ mod tests {
             rank: RankIndex(3),
             command: vec!["/bin/sh".into(), "-c".into(), "echo 'a\nb'".into()],
             direct: vec![],
+            secret_files: Vec::new(),
             environment: vec![("A".into(), "x\ny".into())],
             folder: folder.into(),
             rank_folder: folder.into(),

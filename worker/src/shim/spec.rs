@@ -19,6 +19,9 @@ pub(crate) struct ShimSpec {
     pub(crate) direct: Vec<String>,
     /// The rank's whole environment.
     pub(crate) environment: Vec<(String, String)>,
+    /// Variables that hold the path of a file with a secret instead of it.
+    #[serde(default)]
+    pub(crate) secret_files: Vec<String>,
     /// Where it starts.
     pub(crate) folder: PathBuf,
     /// Where spools and records go.

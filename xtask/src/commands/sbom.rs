@@ -8,7 +8,7 @@ use crate::{process, tree};
 use anyhow::Context as _;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 /// The package whose program, `muster`, is shipped.
@@ -25,21 +25,29 @@ pub struct Arguments {
 /// Writes it.
 pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let root = tree::find_root()?;
-    let host = crate::metadata::host_platform()?;
-    let asked = ["metadata", "--format-version", "1", "--locked", "--filter-platform", &host];
-    let finished = process::cargo(&root, &asked)?;
-    anyhow::ensure!(finished.success, "cargo metadata failed: {}", process::tail(&finished.stderr, 20));
-    let metadata = serde_json::from_str(&finished.stdout).context("cargo metadata is not JSON")?;
-    let lock = std::fs::read_to_string(root.join("Cargo.lock")).context("cannot read Cargo.lock")?;
-    let text = serde_json::to_string_pretty(&bill(&metadata, &lock)?)? + "\n";
     match &arguments.output {
-        None => print!("{text}"),
+        None => print!("{}", text(&root)?),
         Some(file) => {
-            std::fs::write(file, text).with_context(|| format!("cannot write {}", file.display()))?;
+            write(&root, file)?;
             println!("{}", file.display());
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Writes it into a file.
+pub(super) fn write(root: &Path, file: &Path) -> anyhow::Result<()> {
+    std::fs::write(file, text(root)?).with_context(|| format!("cannot write {}", file.display()))
+}
+
+fn text(root: &Path) -> anyhow::Result<String> {
+    let host = crate::metadata::host_platform()?;
+    let asked = ["metadata", "--format-version", "1", "--locked", "--filter-platform", &host];
+    let finished = process::cargo(root, &asked)?;
+    anyhow::ensure!(finished.success, "cargo metadata failed: {}", process::tail(&finished.stderr, 20));
+    let metadata = serde_json::from_str(&finished.stdout).context("cargo metadata is not JSON")?;
+    let lock = std::fs::read_to_string(root.join("Cargo.lock")).context("cannot read Cargo.lock")?;
+    Ok(serde_json::to_string_pretty(&bill(&metadata, &lock)?)? + "\n")
 }
 
 fn bill(metadata: &Value, lock: &str) -> anyhow::Result<Value> {

@@ -29,8 +29,8 @@ impl From<v1::SignedAuditHead> for HeadLine {
 }
 
 impl HeadLine {
-    /// Was it signed by the authority of this fingerprint?
-    fn check(&self, by: Fingerprint) -> Result<(), String> {
+    /// Was it signed by an authority of these fingerprints?
+    fn check(&self, by: &[Fingerprint]) -> Result<(), String> {
         let bytes = |text: &str| text::unhex(text).unwrap_or_default();
         let certificate = Certificate::from(bytes(&self.authority));
         let head = v1::SignedAuditHead {
@@ -40,8 +40,12 @@ impl HeadLine {
             time_ms: self.time_ms,
             ..v1::SignedAuditHead::default()
         };
-        if fingerprint(&certificate) != by {
-            return Err(format!("the head at record {} was signed by another authority than {by}", self.number));
+        let signer = fingerprint(&certificate);
+        if !by.contains(&signer) {
+            let number = self.number;
+            return Err(format!(
+                "the head at record {number} was signed by {signer}, which is not the authority that was named"
+            ));
         }
         let said = proto::audit_head_text(&head);
         if is_signed_by(&certificate, said.as_bytes(), &bytes(&self.signature)) {
@@ -54,19 +58,22 @@ impl HeadLine {
 /// The heads of a file, all signed as they should be.
 pub(super) fn read(args: &VerifyArgs, session: &Session) -> anyhow::Result<BTreeMap<u64, String>> {
     let Some(path) = &args.head else { return Ok(BTreeMap::new()) };
-    let by =
-        match &args.authority {
-            Some(given) => given.parse().map_err(|_| bad_input(format!("{given:?} is no SHA-256 of an authority")))?,
-            None => session.target().ok().and_then(|target| target.token).map(|token| token.authority()).ok_or_else(
-                || bad_input("which authority signed? Say --authority SHA256, or log in to the cluster".to_owned()),
-            )?,
-        };
+    let parse =
+        |given: &String| given.parse().map_err(|_| bad_input(format!("{given:?} is no SHA-256 of an authority")));
+    let mut by: Vec<Fingerprint> = args.authority.iter().map(parse).collect::<anyhow::Result<_>>()?;
+    if by.is_empty() {
+        let token = session.target().ok().and_then(|target| target.token);
+        let own = token.map(|token| token.authority());
+        let unknown =
+            || bad_input("which authority signed? Say --authority SHA256, or log in to the cluster".to_owned());
+        by.push(own.ok_or_else(unknown)?);
+    }
     let content = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
     let mut heads = BTreeMap::new();
     for (index, line) in content.lines().enumerate() {
         let place = || format!("{}:{}", path.display(), index + 1);
         let head: HeadLine = serde_json::from_str(line).map_err(|error| bad_input(format!("{}: {error}", place())))?;
-        head.check(by).map_err(|why| broken(format!("{}: {why}", place())))?;
+        head.check(&by).map_err(|why| broken(format!("{}: {why}", place())))?;
         heads.insert(head.number, head.hash);
     }
     Ok(heads)

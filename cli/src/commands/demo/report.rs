@@ -12,7 +12,7 @@ use client::{Client, v1};
 use serde_json::json;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
-use types::{ContentHash, Millis};
+use types::{ContentHash, JobId, Millis};
 
 /// Below this the demo fails.
 const ACCURACY_MIN: f64 = 0.97;
@@ -70,7 +70,8 @@ pub async fn model(course: &mut Course<'_>, client: &Client, job: &v1::Job, fold
     let output = job.outputs.iter().filter(|output| output.name == "model").max_by_key(|output| output.bytes);
     let output = output.context("the job has no output called model")?;
     let tree = ContentHash::from_slice(&output.tree).context("the output's hash is damaged")?;
-    course.during(async { Ok(client.download(tree, folder, &|_| {}).await?) }).await?;
+    let place = client::Place::Job(JobId(job.summary.as_ref().map_or(0, |summary| summary.id)));
+    course.during(async { Ok(client.download(&place, tree, folder, &|_| {}).await?) }).await?;
     let path = folder.join("model.json");
     let description = std::fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
     let description: serde_json::Value = serde_json::from_slice(&description).context("model.json is damaged")?;

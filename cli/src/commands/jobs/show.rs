@@ -128,7 +128,8 @@ fn head(page: &mut String, job: &v1::JobSummary, spec: &v1::JobSpec, by: &str, o
         line("code", &format!("{}{git}", text::hash(&code.tree)));
     }
     for (variable, secret) in &spec.secrets {
-        line("secret", &format!("{secret}, as {variable}"));
+        let how = if spec.secret_files.contains(variable) { "in a file, its path in" } else { "as" };
+        line("secret", &format!("{secret}, {how} {variable}"));
     }
     for (name, value) in &spec.inputs {
         line(&format!("input {name}"), &input(value));

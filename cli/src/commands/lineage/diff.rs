@@ -2,7 +2,7 @@
 
 use crate::failure::{Exit, bad_input, not_found};
 use crate::output::write_stdout;
-use client::Client;
+use client::{Client, Place};
 use types::{ContentHash, JobId};
 
 /// More is not recorded.
@@ -23,8 +23,9 @@ pub(super) async fn print(job: &str, client: &Client) -> anyhow::Result<Exit> {
             Some(git) => format!("the code of job {job} is that of commit {}: it did not differ", git.label),
         }));
     };
-    for entry in client.tree(tree).await?.entries() {
-        write_stdout(&client.blob(entry.hash, DIFF_BYTES_MAX).await?)?;
+    let place = Place::Job(job);
+    for entry in client.tree(&place, tree).await?.entries() {
+        write_stdout(&client.blob(&place, entry.hash, DIFF_BYTES_MAX).await?)?;
     }
     Ok(Exit::Success)
 }

@@ -3,7 +3,7 @@
 use crate::commands::lineage::differences;
 use crate::output::{Output, json, style, table::clean};
 use anyhow::Context as _;
-use client::{Client, v1};
+use client::{Client, Place, v1};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -12,7 +12,7 @@ use types::{ContentHash, FileKind, JobId, Tree};
 /// Metrics of the built-in training that measure the machine.
 const TIMES: [&str; 4] = ["checkpoint_stall", "samples_per_second", "step_time", "wait_share"];
 /// What of a job is compared field by field; code, inputs and variables have a closer look.
-const FIELDS: [&str; 3] = ["command", "secrets", "gang"];
+const FIELDS: [&str; 4] = ["command", "secrets", "secret_files", "gang"];
 /// Characters of a value that are shown to people.
 const VALUE_WIDTH: usize = 40;
 
@@ -36,6 +36,17 @@ pub(super) struct Compared {
     not_compared: BTreeSet<String>,
 }
 
+/// Whose folders are looked into.
+struct Jobs<'a> {
+    client: &'a Client,
+    before: Place,
+    after: Place,
+}
+
+fn place(job: &v1::Job) -> Place {
+    Place::Job(JobId(job.summary.as_ref().map_or(0, |summary| summary.id)))
+}
+
 /// Looks into folders only where their hashes differ.
 pub(super) async fn compare(
     client: &Client,
@@ -44,22 +55,23 @@ pub(super) async fn compare(
     ignored: &[String],
 ) -> anyhow::Result<Compared> {
     let mut compared = Compared::default();
+    let jobs = Jobs { client, before: place(before), after: place(after) };
     let empty = v1::JobSpec::default();
     let (old, new) = (before.spec.as_ref().unwrap_or(&empty), after.spec.as_ref().unwrap_or(&empty));
     compared.fields(old, new);
     let code = |spec: &v1::JobSpec| spec.code.as_ref().map(|code| code.tree.clone());
-    compared.folders(client, "code", "", code(old).as_deref(), code(new).as_deref()).await?;
+    compared.folders(&jobs, "code", "", code(old).as_deref(), code(new).as_deref()).await?;
     compared.variables(&old.environment_variables, &new.environment_variables);
     for name in old.inputs.keys().chain(new.inputs.keys()).collect::<BTreeSet<_>>() {
         let (old, new) = (old.inputs.get(name), new.inputs.get(name));
-        compared.input(client, name, old, new).await?;
+        compared.input(&jobs, name, old, new).await?;
     }
     let phase = |job: &v1::Job| job.summary.as_ref().map(|summary| summary.phase.clone());
     compared.value_of("phase", "", phase(before), phase(after));
     let (old, new) = (outputs(before), outputs(after));
     for key in old.keys().chain(new.keys()).collect::<BTreeSet<_>>() {
         let place = if key.1 == 0 { format!("{}/", key.0) } else { format!("{} of instance {}/", key.0, key.1) };
-        compared.folders(client, "output", &place, old.get(key).copied(), new.get(key).copied()).await?;
+        compared.folders(&jobs, "output", &place, old.get(key).copied(), new.get(key).copied()).await?;
     }
     compared.metrics(&metrics(before), &metrics(after), ignored);
     Ok(compared)
@@ -117,7 +129,7 @@ impl Compared {
 
     async fn input(
         &mut self,
-        client: &Client,
+        jobs: &Jobs<'_>,
         name: &str,
         before: Option<&v1::Input>,
         after: Option<&v1::Input>,
@@ -127,7 +139,7 @@ impl Compared {
             (before.and_then(|input| input.value.as_ref()), after.and_then(|input| input.value.as_ref()));
         if let (Some(Data(before)), Some(Data(after))) = (before, after) {
             let place = format!("{name}/");
-            return self.folders(client, "input", &place, Some(&before.tree), Some(&after.tree)).await;
+            return self.folders(jobs, "input", &place, Some(&before.tree), Some(&after.tree)).await;
         }
         let said = |value: Option<&v1::input::Value>| match value? {
             Literal(text) => Some(text.clone()),
@@ -139,7 +151,7 @@ impl Compared {
 
     async fn folders(
         &mut self,
-        client: &Client,
+        jobs: &Jobs<'_>,
         part: &'static str,
         place: &str,
         before: Option<&[u8]>,
@@ -148,12 +160,12 @@ impl Compared {
         if before == after && part != "output" {
             return Ok(());
         }
-        let old = tree(client, before).await?.unwrap_or_default();
+        let old = tree(jobs.client, &jobs.before, before).await?.unwrap_or_default();
         if before == after {
             self.files_same += old.entries().len() as u64;
             return Ok(());
         }
-        let new = tree(client, after).await?.unwrap_or_default();
+        let new = tree(jobs.client, &jobs.after, after).await?.unwrap_or_default();
         let (old, new) = (files(&old), files(&new));
         for path in old.keys().chain(new.keys()).collect::<BTreeSet<_>>() {
             let (before, after) = (old.get(path), new.get(path));
@@ -222,8 +234,8 @@ impl Compared {
     }
 }
 
-async fn tree(client: &Client, hash: Option<&[u8]>) -> anyhow::Result<Option<Tree>> {
+async fn tree(client: &Client, place: &Place, hash: Option<&[u8]>) -> anyhow::Result<Option<Tree>> {
     let Some(hash) = hash else { return Ok(None) };
     let hash = ContentHash::from_slice(hash).context("the coordinator's answer holds a damaged hash")?;
-    Ok(Some(client.tree(hash).await?))
+    Ok(Some(client.tree(place, hash).await?))
 }

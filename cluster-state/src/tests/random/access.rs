@@ -117,7 +117,7 @@ pub(super) fn command(log: &Log, step: Step) -> Command {
             Command::ChangeRoles { name: user(n), add: add.into_iter().collect(), remove: remove.into_iter().collect() }
         }
         Step::Workspace(n, true) => Command::SetWorkspace { name: workspace(n), note: String::new() },
-        Step::Role(n, given) => Command::SetRole { role: custom(n, given), note: String::new() },
+        Step::Role(n, given) => Command::SetRole { role: custom(n, given), note: None },
         Step::RemoveRole(n) => Command::RemoveRole { name: format!("r{n}") },
         Step::Workspace(n, false) => Command::RemoveWorkspace { name: workspace(n) },
         Step::RemoveUser(n) => Command::RemoveUser { name: user(n) },

@@ -81,10 +81,24 @@ pub(super) async fn set(
     let wanted = request.provider.ok_or_else(|| Status::invalid_argument("no provider is named"))?;
     let state = context.read(false).await?;
     let provider = read(&state, wanted)?;
-    let given: BTreeSet<Grant> = provider.groups.values().flatten().cloned().collect();
-    grantable(&state, &caller, &given)?;
+    let before = state.provider(&provider.name).into_iter().flat_map(|known| known.groups.values());
+    let concerned: BTreeSet<Grant> = provider.groups.values().chain(before).flatten().cloned().collect();
+    grantable(&state, &caller, &concerned)?;
     let name = provider.name.clone();
     let (_, state) = context.write_as(caller, Command::SetProvider { provider: Box::new(provider) }).await?;
     let known = state.provider(&name).ok_or_else(|| Status::aborted("the provider was removed meanwhile"))?;
     Ok(wire(&state, known))
+}
+
+/// Nobody takes from its users what they lack.
+pub(super) async fn remove(
+    context: &Context,
+    caller: Arc<Caller>,
+    name: String,
+) -> Result<v1::RemoveProviderResponse, Status> {
+    let state = context.read(false).await?;
+    if let Some(known) = state.provider(&name) {
+        grantable(&state, &caller, &known.groups.values().flatten().cloned().collect())?;
+    }
+    context.write_as(caller, Command::RemoveProvider { name }).await.map(|_| v1::RemoveProviderResponse {})
 }

@@ -96,6 +96,10 @@ pub(super) async fn revoke(
     let user = &state.token(&id).ok_or_else(missing)?.user;
     // Whoever may not see it is told what they would be told if it were not there.
     whose(context, &caller, user, Permission::AccessWrite).map_err(|_| missing())?;
+    let is_own = matches!(&caller.principal, Principal::User { name, .. } if name == user);
+    if !is_own {
+        users::grantable(&state, &caller, state.roles_of(user))?;
+    }
     context.write_as(caller, Command::RevokeToken { id: id.clone() }).await?;
     Ok(v1::RevokeTokenResponse {})
 }

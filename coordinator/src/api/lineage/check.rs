@@ -1,5 +1,6 @@
 //! Are the bytes there that lineage names? One folder after the other, on this disk; what it lacks comes from the others.
 
+use super::super::blobs::blobs_of;
 use super::super::{Context, replicate};
 use cluster_state::Job;
 use futures::StreamExt;
@@ -13,7 +14,7 @@ use stores::trees::TreeBlobError;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
-use types::{Caller, ContentHash, TreeEntry};
+use types::{Caller, ContentHash, TreeEntry, Workspace};
 
 /// For the check before this one to end.
 const TURN_WAIT: Duration = Duration::from_secs(30);
@@ -69,7 +70,7 @@ struct Checker {
     context: Context,
     /// Read all files, or look at their sizes.
     deep: bool,
-    seen: BTreeSet<ContentHash>,
+    seen: BTreeSet<(Workspace, ContentHash)>,
     answers: mpsc::Sender<Result<v1::LineageCheck, Status>>,
     _turn: OwnedSemaphorePermit,
 }
@@ -78,14 +79,15 @@ impl Checker {
     /// The newest jobs first, until the reader goes away.
     async fn run(mut self, jobs: Vec<Arc<Job>>) {
         for job in jobs {
+            let place = job.spec.workspace();
             for (node, tree) in job.folders() {
                 if self.seen.len() >= SEEN_MAX {
                     self.seen.clear();
                 }
-                if !self.seen.insert(tree) {
+                if !self.seen.insert((place.clone(), tree)) {
                     continue;
                 }
-                let found = self.folder(node, tree).await;
+                let found = self.folder(place, node, tree).await;
                 let answer = found.map(|answer| v1::LineageCheck { job_id: job.id.0, ..answer });
                 let is_over = answer.is_err();
                 if self.answers.send(answer).await.is_err() || is_over {
@@ -95,7 +97,7 @@ impl Checker {
         }
     }
 
-    async fn folder(&self, node: String, tree: ContentHash) -> Result<v1::LineageCheck, Status> {
+    async fn folder(&self, place: &Workspace, node: String, tree: ContentHash) -> Result<v1::LineageCheck, Status> {
         let mut answer = v1::LineageCheck { trees: 1, ..Default::default() };
         let mut fault = |path: &str, what: String| {
             if answer.faults.len() < FAULTS_MAX {
@@ -103,11 +105,11 @@ impl Checker {
                 answer.faults.push(v1::LineageFault { node, tree: tree.0.to_vec().into(), path, what });
             }
         };
-        if let Err(what) = self.have(tree).await {
+        if let Err(what) = self.have(place, tree).await {
             fault("", what);
             return Ok(answer);
         }
-        let store = self.context.blobs.clone();
+        let store = blobs_of(&self.context, place).await?;
         let entries = match blocking(move || stores::trees::load(&store, &tree)).await? {
             Ok(Some(tree)) => tree.entries().to_vec(),
             Ok(None) => Vec::new(),
@@ -123,7 +125,7 @@ impl Checker {
         let (mut files, mut bytes) = (0, 0);
         for entry in entries {
             files += 1;
-            match self.file(&entry).await? {
+            match self.file(place, &entry).await? {
                 Ok(read) => bytes += read,
                 Err(what) => fault(&entry.path, what),
             }
@@ -133,22 +135,23 @@ impl Checker {
     }
 
     /// Bytes that were read of it, or what is wrong.
-    async fn file(&self, entry: &TreeEntry) -> Result<Result<u64, String>, Status> {
-        if let Err(what) = self.have(entry.hash).await {
+    async fn file(&self, place: &Workspace, entry: &TreeEntry) -> Result<Result<u64, String>, Status> {
+        if let Err(what) = self.have(place, entry.hash).await {
             return Ok(Err(what));
         }
-        let (store, deep, entry) = (self.context.blobs.clone(), self.deep, entry.clone());
+        let (store, deep, entry) = (blobs_of(&self.context, place).await?, self.deep, entry.clone());
         blocking(move || look(&store, &entry, deep)).await
     }
 
     /// Is it on this disk, now if not before?
-    async fn have(&self, hash: ContentHash) -> Result<(), String> {
-        let store = self.context.blobs.clone();
-        let here = blocking(move || store.contains(&hash)).await.map_err(|status| status.message().to_owned())?;
+    async fn have(&self, place: &Workspace, hash: ContentHash) -> Result<(), String> {
+        let words = |status: Status| status.message().to_owned();
+        let store = blobs_of(&self.context, place).await.map_err(words)?;
+        let here = blocking(move || store.contains(&hash)).await.map_err(words)?;
         if here {
             return Ok(());
         }
-        match replicate::fetch(&self.context, hash).await {
+        match replicate::fetch(&self.context, place, hash).await {
             Ok(true) => Ok(()),
             Ok(false) => Err("no coordinator has it".to_owned()),
             Err(status) => Err(status.message().to_owned()),

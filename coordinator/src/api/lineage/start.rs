@@ -1,5 +1,6 @@
 //! Where a walk begins: what a user calls a job, a folder, code, a commit, a worker, a GPU or a file, found among the jobs that the user sees.
 
+use super::super::blobs::store_of;
 use super::Graph;
 use super::walk::Links;
 use cluster_state::{Job, output_node};
@@ -140,12 +141,15 @@ impl Start {
     /// The folders that hold it, of those whose lists of files are on this disk.
     fn file(links: &Links, store: &BlobStore, prefix: &Prefix) -> Self {
         let mut files = Vec::new();
-        for tree in links.trees().into_iter().take(LISTS_MAX) {
-            let Ok(Some(list)) = stores::trees::load(store, &tree) else { continue };
-            if let Some(entry) = list.entries().iter().find(|entry| prefix.begins(&entry.hash.0)) {
-                files.push((tree, entry.path.clone()));
-            }
+        for (place, tree) in links.places().into_iter().take(LISTS_MAX) {
+            let Ok(store) = store_of(store, &place) else { continue };
+            let Ok(Some(list)) = stores::trees::load(&store, &tree) else { continue };
+            let found = list.entries().iter().find(|entry| prefix.begins(&entry.hash.0));
+            files.extend(found.map(|entry| (tree, entry.path.clone())));
         }
+        // A folder of two workspaces is one.
+        files.sort_unstable();
+        files.dedup();
         let nodes = if files.is_empty() { Vec::new() } else { vec![format!("file:{}", prefix.text)] };
         Self { nodes, folders: files.iter().map(|(tree, _)| *tree).collect(), files, ..Self::default() }
     }

@@ -21,7 +21,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use stores::blobs::BlobStore;
 use tonic::Status;
-use types::{Caller, ContentHash, JobId};
+use types::{Caller, ContentHash, JobId, Workspace};
 
 /// Jobs of one answer.
 const JOBS_MAX: usize = 500;
@@ -87,6 +87,12 @@ impl Links {
     /// Every folder that some job names, once.
     pub(super) fn trees(&self) -> BTreeSet<ContentHash> {
         self.taken.iter().chain(&self.left).map(|(tree, _)| *tree).collect()
+    }
+
+    /// The same, each with the workspaces of the jobs that name it.
+    pub(super) fn places(&self) -> BTreeSet<(Workspace, ContentHash)> {
+        let place = |job: &JobId| self.jobs.get(job).map(|job| job.spec.workspace().clone());
+        self.taken.iter().chain(&self.left).filter_map(|(tree, job)| Some((place(job)?, *tree))).collect()
     }
 
     fn of_tree(list: &[(ContentHash, JobId)], tree: ContentHash) -> impl Iterator<Item = JobId> + '_ {

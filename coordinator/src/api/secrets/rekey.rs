@@ -141,7 +141,7 @@ fn again(keys: &SealingKeys, cluster: ClusterId, secret: &Secret, to: KeyId) -> 
     let key = keys.get(to).ok_or_else(|| Status::unavailable("the new key for secrets is not here any more"))?;
     let value = open(keys, cluster, secret)
         .map_err(|status| Status::failed_precondition(format!("{}: set it again or remove it", status.message())))?;
-    let sealed = key.seal(&place(cluster, &secret.name, secret.version), &value);
+    let sealed = key.seal(&super::scope(&secret.name), &place(cluster, &secret.name, secret.version), &value);
     let sealed = sealed.map_err(|error: SealingError| Status::internal(error.to_string()))?;
     let SealedValue { key, nonce, bytes } = sealed;
     let sealed = Sealed { key, nonce, bytes };

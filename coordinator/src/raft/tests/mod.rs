@@ -217,6 +217,7 @@ pub(crate) fn submit(number: u64) -> Command {
         code: None,
         environment_variables: BTreeMap::new(),
         secrets: BTreeMap::new(),
+        secret_files: Default::default(),
         inputs: BTreeMap::new(),
         outputs: BTreeMap::new(),
         gang,
