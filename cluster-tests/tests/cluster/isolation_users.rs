@@ -92,6 +92,17 @@ fn forbidden(cluster: &Cluster, victim: JobId) -> Vec<String> {
     tries
 }
 
+/// It reads its secret from a file, and holds it from then on.
+async fn with_secret_file(cluster: &Cluster, held: &mut types::JobSpec) -> anyhow::Result<()> {
+    let value = cluster.write("value", "a value in a file")?.display().to_string();
+    cluster.muster(&["secrets", "set", "key", "--value-file", &value]).await?.good()?;
+    std::fs::remove_file(&value)?;
+    (held.secrets, held.secret_files) = ([("KEY".into(), "key".into())].into(), ["KEY".into()].into());
+    let reads = "test \"$(cat \"$KEY\")\" = 'a value in a file' || exit 9";
+    held.command = format!("{reads}; umask 0; echo secret > mine; {}", held.command);
+    Ok(())
+}
+
 #[tokio::test]
 async fn a_rank_of_its_own_user_reaches_nothing_of_the_daemon_or_of_other_jobs() {
     alone(Shape::new(1, 0), async |cluster| {
@@ -102,12 +113,7 @@ async fn a_rank_of_its_own_user_reaches_nothing_of_the_daemon_or_of_other_jobs()
         add_worker(cluster, "worker-1", 8, &["--rank-user", RANGE])?;
         cluster.until_ready(1).await?;
         let mut held = held_by(cluster, "gate");
-        let value = cluster.write("value", "a value in a file")?.display().to_string();
-        cluster.muster(&["secrets", "set", "key", "--value-file", &value]).await?.good()?;
-        std::fs::remove_file(&value)?;
-        (held.secrets, held.secret_files) = ([("KEY".into(), "key".into())].into(), ["KEY".into()].into());
-        let reads = "test \"$(cat \"$KEY\")\" = 'a value in a file' || exit 9";
-        held.command = format!("{reads}; umask 0; echo secret > mine; {}", held.command);
+        with_secret_file(cluster, &mut held).await?;
         let victim = cluster.client().submit(&held).await?;
         let data = cluster.folder().join("worker-1");
         let mine = data.join(format!("members/{victim}-1-0/code/mine"));

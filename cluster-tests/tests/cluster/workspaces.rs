@@ -249,10 +249,46 @@ async fn blob_answers(channel: &Authorized, hash: &[u8], place: (&str, u64)) -> 
     vec![("get", said(got)), ("get here", said(local)), ("missing", lacks)]
 }
 
+/// What somebody of `vision`, of another place and a reader are told of a file of a job in `vision`.
+async fn are_apart(cluster: &Cluster, people: [&Person; 3], place: &str, hash: &[u8], job: u64) -> anyhow::Result<()> {
+    let said = async |person: &Person, place: (&str, u64)| -> anyhow::Result<Vec<String>> {
+        let answers = blob_answers(&person.channel(cluster)?, hash, place).await;
+        Ok(answers.into_iter().map(|(_, said)| said).collect())
+    };
+    let [own, foreign, reader] = people;
+    for place in [("vision", 0), ("", job), ("", 0)] {
+        assert_eq!(said(own, place).await?, ["it", "it", "0 missing"], "{place:?}");
+    }
+    let (hidden, elsewhere) = (["NotFound"; 3], ["NotFound", "NotFound", "1 missing"]);
+    for (place, expected) in [
+        (("vision", 0), hidden),
+        (("nowhere", 0), hidden),
+        (("", job), hidden),
+        (("", 4_000_000), hidden),
+        (("default", 0), hidden),
+        ((place, 0), elsewhere),
+        (("", 0), elsewhere),
+    ] {
+        assert_eq!(said(foreign, place).await?, expected, "{place:?}");
+    }
+    // Who may look and not submit is told so.
+    assert_eq!(said(reader, ("vision", 0)).await?, ["it", "it", "PermissionDenied"]);
+    Ok(())
+}
+
+/// A job of this person in its workspace that names the code of somebody else's; how it ended.
+async fn stolen(cluster: &Cluster, person: &Person, code: ContentHash) -> anyhow::Result<v1::JobSummary> {
+    let spec = JobSpec { code: Some(CodeSnapshot { tree: code, git: None }), ..spec("cat weights") };
+    let spec = Some(proto::convert::wire_job_spec(&spec));
+    let wire = v1::SubmitRequest { request_id: vec![9; 16].into(), spec, wait_for_workers: false };
+    let job = JobsClient::new(person.channel(cluster)?).submit(wire).await?.into_inner().job_id;
+    Ok(cluster.ended(JobId(job)).await?.summary.unwrap_or_default())
+}
+
 #[tokio::test]
 async fn files_of_another_workspace_are_as_if_they_were_not_there() {
     alone(Shape::new(3, 1), async |cluster| {
-        for name in ["vision", "speech"] {
+        for name in ["vision", "speech", "text"] {
             cluster.muster(&["workspaces", "create", name]).await?.good()?;
         }
         let ana = Person::new(cluster, "ana", &["data-scientist@vision"]).await?;
@@ -272,52 +308,12 @@ async fn files_of_another_workspace_are_as_if_they_were_not_there() {
         assert!((1..=3).all(|id| !on_disk(id, "")), "and not where all look");
         let bytes: ContentHash = hash.parse()?;
 
-        let all = async |cluster: &Cluster| -> anyhow::Result<()> {
-            let yes = [("get", "it"), ("get here", "it"), ("missing", "0 missing")].map(|(a, b)| (a, b.to_owned()));
-            let foreign = ["NotFound"; 3];
-            let elsewhere = ["NotFound", "NotFound", "1 missing"];
-            let mine = ana.channel(cluster)?;
-            for place in [("vision", 0), ("", own), ("", 0)] {
-                // One disk of the three may lack it until somebody asks.
-                assert_eq!(blob_answers(&mine, &bytes.0, place).await, yes, "{place:?}");
-            }
-            let theirs = bo.channel(cluster)?;
-            for (place, expected) in [
-                (("vision", 0), foreign),
-                (("nowhere", 0), foreign),
-                (("", own), foreign),
-                (("", 4_000_000), foreign),
-                (("default", 0), foreign),
-                (("speech", 0), elsewhere),
-                (("", 0), elsewhere),
-            ] {
-                let said: Vec<String> =
-                    blob_answers(&theirs, &bytes.0, place).await.into_iter().map(|(_, said)| said).collect();
-                assert_eq!(said, expected, "{place:?}");
-            }
-            // Who may look and not submit is told so.
-            let said: Vec<String> = blob_answers(&eve.channel(cluster)?, &bytes.0, ("vision", 0))
-                .await
-                .into_iter()
-                .map(|(_, said)| said)
-                .collect();
-            assert_eq!(said, ["it", "it", "PermissionDenied"]);
-            Ok(())
-        };
-        all(cluster).await?;
+        are_apart(cluster, [&ana, &bo, &eve], "speech", &bytes.0, own).await?;
 
         // Nor by a job that names them: there they are not, whatever the worker has.
         let shown = ana.json(cluster, &["jobs", "show", &own.to_string()]).await?;
         let code: ContentHash = shown["spec"]["code"]["tree"].as_str().unwrap_or_default().parse()?;
-        let stolen = JobSpec { code: Some(CodeSnapshot { tree: code, git: None }), ..spec("cat weights") };
-        let wire = v1::SubmitRequest {
-            request_id: vec![9; 16].into(),
-            spec: Some(proto::convert::wire_job_spec(&stolen)),
-            wait_for_workers: false,
-        };
-        let theirs = JobsClient::new(bo.channel(cluster)?).submit(wire).await?.into_inner().job_id;
-        let ended = cluster.ended(JobId(theirs)).await?;
-        let summary = ended.summary.unwrap_or_default();
+        let summary = stolen(cluster, &bo, code).await?;
         assert_eq!((summary.phase.as_str(), summary.workspace.as_str()), ("Failed", "speech"));
         assert!(summary.reason.contains("no coordinator has"), "{}", summary.reason);
         // The same bytes of one's own are one's own.
@@ -336,12 +332,9 @@ async fn files_of_another_workspace_are_as_if_they_were_not_there() {
             cluster.restart_coordinator(id).await?;
         }
         cluster.until_ready(1).await?;
-        let said: Vec<String> = blob_answers(&bo.channel(cluster)?, &bytes.0, ("vision", 0))
-            .await
-            .into_iter()
-            .map(|(_, said)| said)
-            .collect();
-        assert_eq!(said, ["NotFound"; 3]);
+        // Who comes later, and has uploaded nothing.
+        let later = Person::new(cluster, "cy", &["data-scientist@text"]).await?;
+        are_apart(cluster, [&ana, &later, &eve], "text", &bytes.0, own).await?;
         let folder = cluster.folder().join("later").display().to_string();
         ana.run(cluster, &["download", &own.to_string(), &folder]).await?.good()?;
         Ok(())

@@ -50,25 +50,6 @@ fn without_numbers(text: &str, is_seen: &dyn Fn(u64) -> bool) -> String {
     told + rest
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn numbers_of_jobs_that_are_not_seen_are_taken_out_of_reasons() {
-        let is_seen = |job: u64| job == 7;
-        for (text, told) in [
-            ("job 12 is ahead of it", "another job is ahead of it"),
-            ("(running: job 7, job 12, job 71)", "(running: job 7, another job, another job)"),
-            ("no job is ahead; this job 7 waits; job x; job", "no job is ahead; this job 7 waits; job x; job"),
-            ("job 99999999999999999999999", "job 99999999999999999999999"),
-            ("ein job 8é", "ein another jobé"),
-        ] {
-            assert_eq!(without_numbers(text, &is_seen), told);
-        }
-    }
-}
-
 async fn why(context: &Context, job: &Job, request: &v1::ExplainRequest) -> Result<v1::Explanation, Status> {
     if job.phase != types::JobPhase::Queued {
         let mut settled = leader::settled(job);
@@ -91,4 +72,23 @@ async fn why(context: &Context, job: &Job, request: &v1::ExplainRequest) -> Resu
     let answered = tokio::time::timeout(ANSWER_TIMEOUT, asked).await;
     let answered = answered.map_err(|_| Status::unavailable(format!("the leader at {leader} gives no answer")))?;
     Ok(answered?.into_inner())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_of_jobs_that_are_not_seen_are_taken_out_of_reasons() {
+        let is_seen = |job: u64| job == 7;
+        for (text, told) in [
+            ("job 12 is ahead of it", "another job is ahead of it"),
+            ("(running: job 7, job 12, job 71)", "(running: job 7, another job, another job)"),
+            ("no job is ahead; this job 7 waits; job x; job", "no job is ahead; this job 7 waits; job x; job"),
+            ("job 99999999999999999999999", "job 99999999999999999999999"),
+            ("ein job 8é", "ein another jobé"),
+        ] {
+            assert_eq!(without_numbers(text, &is_seen), told);
+        }
+    }
 }
