@@ -123,7 +123,8 @@ impl Places {
 
     /// The connections that are open, and how many of them have proven nothing.
     pub fn open(&self) -> (usize, usize) {
-        (self.0.bounds.all.saturating_sub(self.0.free.available_permits()), self.table().unproven.len())
+        let table = self.table();
+        (table.addresses.values().map(|address| address.connections).sum(), table.unproven.len())
     }
 
     /// How many were closed for this so far.

@@ -13,7 +13,7 @@ use types::JobSpec;
 
 const ROUNDS: usize = 5;
 /// Every 10 ms: half a millisecond or so of arithmetic, then 4 KiB into a file. Prints its times in microseconds: from when the work was
-/// due to its end, and of the writing alone.
+/// due until it is computed, and of the writing.
 const WORK: &str = r#"exec python3 -c '
 import os, time
 turns, due = 600, time.perf_counter() + 0.05
@@ -38,6 +38,16 @@ while True:
     except OSError:
         pass
 '";
+/// The same, and each is in a session of its own: where the kernel shares processors between sessions, each has a share.
+const BOMB_OF_SESSIONS: &str = r"exec python3 -c '
+import os
+while True:
+    try:
+        if os.fork() == 0:
+            os.setsid()
+    except OSError:
+        pass
+'";
 /// Twice what it may have, all of it written to.
 const GLUTTON: &str = "python3 -c 'import time; x = bytearray(b\"x\" * (512 << 20)); time.sleep(600)'";
 const GLUTTON_BYTES: u64 = 256 << 20;
@@ -48,48 +58,56 @@ const RANGE: &str = "310400-310463";
 
 /// Measures.
 pub(super) async fn run(options: &Options, report: &mut Report) -> anyhow::Result<()> {
-    anyhow::ensure!(rustix::process::geteuid().is_root(), "jobs have users of their own: this needs root");
-    let mut cluster = Cluster::start_in(&options.dir, &options.muster, Shape::new(1, 0)).await?;
-    chmod(cluster.folder(), Mode::from_raw_mode(0o711))?;
-    let arguments = ["--rank-user", RANGE].iter().chain(&BOUNDS).map(Into::into).collect();
-    cluster.add_worker("worker-1", &WorkerShape { cpus: 2, arguments, ..WorkerShape::default() })?;
-    cluster.until_ready(1).await?;
-    let glutton = {
-        let mut glutton = spec(GLUTTON);
-        glutton.gang.per_rank.memory_bytes = GLUTTON_BYTES;
-        glutton
-    };
+    if !rustix::process::geteuid().is_root() {
+        report.note("not measured: jobs have users of their own, which needs root");
+        return Ok(());
+    }
+    for (how, flags) in [("as it comes", &[][..]), ("--hard-cpu-limit", &["--hard-cpu-limit"][..])] {
+        let dir = options.dir.join(how.trim_start_matches('-').replace(' ', "-"));
+        std::fs::create_dir_all(&dir)?;
+        let mut cluster = Cluster::start_in(&dir, &options.muster, Shape::new(1, 0)).await?;
+        chmod(cluster.folder(), Mode::from_raw_mode(0o711))?;
+        let arguments = ["--rank-user", RANGE].iter().chain(&BOUNDS).chain(flags).map(Into::into).collect();
+        cluster.add_worker("worker-1", &WorkerShape { cpus: 2, arguments, ..WorkerShape::default() })?;
+        cluster.until_ready(1).await?;
+        let log = cluster.logs();
+        log.lines().filter(|line| line.contains("cgroup")).take(2).for_each(|line| report.note(line));
+        report.table(compared(&cluster, options, how).await?);
+    }
+    report.note(format!("the worker has 2 slots, one for each job, and the bounds {}", BOUNDS.join(" ")));
+    Ok(())
+}
+
+/// All of them in turns on one worker.
+async fn compared(cluster: &Cluster, options: &Options, how: &str) -> anyhow::Result<Table> {
+    let mut glutton = spec(GLUTTON);
+    glutton.gang.per_rank.memory_bytes = GLUTTON_BYTES;
     let beside = [
         ("nobody", None),
         ("a fork bomb", Some(spec(BOMB))),
+        ("one that makes sessions", Some(spec(BOMB_OF_SESSIONS))),
         ("twice its memory", Some(glutton)),
         ("a full disk", Some(spec(FILLER))),
     ];
     let mut found: Vec<Vec<[Times; 2]>> = vec![Vec::new(); beside.len()];
     for _ in 0..options.count.unwrap_or(ROUNDS) {
         for ((_, other), found) in beside.iter().zip(&mut found) {
-            found.push(measured(&cluster, other.as_ref()).await?);
+            found.push(measured(cluster, other.as_ref()).await?);
         }
     }
-    let title = "A work of half a millisecond each 10 ms, ms from when it is due; medians of rounds in turns";
-    let mut table = Table::new(title, &["beside", "done p50", "done p99", "4 KiB written p50", "written p99"]);
+    let title =
+        format!("A work of half a millisecond each 10 ms, ms from when it is due; medians of rounds in turns; {how}");
+    let mut table = Table::new(&title, &["beside", "computed p50", "computed p99", "4 KiB written p50", "written p99"]);
     for ((who, _), rounds) in beside.iter().zip(found) {
         let middle = |of: usize, share: usize| {
             ms(Times::of(rounds.iter().map(|times| times[of].per_mille(share)).collect()).median())
         };
         table.row([(*who).to_owned(), middle(0, 500), middle(0, 990), middle(1, 500), middle(1, 990)]);
     }
-    report.table(table);
-    report.note(format!("the worker has 2 slots, one for each job, and the bounds {}", BOUNDS.join(" ")));
-    let log = cluster.logs();
-    let said = log.lines().filter(|line| line.contains("cgroup") || line.contains("control group")).take(3);
-    for line in said {
-        report.note(line);
-    }
-    Ok(())
+    Ok(table)
 }
 
-/// The times of the work: until it was done, and of writing alone.
+/// The times of the work: until it is computed, and of the writing.
 async fn measured(cluster: &Cluster, other: Option<&JobSpec>) -> anyhow::Result<[Times; 2]> {
     let client = cluster.client();
     let working = async {

@@ -16,9 +16,11 @@ use tonic::{Code, Request};
 use types::JobPhase;
 
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+const DATA: u8 = 0;
 const HEADERS: u8 = 1;
 const RESET: u8 = 3;
 const SETTINGS: u8 = 4;
+const PING: u8 = 6;
 const GO_AWAY: u8 = 7;
 const CONTINUATION: u8 = 9;
 const END_HEADERS: u8 = 4;
@@ -119,6 +121,55 @@ async fn floods_of_frames_are_cut_off_and_cost_nobody_else_anything() {
         let grown = resident(pid)?.saturating_sub(before);
         assert!(grown < GROWTH_BYTES_MAX, "grown by {grown} bytes");
         cluster.client().status(false).await?;
+        Ok(())
+    })
+    .await;
+}
+
+/// Sends such frames, a thousand at a time, until it is cut off, held up or done; somebody else is served meanwhile.
+async fn flood(cluster: &Cluster, begin: &[u8], one: &[u8], reads: bool) -> anyhow::Result<&'static str> {
+    let (mut from, mut to) = tokio::io::split(begun(cluster).await?);
+    let reader = tokio::spawn(async move {
+        while reads && from.read(&mut [0; 4_096]).await.is_ok_and(|read| read > 0) {}
+        from
+    });
+    to.write_all(begin).await?;
+    let thousand = one.repeat(1_000);
+    let mut ended = "taken";
+    for _ in 0..50 {
+        match tokio::time::timeout(Duration::from_secs(1), to.write_all(&thousand)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(_)) => ended = "cut off",
+            Err(_) => ended = "held up",
+        }
+        if ended != "taken" {
+            break;
+        }
+        cluster.client().status(false).await?;
+    }
+    reader.abort();
+    Ok(ended)
+}
+
+#[tokio::test]
+async fn floods_of_small_frames_cost_no_memory_and_hold_up_nobody_else() {
+    alone(shape(1, &[]), async |cluster| {
+        let pid = cluster.pids().0[0];
+        cluster.client().status(false).await?;
+        let before = resident(pid)?;
+        let call = frame(HEADERS, END_HEADERS, 1, &head());
+        for (what, begin, one) in [
+            ("pings", &[][..], frame(PING, 0, 0, &[7; 8])),
+            ("settings", &[][..], frame(SETTINGS, 0, 0, &[0, 4, 0, 1, 0, 0])),
+            ("empty pieces of a request", &call, frame(DATA, 0, 1, &[])),
+        ] {
+            for reads in [true, false] {
+                let ended = flood(cluster, begin, &one, reads).await?;
+                println!("{what}, answers read: {reads}: {ended}; {} KiB", resident(pid)? >> 10);
+            }
+        }
+        let grown = resident(pid)?.saturating_sub(before);
+        assert!(grown < GROWTH_BYTES_MAX, "grown by {grown} bytes");
         Ok(())
     })
     .await;
