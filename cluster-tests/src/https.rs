@@ -4,11 +4,11 @@ use crate::wait::PATIENCE;
 use anyhow::Context as _;
 use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, ServerName};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::rustls::crypto::ring;
 use tokio_rustls::rustls::{ClientConfig, RootCertStore, version};
@@ -32,19 +32,38 @@ pub async fn get(address: &str, authorities: &Path, path: &str, bearer: Option<&
 
 /// A connection after its handshake, without a certificate; `protocol` is what is offered, if anything.
 pub async fn connect(address: &str, authorities: &Path, protocol: &[u8]) -> anyhow::Result<Stream> {
-    let mut roots = RootCertStore::empty();
-    for certificate in CertificateDer::pem_file_iter(authorities)? {
-        roots.add(certificate?)?;
+    Dialer::new(authorities, protocol)?.connect(address, None).await
+}
+
+/// Dials as strangers do, again and again.
+#[derive(Clone)]
+pub struct Dialer(TlsConnector);
+
+impl Dialer {
+    /// With these roots; `protocol` is what is offered, if anything.
+    pub fn new(authorities: &Path, protocol: &[u8]) -> anyhow::Result<Self> {
+        let mut roots = RootCertStore::empty();
+        for certificate in CertificateDer::pem_file_iter(authorities)? {
+            roots.add(certificate?)?;
+        }
+        let mut config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+            .with_protocol_versions(&[&version::TLS13])?
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        if !protocol.is_empty() {
+            config.alpn_protocols = vec![protocol.to_vec()];
+        }
+        Ok(Self(TlsConnector::from(Arc::new(config))))
     }
-    let mut config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
-        .with_protocol_versions(&[&version::TLS13])?
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    if !protocol.is_empty() {
-        config.alpn_protocols = vec![protocol.to_vec()];
+
+    /// From this address of the machine, if it matters which.
+    pub async fn connect(&self, address: &str, from: Option<IpAddr>) -> anyhow::Result<Stream> {
+        let to: SocketAddr = address.parse()?;
+        let socket = if to.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+        if let Some(from) = from {
+            socket.bind(SocketAddr::new(from, 0))?;
+        }
+        let stream = socket.connect(to).await?;
+        Ok(self.0.connect(ServerName::IpAddress(to.ip().into()), stream).await?)
     }
-    let to: SocketAddr = address.parse()?;
-    let stream = TcpStream::connect(to).await?;
-    let name = ServerName::IpAddress(to.ip().into());
-    Ok(TlsConnector::from(Arc::new(config)).connect(name, stream).await?)
 }

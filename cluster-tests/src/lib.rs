@@ -11,6 +11,7 @@
 
 mod cluster;
 mod command;
+pub mod crowd;
 mod daemon_process;
 pub mod https;
 mod janitor;

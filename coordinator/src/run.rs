@@ -8,6 +8,7 @@
 //! What may be wrong with the machine (folder in use, port taken, damaged store) is told before anything is served.
 
 mod certificate;
+mod descriptors;
 mod identify;
 mod join;
 mod sealing;
@@ -214,7 +215,8 @@ impl Running {
         tokio::spawn(api::notary::Notary::new(context.clone(), config.sign_audit_every).run());
         tokio::spawn(api::collect::Collector::new(context.clone(), config.keep_unnamed_files_for).run());
         let Ports { grpc, http, advertised } = ports;
-        let place = observe::Place { data_dir: config.data_dir.clone(), own: identified.node.clone() };
+        let connections = identity::Places::of_descriptors(descriptors::raise());
+        let place = observe::Place { data_dir: config.data_dir.clone(), own: identified.node.clone(), connections };
         let served = serve::serve(context, place, grpc, http, &ending)?;
         tokio::spawn(certificate::keep(identified.clone(), node.clone(), config.certificate_life, ending.clone()));
         Ok(Self {

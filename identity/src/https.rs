@@ -76,11 +76,10 @@ pub async fn post_form(address: &str, fields: &[(&str, &str)]) -> Result<String,
     if let Some(fault) = address_fault(address) {
         return Err(fault);
     }
-    let form: Vec<String> =
-        fields.iter().map(|(name, value)| format!("{}={}", escaped(name), escaped(value))).collect();
+    let form = form(fields);
     let kind = "application/x-www-form-urlencoded";
     let request = http::Request::post(address).header(http::header::CONTENT_TYPE, kind);
-    let request = request.header(http::header::ACCEPT, "application/json").body(Full::new(form.join("&").into()));
+    let request = request.header(http::header::ACCEPT, "application/json").body(Full::new(form.into()));
     let request: http::Request<Full<Bytes>> = request.map_err(|error| format!("{address:?} is no address: {error}"))?;
     let answer = async {
         let client: Client<_, Full<Bytes>> = Client::builder(TokioExecutor::new()).build(connector().await?);
@@ -96,6 +95,36 @@ pub async fn post_form(address: &str, fields: &[(&str, &str)]) -> Result<String,
     answer
         .map_err(|_| format!("{address} did not answer within {ANSWER:?}"))?
         .map_err(|why| format!("{address}: {why}"))
+}
+
+/// Fields as a form or the query of an address has them.
+pub fn form(fields: &[(&str, &str)]) -> String {
+    let fields = fields.iter().map(|(name, value)| format!("{}={}", escaped(name), escaped(value)));
+    fields.collect::<Vec<_>>().join("&")
+}
+
+/// The fields of a form or of the query of an address; nothing where that is not well formed.
+pub fn read_form(text: &str) -> Option<Vec<(String, String)>> {
+    let fields = text.split('&').filter(|field| !field.is_empty());
+    fields
+        .map(|field| field.split_once('=').unwrap_or((field, "")))
+        .map(|(a, b)| Some((plain(a)?, plain(b)?)))
+        .collect()
+}
+
+fn plain(text: &str) -> Option<String> {
+    let (mut bytes, mut rest) = (Vec::with_capacity(text.len()), text.bytes());
+    while let Some(byte) = rest.next() {
+        bytes.push(match byte {
+            b'+' => b' ',
+            b'%' => {
+                let mut digit = || char::from(rest.next()?).to_digit(16);
+                (digit()? * 16 + digit()?) as u8
+            }
+            byte => byte,
+        });
+    }
+    String::from_utf8(bytes).ok()
 }
 
 /// As a form has it: all but letters, digits and `-._~` by their bytes.
@@ -209,7 +238,15 @@ mod tests {
 
     #[test]
     fn a_form_holds_what_was_said() {
-        assert_eq!(escaped("a-z_0.9~ &=+%é"), "a-z_0.9~%20%26%3D%2B%25%C3%A9");
+        let text = "a-z_0.9~ &=+%é";
+        assert_eq!(form(&[("x", text), ("y", "")]), "x=a-z_0.9~%20%26%3D%2B%25%C3%A9&y=");
+        let fields =
+            |fields: &[(&str, &str)]| fields.iter().map(|(a, b)| ((*a).into(), (*b).into())).collect::<Vec<_>>();
+        assert_eq!(read_form(&form(&[("x", text), ("y", "")])), Some(fields(&[("x", text), ("y", "")])));
+        assert_eq!(read_form("a=b+c&&d"), Some(fields(&[("a", "b c"), ("d", "")])));
+        for bad in ["%", "a=%2", "a=%zz", "a=%ff", "%+1=x"] {
+            assert_eq!(read_form(bad), None, "{bad}");
+        }
     }
 
     #[test]

@@ -224,6 +224,11 @@ impl Claims {
         self.0.get("iss")?.as_str()
     }
 
+    /// What the log-in that it was issued for was begun with.
+    pub fn nonce(&self) -> Option<&str> {
+        self.0.get("nonce")?.as_str()
+    }
+
     /// Is it of this issuer, for one of these audiences, and does it count now? Answers with its end in seconds since 1970.
     pub fn check(&self, issuer: &str, audiences: &BTreeSet<String>, now_seconds: u64) -> Result<u64, JwtError> {
         let fault = |text: String| Err::<u64, _>(JwtError::Claims(text));

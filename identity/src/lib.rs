@@ -6,7 +6,7 @@
 //!      │ fingerprint
 //!      └── in every token and stored credential, so that a client knows the cluster before it sends its secret
 //!
-//!  listen: TCP ─> TLS handshake (bounded in number and time) ─> stream with the peer's role     dial: the same from the other end
+//!  listen: TCP ─> a place ─> TLS handshake (bounded in number and time) ─> stream with the peer's role     dial: the same from the other end
 //! ```
 //!
 //! Coordinators prove themselves to everybody, workers to coordinators, both by certificates that live a day. People and
@@ -21,6 +21,7 @@ mod join;
 mod jwt;
 mod listen;
 mod node;
+mod places;
 #[cfg(feature = "plain-text")]
 pub mod plain_text;
 mod sealing;
@@ -41,6 +42,7 @@ pub use join::{Admission, JoinError, Joined, Joiner, join, renew, signing};
 pub use jwt::{Claims, JWT_BYTES_MAX, JwtError, KeySet, is_jwt};
 pub use listen::{Accepted, Incoming, Protocol, accept};
 pub use node::{Material, Node, NodeKey, NodeRequest};
+pub use places::{Bounds, Closed, Places};
 pub use sealing::{SealedValue, SealingError, SealingKey, SealingKeys};
 pub use secret::{Fingerprint, InvalidSecret, Secret, SecretKind, digest, fingerprint};
 pub use stream_seal::{SALT_BYTES, StreamOpener, StreamSealer};

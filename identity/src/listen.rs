@@ -1,33 +1,28 @@
-//! Accepting: TCP, then the handshake beside the others' with a deadline, then a stream that knows who is at its other end.
+//! Accepting: TCP, then the handshake beside the others' with a deadline, then a stream that knows who is at its other end, and ends
+//! when who is there proves nothing.
 
 use crate::node::Node;
+use crate::places::{Places, Standing, Unproven};
 use crate::secured::Secured;
 use crate::subject::{Peer, Subject};
 use rustls_pki_types::CertificateDer;
-use std::collections::BTreeMap;
+use std::future::Future as _;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::sync::mpsc;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tokio_stream::Stream;
+use types::Timestamp;
 
 /// Who has not proven anything within this is sent away.
 const HANDSHAKE_MAX: Duration = Duration::from_secs(5);
-/// Connections at once, handshakes included; more wait in the kernel's queue.
-const CONNECTIONS_MAX: usize = 65_536;
-/// Of them from one address; more are closed.
-const CONNECTIONS_PER_ADDRESS_MAX: usize = 32_768;
-/// Handshakes of one address at once: more wait, within their deadline, and hold up nobody else's.
-const HANDSHAKES_PER_ADDRESS_MAX: usize = 64;
-/// Addresses that are remembered before those without a connection are forgotten.
-const ADDRESSES_MAX: usize = 10_000;
 /// After the system refused a connection (no descriptors left), before the next try.
 const REFUSED_PAUSE: Duration = Duration::from_millis(50);
 /// Connections that stand ready for the server to take.
@@ -49,11 +44,11 @@ pub struct Incoming {
     local: SocketAddr,
 }
 
-/// Accepts on this listener until the result is dropped.
-pub fn accept(listener: TcpListener, node: Node, protocol: Protocol) -> io::Result<Incoming> {
+/// Accepts on this listener until the result is dropped, as many as there are places.
+pub fn accept(listener: TcpListener, node: Node, protocol: Protocol, places: &Places) -> io::Result<Incoming> {
     let local = listener.local_addr()?;
     let (sender, ready) = mpsc::channel(READY_MAX);
-    tokio::spawn(accept_all(listener, node, protocol, sender));
+    tokio::spawn(accept_all(listener, node, protocol, places.clone(), sender));
     Ok(Incoming { ready, local })
 }
 
@@ -77,35 +72,15 @@ impl Stream for Incoming {
     }
 }
 
-/// What one address has.
-#[derive(Debug)]
-struct Address {
-    connections: Arc<Semaphore>,
-    handshakes: Semaphore,
-}
-
-impl Default for Address {
-    fn default() -> Self {
-        Self {
-            connections: Arc::new(Semaphore::new(CONNECTIONS_PER_ADDRESS_MAX)),
-            handshakes: Semaphore::new(HANDSHAKES_PER_ADDRESS_MAX),
-        }
-    }
-}
-
-/// A connection's places, given back with it.
-#[derive(Debug)]
-struct Held {
-    _all: OwnedSemaphorePermit,
-    _own: OwnedSemaphorePermit,
-    _address: Arc<Address>,
-}
-
-async fn accept_all(listener: TcpListener, node: Node, protocol: Protocol, ready: mpsc::Sender<Accepted>) {
-    let connections = Arc::new(Semaphore::new(CONNECTIONS_MAX));
-    let mut addresses: BTreeMap<IpAddr, Arc<Address>> = BTreeMap::new();
+async fn accept_all(
+    listener: TcpListener,
+    node: Node,
+    protocol: Protocol,
+    places: Places,
+    ready: mpsc::Sender<Accepted>,
+) {
     loop {
-        let Ok(permit) = connections.clone().acquire_owned().await else { return };
+        let Some(place) = places.free().await else { return };
         let accepted = tokio::select! {
             () = ready.closed() => return,
             accepted = listener.accept() => accepted,
@@ -118,39 +93,57 @@ async fn accept_all(listener: TcpListener, node: Node, protocol: Protocol, ready
                 continue;
             }
         };
-        if addresses.len() > ADDRESSES_MAX {
-            addresses.retain(|_, address| Arc::strong_count(address) > 1);
-        }
-        let address = addresses.entry(from.ip()).or_default().clone();
-        let Ok(own) = address.connections.clone().try_acquire_owned() else {
-            tracing::warn!(%from, "too many connections of one address: this one is closed");
-            continue;
-        };
-        let held = Held { _all: permit, _own: own, _address: address.clone() };
+        let Some((standing, unproven)) = places.seat(from.ip(), place) else { continue };
         let (node, ready) = (node.clone(), ready.clone());
         tokio::spawn(async move {
-            let shaking = async {
-                let _turn = address.handshakes.acquire().await;
-                shake(stream, from.ip(), &node, protocol, held).await
-            };
-            match tokio::time::timeout(HANDSHAKE_MAX, shaking).await {
-                Ok(Ok(accepted)) => drop(ready.send(accepted).await),
-                Ok(Err(error)) => tracing::debug!(%error, %from, "a connection did not prove itself"),
-                Err(_) => tracing::debug!(%from, "a connection proved nothing within {HANDSHAKE_MAX:?}"),
+            match begin(stream, from, &node, protocol, standing, unproven).await {
+                Ok(accepted) => drop(ready.send(accepted).await),
+                Err(error) => tracing::debug!(%error, %from, "a connection did not prove itself"),
             }
         });
     }
 }
 
-async fn shake(stream: TcpStream, from: IpAddr, node: &Node, protocol: Protocol, held: Held) -> io::Result<Accepted> {
+/// A connection after its handshake, if that comes in time.
+async fn begin(
+    stream: TcpStream,
+    from: SocketAddr,
+    node: &Node,
+    protocol: Protocol,
+    standing: Standing,
+    mut unproven: Unproven,
+) -> io::Result<Accepted> {
+    let shaking = async {
+        let _turn = unproven.handshakes.acquire().await;
+        shake(stream, node, protocol).await
+    };
+    let (stream, shown) = tokio::select! {
+        shaken = tokio::time::timeout(HANDSHAKE_MAX, shaking) => {
+            shaken.map_err(|_| io::Error::new(io::ErrorKind::TimedOut, "it proved nothing in time"))??
+        }
+        _ = &mut unproven.ended => return Err(io::ErrorKind::ConnectionAborted.into()),
+    };
+    if shown.is_some() {
+        standing.prove();
+    }
+    let unproven = shown.is_none().then_some(unproven);
+    let peer = Arc::new(Peer { from: Some(from.ip()), node: shown, standing });
+    Ok(Accepted { stream, peer, by: node.clone(), unproven })
+}
+
+type Shown = Option<(Subject, Timestamp)>;
+
+async fn shake(
+    stream: TcpStream,
+    node: &Node,
+    protocol: Protocol,
+) -> io::Result<(Secured<TlsStream<TcpStream>>, Shown)> {
     stream.set_nodelay(true)?;
     let (stream, shown) = prove(stream, node, protocol).await?;
-    let by = node.clone();
-    let node = match shown.as_ref().map(Subject::of).transpose() {
-        Ok(read) => read.map(|(subject, issued, _)| (subject, issued)),
-        Err(error) => return Err(io::Error::new(io::ErrorKind::InvalidData, error)),
-    };
-    Ok(Accepted { stream, peer: Arc::new(Peer { from: Some(from), node }), by, _held: held })
+    match shown.as_ref().map(Subject::of).transpose() {
+        Ok(read) => Ok((stream, read.map(|(subject, issued, _)| (subject, issued)))),
+        Err(error) => Err(io::Error::new(io::ErrorKind::InvalidData, error)),
+    }
 }
 
 /// The handshake, and the certificate that was shown in it.
@@ -175,7 +168,8 @@ pub struct Accepted {
     stream: Secured<TlsStream<TcpStream>>,
     peer: Arc<Peer>,
     by: Node,
-    _held: Held,
+    /// Until it has proven itself.
+    unproven: Option<Unproven>,
 }
 
 impl Accepted {
@@ -185,6 +179,31 @@ impl Accepted {
             Some((_, issued)) if !self.by.counts(*issued) => Err(io::ErrorKind::ConnectionAborted.into()),
             _ => Ok(()),
         }
+    }
+
+    /// Ends who proves nothing: for a newer one, or after too long a silence. Whoever serves it always reads, and so hears of it.
+    fn keep(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
+        let Some(unproven) = &mut self.unproven else { return Ok(()) };
+        let standing = &self.peer.standing;
+        let ended = Pin::new(&mut unproven.ended).poll(cx);
+        // Whoever proves itself lets go of the other end without a word.
+        if standing.is_proven() || matches!(ended, Poll::Ready(Err(_))) {
+            self.unproven = None;
+            return Ok(());
+        }
+        if ended.is_ready() {
+            return Err(io::ErrorKind::ConnectionAborted.into());
+        }
+        while unproven.silence.as_mut().poll(cx).is_ready() {
+            let at = standing.silent_at();
+            if at <= tokio::time::Instant::now() {
+                standing.close_silent();
+                self.unproven = None;
+                return Err(io::ErrorKind::TimedOut.into());
+            }
+            unproven.silence.as_mut().reset(at);
+        }
+        Ok(())
     }
 
     /// Its other end.
@@ -204,6 +223,7 @@ impl tonic::transport::server::Connected for Accepted {
 impl AsyncRead for Accepted {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         self.check()?;
+        self.keep(cx)?;
         Pin::new(&mut self.stream).poll_read(cx, buf)
     }
 }

@@ -1,5 +1,6 @@
 //! Whose a certificate is: written into it by the authority, read out of what a peer shows.
 
+use crate::places::Standing;
 use crate::tls::TlsError;
 use rustls_pki_types::CertificateDer;
 use std::fmt;
@@ -94,10 +95,23 @@ impl fmt::Display for Subject {
 }
 
 /// The other end of an accepted connection.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Peer {
     /// Its address.
     pub from: Option<IpAddr>,
     /// What its certificate says, with the time at which that was issued; none without one.
     pub node: Option<(Subject, Timestamp)>,
+    pub(crate) standing: Standing,
+}
+
+impl Peer {
+    /// It has called as somebody who is known: its connection stays open.
+    pub fn proved(&self) {
+        self.standing.prove();
+    }
+
+    /// It was answered without proof, as everybody is who asks for health: its connection stays open for a while.
+    pub fn served(&self) {
+        self.standing.serve();
+    }
 }

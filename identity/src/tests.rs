@@ -35,7 +35,7 @@ fn fresh(authority: &Authority, subject: &Subject) -> Node {
 /// Connects `config` to a listener of `server`: what the listener learned, or why the dialer failed.
 async fn meet(server: Node, client: std::sync::Arc<rustls::ClientConfig>) -> Result<Option<Peer>, String> {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let mut incoming = accept(listener, server, Protocol::Grpc).unwrap();
+    let mut incoming = accept(listener, server, Protocol::Grpc, &Places::of_descriptors(20_000)).unwrap();
     let stream = TcpStream::connect(incoming.local_addr()).await.unwrap();
     let name = COORDINATOR_NAME.try_into().unwrap();
     let mut stream = tokio_rustls::TlsConnector::from(client).connect(name, stream).await.map_err(|e| e.to_string())?;
@@ -96,7 +96,7 @@ async fn who_says_nothing_is_sent_away_and_holds_up_nobody_from_elsewhere() {
     let authority = authority();
     let server = fresh(&authority, &coordinator());
     let listener = TcpListener::bind("0.0.0.0:0").await.unwrap();
-    let mut incoming = accept(listener, server, Protocol::Grpc).unwrap();
+    let mut incoming = accept(listener, server, Protocol::Grpc, &Places::of_descriptors(20_000)).unwrap();
     let port = incoming.local_addr().port();
     // Far more than one address may shake hands for at once.
     let mut silent = Vec::new();
@@ -119,6 +119,51 @@ async fn who_says_nothing_is_sent_away_and_holds_up_nobody_from_elsewhere() {
         let read = tokio::time::timeout(Duration::from_secs(20), stream.read(&mut end)).await.expect("sent away");
         assert!(matches!(read, Ok(0) | Err(_)), "{read:?}");
     }
+}
+
+/// The other ends of connections without a certificate, as a server that always reads has them.
+async fn strangers(places: &Places, count: usize) -> Vec<(Peer, tokio::task::JoinHandle<std::io::Result<usize>>)> {
+    let authority = authority();
+    let server = fresh(&authority, &coordinator());
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let mut incoming = accept(listener, server, Protocol::Grpc, places).unwrap();
+    let connector =
+        tokio_rustls::TlsConnector::from(tls::pinned_client(&[fingerprint(authority.certificate())]).unwrap());
+    let mut strangers = Vec::new();
+    for _ in 0..count {
+        let stream = TcpStream::connect(incoming.local_addr()).await.unwrap();
+        let dialing = connector.connect(COORDINATOR_NAME.try_into().unwrap(), stream);
+        let (dialed, accepted) = tokio::join!(dialing, incoming.next());
+        let (dialed, mut accepted) = (dialed.unwrap(), accepted.unwrap());
+        let peer = (**accepted.peer()).clone();
+        let reading = tokio::spawn(async move {
+            let _open = dialed;
+            accepted.read(&mut [0]).await
+        });
+        strangers.push((peer, reading));
+    }
+    strangers
+}
+
+#[tokio::test]
+async fn who_proves_nothing_is_closed_after_a_while_and_who_is_served_or_known_is_not() {
+    let silence = Duration::from_secs(2);
+    let places = Places::new(Bounds { silence, ..Bounds::of_descriptors(1_024) });
+    let mut strangers = strangers(&places, 3).await;
+    let ((known, of_known), (served, of_served), (_, silent)) =
+        (strangers.remove(0), strangers.remove(0), strangers.remove(0));
+    known.proved();
+    tokio::time::sleep(silence / 2).await;
+    served.served();
+    let patience = Duration::from_secs(20);
+    let read = tokio::time::timeout(patience, silent).await.expect("it stays open").unwrap();
+    assert_eq!(read.unwrap_err().kind(), std::io::ErrorKind::TimedOut);
+    assert!(!of_served.is_finished(), "it was of use since");
+    assert_eq!((places.closed(Closed::Silent), places.open()), (1, (2, 1)));
+    let read = tokio::time::timeout(patience, of_served).await.expect("it stays open").unwrap();
+    assert_eq!(read.unwrap_err().kind(), std::io::ErrorKind::TimedOut);
+    assert!(!of_known.is_finished(), "it is known");
+    of_known.abort();
 }
 
 #[tokio::test]
@@ -194,7 +239,7 @@ async fn a_connection_under_a_certificate_that_counts_no_more_ends_when_it_is_us
     let authority = authority();
     let server = fresh(&authority, &coordinator());
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let mut incoming = accept(listener, server.clone(), Protocol::Grpc).unwrap();
+    let mut incoming = accept(listener, server.clone(), Protocol::Grpc, &Places::of_descriptors(20_000)).unwrap();
     let stream = TcpStream::connect(incoming.local_addr()).await.unwrap();
     let config = fresh(&authority, &worker()).material().client();
     let connector = tokio_rustls::TlsConnector::from(config);

@@ -79,7 +79,15 @@ impl Scripted {
         let server = tonic::transport::Server::builder()
             .add_service(JobsServer::new(one.clone()))
             .add_service(BlobsServer::new(one.clone()))
-            .serve_with_incoming(identity::accept(listener, coordinator(), identity::Protocol::Grpc).unwrap());
+            .serve_with_incoming(
+                identity::accept(
+                    listener,
+                    coordinator(),
+                    identity::Protocol::Grpc,
+                    &identity::Places::of_descriptors(20_000),
+                )
+                .unwrap(),
+            );
         tokio::spawn(server);
         one
     }

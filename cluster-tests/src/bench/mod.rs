@@ -9,6 +9,7 @@ mod failover;
 mod faults;
 mod footprint;
 mod gang_start;
+mod guesses;
 mod hollow;
 mod hyperqueue;
 mod live_logs;
@@ -16,6 +17,7 @@ pub mod log_kills;
 mod machine;
 mod many_jobs;
 mod many_workers;
+mod neighbours;
 mod peer;
 mod report;
 #[cfg(feature = "plain-text")]
@@ -23,6 +25,7 @@ mod security;
 mod slurm;
 mod starts;
 mod stats;
+mod strangers;
 mod telemetry;
 mod throughput;
 
@@ -62,6 +65,12 @@ pub enum Name {
     LogKills,
     /// Log bytes, lines and metric points a second onto a majority; from a line to its follower; memory of the coordinators
     Telemetry,
+    /// 10,000 connections that nobody uses: memory of the coordinator, and what a client who goes on notices
+    Strangers,
+    /// Whether the time of a refusal tells how near a guessed token was
+    Guesses,
+    /// What a job notices of neighbours that start processes without an end, take twice their memory or fill the disk; as root
+    Neighbours,
 }
 
 /// How it is measured.
@@ -99,6 +108,9 @@ pub async fn run(name: Name, options: &Options) -> anyhow::Result<Report> {
         Name::Faults => faults::run(options, &mut report).await?,
         Name::LogKills => log_kills::run(options, &mut report).await?,
         Name::Telemetry => telemetry::run(options, &mut report).await?,
+        Name::Strangers => strangers::run(options, &mut report).await?,
+        Name::Guesses => guesses::run(options, &mut report).await?,
+        Name::Neighbours => neighbours::run(options, &mut report).await?,
     }
     report.machine = machine::describe(&options.dir);
     Ok(report)

@@ -107,6 +107,8 @@ async fn admit(gate: &Gate, call: Call) -> Result<Admitted, Status> {
     let peer = call.peer.ok_or_else(|| Status::internal("the connection does not say who is at its other end"))?;
     let caller = gate.identify(&peer, call.bearer.as_deref()).await?;
     gate.allow(&caller, &call.path)?;
+    // A stranger's connection too is kept while it is of use.
+    peer.served();
     let path = proto::needs::method(&call.path).filter(|method| method.streams).map(|method| method.path);
     let permit = gate.one_more(&caller, &call.path, path.is_some())?;
     Ok(Admitted { peer, caller: Arc::new(caller), path, permit })

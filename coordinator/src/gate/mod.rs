@@ -93,7 +93,11 @@ impl Gate {
                 }
                 principal
             }
-            (None, Some(bearer)) => self.bearer(peer, bearer).await?,
+            (None, Some(bearer)) => {
+                let user = self.bearer(peer, bearer).await?;
+                peer.proved();
+                user
+            }
             (None, None) => Principal::Stranger,
         };
         Ok(Caller { principal, from })

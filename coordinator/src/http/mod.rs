@@ -5,8 +5,9 @@ use crate::gate::{Gate, bearer};
 use crate::observe::{self, Observed, Place};
 use crate::raft::{Node, Role};
 use axum::Router;
-use axum::extract::{Extension, State};
+use axum::extract::{Extension, Request, State};
 use axum::http::{HeaderMap, StatusCode, header};
+use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -57,7 +58,9 @@ pub(crate) async fn serve(mut incoming: Incoming, context: Context, shutdown: da
             () = shutdown.requested() => None,
         };
         let Some(accepted) = accepted else { break };
-        let service = TowerToHyperService::new(router.clone().layer(Extension(From(accepted.peer().clone()))));
+        let from = From(accepted.peer().clone());
+        let served = axum::middleware::from_fn_with_state(from.clone(), serve_one);
+        let service = TowerToHyperService::new(router.clone().layer(served).layer(Extension(from)));
         let connection = server.serve_connection(TokioIo::new(accepted), service).into_owned();
         let connection = connections.watch(connection);
         tokio::spawn(async move {
@@ -90,6 +93,15 @@ async fn ready(State(context): State<Context>) -> Response {
 /// Who is at the other end of a request's connection.
 #[derive(Clone)]
 struct From(Arc<Peer>);
+
+/// The connection is of use: it stays open for a while.
+async fn serve_one(State(From(peer)): State<From>, request: Request, next: Next) -> Response {
+    let response = next.run(request).await;
+    if response.status().is_success() {
+        peer.served();
+    }
+    response
+}
 
 /// Answers with the status of a refusal: 401 to who is not known, 403 to who may not.
 async fn allowed(context: &Context, peer: &Peer, headers: &HeaderMap, path: &str) -> Result<(), Response> {

@@ -2,7 +2,8 @@
 
 use super::figures::{gauge, real, reals};
 use prometheus_client::encoding::EncodeLabelSet;
-use prometheus_client::metrics::counter::ConstCounter;
+use prometheus_client::metrics::counter::{ConstCounter, Counter};
+use prometheus_client::metrics::family::Family;
 use prometheus_client::registry::Registry;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
@@ -12,6 +13,16 @@ struct Build {
     version: &'static str,
 }
 
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Proven {
+    proven: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Shut {
+    reason: &'static str,
+}
+
 /// Where to look.
 #[derive(Clone)]
 pub(crate) struct Place {
@@ -19,6 +30,8 @@ pub(crate) struct Place {
     pub(crate) data_dir: PathBuf,
     /// Who it is.
     pub(crate) own: identity::Node,
+    /// The connections to its ports.
+    pub(crate) connections: identity::Places,
 }
 
 impl Place {
@@ -34,6 +47,7 @@ impl Place {
             expiry,
             std::time::Duration::from_millis(ends.0).as_secs_f64(),
         );
+        self.connections(registry);
         if let Ok(disk) = rustix::fs::statvfs(&self.data_dir) {
             let bytes = |blocks: u64| blocks.saturating_mul(disk.f_frsize);
             let free = "Free for this coordinator on the file system of its data";
@@ -44,6 +58,18 @@ impl Place {
             gauge(registry, "raft_snapshot_timestamp_seconds", "When the newest snapshot was written", written);
             gauge(registry, "raft_snapshot_bytes", "Size of the newest snapshot", bytes);
         }
+    }
+
+    fn connections(&self, registry: &mut Registry) {
+        let (open, unproven) = self.connections.open();
+        let help = "Connections to this coordinator's ports: of who has proven itself, and of who has not";
+        let kinds = [("yes", open.saturating_sub(unproven)), ("no", unproven)];
+        reals(registry, "connections", help, kinds.map(|(proven, count)| (Proven { proven }, count as f64)));
+        let closed: Family<Shut, Counter> = Family::default();
+        for why in identity::Closed::ALL {
+            closed.get_or_create(&Shut { reason: why.name() }).inc_by(self.connections.closed(why));
+        }
+        registry.register("connections_closed", "Connections that were closed because there were too many", closed);
     }
 }
 

@@ -51,7 +51,7 @@ pub(super) fn serve(
     let routes = api::services(&context, reflection(Routes::new(health))?);
     let (failure, failed) = watch::channel(None);
     let accepting = |listener, protocol| {
-        identity::accept(listener, place.own.clone(), protocol)
+        identity::accept(listener, place.own.clone(), protocol, &place.connections)
             .map_err(|source| Error::Io { what: "listen".into(), source })
     };
     let (incoming, web_incoming) = (accepting(grpc, Protocol::Grpc)?, accepting(http, Protocol::Http)?);

@@ -51,7 +51,13 @@ impl Coordinator {
 
     fn serve(self, listener: tokio::net::TcpListener) -> tokio::task::JoinHandle<()> {
         let server = tonic::transport::Server::builder().add_service(TelemetryServer::new(self));
-        let incoming = identity::accept(listener, crate::testing::coordinator(), identity::Protocol::Grpc).unwrap();
+        let incoming = identity::accept(
+            listener,
+            crate::testing::coordinator(),
+            identity::Protocol::Grpc,
+            &identity::Places::of_descriptors(20_000),
+        )
+        .unwrap();
         tokio::spawn(async move { server.serve_with_incoming(incoming).await.unwrap() })
     }
 

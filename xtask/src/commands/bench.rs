@@ -11,7 +11,7 @@ use std::path::Path;
 use std::process::{Command, ExitCode};
 
 /// Every benchmark, as `cluster-tests` names it, and that of the scheduler.
-const NAMES: [&str; 15] = [
+const NAMES: [&str; 18] = [
     "control-plane",
     "failover",
     "gang-start",
@@ -24,6 +24,9 @@ const NAMES: [&str; 15] = [
     "faults",
     "log-kills",
     "telemetry",
+    "strangers",
+    "guesses",
+    "neighbours",
     SECURITY,
     SCHEDULER,
     COLLECTIVES,

@@ -1,6 +1,9 @@
 //! `muster login`: a token for a cluster, checked there and kept as a context.
 
+mod browser;
 mod device;
+mod landing;
+mod provider;
 
 use super::{Session, small_runtime};
 use crate::context::{config_path, remember, update};
@@ -23,7 +26,8 @@ Examples:
   muster login 10.0.0.1:7070,10.0.0.2:7070 --name lab < token
   muster login 10.0.0.1:7070 --token-file token
   muster login 10.0.0.1:7070 --token-file id-token.jwt --authority 3f0c..
-  muster login 10.0.0.1:7070 --issuer https://login.corp.example --client-id muster --authority 3f0c.."
+  muster login 10.0.0.1:7070 --issuer https://login.corp.example --client-id muster --authority 3f0c..
+  muster login 10.0.0.1:7070 --issuer https://login.corp.example --client-id muster --authority 3f0c.. --browser"
 )]
 pub struct LoginArgs {
     /// The cluster's coordinators
@@ -38,14 +42,14 @@ pub struct LoginArgs {
     /// The cluster's authority, for a token of an identity provider: the 64 digits that `muster cluster authority list` shows
     #[arg(long, value_name = "FINGERPRINT")]
     authority: Option<Fingerprint>,
-    /// By the browser.
+    /// By a browser.
     #[command(flatten)]
-    device: device::DeviceArgs,
+    provider: provider::ProviderArgs,
 }
 
 /// Runs it.
 pub fn run(args: &LoginArgs, session: &Session) -> anyhow::Result<Exit> {
-    let by_browser = small_runtime()?.block_on(args.device.token())?;
+    let by_browser = small_runtime()?.block_on(args.provider.token())?;
     let text = if let Some(token) = by_browser {
         token
     } else if let Some(path) = &args.token_file {

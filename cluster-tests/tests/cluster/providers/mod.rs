@@ -1,5 +1,6 @@
 //! Users of an identity provider, from outside: a provider is made here, with keys of its own and everything that an attacker would try.
 
+mod browser;
 mod device;
 
 use crate::support::alone;

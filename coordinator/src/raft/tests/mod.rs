@@ -53,7 +53,13 @@ impl Member {
         let node = runtime.spawn(async move {
             let node = Node::open(config).await.unwrap();
             let listener = tokio::net::TcpListener::from_std(listener).unwrap();
-            let incoming = identity::accept(listener, identity, identity::Protocol::Grpc).unwrap();
+            let incoming = identity::accept(
+                listener,
+                identity,
+                identity::Protocol::Grpc,
+                &identity::Places::of_descriptors(20_000),
+            )
+            .unwrap();
             let server = tuned_server().add_service(node.service());
             tokio::spawn(server.serve_with_incoming(incoming));
             node
