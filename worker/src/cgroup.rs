@@ -27,7 +27,7 @@ pub(crate) struct Limits {
     pub(crate) memory_bytes: u64,
     /// Hundredths of a core.
     pub(crate) cpu_percent: u64,
-    /// Share of a busy machine, 100 a slot; kept by v2 only, where it costs nothing. 0 = none.
+    /// Share of a busy machine, 100 a slot. 0 = none.
     pub(crate) cpu_weight: u64,
     pub(crate) pids: u64,
 }
@@ -58,6 +58,14 @@ impl Driver {
         let (memory, cpu, pids) = (v1("memory"), v1("cpu"), v1("pids"));
         if memory.is_some() || cpu.is_some() || pids.is_some() {
             let kill = unified.and_then(|root| make(&root.join(name)));
+            if let Some(group) = &cpu {
+                // A group's shares are spread over the processors that it keeps busy.
+                let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get) as u64;
+                let shares = (CPU_SHARES_OF_RANKS * cores).to_string();
+                if let Err(error) = std::fs::write(group.join("cpu.shares"), shares) {
+                    tracing::debug!(group = %group.display(), %error, "the share of all ranks is not set");
+                }
+            }
             return Driver::Hybrid { kill, memory, cpu, pids };
         }
         unified.and_then(|root| delegated(&root, &own, name)).unwrap_or(Driver::None)
@@ -94,7 +102,7 @@ impl Driver {
                 plan.groups.unified = kill.as_ref().map(|parent| parent.join(&leaf));
                 let join = |parent: &Option<PathBuf>| parent.as_ref().map(|parent| parent.join(&leaf));
                 plan.memory_v1(join(memory), limits.memory_bytes);
-                plan.cpu_v1(join(cpu), limits.cpu_percent);
+                plan.cpu_v1(join(cpu), limits);
                 plan.pids_v1(join(pids), limits.pids);
                 (plan.groups, plan.lacking)
             }
@@ -144,9 +152,17 @@ impl Plan {
         self.groups.oom_events = Some(group.join("memory.oom_control"));
     }
 
-    fn cpu_v1(&mut self, group: Option<PathBuf>, percent: u64) {
-        let Some(group) = self.join("cpu", group, percent) else { return };
-        self.set(group.join("cpu.cfs_quota_us"), percent * CPU_PERIOD_US / 100);
+    fn cpu_v1(&mut self, group: Option<PathBuf>, limits: Limits) {
+        // A share is no limit: where it cannot be had nothing is lacking.
+        let wanted = if group.is_some() { limits.cpu_percent.max(limits.cpu_weight) } else { limits.cpu_percent };
+        let Some(group) = self.join("cpu", group, wanted) else { return };
+        if limits.cpu_weight > 0 {
+            let shares = limits.cpu_weight.saturating_mul(CPU_SHARES) / 100;
+            self.set(group.join("cpu.shares"), shares.clamp(2, CPU_SHARES_MAX));
+        }
+        if limits.cpu_percent > 0 {
+            self.set(group.join("cpu.cfs_quota_us"), limits.cpu_percent * CPU_PERIOD_US / 100);
+        }
     }
 
     fn pids_v1(&mut self, group: Option<PathBuf>, pids: u64) {
@@ -158,6 +174,12 @@ impl Plan {
 
 const CPU_PERIOD_US: u64 = 100_000;
 const CPU_WEIGHT_MAX: u64 = 10_000;
+/// What v1 gives a group, and a session, that nothing is said of.
+const CPU_SHARES: u64 = 1_024;
+const CPU_SHARES_MAX: u64 = 262_144;
+/// Daemons have three times as much of a processor as the ranks on it, as they have by the niceness of ranks' sessions where there are
+/// no groups.
+const CPU_SHARES_OF_RANKS: u64 = CPU_SHARES / 3;
 
 fn plan_v2(group: &Path, controllers: &[String], limits: Limits) -> (Groups, Vec<&'static str>) {
     let mut plan = Plan::default();
@@ -305,6 +327,7 @@ mod tests {
         );
         assert_eq!(groups.controllers, [PathBuf::from("/m/1-2-3"), PathBuf::from("/c/1-2-3")]);
         assert!(groups.settings.contains(&("/c/1-2-3/cpu.cfs_quota_us".into(), "150000".into())));
+        assert!(groups.settings.contains(&("/c/1-2-3/cpu.shares".into(), "1024".into())));
         assert_eq!(lacking, ["pids"]);
     }
 
@@ -327,12 +350,18 @@ mod tests {
     }
 
     #[test]
-    fn a_busy_machine_is_shared_by_slots_where_v2_can() {
+    fn a_busy_machine_is_shared_by_slots_where_it_can() {
         let v2 = Driver::V2 { parent: "/p".into(), controllers: vec!["cpu".into()] };
         let limits = Limits { cpu_weight: 400, ..Limits::default() };
         let (groups, lacking) = v2.plan(KEY, RankIndex(0), limits);
         assert_eq!(groups.settings, [("/p/1-2-0/cpu.weight".into(), "400".to_owned())]);
         assert!(lacking.is_empty());
-        assert!(Driver::None.plan(KEY, RankIndex(0), limits).1.is_empty(), "a share is no limit");
+        let v1 = Driver::Hybrid { kill: None, memory: None, cpu: Some("/c".into()), pids: None };
+        let (groups, _) = v1.plan(KEY, RankIndex(0), limits);
+        assert_eq!(groups.settings, [("/c/1-2-0/cpu.shares".into(), "4096".to_owned())]);
+        let without = Driver::Hybrid { kill: None, memory: None, cpu: None, pids: None };
+        for driver in [Driver::None, without] {
+            assert!(driver.plan(KEY, RankIndex(0), limits).1.is_empty(), "a share is no limit");
+        }
     }
 }

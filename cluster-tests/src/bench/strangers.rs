@@ -25,7 +25,7 @@ struct Found {
     p50: Vec<Duration>,
     p99: Vec<Duration>,
     memory: Vec<f64>,
-    kept: Vec<usize>,
+    kept: Vec<f64>,
 }
 
 /// Measures.
@@ -70,7 +70,7 @@ fn cells(who: &str, found: Found) -> [String; 5] {
         values.sort_unstable_by(f64::total_cmp);
         values.get(values.len() / 2).copied().unwrap_or_default()
     };
-    let kept = middle(found.kept.iter().map(|kept| *kept as f64).collect());
+    let kept = middle(found.kept);
     let [p50, p99] = [found.p50, found.p99].map(|times| ms(Times::of(times).median()));
     [who.to_owned(), format!("{kept:.0}"), format!("{:.0}", middle(found.memory)), p50, p99]
 }
@@ -89,7 +89,7 @@ async fn part(cluster: &Cluster, found: &mut Found) -> anyhow::Result<()> {
     found.p99.push(times.per_mille(990));
     let figures = cluster.get(1, "/metrics").await?;
     let sum = figures.lines().filter(|line| line.starts_with("muster_connections{"));
-    found.kept.push(sum.filter_map(|line| line.rsplit(' ').next()?.parse::<usize>().ok()).sum());
+    found.kept.push(sum.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum());
     found.memory.push(machine::memory(cluster.pids().0[0]).0);
     Ok(())
 }
