@@ -134,7 +134,7 @@ impl State {
     }
 
     /// May this caller make and change secrets of that workspace, or without one everybody's?
-    pub(crate) fn manages_secrets(&self, caller: &Caller, workspace: Option<&Workspace>) -> bool {
+    fn manages_secrets(&self, caller: &Caller, workspace: Option<&Workspace>) -> bool {
         self.grants_of(&caller.principal).any(|grant| match workspace {
             None => grant.gives(Permission::SecretsManage),
             Some(place) => grant.gives_in(Permission::SecretsManage, place),

@@ -156,9 +156,9 @@ impl Fetching<'_> {
         tracing::warn!(error = %why.chain(), "the disk is full: the cache is emptied");
         let cache = self.blobs.cache.clone();
         let emptied = tokio::task::spawn_blocking(move || {
-            // That of other workspaces too.
-            cache.places()?.iter().try_for_each(|place| {
-                let cache = cache.of(Some(place))?;
+            // That of every workspace, and what lay there before each had its own.
+            cache.places()?.iter().map(Some).chain([None]).try_for_each(|place| {
+                let cache = cache.of(place.map(String::as_str))?;
                 loop {
                     let some = cache.list(None, HASHES_AT_ONCE)?;
                     if some.is_empty() {

@@ -135,3 +135,19 @@ fn the_trail_has_the_whole_of_what_a_role_gives() {
         assert!(whole, "{count}: {object}");
     }
 }
+
+#[test]
+fn a_role_that_is_set_again_without_a_note_keeps_it() {
+    let mut log = Log::default();
+    let set = |note: Option<&str>| Command::SetRole {
+        role: role("mlops", &[Permission::JobsRead]),
+        note: note.map(str::to_owned),
+    };
+    let noted = |log: &Log| log.state.custom_role("mlops").map(|known| known.note.clone()).unwrap_or_default();
+    for (note, expected) in
+        [(None, ""), (Some("for pipelines"), "for pipelines"), (None, "for pipelines"), (Some(""), "")]
+    {
+        assert_eq!(log.apply(set(note)), Outcome::Done);
+        assert_eq!(noted(&log), expected, "{note:?}");
+    }
+}

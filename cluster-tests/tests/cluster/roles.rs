@@ -108,8 +108,18 @@ async fn who_may_make_users_by_a_role_of_the_clusters_own_neither_makes_nor_remo
         let hr = token_of(cluster, "hal", "hr").await?;
         cluster.muster(&["users", "create", "olaf", "--role", "owner"]).await?.good()?;
         at(cluster, 1, &hr, &["users", "create", "rob", "--role", "hr"]).await?.good()?;
+        let olafs = cluster.muster(&["tokens", "create", "--user", "olaf", "-o", "json"]).await?.good()?.json()?;
+        let olafs = olafs["id"].as_str().unwrap_or_default().to_owned();
+        let keys = cluster.write("hr/keys.json", "{\"keys\": []}")?.display().to_string();
+        let corp =
+            ["providers", "set", "corp", "--issuer", "https://idp.example", "--audience", "m", "--keys-file", &keys];
+        cluster.muster(&[&corp[..], &["--group", "bosses=owner"]].concat()).await?.good()?;
+        let lesser = [&corp[..], &["--group", "bosses=hr"]].concat();
         for denied in [
-            &["users", "create", "eve", "--role", "owner"][..],
+            &["tokens", "revoke", &olafs][..],
+            &["providers", "remove", "corp"],
+            &lesser,
+            &["users", "create", "eve", "--role", "owner"],
             &["users", "create", "eve", "--role", "data-scientist@default"],
             &["users", "update", "olaf", "--role", "hr"],
             &["users", "remove", "olaf"],
@@ -125,6 +135,8 @@ async fn who_may_make_users_by_a_role_of_the_clusters_own_neither_makes_nor_remo
         let told = ["\"users/all\"", "\"nothing\"", "there are cluster/read"];
         assert!(wrong.code == 2 && told.iter().all(|part| wrong.stderr.contains(part)), "{}", wrong.stderr);
         at(cluster, 1, &hr, &["users", "remove", "rob"]).await?.good()?;
+        cluster.muster(&["providers", "remove", "corp"]).await?.good()?;
+        cluster.muster(&["tokens", "revoke", &olafs]).await?.good()?;
         Ok(())
     })
     .await;

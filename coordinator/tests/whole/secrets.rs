@@ -74,3 +74,34 @@ async fn a_secret_goes_to_the_worker_that_runs_its_job_and_to_nobody_else() {
     secrets.remove(removed.clone()).await.unwrap();
     assert_eq!(secrets.remove(removed).await.unwrap_err().code(), Code::NotFound);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_gets_files_for_its_own_jobs_only() {
+    use proto::v1::blobs_client::BlobsClient;
+    let members = cluster(3).await;
+    let bytes = b"weights of the job";
+    let hash = bytes::Bytes::from(<sha2::Sha256 as sha2::Digest>::digest(bytes).to_vec());
+    let chunk = v1::BlobChunk {
+        hash: hash.clone(),
+        bytes_total: bytes.len() as u64,
+        data: bytes.to_vec().into(),
+        ..Default::default()
+    };
+    within(BlobsClient::new(members[0].channel()).put(futures::stream::iter([chunk]))).await.unwrap();
+    let mut worker = Worker::open(&members).await;
+    let spec = v1::JobSpec { command: "true".into(), ..Default::default() };
+    let request = v1::SubmitRequest { request_id: vec![4; 16].into(), spec: Some(spec), wait_for_workers: true };
+    let job = JobsClient::new(members[0].channel()).submit(request).await.unwrap().into_inner().job_id;
+    let wish = worker.run(JobId(job), 1).await;
+    let get = async |member: &Member, name: &str, job_id: u64| {
+        let wanted = v1::GetBlobRequest { hash: hash.clone(), job_id, workspace: "default".into(), local: false };
+        within(BlobsClient::new(member.as_worker(name)).get(wanted)).await.map(drop).map_err(|status| status.code())
+    };
+    for member in &members {
+        assert_eq!(get(member, "w", job).await, Ok(()));
+        for (name, job) in [("known", job), ("w", job + 1), ("w", 0)] {
+            assert_eq!(get(member, name, job).await, Err(Code::NotFound), "{name} {job}");
+        }
+    }
+    worker.end(&wish, 0, 0).await;
+}

@@ -142,10 +142,9 @@ fn obstacle(state: &State, obstacle: &Obstacle, now: Timestamp, name: impl Fn(Wo
         }
         Obstacle::NoCapacity { need, fit } => {
             let mut text = format!("needs {need} instances at once; room for {fit} now, others hold the rest");
-            let holders: Vec<String> = state.live().take(JOBS_NAMED_MAX).map(|job| job.id.to_string()).collect();
+            let holders: Vec<JobId> = state.live().take(JOBS_NAMED_MAX + 1).map(|job| job.id).collect();
             if !holders.is_empty() {
-                let more = if state.live().nth(JOBS_NAMED_MAX).is_some() { " and more" } else { "" };
-                let _ = write!(text, " (running: job {}{more})", holders.join(", "));
+                let _ = write!(text, " (running: {})", named(&holders));
             }
             text
         }
