@@ -110,9 +110,7 @@ async fn who_may_make_users_by_a_role_of_the_clusters_own_neither_makes_nor_remo
         at(cluster, 1, &hr, &["users", "create", "rob", "--role", "hr"]).await?.good()?;
         let olafs = cluster.muster(&["tokens", "create", "--user", "olaf", "-o", "json"]).await?.good()?.json()?;
         let olafs = olafs["id"].as_str().unwrap_or_default().to_owned();
-        let keys = cluster.write("hr/keys.json", "{\"keys\": []}")?.display().to_string();
-        let corp =
-            ["providers", "set", "corp", "--issuer", "https://idp.example", "--audience", "m", "--keys-file", &keys];
+        let corp = ["providers", "set", "corp", "--issuer", "https://idp.example", "--audience", "m"];
         cluster.muster(&[&corp[..], &["--group", "bosses=owner"]].concat()).await?.good()?;
         let lesser = [&corp[..], &["--group", "bosses=hr"]].concat();
         for denied in [
