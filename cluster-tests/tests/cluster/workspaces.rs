@@ -366,7 +366,7 @@ async fn of_other_workspaces_jobs_workers_and_reasons_tell_no_number() {
         assert!(table.contains("2 of others"), "{table}");
         // All of the machine, so that it waits for those.
         let mut own = within("vision", spec("true"));
-        own.gang.per_rank.cpus = u32::try_from(client.workers().await?[0].cpus_total)?;
+        own.gang.per_rank.cpus = client.workers().await?[0].cpus_total;
         let own = client.submit(&own).await?.0.to_string();
         let admins = until("a reason that names who runs", PATIENCE, async || {
             let told = cluster.muster(&["jobs", "explain", &own]).await.ok()?.good().ok()?.stdout;
