@@ -46,6 +46,15 @@ pub enum FilesError {
         #[source]
         source: TlsError,
     },
+    /// The file that is to hold the key for secrets.
+    #[error("{} holds no key for secrets", .path.display())]
+    SealingKey {
+        /// Which file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: crate::SealingError,
+    },
 }
 
 /// Name and content of a file that all coordinators have..
@@ -83,8 +92,7 @@ impl NodeFolder {
         let read = absent(read_secret(&path)).map_err(|source| FilesError::Io { path: path.clone(), source })?;
         let Some(bytes) = read.map(Zeroizing::new) else { return Ok(None) };
         let keys = SealingKeys::parse(&String::from_utf8_lossy(&bytes));
-        let damaged = |error: crate::SealingError| TlsError::Certificate(error.to_string());
-        keys.map(Some).map_err(|error| FilesError::Damaged { path, source: damaged(error) })
+        keys.map(Some).map_err(|source| FilesError::SealingKey { path, source })
     }
 
     /// Stores the keys for secrets in place of those that are there, unless the operator holds them.

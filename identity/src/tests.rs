@@ -279,6 +279,23 @@ fn what_is_stored_is_loaded_again_and_others_may_not_read_it() {
 }
 
 #[test]
+fn a_file_that_holds_no_key_for_secrets_is_told_as_such() {
+    let folder = tempfile::tempdir().unwrap();
+    let held = folder.path().join("key");
+    let private = std::os::unix::fs::PermissionsExt::from_mode(0o600);
+    let files = NodeFolder::open(folder.path()).unwrap().with_sealing_key(Some(held.clone()));
+    assert!(files.sealing_keys().unwrap().is_none());
+    std::fs::write(&held, "not a key\n").unwrap();
+    std::fs::set_permissions(&held, private).unwrap();
+    let error = files.sealing_keys().err().unwrap();
+    let why = std::error::Error::source(&error).unwrap().to_string();
+    assert_eq!(
+        (error.to_string(), why.as_str()),
+        (format!("{} holds no key for secrets", held.display()), "a key is 64 hexadecimal digits")
+    );
+}
+
+#[test]
 fn a_certificate_that_names_nobody_is_refused() {
     assert!(Subject::from_uri("spiffe://00/worker/a").is_none());
     assert_eq!(Subject::from_uri(&worker().uri()), Some(worker()));

@@ -6,6 +6,9 @@
 //! a rank's start costs the daemon nothing. A rank that asks for no limit joins the v2 tree only, at birth
 //! (`CLONE_INTO_CGROUP`): moving a process later costs a global lock and up to 17 ms.
 
+mod plan;
+
+use plan::{CPU_SHARES_OF_RANKS, Plan, has_all_processors, plan_v2};
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 use types::{MemberKey, RankIndex};
@@ -16,7 +19,13 @@ pub(crate) enum Driver {
     /// Parent group of all ranks, and the controllers that its children have.
     V2 { parent: PathBuf, controllers: Vec<String> },
     /// Parent group in the bare v2 tree, if there is one, and the parents in each v1 controller's tree.
-    Hybrid { kill: Option<PathBuf>, memory: Option<PathBuf>, cpu: Option<PathBuf>, pids: Option<PathBuf> },
+    Hybrid {
+        kill: Option<PathBuf>,
+        memory: Option<PathBuf>,
+        cpu: Option<PathBuf>,
+        pids: Option<PathBuf>,
+        cpuset: Option<PathBuf>,
+    },
     /// Nothing.
     None,
 }
@@ -48,9 +57,30 @@ pub(crate) struct Groups {
     pub(crate) pids_events: Option<PathBuf>,
 }
 
+const CPUSET: &str = "cpuset";
+
 impl Driver {
-    /// Looks at the machine and makes the parent groups. `name` tells this daemon's groups from others'.
-    pub(crate) fn detect(name: &str) -> Self {
+    /// Looks at the machine and makes the parent groups. `name` tells this daemon's groups from others'; `pins`: ranks are to have processors
+    /// of their own.
+    pub(crate) fn detect(name: &str, pins: bool) -> Self {
+        let driver = Self::found(name, pins);
+        if pins && !driver.keeps_processors() {
+            tracing::warn!(
+                "ranks start on processors of their own, and nothing keeps them there: no control groups for it"
+            );
+        }
+        driver
+    }
+
+    fn keeps_processors(&self) -> bool {
+        match self {
+            Driver::V2 { controllers, .. } => controllers.iter().any(|controller| controller == CPUSET),
+            Driver::Hybrid { cpuset, .. } => cpuset.is_some(),
+            Driver::None => false,
+        }
+    }
+
+    fn found(name: &str, pins: bool) -> Self {
         let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
         let own = std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
         let unified = mount_of(&mounts, "cgroup2", "");
@@ -66,16 +96,19 @@ impl Driver {
                     tracing::debug!(group = %group.display(), %error, "the share of all ranks is not set");
                 }
             }
-            return Driver::Hybrid { kill, memory, cpu, pids };
+            let cpuset = pins.then(|| v1(CPUSET)).flatten().filter(|group| has_all_processors(group));
+            return Driver::Hybrid { kill, memory, cpu, pids, cpuset };
         }
-        unified.and_then(|root| delegated(&root, &own, name)).unwrap_or(Driver::None)
+        unified.and_then(|root| delegated(&root, &own, name, pins)).unwrap_or(Driver::None)
     }
 
     /// Takes the parent groups away again; one that ranks still stand in stays.
     pub(crate) fn leave(&self) {
         let parents: Vec<&PathBuf> = match self {
             Driver::V2 { parent, .. } => vec![parent],
-            Driver::Hybrid { kill, memory, cpu, pids } => [kill, memory, cpu, pids].into_iter().flatten().collect(),
+            Driver::Hybrid { kill, memory, cpu, pids, cpuset } => {
+                [kill, memory, cpu, pids, cpuset].into_iter().flatten().collect()
+            }
             Driver::None => Vec::new(),
         };
         for parent in parents {
@@ -92,18 +125,25 @@ impl Driver {
         }
     }
 
-    /// The groups of one rank, and the limits that this machine cannot keep.
-    pub(crate) fn plan(&self, key: MemberKey, rank: RankIndex, limits: Limits) -> (Groups, Vec<&'static str>) {
+    /// The groups of one rank, and the limits that this machine cannot keep. No processors = all.
+    pub(crate) fn plan(
+        &self,
+        key: MemberKey,
+        rank: RankIndex,
+        limits: Limits,
+        processors: &[u32],
+    ) -> (Groups, Vec<&'static str>) {
         let leaf = format!("{}-{}-{rank}", key.job, key.attempt);
         match self {
-            Driver::V2 { parent, controllers } => plan_v2(&parent.join(leaf), controllers, limits),
-            Driver::Hybrid { kill, memory, cpu, pids } => {
+            Driver::V2 { parent, controllers } => plan_v2(&parent.join(leaf), controllers, limits, processors),
+            Driver::Hybrid { kill, memory, cpu, pids, cpuset } => {
                 let mut plan = Plan::default();
                 plan.groups.unified = kill.as_ref().map(|parent| parent.join(&leaf));
                 let join = |parent: &Option<PathBuf>| parent.as_ref().map(|parent| parent.join(&leaf));
                 plan.memory_v1(join(memory), limits.memory_bytes);
                 plan.cpu_v1(join(cpu), limits);
                 plan.pids_v1(join(pids), limits.pids);
+                plan.cpuset_v1(join(cpuset), processors);
                 (plan.groups, plan.lacking)
             }
             Driver::None => (Groups::default(), lacking_all(limits)),
@@ -114,103 +154,6 @@ impl Driver {
 fn lacking_all(limits: Limits) -> Vec<&'static str> {
     let asked = [("memory", limits.memory_bytes), ("cpu", limits.cpu_percent), ("pids", limits.pids)];
     asked.into_iter().filter(|(_, value)| *value > 0).map(|(what, _)| what).collect()
-}
-
-#[derive(Default)]
-struct Plan {
-    groups: Groups,
-    lacking: Vec<&'static str>,
-}
-
-impl Plan {
-    fn join(&mut self, what: &'static str, group: Option<PathBuf>, limit: u64) -> Option<PathBuf> {
-        match group {
-            _ if limit == 0 => None,
-            None => {
-                self.lacking.push(what);
-                None
-            }
-            Some(group) => {
-                self.groups.controllers.push(group.clone());
-                Some(group)
-            }
-        }
-    }
-
-    fn set(&mut self, file: PathBuf, value: impl ToString) {
-        self.groups.settings.push((file, value.to_string()));
-    }
-
-    fn memory_v1(&mut self, group: Option<PathBuf>, bytes: u64) {
-        let Some(group) = self.join("memory", group, bytes) else { return };
-        self.set(group.join("memory.limit_in_bytes"), bytes);
-        // Where swap is accounted, it must not double the limit; where it is not, the file is absent.
-        let swap = group.join("memory.memsw.limit_in_bytes");
-        if group.parent().is_some_and(|parent| parent.join("memory.memsw.limit_in_bytes").exists()) {
-            self.set(swap, bytes);
-        }
-        self.groups.oom_events = Some(group.join("memory.oom_control"));
-    }
-
-    fn cpu_v1(&mut self, group: Option<PathBuf>, limits: Limits) {
-        // A share is no limit: where it cannot be had nothing is lacking.
-        let wanted = if group.is_some() { limits.cpu_percent.max(limits.cpu_weight) } else { limits.cpu_percent };
-        let Some(group) = self.join("cpu", group, wanted) else { return };
-        if limits.cpu_weight > 0 {
-            let shares = limits.cpu_weight.saturating_mul(CPU_SHARES) / 100;
-            self.set(group.join("cpu.shares"), shares.clamp(2, CPU_SHARES_MAX));
-        }
-        if limits.cpu_percent > 0 {
-            self.set(group.join("cpu.cfs_quota_us"), limits.cpu_percent * CPU_PERIOD_US / 100);
-        }
-    }
-
-    fn pids_v1(&mut self, group: Option<PathBuf>, pids: u64) {
-        let Some(group) = self.join("pids", group, pids) else { return };
-        self.set(group.join("pids.max"), pids);
-        self.groups.pids_events = Some(group.join("pids.events"));
-    }
-}
-
-const CPU_PERIOD_US: u64 = 100_000;
-const CPU_WEIGHT_MAX: u64 = 10_000;
-/// What v1 gives a group, and a session, that nothing is said of.
-const CPU_SHARES: u64 = 1_024;
-const CPU_SHARES_MAX: u64 = 262_144;
-/// Daemons have three times as much of a processor as the ranks on it, as they have by the niceness of ranks' sessions where there are
-/// no groups.
-const CPU_SHARES_OF_RANKS: u64 = CPU_SHARES / 3;
-
-fn plan_v2(group: &Path, controllers: &[String], limits: Limits) -> (Groups, Vec<&'static str>) {
-    let mut plan = Plan::default();
-    plan.groups.unified = Some(group.to_owned());
-    let mut wants = |what: &'static str, value: u64| {
-        let has = controllers.iter().any(|controller| controller == what);
-        if value > 0 && !has {
-            plan.lacking.push(what);
-        }
-        value > 0 && has
-    };
-    let (memory, cpu, pids) =
-        (wants("memory", limits.memory_bytes), wants("cpu", limits.cpu_percent), wants("pids", limits.pids));
-    if memory {
-        plan.set(group.join("memory.max"), limits.memory_bytes);
-        plan.set(group.join("memory.swap.max"), 0);
-        // One process over the limit makes the rank useless: all of it goes at once.
-        plan.set(group.join("memory.oom.group"), 1);
-        plan.groups.oom_events = Some(group.join("memory.events"));
-    }
-    if cpu {
-        plan.set(group.join("cpu.max"), format!("{} {CPU_PERIOD_US}", limits.cpu_percent * CPU_PERIOD_US / 100));
-    }
-    if limits.cpu_weight > 0 && controllers.iter().any(|controller| controller == "cpu") {
-        plan.set(group.join("cpu.weight"), limits.cpu_weight.min(CPU_WEIGHT_MAX));
-    }
-    if pids {
-        plan.set(group.join("pids.max"), limits.pids);
-        plan.groups.pids_events = Some(group.join("pids.events"));
-    }
-    (plan.groups, plan.lacking)
 }
 
 /// Mount point of a file system of this type that has this option (v1 names its controllers in the options).
@@ -240,7 +183,7 @@ fn make(group: &Path) -> Option<PathBuf> {
 }
 
 /// Takes the daemon's own subtree of a pure v2 machine, if it was delegated (systemd's `Delegate=yes`, or root).
-fn delegated(root: &Path, own: &str, name: &str) -> Option<Driver> {
+fn delegated(root: &Path, own: &str, name: &str, pins: bool) -> Option<Driver> {
     let path = own.lines().find_map(|line| line.strip_prefix("0::"))?;
     // A restarted daemon may stand in the group that its former life made.
     let base = root.join(path.trim_start_matches('/').trim_end_matches("muster-daemon").trim_end_matches('/'));
@@ -251,7 +194,7 @@ fn delegated(root: &Path, own: &str, name: &str) -> Option<Driver> {
         std::fs::write(daemon.join("cgroup.procs"), std::process::id().to_string()).ok()?;
     }
     for group in [&base, &parent] {
-        for controller in ["memory", "cpu", "pids"] {
+        for controller in ["memory", "cpu", "pids"].into_iter().chain(pins.then_some(CPUSET)) {
             if let Err(error) = std::fs::write(group.join("cgroup.subtree_control"), format!("+{controller}")) {
                 tracing::debug!(group = %group.display(), controller, %error, "controller not to be had");
             }
@@ -315,15 +258,21 @@ mod tests {
 
     #[test]
     fn no_limit_means_no_controller_group() {
-        let driver =
-            Driver::Hybrid { kill: Some("/u".into()), memory: Some("/m".into()), cpu: Some("/c".into()), pids: None };
-        let (groups, lacking) = driver.plan(KEY, RankIndex(3), Limits::default());
+        let driver = Driver::Hybrid {
+            kill: Some("/u".into()),
+            memory: Some("/m".into()),
+            cpu: Some("/c".into()),
+            pids: None,
+            cpuset: None,
+        };
+        let (groups, lacking) = driver.plan(KEY, RankIndex(3), Limits::default(), &[]);
         assert_eq!(groups.unified, Some("/u/1-2-3".into()));
         assert!(groups.controllers.is_empty() && groups.settings.is_empty() && lacking.is_empty());
         let (groups, lacking) = driver.plan(
             KEY,
             RankIndex(3),
             Limits { memory_bytes: 1 << 20, cpu_percent: 150, cpu_weight: 100, pids: 9 },
+            &[],
         );
         assert_eq!(groups.controllers, [PathBuf::from("/m/1-2-3"), PathBuf::from("/c/1-2-3")]);
         assert!(groups.settings.contains(&("/c/1-2-3/cpu.cfs_quota_us".into(), "150000".into())));
@@ -337,31 +286,53 @@ mod tests {
         let (empty, used) = (folder.path().join("a"), folder.path().join("b"));
         std::fs::create_dir_all(&empty).unwrap();
         std::fs::create_dir_all(used.join("7-1-0")).unwrap();
-        Driver::Hybrid { kill: Some(empty.clone()), memory: Some(used.clone()), cpu: None, pids: None }.leave();
+        Driver::Hybrid { kill: Some(empty.clone()), memory: Some(used.clone()), cpu: None, pids: None, cpuset: None }
+            .leave();
         assert!(!empty.exists() && used.exists());
     }
 
     #[test]
     fn a_limit_that_cannot_be_kept_is_named() {
         let limits = Limits { memory_bytes: 1, ..Limits::default() };
-        assert_eq!(Driver::None.plan(KEY, RankIndex(0), limits).1, ["memory"]);
+        assert_eq!(Driver::None.plan(KEY, RankIndex(0), limits, &[]).1, ["memory"]);
         let v2 = Driver::V2 { parent: "/p".into(), controllers: vec!["pids".into()] };
-        assert_eq!(v2.plan(KEY, RankIndex(0), limits).1, ["memory"]);
+        assert_eq!(v2.plan(KEY, RankIndex(0), limits, &[]).1, ["memory"]);
     }
 
     #[test]
     fn a_busy_machine_is_shared_by_slots_where_it_can() {
         let v2 = Driver::V2 { parent: "/p".into(), controllers: vec!["cpu".into()] };
         let limits = Limits { cpu_weight: 400, ..Limits::default() };
-        let (groups, lacking) = v2.plan(KEY, RankIndex(0), limits);
+        let (groups, lacking) = v2.plan(KEY, RankIndex(0), limits, &[]);
         assert_eq!(groups.settings, [("/p/1-2-0/cpu.weight".into(), "400".to_owned())]);
         assert!(lacking.is_empty());
-        let v1 = Driver::Hybrid { kill: None, memory: None, cpu: Some("/c".into()), pids: None };
-        let (groups, _) = v1.plan(KEY, RankIndex(0), limits);
+        let v1 = Driver::Hybrid { kill: None, memory: None, cpu: Some("/c".into()), pids: None, cpuset: None };
+        let (groups, _) = v1.plan(KEY, RankIndex(0), limits, &[]);
         assert_eq!(groups.settings, [("/c/1-2-0/cpu.shares".into(), "4096".to_owned())]);
-        let without = Driver::Hybrid { kill: None, memory: None, cpu: None, pids: None };
+        let without = Driver::Hybrid { kill: None, memory: None, cpu: None, pids: None, cpuset: None };
         for driver in [Driver::None, without] {
-            assert!(driver.plan(KEY, RankIndex(0), limits).1.is_empty(), "a share is no limit");
+            assert!(driver.plan(KEY, RankIndex(0), limits, &[]).1.is_empty(), "a share is no limit");
         }
+    }
+
+    #[test]
+    fn a_rank_with_processors_of_its_own_is_kept_on_them_where_groups_are_for_that() {
+        let v2 = Driver::V2 { parent: "/p".into(), controllers: vec!["cpuset".into()] };
+        let own = v2.plan(KEY, RankIndex(0), Limits::default(), &[1, 5]).0;
+        assert_eq!(own.settings, [("/p/1-2-0/cpuset.cpus".into(), "1,5".to_owned())]);
+        assert!(v2.plan(KEY, RankIndex(0), Limits::default(), &[]).0.settings.is_empty());
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("cpuset.mems"), "0-1\n").unwrap();
+        std::fs::write(folder.path().join("cpuset.cpus"), "0-7\n").unwrap();
+        let group = folder.path().join("muster");
+        std::fs::create_dir(&group).unwrap();
+        assert!(has_all_processors(&group) && !has_all_processors(folder.path()));
+        let v1 = Driver::Hybrid { kill: None, memory: None, cpu: None, pids: None, cpuset: Some(group.clone()) };
+        let own = v1.plan(KEY, RankIndex(3), Limits::default(), &[1, 5]).0;
+        let leaf = group.join("1-2-3");
+        assert_eq!(own.controllers, [leaf.clone()]);
+        let wanted = [(leaf.join("cpuset.mems"), "0-1".to_owned()), (leaf.join("cpuset.cpus"), "1,5".to_owned())];
+        assert_eq!(own.settings, wanted);
+        assert!(v1.keeps_processors() && v2.keeps_processors() && !Driver::None.keeps_processors());
     }
 }

@@ -1,5 +1,6 @@
 //! What a worker daemon is told at start: every field with its unit, default and reason; all faults are found at once.
 
+use crate::processors;
 use crate::shim::limits::{RankLimits, user_processes_default};
 use crate::users::{Accounts, RankUser};
 use std::collections::{BTreeMap, BTreeSet};
@@ -54,6 +55,8 @@ pub struct Config {
     /// True gives a rank at most its CPU slots; false (default) leaves idle cores to whoever can use them, and a busy
     /// machine is shared in that proportion where cgroup v2 has the cpu controller.
     pub hard_cpu_limit: bool,
+    /// Each rank has as many processors for itself as it has CPU slots, and stays on them. Default false: it may run on any that is idle.
+    pub pin_cpus: bool,
     /// Most processes and threads of one rank; 0 (default) = no limit.
     pub pids_max: u32,
     /// Who ranks run as: `NAME`, `UID`, either with `:GID`, or `FIRST-LAST` for a user of its own for each job. None
@@ -153,6 +156,7 @@ impl Config {
             spool_bytes_max: SPOOL_BYTES_DEFAULT,
             cgroups: CgroupMode::Auto,
             hard_cpu_limit: false,
+            pin_cpus: false,
             pids_max: 0,
             rank_user: None,
             rank_namespace: false,
@@ -256,6 +260,12 @@ impl Config {
     fn check_amounts(&self, faults: &mut Vec<String>) {
         if self.cpus == Some(0) {
             faults.push("cpus is 0: a worker offers at least one CPU slot".into());
+        }
+        let processors = processors::allowed().len();
+        if let Some(slots) = self.cpus.filter(|slots| self.pin_cpus && *slots as usize > processors) {
+            faults.push(format!(
+                "{slots} CPU slots cannot be pinned: this daemon may use {processors} processors, and each slot is one"
+            ));
         }
         if self.memory_bytes == Some(0) {
             faults.push("memory is 0 bytes: a worker offers at least some".into());

@@ -42,6 +42,7 @@ pub mod mpi;
 pub mod network;
 mod owner;
 mod process;
+mod processors;
 mod reconciler;
 mod secrets;
 mod session;
@@ -106,6 +107,9 @@ pub async fn run(config: Config, shutdown: daemon::Shutdown) -> Result<(), Error
     let sources = (blobs, secrets, own);
     let context = context(&checked, &layout, &registration, sources, shipper, watcher, spares);
     let found = member::find(&layout).map_err(Error::io("look for members of a former life"))?;
+    for (wish, _) in found.iter().filter(|(_, found)| *found == member::Found::Live) {
+        context.processors.keep(wish.key, &layout.member(wish.key));
+    }
     let context = Arc::new(context);
     prepare_rank_user(&checked, &layout, (&context.users, context.apart.as_ref()), &found)?;
     let fence = fence(&checked);
@@ -265,7 +269,10 @@ fn context(
     let config = &checked.config;
     let driver = match config.cgroups {
         // Two daemons of one machine must not remove each other's groups.
-        CgroupMode::Auto => cgroup::Driver::detect(&format!("muster-{}-{}", checked.worker, registration.instance)),
+        CgroupMode::Auto => {
+            let name = format!("muster-{}-{}", checked.worker, registration.instance);
+            cgroup::Driver::detect(&name, config.pin_cpus)
+        }
         CgroupMode::Off => cgroup::Driver::None,
     };
     tracing::info!(
@@ -295,6 +302,7 @@ fn context(
         networks: network::Networks(config.rank_network),
         limits: config.rank_limits(),
         job_disk_bytes_max: config.job_disk_bytes_max,
+        processors: processors::Processors::of_machine(config.pin_cpus),
         apart: apart::Apart::of(checked, layout),
         users: users::Users::new(checked.rank_user.clone(), has_places(checked, layout)),
         driver,

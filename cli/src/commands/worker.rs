@@ -74,6 +74,10 @@ pub struct WorkerArgs {
     /// proportion where cgroup v2 has the cpu controller
     #[arg(long)]
     hard_cpu_limit: bool,
+    /// Give each rank as many processors for itself as it has CPU slots, and keep it on them; without it a rank runs wherever the machine
+    /// is idle
+    #[arg(long)]
+    pin_cpus: bool,
     /// Most processes and threads of one rank; 0 = no limit
     #[arg(long, value_name = "N", default_value_t = 0)]
     pids_max: u32,
@@ -186,6 +190,7 @@ fn config(args: &WorkerArgs, coordinators: Vec<String>) -> anyhow::Result<worker
             Cgroups::Off => worker::CgroupMode::Off,
         },
         hard_cpu_limit: args.hard_cpu_limit,
+        pin_cpus: args.pin_cpus,
         pids_max: args.pids_max,
         rank_user: args.rank_user.clone(),
         rank_namespace: args.rank_namespace,

@@ -62,7 +62,7 @@ pub(super) async fn run(options: &Options, report: &mut Report) -> anyhow::Resul
         report.note("not measured: jobs have users of their own, which needs root");
         return Ok(());
     }
-    for (how, flags) in [("as it comes", &[][..]), ("--hard-cpu-limit", &["--hard-cpu-limit"][..])] {
+    for (how, flags) in [("as it comes", &[][..]), ("--pin-cpus", &["--pin-cpus"][..])] {
         let dir = options.dir.join(how.trim_start_matches('-').replace(' ', "-"));
         std::fs::create_dir_all(&dir)?;
         let mut cluster = Cluster::start_in(&dir, &options.muster, Shape::new(1, 0)).await?;

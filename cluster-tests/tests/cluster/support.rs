@@ -2,9 +2,11 @@
 
 pub use cluster_tests::is_alive;
 use cluster_tests::{Cluster, Shape, WorkerShape, spec};
+use rustix::fs::{FileType as Kind, Mode};
 use sha2::{Digest, Sha256};
-use std::fs::OpenOptions;
+use std::fs::{OpenOptions, Permissions};
 use std::io::Write as _;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use tokio::sync::OnceCell;
 use types::{ContentHash, FileKind, JobSpec, Tree, TreeEntry};
@@ -49,14 +51,29 @@ pub fn add_worker(cluster: &mut Cluster, name: &str, cpus: u32, arguments: &[&st
     cluster.add_worker(name, &WorkerShape { cpus, arguments, ..WorkerShape::default() })
 }
 
-/// Runs until `open` is called with the same name.
+/// Runs until `open` is called with the same name: a shell that waits in a read of its own, so that no process of it
+/// comes and goes.
 pub fn held_by(cluster: &Cluster, gate: &str) -> JobSpec {
-    spec(&format!("while [ ! -e {}/{gate} ]; do sleep 0.02; done", cluster.folder().display()))
+    let path = cluster.folder().join(gate);
+    match rustix::fs::mknodat(rustix::fs::CWD, &path, Kind::Fifo, Mode::empty(), 0) {
+        // Ranks may be of other users.
+        Ok(()) => std::fs::set_permissions(&path, Permissions::from_mode(0o644)).unwrap(),
+        Err(error) => assert_eq!(error, rustix::io::Errno::EXIST, "{}", path.display()),
+    }
+    spec(&format!("read -r go < {} || true", path.display()))
 }
 
-/// Lets those end that are held by this name.
+/// Lets those end that are held by this name, and those that come to it later.
 pub fn open(cluster: &Cluster, gate: &str) -> anyhow::Result<()> {
-    Ok(std::fs::write(cluster.folder().join(gate), "")?)
+    let path = cluster.folder().join(gate);
+    // Open for both, which waits for nobody: who waits to open it does so now, and who reads is at its end once this is
+    // closed, by when others find a file.
+    let held = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path)?;
+    let opened = cluster.folder().join(format!("{gate}.open"));
+    std::fs::write(&opened, "")?;
+    std::fs::rename(&opened, &path)?;
+    drop(held);
+    Ok(())
 }
 
 /// Says what could not be tested here, and why: in the test's output, which cargo shows of failed tests only, and in the

@@ -16,12 +16,12 @@ use types::{CodeSnapshot, ContentHash, JobId, JobPhase, JobSpec, Workspace};
 const NOBODY: (&str, &str) = ("MUSTER_CREDENTIALS", "");
 
 /// A user and how to call as them.
-struct Person {
+pub struct Person {
     secret: String,
 }
 
 impl Person {
-    async fn new(cluster: &Cluster, name: &str, roles: &[&str]) -> anyhow::Result<Self> {
+    pub async fn new(cluster: &Cluster, name: &str, roles: &[&str]) -> anyhow::Result<Self> {
         let roles = roles.iter().flat_map(|role| ["--role", role]);
         let line: Vec<&str> = ["users", "create", name].into_iter().chain(roles).collect();
         cluster.muster(&line).await?.good()?;
@@ -29,11 +29,11 @@ impl Person {
         Ok(Self { secret: made.stdout.trim().to_owned() })
     }
 
-    async fn run(&self, cluster: &Cluster, arguments: &[&str]) -> anyhow::Result<Answer> {
+    pub async fn run(&self, cluster: &Cluster, arguments: &[&str]) -> anyhow::Result<Answer> {
         cluster.muster_with(arguments, &[NOBODY, ("MUSTER_ACCESS_TOKEN", &self.secret)]).await
     }
 
-    async fn json(&self, cluster: &Cluster, arguments: &[&str]) -> anyhow::Result<Value> {
+    pub async fn json(&self, cluster: &Cluster, arguments: &[&str]) -> anyhow::Result<Value> {
         let line: Vec<&str> = arguments.iter().copied().chain(["-o", "json"]).collect();
         self.run(cluster, &line).await?.good()?.json()
     }
@@ -52,7 +52,7 @@ impl Person {
     }
 }
 
-fn within(name: &str, spec: JobSpec) -> JobSpec {
+pub fn within(name: &str, spec: JobSpec) -> JobSpec {
     JobSpec { workspace: Workspace::new(name).ok(), ..spec }
 }
 
@@ -337,47 +337,6 @@ async fn files_of_another_workspace_are_as_if_they_were_not_there() {
         are_apart(cluster, [&ana, &later, &eve], "text", &bytes.0, own).await?;
         let folder = cluster.folder().join("later").display().to_string();
         ana.run(cluster, &["download", &own.to_string(), &folder]).await?.good()?;
-        Ok(())
-    })
-    .await;
-}
-
-#[tokio::test]
-async fn of_other_workspaces_jobs_workers_and_reasons_tell_no_number() {
-    alone(Shape::new(1, 1), async |cluster| {
-        for name in ["vision", "text"] {
-            cluster.muster(&["workspaces", "create", name]).await?.good()?;
-        }
-        let ana = Person::new(cluster, "ana", &["data-scientist@vision"]).await?;
-        let op = Person::new(cluster, "op", &["compute-operator"]).await?;
-        let client = cluster.client();
-        let mut theirs = Vec::new();
-        for _ in 0..2 {
-            let job = client.submit(&within("text", held_by(cluster, "gate"))).await?;
-            cluster.until_phase(job, JobPhase::Running).await?;
-            theirs.push(job.0);
-        }
-        for (person, seen, hidden) in [(&ana, vec![], 2), (&op, theirs.clone(), 0)] {
-            let listed = person.json(cluster, &["workers", "list"]).await?;
-            let worker = &listed["workers"][0];
-            assert_eq!((&worker["jobs"], &worker["jobs_hidden"]), (&seen.into(), &hidden.into()), "{listed}");
-        }
-        let table = ana.run(cluster, &["workers", "list"]).await?.good()?.stdout;
-        assert!(table.contains("2 of others"), "{table}");
-        // All of the machine, so that it waits for those.
-        let mut own = within("vision", spec("true"));
-        own.gang.per_rank.cpus = client.workers().await?[0].cpus_total;
-        let own = client.submit(&own).await?.0.to_string();
-        let admins = until("a reason that names who runs", PATIENCE, async || {
-            let told = cluster.muster(&["jobs", "explain", &own]).await.ok()?.good().ok()?.stdout;
-            told.contains("running: ").then_some(told)
-        })
-        .await?;
-        assert!(theirs.iter().all(|job| admins.contains(&format!("job {job}"))), "{admins}");
-        let told = ana.run(cluster, &["jobs", "explain", &own]).await?.good()?.stdout;
-        assert!(told.contains("running: another job, another job"), "{told}");
-        open(cluster, "gate")?;
-        cluster.until_phase(JobId(own.parse()?), JobPhase::Completed).await?;
         Ok(())
     })
     .await;

@@ -89,13 +89,18 @@ impl Place {
         }
     }
 
+    fn own(&self) -> u64 {
+        self.cpus.iter().map(|word| u64::from(word.count_ones())).sum()
+    }
+
     /// Processors that these ranks have between them.
     pub(super) fn processors(all: &[Place]) -> usize {
         let union = |word: usize| all.iter().fold(0, |union, place| union | place.cpus[word]);
         let together = (0..CPU_WORDS).map(|word| union(word).count_ones() as usize).sum();
-        // Ranks pinned to one processor each are granted one each, and have as many together as they are; more than
-        // one is what a control group lets them have between them.
-        let granted = all.iter().map(|place| place.grant as usize).filter(|grant| *grant > 1).min();
+        // Who is pinned is granted those that it is pinned to, and ranks that are pinned apart have them together; less than the
+        // processors that one may run on is what a control group lets all have between them.
+        let is_quota = |place: &&Place| place.grant > 1 && place.grant < place.own();
+        let granted = all.iter().filter(is_quota).map(|place| place.grant as usize).min();
         granted.map_or(together, |granted| granted.min(together))
     }
 }
@@ -156,6 +161,11 @@ mod tests {
         assert_eq!(Place::processors(&places), 2);
         places[1].cpus = places[0].cpus;
         assert_eq!(Place::processors(&places), 1);
+        (places[0].cpus[0], places[1].cpus[0]) = (0b0011, 0b1100);
+        (places[0].grant, places[1].grant) = (2, 2);
+        assert_eq!(Place::processors(&places), 4, "two each");
+        (places[0].cpus[0], places[1].cpus[0]) = (0b1111, 0b1111);
+        assert_eq!(Place::processors(&places), 2, "a control group has a bound for both");
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! `Jobs.Explain`: only the leader's scheduler knows why a job waits, so another coordinator asks it.
 
+use super::wire::Reader;
 use super::{Context, gang};
 use crate::leader::{self, Message};
 use cluster_state::Job;
@@ -8,7 +9,7 @@ use proto::v1::jobs_client::JobsClient;
 use std::time::Duration;
 use tokio::sync::oneshot;
 use tonic::Status;
-use types::{Caller, JobId};
+use types::{AttemptPhase, Caller, JobId, JobPhase};
 
 /// For the leader to answer, here or elsewhere.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
@@ -21,17 +22,35 @@ pub(super) async fn explain(
     let state = context.read(false).await?;
     let job = context.job(&state, caller, request.job_id)?;
     let mut explained = why(context, job, request).await?;
-    let is_seen = |job: u64| state.visible_job(&caller.principal, JobId(job)).is_some();
-    explained.ahead.retain(|job| is_seen(*job));
+    let reader = Reader { state: &state, principal: &caller.principal };
+    explained.ahead.retain(|job| reader.sees(JobId(*job)));
     for text in
         [&mut explained.summary, &mut explained.expected_start_assumption, &mut explained.expected_start_unknown]
             .into_iter()
             .chain(&mut explained.details)
             .chain(&mut explained.hints)
     {
-        *text = without_numbers(text, &is_seen);
+        *text = told(text, job, reader);
     }
     Ok(explained)
+}
+
+/// What is said of a job, without the numbers of others that are not its reader's to see. Why its own attempts ended, which may be words
+/// of its own programs, is left as it is but for what the cluster says there.
+fn told(text: &str, job: &Job, reader: Reader<'_>) -> String {
+    let plain = |text: &str| match job.phase {
+        JobPhase::Queued => without_numbers(text, &|job| reader.sees(JobId(job))),
+        _ => text.to_owned(),
+    };
+    let causes = job.attempts.iter().rev().filter_map(|attempt| match &attempt.phase {
+        AttemptPhase::Ended(cause) | AttemptPhase::Stopping(cause) => Some(cause),
+        AttemptPhase::Preparing | AttemptPhase::Running => None,
+    });
+    let own = causes.filter_map(|cause| text.split_once(&cause.to_string()).map(|around| (cause, around)));
+    match own.max_by_key(|(cause, _)| cause.to_string().len()) {
+        Some((cause, (before, after))) => plain(before) + &reader.cause(cause) + &plain(after),
+        None => plain(text),
+    }
 }
 
 /// The text with `another job` in place of each `job NUMBER` that is not seen.
@@ -51,9 +70,9 @@ fn without_numbers(text: &str, is_seen: &dyn Fn(u64) -> bool) -> String {
 }
 
 async fn why(context: &Context, job: &Job, request: &v1::ExplainRequest) -> Result<v1::Explanation, Status> {
-    if job.phase != types::JobPhase::Queued {
+    if job.phase != JobPhase::Queued {
         let mut settled = leader::settled(job);
-        if matches!(job.phase, types::JobPhase::Running | types::JobPhase::Failed) {
+        if matches!(job.phase, JobPhase::Running | JobPhase::Failed) {
             gang::add(context, job, &mut settled).await;
         }
         return Ok(settled);

@@ -1,5 +1,6 @@
 //! `muster.v1.Jobs`.
 
+use super::wire::Reader;
 use super::{Context, caller, explain, fits, logs, metrics, watch, wire};
 use crate::{gate, leader};
 use cluster_state::{Command, Job, Outcome, State};
@@ -19,9 +20,10 @@ const FORESIGHT_WAIT: Duration = Duration::from_secs(10);
 /// Jobs.
 pub(crate) struct Service(pub(crate) Context);
 
-/// The job that was just changed.
-fn changed(state: &State, id: u64) -> Result<&Arc<Job>, Status> {
-    state.job(JobId(id)).ok_or_else(|| Status::aborted(format!("job {id} is gone")))
+/// The job that its reader has just changed.
+fn changed(reader: Reader<'_>, id: u64) -> Result<v1::JobSummary, Status> {
+    let job = reader.state.job(JobId(id)).ok_or_else(|| Status::aborted(format!("job {id} is gone")))?;
+    Ok(wire::summary(job, reader))
 }
 
 #[tonic::async_trait]
@@ -35,7 +37,10 @@ impl Jobs for Service {
     async fn get(&self, request: Request<v1::GetJobRequest>) -> Result<Response<v1::Job>, Status> {
         let (caller, request) = (caller(&request)?, request.into_inner());
         let result = match self.0.read(request.stale).await {
-            Ok(state) => self.0.job(&state, &caller, request.job_id).map(|job| wire::job(job)),
+            Ok(state) => {
+                let reader = Reader { state: &state, principal: &caller.principal };
+                self.0.job(&state, &caller, request.job_id).map(|job| wire::job(job, reader))
+            }
             Err(status) => Err(status),
         };
         self.0.observe(JOBS, "Get", result)
@@ -50,8 +55,8 @@ impl Jobs for Service {
     async fn cancel(&self, request: Request<v1::CancelJobRequest>) -> Result<Response<v1::JobSummary>, Status> {
         let caller = caller(&request)?;
         let job = request.into_inner().job_id;
-        let result = match self.0.write_as(caller, Command::CancelJob { job: JobId(job) }).await {
-            Ok((_, state)) => changed(&state, job).map(|job| wire::summary(job)),
+        let result = match self.0.write_as(caller.clone(), Command::CancelJob { job: JobId(job) }).await {
+            Ok((_, state)) => changed(Reader { state: &state, principal: &caller.principal }, job),
             Err(status) => Err(status),
         };
         self.0.observe(JOBS, "Cancel", result)
@@ -103,8 +108,8 @@ impl Jobs for Service {
         let caller = caller(&request)?;
         let v1::KeepJobRequest { job_id, release } = request.into_inner();
         let command = Command::KeepJob { job: JobId(job_id), keep: !release };
-        let result = match self.0.write_as(caller, command).await {
-            Ok((_, state)) => changed(&state, job_id).map(|job| wire::summary(job)),
+        let result = match self.0.write_as(caller.clone(), command).await {
+            Ok((_, state)) => changed(Reader { state: &state, principal: &caller.principal }, job_id),
             Err(status) => Err(status),
         };
         self.0.observe(JOBS, "Keep", result)
@@ -235,7 +240,8 @@ fn page(
             && (request.name_contains.is_empty() || job.spec.display_name.contains(&request.name_contains))
     };
     let mut found = state.jobs_before(before).filter(|job| wanted(job));
-    let jobs: Vec<v1::JobSummary> = found.by_ref().take(size).map(|job| wire::summary(job)).collect();
+    let reader = Reader { state, principal: caller };
+    let jobs: Vec<v1::JobSummary> = found.by_ref().take(size).map(|job| wire::summary(job, reader)).collect();
     let more = found.next().is_some();
     let next_before_job = jobs.last().filter(|_| more).map_or(0, |job| job.id);
     v1::ListJobsResponse { jobs, next_before_job }
@@ -251,6 +257,7 @@ async fn set_priority(
         let max = Limits::PRIORITY_MAX;
         return Err(Status::invalid_argument(format!("priority {priority} is not within -{max} to {max}")));
     }
-    let (_, state) = context.write_as(caller, Command::SetPriority { job: JobId(job_id), priority }).await?;
-    changed(&state, job_id).map(|job| wire::summary(job))
+    let command = Command::SetPriority { job: JobId(job_id), priority };
+    let (_, state) = context.write_as(caller.clone(), command).await?;
+    changed(Reader { state: &state, principal: &caller.principal }, job_id)
 }

@@ -1,8 +1,9 @@
 //! Watch: the newest state of each changed job, in the order of the log; a slow reader skips states, never a job.
 
+use super::wire::Reader;
 use super::{Context, wire};
 use crate::raft::Node;
-use cluster_state::State;
+use cluster_state::{Job, State};
 use daemon::Shutdown;
 use futures::StreamExt;
 use futures::stream::BoxStream;
@@ -78,9 +79,10 @@ pub(crate) fn follow(
 /// The next events after `after`, and the index up to which they are all.
 fn changes(state: &State, reader: &Principal, one: Option<JobId>, after: LogIndex) -> (Vec<v1::JobEvent>, LogIndex) {
     let all = state.applied().max(after);
+    let told = |job: &Job| wire::summary(job, Reader { state, principal: reader });
     if let Some(id) = one {
         let news = state.visible_job(reader, id).filter(|job| job.changed > after);
-        return (news.map(|job| event(job.changed, wire::summary(job))).into_iter().collect(), all);
+        return (news.map(|job| event(job.changed, told(job))).into_iter().collect(), all);
     }
     let (mut events, mut last, mut looked) = (Vec::new(), after, 0);
     for (index, job) in state.changed_after(after) {
@@ -93,7 +95,7 @@ fn changes(state: &State, reader: &Principal, one: Option<JobId>, after: LogInde
         if !state.may_see(reader, job.spec.workspace()) {
             continue;
         }
-        events.push(event(index, wire::summary(job)));
+        events.push(event(index, told(job)));
     }
     (events, all)
 }

@@ -2,7 +2,28 @@
 
 use cluster_state::{Attempt, Job, State, Worker};
 use proto::v1;
-use types::{AttemptPhase, JobPhase, MemberEnd, RankExit, Timestamp, WorkerId};
+use types::{AttemptPhase, EndCause, JobId, JobPhase, MemberEnd, Principal, RankExit, Timestamp, WorkerId};
+
+/// Who is told.
+#[derive(Clone, Copy)]
+pub(crate) struct Reader<'a> {
+    pub(crate) state: &'a State,
+    pub(crate) principal: &'a Principal,
+}
+
+impl Reader<'_> {
+    pub(crate) fn sees(&self, job: JobId) -> bool {
+        self.state.visible_job(self.principal, job).is_some()
+    }
+
+    /// Why an attempt ended; without the number of a job that is not theirs to see.
+    pub(crate) fn cause(&self, cause: &EndCause) -> String {
+        match cause {
+            EndCause::Preempted { by } if !self.sees(*by) => "stopped so that another job could start".into(),
+            cause => cause.to_string(),
+        }
+    }
+}
 
 fn hash(hash: types::ContentHash) -> bytes::Bytes {
     hash.0.to_vec().into()
@@ -13,7 +34,7 @@ fn millis(time: Option<Timestamp>) -> u64 {
 }
 
 /// The line of a list.
-pub(crate) fn summary(job: &Job) -> v1::JobSummary {
+pub(crate) fn summary(job: &Job, reader: Reader<'_>) -> v1::JobSummary {
     let newest = job.attempts.last();
     v1::JobSummary {
         id: job.id.0,
@@ -26,7 +47,7 @@ pub(crate) fn summary(job: &Job) -> v1::JobSummary {
         ended_ms: millis(job.ended),
         attempts: job.attempts.len() as u32,
         world_size: newest.map_or_else(|| job.spec.gang.world_size(), |attempt| attempt.placement.world_size()),
-        reason: reason(job),
+        reason: reason(job, reader),
         priority: job.priority,
         queue: job.spec.queue.clone(),
         workers: newest.map(|attempt| workers(attempt)).unwrap_or_default(),
@@ -42,14 +63,14 @@ fn workers(attempt: &Attempt) -> Vec<String> {
 }
 
 /// One line: how it ended, or how its last attempt did.
-fn reason(job: &Job) -> String {
+fn reason(job: &Job, reader: Reader<'_>) -> String {
     match (job.phase, job.last_cause()) {
-        (JobPhase::Completed | JobPhase::Failed, Some(cause)) => cause.to_string(),
+        (JobPhase::Completed | JobPhase::Failed, Some(cause)) => reader.cause(cause),
         (JobPhase::Queued, Some(cause)) => {
-            format!("attempt {} ended: {}", job.attempts.len(), first_line(&cause.to_string()))
+            format!("attempt {} ended: {}", job.attempts.len(), first_line(&reader.cause(cause)))
         }
         (JobPhase::Queued, None) => "waits for placement".into(),
-        (_, Some(cause)) => first_line(&cause.to_string()).to_owned(),
+        (_, Some(cause)) => first_line(&reader.cause(cause)).to_owned(),
         (_, None) => String::new(),
     }
 }
@@ -59,12 +80,12 @@ fn first_line(text: &str) -> &str {
 }
 
 /// Everything about a job.
-pub(crate) fn job(job: &Job) -> v1::Job {
+pub(crate) fn job(job: &Job, reader: Reader<'_>) -> v1::Job {
     v1::Job {
-        summary: Some(summary(job)),
+        summary: Some(summary(job, reader)),
         submitted_by: job.submitter.as_deref().unwrap_or_default().to_owned(),
         spec: Some(proto::convert::wire_job_spec(&job.spec)),
-        attempts: job.attempts.iter().map(|attempt| self::attempt(attempt)).collect(),
+        attempts: job.attempts.iter().map(|attempt| self::attempt(attempt, reader)).collect(),
         checkpoints: job
             .checkpoints
             .iter()
@@ -92,7 +113,7 @@ pub(crate) fn job(job: &Job) -> v1::Job {
     }
 }
 
-fn attempt(attempt: &Attempt) -> v1::Attempt {
+fn attempt(attempt: &Attempt, reader: Reader<'_>) -> v1::Attempt {
     let (phase, cause) = match &attempt.phase {
         AttemptPhase::Preparing => ("Preparing", None),
         AttemptPhase::Running => ("Running", None),
@@ -107,7 +128,7 @@ fn attempt(attempt: &Attempt) -> v1::Attempt {
         running_ms: millis(attempt.running),
         ended_ms: millis(attempt.ended),
         cause_kind: cause.map(|cause| cause.kind().to_owned()).unwrap_or_default(),
-        cause: cause.map(ToString::to_string).unwrap_or_default(),
+        cause: cause.map(|cause| reader.cause(cause)).unwrap_or_default(),
         members: attempt.placement.members.iter().map(member).collect(),
         ranks: ranks(attempt),
         resumed_from_step: attempt.resumed_from.as_ref().map_or(0, |checkpoint| checkpoint.step),

@@ -7,6 +7,7 @@ use crate::environment::{self, Shared};
 use crate::layout::MemberLayout;
 use crate::network;
 use crate::owner;
+use crate::processors::Want;
 use crate::secrets::Secrets;
 use crate::shim::namespace::Namespace;
 use crate::shim::nursery::Nursery;
@@ -20,7 +21,7 @@ use std::io::{self, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use types::{Distribution, Endpoint, RankIndex, Wish};
+use types::{Distribution, Endpoint, RankIndex, RankPlacement, Wish};
 
 /// A rank that has said nothing for so long may hang, where its job does not say otherwise: as in the built-in training.
 const LOOK_AFTER_S: u64 = 30;
@@ -66,10 +67,11 @@ pub(super) fn launch(
         user: user.as_ref(),
         cluster: context.cluster,
     };
-    for (placed, sockets) in supervised(wish).iter().zip(sockets) {
+    let processors = context.processors.take(wish.key, &wanted_processors(context, wish));
+    for ((placed, sockets), processors) in supervised(wish).iter().zip(sockets).zip(processors) {
         let environment = environment::of_rank(&shared, placed).map_err(|error| Fault::job(error.to_string()))?;
         let folder = layout.rank(placed.rank);
-        let (groups, lacking) = context.driver.plan(wish.key, placed.rank, limits(context, wish));
+        let (groups, lacking) = context.driver.plan(wish.key, placed.rank, limits(context, wish), &processors);
         if !lacking.is_empty() {
             tracing::warn!(job_id = %wish.key.job, rank = %placed.rank, ?lacking, "limits are not enforced here");
         }
@@ -85,6 +87,7 @@ pub(super) fn launch(
             secret_files: wish.spec.secret_files.iter().cloned().collect(),
             spool_bytes_max: context.spool_bytes_max,
             groups,
+            processors,
             listens: true,
             silence: silence(wish),
             user: user.as_ref().map(|user| user.credentials.clone()),
@@ -251,11 +254,27 @@ fn otlp(wish: &Wish) -> OtlpOffer {
     }
 }
 
+/// Ranks that stand below one supervisor.
+fn ranks_of_one(wish: &Wish) -> u64 {
+    let is_mpi = wish.spec.gang.distribution == Distribution::Mpi;
+    u64::from(if is_mpi { wish.spec.gang.ranks_per_instance } else { 1 })
+}
+
+/// Of each supervisor, near the first GPU of its rank.
+fn wanted_processors(context: &Context, wish: &Wish) -> Vec<Want> {
+    let count = u64::from(wish.spec.gang.per_rank.cpus).saturating_mul(ranks_of_one(wish));
+    let node_of = |index: &u32| context.devices.iter().find(|device| device.index == *index)?.numa_node;
+    let want = |placed: &RankPlacement| Want {
+        count: usize::try_from(count).unwrap_or(usize::MAX),
+        node: placed.devices.first().and_then(node_of),
+    };
+    supervised(wish).iter().map(want).collect()
+}
+
 /// Of one supervisor: for as many ranks as stand below it.
 fn limits(context: &Context, wish: &Wish) -> cgroup::Limits {
     let wanted = &wish.spec.gang.per_rank;
-    let ranks = if wish.spec.gang.distribution == Distribution::Mpi { wish.spec.gang.ranks_per_instance } else { 1 };
-    let ranks = u64::from(ranks);
+    let ranks = ranks_of_one(wish);
     cgroup::Limits {
         memory_bytes: wanted.memory_bytes.saturating_mul(ranks),
         cpu_percent: if context.hard_cpu_limit { u64::from(wanted.cpus) * ranks * 100 } else { 0 },

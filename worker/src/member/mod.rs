@@ -68,6 +68,7 @@ pub(crate) struct Context {
     pub(crate) spool_bytes_max: u64,
     pub(crate) hard_cpu_limit: bool,
     pub(crate) pids_max: u32,
+    pub(crate) processors: crate::processors::Processors,
     pub(crate) all_calls: bool,
     pub(crate) rank_otlp: bool,
     pub(crate) limits: RankLimits,
@@ -189,6 +190,7 @@ impl Member {
                 Err(end) => end,
             },
         };
+        self.context.processors.free(self.wish.key);
         if let Err(error) = self.remember(&end) {
             tracing::warn!(%error, "the member's end cannot be written; a restarted daemon works it out again");
         }

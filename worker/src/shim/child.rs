@@ -9,6 +9,7 @@ use super::places::Mounts;
 use super::secret_files::{Paths, SecretFiles};
 use super::spec::{Credentials, LISTEN_FD, METRICS_FD, ShimSpec};
 use crate::secrets::Secrets;
+use rustix::thread::{CpuSet, sched_setaffinity};
 use std::ffi::CString;
 use std::fs::File;
 use std::io::{self, Read};
@@ -37,6 +38,8 @@ pub(super) struct Program {
     unified: Option<CString>,
     /// `cgroup.procs` files to join.
     joins: Vec<CString>,
+    /// The only ones that it runs on.
+    processors: Option<CpuSet>,
 }
 
 /// The rank's descriptors.
@@ -61,6 +64,7 @@ const SESSION_NICENESS: &[u8] = b"5";
 enum Stage {
     Session = 1,
     Join,
+    Processors,
     Descriptors,
     Network,
     Places,
@@ -74,11 +78,12 @@ impl Stage {
         match byte {
             1 => "cannot make a session",
             2 => "cannot join its control group",
-            3 => "cannot set up its descriptors",
-            4 => "cannot enter its gang's network",
-            5 => "cannot have places of its own",
-            6 => "cannot be confined",
-            7 => "cannot enter its folder",
+            3 => "cannot have its processors",
+            4 => "cannot set up its descriptors",
+            5 => "cannot enter its gang's network",
+            6 => "cannot have places of its own",
+            7 => "cannot be confined",
+            8 => "cannot enter its folder",
             _ => "cannot execute its program",
         }
     }
@@ -109,8 +114,16 @@ impl Program {
             calls: (spec.is_apart() && !spec.all_calls).then(Filter::new),
             unified: spec.groups.unified.as_ref().map(members).transpose()?,
             joins: spec.groups.controllers.iter().map(members).collect::<io::Result<_>>()?,
+            processors: processors(spec),
         })
     }
+}
+
+fn processors(spec: &ShimSpec) -> Option<CpuSet> {
+    let mut set = CpuSet::new();
+    let numbers = spec.processors.iter().map(|number| *number as usize);
+    numbers.filter(|number| *number < CpuSet::MAX_CPU).for_each(|number| set.set(number));
+    (set.count() > 0).then_some(set)
 }
 
 /// A secret stands before whatever else has its name. Those that are in files are not among them.
@@ -248,6 +261,10 @@ unsafe fn run_child(pointers: &Pointers, program: &Program, parked: &Parked, par
             if !write_file(join.as_ptr(), b"0") {
                 fail(parked, Stage::Join);
             }
+        }
+        // A control group keeps it there; where there is none, it may go elsewhere, and what knows nothing of this does not.
+        if program.processors.as_ref().is_some_and(|set| sched_setaffinity(None, set).is_err()) {
+            fail(parked, Stage::Processors);
         }
         // The files of a hidden process are root's, whoever it runs as.
         hide_memory(false);

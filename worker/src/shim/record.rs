@@ -159,6 +159,7 @@ mod tests {
             grace_ms: 1,
             spool_bytes_max: 1,
             groups: Default::default(),
+            processors: Vec::new(),
             listens: false,
             silence: Default::default(),
             user: None,

@@ -34,6 +34,9 @@ pub(crate) struct ShimSpec {
     pub(crate) spool_bytes_max: u64,
     /// Control groups to make.
     pub(crate) groups: Groups,
+    /// That it has for itself; none = the machine's.
+    #[serde(default)]
+    pub(crate) processors: Vec<u32>,
     /// The supervisor's stdin is a listening socket to hand on.
     pub(crate) listens: bool,
     /// What is done when the rank says nothing for long.
