@@ -330,7 +330,7 @@ mod tests {
         let v1 = Driver::Hybrid { kill: None, memory: None, cpu: None, pids: None, cpuset: Some(group.clone()) };
         let own = v1.plan(KEY, RankIndex(3), Limits::default(), &[1, 5]).0;
         let leaf = group.join("1-2-3");
-        assert_eq!(own.controllers, [leaf.clone()]);
+        assert_eq!(own.controllers, std::slice::from_ref(&leaf));
         let wanted = [(leaf.join("cpuset.mems"), "0-1".to_owned()), (leaf.join("cpuset.cpus"), "1,5".to_owned())];
         assert_eq!(own.settings, wanted);
         assert!(v1.keeps_processors() && v2.keeps_processors() && !Driver::None.keeps_processors());

@@ -302,7 +302,11 @@ fn context(
         networks: network::Networks(config.rank_network),
         limits: config.rank_limits(),
         job_disk_bytes_max: config.job_disk_bytes_max,
-        processors: processors::Processors::of_machine(config.pin_cpus),
+        processors: if config.pin_cpus {
+            processors::Processors::of_machine(registration.inventory.cpus)
+        } else {
+            processors::Processors::shared()
+        },
         apart: apart::Apart::of(checked, layout),
         users: users::Users::new(checked.rank_user.clone(), has_places(checked, layout)),
         driver,

@@ -1,12 +1,15 @@
 //! Which processors each rank has for itself, where the operator asks for that (`--pin-cpus`): a CPU slot is then a processor.
 //!
-//! A rank gets those that the fewest others have, near its GPUs where there are such, and next to each other as the machine has
+//! What the worker does not offer is the daemon's, which then stays off the others. A rank gets those that the fewest others have, near its GPUs where there are such, and next to each other as the machine has
 //! them. While the coordinators give no more slots than the worker offers, nobody shares one. What a former life of the daemon gave is
 //! in the ranks' records.
 
 use crate::layout::MemberLayout;
 use crate::shim::record;
+use rustix::process::Pid;
+use rustix::thread::CpuSet;
 use std::collections::BTreeMap;
+use std::io;
 use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use types::MemberKey;
@@ -37,11 +40,26 @@ pub(crate) struct Processors {
 }
 
 impl Processors {
-    /// With `pins`, those that this daemon itself may use.
-    pub(crate) fn of_machine(pins: bool) -> Self {
-        let allowed = if pins { allowed() } else { Vec::new() };
+    /// Ranks have the whole machine.
+    pub(crate) fn shared() -> Self {
+        Self::new(Vec::new())
+    }
+
+    /// As many as there are slots of those that this process may use; it keeps to what is left, if anything is.
+    pub(crate) fn of_machine(slots: u32) -> Self {
         let root = Path::new("/sys/devices/system/cpu");
-        Self::new(allowed.into_iter().map(|number| place(root, number)).collect())
+        let mut found = Self::new(allowed().into_iter().map(|number| place(root, number)).collect());
+        let left = found.leave(slots as usize);
+        if let (false, Err(error)) = (left.is_empty(), keep_to(&left)) {
+            tracing::warn!(%error, "the daemon's threads run on ranks' processors too");
+        }
+        found
+    }
+
+    /// Has so many from then on; the first, on which machines like to do their own work, are given back.
+    fn leave(&mut self, slots: usize) -> Vec<u32> {
+        let left = self.all.len().saturating_sub(slots);
+        self.all.drain(..left).map(|processor| processor.number).collect()
     }
 
     fn new(mut all: Vec<Processor>) -> Self {
@@ -92,10 +110,24 @@ impl Processors {
 /// The processors that this process may use.
 pub(crate) fn allowed() -> Vec<u32> {
     let Ok(set) = rustix::thread::sched_getaffinity(None) else { return Vec::new() };
-    (0..rustix::thread::CpuSet::MAX_CPU)
-        .filter(|number| set.is_set(*number))
-        .filter_map(|n| n.try_into().ok())
-        .collect()
+    (0..CpuSet::MAX_CPU).filter(|number| set.is_set(*number)).filter_map(|n| n.try_into().ok()).collect()
+}
+
+/// All threads of this process, and what they start.
+fn keep_to(numbers: &[u32]) -> io::Result<()> {
+    let mut set = CpuSet::new();
+    for number in numbers {
+        set.set(*number as usize);
+    }
+    for thread in std::fs::read_dir("/proc/self/task")? {
+        let thread = thread?.file_name().to_str().and_then(|number| Pid::from_raw(number.parse().ok()?));
+        match rustix::thread::sched_setaffinity(thread, &set) {
+            // One that has just ended.
+            Ok(()) | Err(rustix::io::Errno::SRCH) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
 }
 
 /// What the kernel does not tell is 0.
@@ -163,7 +195,15 @@ mod tests {
 
     #[test]
     fn who_does_not_pin_gives_none() {
-        assert_eq!(Processors::of_machine(false).take(key(1), &[want(2), want(1)]), [vec![], vec![]] as [Vec<u32>; 2]);
+        assert_eq!(Processors::shared().take(key(1), &[want(2), want(1)]), [vec![], vec![]] as [Vec<u32>; 2]);
+    }
+
+    #[test]
+    fn what_is_not_offered_is_left_to_the_daemon() {
+        let mut processors = eight();
+        assert_eq!(processors.leave(6), [0, 4]);
+        assert_eq!(processors.take(key(1), &[want(2)]), [[1, 5]]);
+        assert!(processors.leave(6).is_empty() && processors.leave(9).is_empty());
     }
 
     #[test]

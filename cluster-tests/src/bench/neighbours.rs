@@ -8,10 +8,13 @@ use super::{Options, Report, Table};
 use crate::{Cluster, PATIENCE, Shape, WorkerShape, spec, until};
 use anyhow::Context as _;
 use rustix::fs::{Mode, chmod};
+use rustix::process::Pid;
+use rustix::thread::{CpuSet, sched_setaffinity};
 use std::time::Duration;
 use types::JobSpec;
 
 const ROUNDS: usize = 5;
+const PINNED: &str = "--pin-cpus";
 /// Every 10 ms: half a millisecond or so of arithmetic, then 4 KiB into a file. Prints its times in microseconds: from when the work was
 /// due until it is computed, and of the writing.
 const WORK: &str = r#"exec python3 -c '
@@ -62,7 +65,7 @@ pub(super) async fn run(options: &Options, report: &mut Report) -> anyhow::Resul
         report.note("not measured: jobs have users of their own, which needs root");
         return Ok(());
     }
-    for (how, flags) in [("as it comes", &[][..]), ("--pin-cpus", &["--pin-cpus"][..])] {
+    for (how, flags) in [("as it comes", &[][..]), (PINNED, &[PINNED][..])] {
         let dir = options.dir.join(how.trim_start_matches('-').replace(' ', "-"));
         std::fs::create_dir_all(&dir)?;
         let mut cluster = Cluster::start_in(&dir, &options.muster, Shape::new(1, 0)).await?;
@@ -70,11 +73,29 @@ pub(super) async fn run(options: &Options, report: &mut Report) -> anyhow::Resul
         let arguments = ["--rank-user", RANGE].iter().chain(&BOUNDS).chain(flags).map(Into::into).collect();
         cluster.add_worker("worker-1", &WorkerShape { cpus: 2, arguments, ..WorkerShape::default() })?;
         cluster.until_ready(1).await?;
+        if flags.contains(&PINNED) {
+            keep_to_the_first(cluster.processes().into_iter().chain([std::process::id().cast_signed()]))?;
+        }
         let log = cluster.logs();
         log.lines().filter(|line| line.contains("cgroup")).take(2).for_each(|line| report.note(line));
         report.table(compared(&cluster, options, how).await?);
     }
+    report.note("with --pin-cpus the daemons and this program run on the neighbour's processor");
     report.note(format!("the worker has 2 slots, one for each job, and the bounds {}", BOUNDS.join(" ")));
+    Ok(())
+}
+
+/// The daemons and this process go to the first processor, which is the neighbour's: as on a machine where a worker offers less than all, and
+/// keeps to the rest.
+fn keep_to_the_first(processes: impl Iterator<Item = i32>) -> anyhow::Result<()> {
+    let mut first = CpuSet::new();
+    first.set(0);
+    for process in processes {
+        for thread in std::fs::read_dir(format!("/proc/{process}/task")).into_iter().flatten().flatten() {
+            let thread = thread.file_name().to_str().and_then(|number| Pid::from_raw(number.parse().ok()?));
+            sched_setaffinity(thread, &first)?;
+        }
+    }
     Ok(())
 }
 
@@ -83,16 +104,16 @@ async fn compared(cluster: &Cluster, options: &Options, how: &str) -> anyhow::Re
     let mut glutton = spec(GLUTTON);
     glutton.gang.per_rank.memory_bytes = GLUTTON_BYTES;
     let beside = [
-        ("nobody", None),
-        ("a fork bomb", Some(spec(BOMB))),
-        ("one that makes sessions", Some(spec(BOMB_OF_SESSIONS))),
-        ("twice its memory", Some(glutton)),
-        ("a full disk", Some(spec(FILLER))),
+        ("one that sleeps", spec("exec sleep 600")),
+        ("a fork bomb", spec(BOMB)),
+        ("one that makes sessions", spec(BOMB_OF_SESSIONS)),
+        ("twice its memory", glutton),
+        ("a full disk", spec(FILLER)),
     ];
     let mut found: Vec<Vec<[Times; 2]>> = vec![Vec::new(); beside.len()];
     for _ in 0..options.count.unwrap_or(ROUNDS) {
         for ((_, other), found) in beside.iter().zip(&mut found) {
-            found.push(measured(cluster, other.as_ref()).await?);
+            found.push(measured(cluster, other).await?);
         }
     }
     let title =
@@ -108,16 +129,14 @@ async fn compared(cluster: &Cluster, options: &Options, how: &str) -> anyhow::Re
 }
 
 /// The times of the work: until it is computed, and of the writing.
-async fn measured(cluster: &Cluster, other: Option<&JobSpec>) -> anyhow::Result<[Times; 2]> {
+async fn measured(cluster: &Cluster, other: &JobSpec) -> anyhow::Result<[Times; 2]> {
     let client = cluster.client();
     let working = async {
-        if other.is_some() {
-            until("the neighbour", PATIENCE, async || {
-                let jobs = client.list(client::v1::ListJobsRequest::default()).await.ok()?;
-                jobs.jobs.iter().any(|job| job.phase == "Running").then_some(())
-            })
-            .await?;
-        }
+        until("the neighbour", PATIENCE, async || {
+            let jobs = client.list(client::v1::ListJobsRequest::default()).await.ok()?;
+            jobs.jobs.iter().any(|job| job.phase == "Running").then_some(())
+        })
+        .await?;
         let job = client.submit(&spec(WORK)).await?;
         let ended = cluster.ended(job).await?.summary.unwrap_or_default();
         anyhow::ensure!(ended.phase == "Completed", "{}: {}", ended.phase, ended.reason);
@@ -132,7 +151,6 @@ async fn measured(cluster: &Cluster, other: Option<&JobSpec>) -> anyhow::Result<
         }
         anyhow::Ok(times.map(Times::of))
     };
-    let Some(other) = other else { return working.await };
     let abusing = async {
         loop {
             let job = client.submit(other).await?;

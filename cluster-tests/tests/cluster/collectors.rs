@@ -306,3 +306,70 @@ async fn a_collector_that_asks_for_a_token_is_shown_the_one_in_the_file_and_the_
     .await;
     Ok(())
 }
+
+#[derive(Clone, PartialEq, Message)]
+struct LogsRequest {
+    #[prost(message, repeated, tag = "1")]
+    resources: Vec<LogsResource>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct LogsResource {
+    #[prost(message, repeated, tag = "2")]
+    scopes: Vec<LogsScope>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct LogsScope {
+    #[prost(message, repeated, tag = "2")]
+    records: Vec<LogRecord>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct LogRecord {
+    #[prost(message, optional, tag = "5")]
+    body: Option<Body>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct Body {
+    #[prost(string, tag = "1")]
+    text: String,
+}
+
+/// The bodies of all log records that came.
+fn bodies(received: &Received) -> Vec<String> {
+    let received = received.lock().unwrap();
+    let requests = received.iter().filter(|(path, _)| path == "/v1/logs");
+    let requests = requests.map(|(_, body)| LogsRequest::decode(body.as_slice()).unwrap());
+    let scopes = requests.flat_map(|request| request.resources).flat_map(|resource| resource.scopes);
+    scopes.flat_map(|scope| scope.records).filter_map(|record| Some(record.body?.text)).collect()
+}
+
+#[tokio::test]
+async fn signed_heads_of_the_audit_trail_reach_a_collector_whoever_leads() {
+    let (url, received) = collector(None).await.unwrap();
+    alone(shape(3, &["--otlp-url", &url, "--sign-audit-every", "5"]), async |cluster| {
+        for round in 1..=2 {
+            for n in 0..6 {
+                cluster.muster(&["workspaces", "create", &format!("w-{round}-{n}")]).await?.good()?;
+            }
+            until("a signed head", PATIENCE, async || (bodies(&received).len() >= round).then_some(())).await?;
+            if round == 1 {
+                let leader = cluster.leader().await?;
+                cluster.coordinator(leader)?.kill()?;
+                cluster.restart_coordinator(leader).await?;
+            }
+        }
+        let heads = bodies(&received);
+        let kept = cluster.write("heads.jsonl", &(heads.join("\n") + "\n"))?.display().to_string();
+        cluster.muster(&["audit", "verify", "--head", &kept]).await?.good()?;
+        let mut last: Value = serde_json::from_str(heads.last().map_or("", String::as_str))?;
+        last["number"] = (last["number"].as_u64().unwrap_or_default() - 1).into();
+        let altered = cluster.write("altered.jsonl", &format!("{last}\n"))?.display().to_string();
+        let answer = cluster.muster(&["audit", "verify", "--head", &altered]).await?;
+        assert!(answer.code == 1 && answer.stderr.contains("not what the authority signed"), "{}", answer.stderr);
+        Ok(())
+    })
+    .await;
+}

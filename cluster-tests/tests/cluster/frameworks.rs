@@ -113,7 +113,7 @@ async fn frameworks_train_as_users_of_their_own() {
             add_worker(cluster, name, 4, &arguments)?;
         }
         cluster.until_ready(4).await?;
-        for (example, framework) in [("pytorch-ddp", &PYTORCH), ("mpi", &MPI)] {
+        for (example, framework) in [("pytorch-ddp", &PYTORCH), ("mpi", &MPI), ("tensorflow", &TENSORFLOW)] {
             match framework.python() {
                 Err(why) => cannot_run(&format!("the example {example} as a user of its own: {why}")),
                 Ok(python) if !install::others_run(&python, framework) => {

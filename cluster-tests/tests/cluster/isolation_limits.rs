@@ -1,7 +1,7 @@
 //! Bounds of ranks that the kernel keeps: processes of a job's user, the size of a file, open files. Told by jobs that pass them.
 
-use crate::isolation_users::{can_be_others, let_pass};
-use crate::support::{add_worker, alone, held_by, open};
+use crate::isolation_users::{can_be_others, let_pass, with_places};
+use crate::support::{add_worker, alone, cannot_run, held_by, open};
 use cluster_tests::{Cluster, Shape, spec};
 use types::JobPhase;
 
@@ -83,6 +83,23 @@ async fn a_file_past_its_limit_and_too_many_descriptors_are_refused_in_words() {
         // Who ignores the signal is told by the call.
         let (phase, said) = end_of(cluster, "trap '' XFSZ; head -c 1048577 /dev/zero > more").await?;
         assert!(phase == "Failed" && said.contains("File too large"), "{phase}: {said}");
+        Ok(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_a_job_has_in_its_dev_shm_counts_with_its_files() {
+    with_places("what a job has in its /dev/shm", async |cluster| {
+        add_worker(cluster, "worker-1", 4, &["--rank-user", RANGE, "--job-disk-bytes-max", "8M"])?;
+        cluster.until_ready(1).await?;
+        if cluster.worker("worker-1")?.log().contains("ranks share /tmp") {
+            cannot_run("what a job has in its /dev/shm: this process may not mount");
+            return Ok(());
+        }
+        let (phase, said) =
+            end_of(cluster, "head -c 6M /dev/zero > a; head -c 6M /dev/zero > /dev/shm/b; sleep 600").await?;
+        assert!(phase == "Failed" && said.contains("of at most 8388608 (--job-disk-bytes-max"), "{phase}: {said}");
         Ok(())
     })
     .await;

@@ -2,7 +2,7 @@
 
 use crate::support::{add_worker, alone, cannot_run, held_by, open};
 use cluster_tests::{Cluster, PATIENCE, Shape, until};
-use types::{JobId, JobSpec};
+use types::{JobId, JobPhase, JobSpec};
 
 /// It says on which processors it may run, tries to have all, and says it again.
 fn telling(mut held: JobSpec, processors: usize, slots: u32) -> JobSpec {
@@ -21,6 +21,31 @@ async fn told(cluster: &Cluster, job: JobId) -> anyhow::Result<[String; 2]> {
         <[String; 2]>::try_from(lists.collect::<Vec<_>>()).ok()
     })
     .await
+}
+
+#[tokio::test]
+async fn what_a_worker_does_not_offer_is_its_daemons() {
+    let Some(processors) = std::thread::available_parallelism().ok().map(usize::from).filter(|count| *count >= 2)
+    else {
+        return cannot_run("processors that are left to the daemon: this machine has one");
+    };
+    alone(Shape::new(1, 0), async |cluster| {
+        add_worker(cluster, "worker-1", 1, &["--pin-cpus"])?;
+        cluster.until_ready(1).await?;
+        let job = cluster.client().submit(&telling(held_by(cluster, "gate"), processors, 1)).await?;
+        let [own, _] = told(cluster, job).await?;
+        let own = own.parse::<usize>()?;
+        let daemon = cluster.pids().1[0];
+        for thread in std::fs::read_dir(format!("/proc/{daemon}/task"))? {
+            let number = thread?.file_name().to_string_lossy().parse()?;
+            let set = rustix::thread::sched_getaffinity(rustix::process::Pid::from_raw(number))?;
+            assert!(!set.is_set(own) && set.count() as usize == processors - 1, "thread {number}: {set:?}");
+        }
+        open(cluster, "gate")?;
+        cluster.until_phase(job, JobPhase::Completed).await?;
+        Ok(())
+    })
+    .await;
 }
 
 #[tokio::test]

@@ -3,6 +3,7 @@
 
 use super::Context;
 use super::access::audit;
+use crate::export::hex;
 use cluster_state::{Command, State};
 use proto::v1;
 use std::time::Duration;
@@ -80,14 +81,18 @@ impl Notary {
         self.context.write_all(vec![command]).await.map(|_| ()).map_err(|status| status.message().to_owned())
     }
 
-    /// For whoever gathers the daemon's log: it has all that `muster audit verify --head` needs.
+    /// For whoever gathers the daemon's log, and for a collector: it has all that `muster audit verify --head` needs.
     fn tell(&self) {
         let state = self.context.node.state();
         let (Some(cluster), Some(head)) = (state.cluster(), state.audit_heads().next_back()) else { return };
         let head = audit::signed(cluster, head);
         let [hash, authority, signature] = [&head.hash, &head.authority, &head.signature].map(|bytes| hex(bytes));
-        let v1::SignedAuditHead { cluster, number, time_ms, .. } = head;
+        let v1::SignedAuditHead { cluster, number, time_ms, .. } = &head;
         tracing::info!(cluster, number, hash, time_ms, authority, signature, "the audit trail is signed");
+        // To the collector once.
+        if self.leads() {
+            self.context.observed.export().head(head);
+        }
     }
 }
 
@@ -98,12 +103,4 @@ fn newest(state: &State) -> u64 {
 /// Records that no kept signature has.
 fn unsigned(state: &State) -> u64 {
     state.audit_head().0.saturating_sub(newest(state))
-}
-
-fn hex(bytes: &[u8]) -> String {
-    use std::fmt::Write as _;
-    bytes.iter().fold(String::with_capacity(2 * bytes.len()), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
 }

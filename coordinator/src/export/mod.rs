@@ -1,4 +1,5 @@
-//! What happens to jobs, sent to collectors outside while it happens: spans by OTLP, and run events of OpenLineage.
+//! What happens to jobs, sent to collectors outside while it happens: spans by OTLP, and run events of OpenLineage; and signed heads of the
+//! audit trail, by OTLP.
 //!
 //! ```text
 //!  API       submitted ───────────────────────┐
@@ -12,12 +13,14 @@
 
 mod collector;
 mod follow;
+mod heads;
 mod openlineage;
 mod otlp;
 mod outbox;
 mod progress;
 
 pub(crate) use follow::Follower;
+pub(crate) use heads::hex;
 
 use crate::config::{Config, ConfigError};
 use crate::observe::Observed;
@@ -25,6 +28,7 @@ use bytes::Bytes;
 use collector::Collector;
 use outbox::Outbox;
 use progress::Span;
+use proto::v1::SignedAuditHead;
 use std::sync::{Arc, OnceLock};
 use tokio::sync::mpsc;
 use types::{AttemptNumber, ClusterId, JobId, MemberKey, MemberState, MemberStatus, Timestamp, TraceId, WorkerId};
@@ -38,6 +42,8 @@ pub(crate) struct Export(OnceLock<Outlets>);
 
 struct Outlets {
     spans: Option<Outbox<Span>>,
+    /// None also where the address is that of another signal alone.
+    heads: Option<Outbox<SignedAuditHead>>,
     events: Option<Outbox<Bytes>>,
     news: mpsc::Sender<News>,
 }
@@ -78,13 +84,18 @@ impl Export {
             let to = Collector::new("otlp", with_path(url, "/v1/traces"), config.otlp_headers.clone());
             outbox::start(to, "application/x-protobuf", encode, observed)
         });
+        let heads = config.otlp_url.as_deref().and_then(logs_address).map(|url| {
+            let encode = move |heads: &[SignedAuditHead]| vec![heads::request(heads, id)];
+            let to = Collector::new("otlp_logs", url, config.otlp_headers.clone());
+            outbox::start(to, "application/x-protobuf", encode, observed)
+        });
         let events = config.openlineage_url.as_deref().map(|url| {
             let to = with_path(url, "/api/v1/lineage");
             let to = Collector::new("openlineage", to, config.openlineage_headers.clone());
             outbox::start(to, "application/json", |events: &[Bytes]| events.to_vec(), observed)
         });
         let (news, receiver) = mpsc::channel(NEWS_MAX);
-        let opened = observed.export().0.set(Outlets { spans, events, news });
+        let opened = observed.export().0.set(Outlets { spans, heads, events, news });
         opened.is_ok().then_some(receiver)
     }
 
@@ -109,6 +120,13 @@ impl Export {
         let _ = outlets.news.try_send(news);
     }
 
+    /// The leader has kept this one.
+    pub(crate) fn head(&self, head: SignedAuditHead) {
+        if let Some(outbox) = self.0.get().and_then(|outlets| outlets.heads.as_ref()) {
+            outbox.send(head);
+        }
+    }
+
     fn spans(&self, spans: impl IntoIterator<Item = Span>) {
         if let Some(outbox) = self.0.get().and_then(|outlets| outlets.spans.as_ref()) {
             spans.into_iter().for_each(|span| outbox.send(span));
@@ -131,6 +149,11 @@ fn with_path(url: &str, path: &str) -> String {
     }
 }
 
+/// Where logs go beside traces.
+fn logs_address(url: &str) -> Option<String> {
+    Some(with_path(url, "/v1/traces").strip_suffix("/v1/traces")?.to_owned() + "/v1/logs")
+}
+
 /// The attempt that stands for the job itself.
 const NO_ATTEMPT: AttemptNumber = AttemptNumber(0);
 
@@ -143,5 +166,12 @@ mod tests {
         assert_eq!(with_path("http://[::1]:4318", "/v1/traces"), "http://[::1]:4318/v1/traces");
         assert_eq!(with_path("https://c.example/", "/v1/traces"), "https://c.example/v1/traces");
         assert_eq!(with_path("https://c.example/otlp/v1/traces", "/v1/traces"), "https://c.example/otlp/v1/traces");
+        for (url, logs) in [
+            ("http://[::1]:4318", Some("http://[::1]:4318/v1/logs")),
+            ("https://c.example/otlp/v1/traces", Some("https://c.example/otlp/v1/logs")),
+            ("https://c.example/spans", None),
+        ] {
+            assert_eq!(logs_address(url).as_deref(), logs);
+        }
     }
 }

@@ -7,17 +7,23 @@ use types::CoordinatorId;
 
 /// One `ExportTraceServiceRequest` of all these.
 pub(super) fn request(spans: &[Span], coordinator: CoordinatorId) -> Bytes {
-    let resource = Resource {
-        attributes: vec![
-            text("service.name", "muster"),
-            text("service.version", env!("CARGO_PKG_VERSION")),
-            text("service.instance.id", &format!("coordinator-{coordinator}")),
-        ],
-    };
     let scope = Scope { name: "muster.jobs".into(), version: env!("CARGO_PKG_VERSION").into() };
     let scoped = ScopeSpans { scope: Some(scope), spans: spans.iter().map(wire).collect() };
-    let all = ResourceSpans { resource: Some(resource), scope_spans: vec![scoped] };
+    let all = ResourceSpans { resource: Some(resource(coordinator)), scope_spans: vec![scoped] };
     Request { resource_spans: vec![all] }.encode_to_vec().into()
+}
+
+/// Who says it.
+pub(super) fn resource(coordinator: CoordinatorId) -> Resource {
+    let instance = format!("coordinator-{coordinator}");
+    let version = env!("CARGO_PKG_VERSION");
+    Resource {
+        attributes: vec![
+            text("service.name", "muster"),
+            text("service.version", version),
+            text("service.instance.id", &instance),
+        ],
+    }
 }
 
 fn wire(span: &Span) -> WireSpan {
@@ -46,8 +52,12 @@ fn wire(span: &Span) -> WireSpan {
     }
 }
 
-fn text(name: &str, value: &str) -> KeyValue {
-    KeyValue { key: name.into(), value: Some(AnyValue { value: Some(any_value::Value::Text(value.into())) }) }
+pub(super) fn text(name: &str, value: &str) -> KeyValue {
+    KeyValue { key: name.into(), value: Some(text_value(value)) }
+}
+
+pub(super) fn text_value(value: &str) -> AnyValue {
+    AnyValue { value: Some(any_value::Value::Text(value.into())) }
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -65,7 +75,7 @@ struct ResourceSpans {
 }
 
 #[derive(Clone, PartialEq, Message)]
-struct Resource {
+pub(super) struct Resource {
     #[prost(message, repeated, tag = "1")]
     attributes: Vec<KeyValue>,
 }
@@ -79,11 +89,11 @@ struct ScopeSpans {
 }
 
 #[derive(Clone, PartialEq, Message)]
-struct Scope {
+pub(super) struct Scope {
     #[prost(string, tag = "1")]
-    name: String,
+    pub(super) name: String,
     #[prost(string, tag = "2")]
-    version: String,
+    pub(super) version: String,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -119,7 +129,7 @@ struct Status {
 }
 
 #[derive(Clone, PartialEq, Message)]
-struct KeyValue {
+pub(super) struct KeyValue {
     #[prost(string, tag = "1")]
     key: String,
     #[prost(message, optional, tag = "2")]
@@ -127,7 +137,7 @@ struct KeyValue {
 }
 
 #[derive(Clone, PartialEq, Message)]
-struct AnyValue {
+pub(super) struct AnyValue {
     #[prost(oneof = "any_value::Value", tags = "1, 3")]
     value: Option<any_value::Value>,
 }

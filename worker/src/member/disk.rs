@@ -4,6 +4,7 @@
 
 use crate::layout::MemberLayout;
 use crate::owner::Owner;
+use crate::shim::places::Places;
 use std::collections::BTreeSet;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
@@ -26,8 +27,10 @@ pub(super) struct Disk {
 }
 
 impl Disk {
-    pub(super) fn new(max: u64, layout: &MemberLayout) -> Self {
-        let folders = layout.given_to_ranks().to_vec();
+    /// With what its ranks have in a place of their own outside its folder.
+    pub(super) fn new(max: u64, layout: &MemberLayout, places: Option<&Places>) -> Self {
+        let outside = places.map(|places| places.shm().to_owned());
+        let folders = layout.given_to_ranks().into_iter().chain(outside).collect();
         Self { max, folders, owner: Owner::of(layout), next: Instant::now() + LOOK_EVERY, look: None }
     }
 

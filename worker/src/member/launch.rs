@@ -21,7 +21,7 @@ use std::io::{self, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use types::{Distribution, Endpoint, RankIndex, RankPlacement, Wish};
+use types::{Distribution, Endpoint, MemberKey, RankIndex, RankPlacement, Wish};
 
 /// A rank that has said nothing for so long may hang, where its job does not say otherwise: as in the built-in training.
 const LOOK_AFTER_S: u64 = 30;
@@ -143,6 +143,14 @@ fn network(
     let made = network::start(&context.program, log, (wish, layout), endpoints, &listeners).map_err(Fault::machine)?;
     let handed = made.listeners.into_iter().map(|listener| RankSockets { listener, framework: None });
     Ok((made.endpoints, handed.collect(), Some(made.place)))
+}
+
+impl Context {
+    /// Of a member that was launched.
+    pub(super) fn places(&self, member: MemberKey, layout: &MemberLayout) -> Option<Places> {
+        let apart = || self.apart.as_ref().and_then(|apart| apart.places(member, layout));
+        self.users.places_of(member, layout).or_else(apart)
+    }
 }
 
 /// Whom its ranks become, where that is another than the daemon, with what is theirs; and what is theirs of everybody's places.
@@ -303,7 +311,7 @@ mod tests {
     use super::*;
     use crate::testing;
     use std::sync::Arc;
-    use types::{AttemptNumber, Goal, JobId, MemberKey, Token};
+    use types::{AttemptNumber, Goal, JobId, Token};
 
     #[test]
     fn only_what_no_shell_reads_otherwise_goes_without_one() {

@@ -270,7 +270,8 @@ impl Member {
     /// Until every rank is gone and what they left is saved.
     async fn watch_over(&mut self, mut ranks: Ranks) -> MemberEnd {
         let mut saver = save::Saver::new(&self.context, &self.wish, &self.layout, &ranks);
-        let mut disk = disk::Disk::new(self.context.job_disk_bytes_max, &self.layout);
+        let places = self.context.places(self.wish.key, &self.layout);
+        let mut disk = disk::Disk::new(self.context.job_disk_bytes_max, &self.layout, places.as_ref());
         let mut orders = self.orders.clone();
         orders.mark_changed();
         let mut failing_told = false;
@@ -373,8 +374,7 @@ impl Member {
             return;
         }
         let (spares, layout) = (self.context.spares.clone(), self.layout.clone());
-        let apart = self.context.apart.as_ref().and_then(|apart| apart.places(key, &layout));
-        let places = self.context.users.places_of(key, &layout).or(apart);
+        let places = self.context.places(key, &layout);
         let removed = tokio::task::spawn_blocking(move || {
             places.map_or(Ok(()), |places| places.remove()).and_then(|()| spares.retire(&layout))
         });

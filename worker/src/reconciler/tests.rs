@@ -38,7 +38,7 @@ fn worker(root: &Path) -> Worker {
         spool_bytes_max: 1 << 30,
         hard_cpu_limit: false,
         pids_max: 0,
-        processors: crate::processors::Processors::of_machine(false),
+        processors: crate::processors::Processors::shared(),
         all_calls: false,
         rank_otlp: true,
         apart: None,

@@ -48,6 +48,11 @@ impl Places {
         Self { tmp: tmp.to_owned(), shm, shut: Vec::new(), blank: PathBuf::new() }
     }
 
+    /// What its ranks find at `/dev/shm`: on the machine's.
+    pub(crate) fn shm(&self) -> &Path {
+        &self.shm
+    }
+
     /// These devices cannot be opened either; `blank` is where the file that lies over them is made.
     pub(crate) fn shutting(self, shut: Vec<PathBuf>, blank: PathBuf) -> Self {
         Self { shut, blank, ..self }
