@@ -34,6 +34,7 @@ pub fn spec(command: &str) -> JobSpec {
         constraints: types::Constraints::default(),
         preemptible: true,
         estimate: None,
+        keep_telemetry: None,
     }
 }
 

@@ -184,5 +184,6 @@ fn spec() -> JobSpec {
         constraints: types::Constraints::default(),
         preemptible: true,
         estimate: None,
+        keep_telemetry: None,
     }
 }

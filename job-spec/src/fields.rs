@@ -7,7 +7,7 @@ use crate::yaml::{Entry, Node, Scalar, Value};
 use std::ops::RangeInclusive;
 
 /// Fields that belong somewhere else than where people put them, for suggestions.
-const ELSEWHERE: [&str; 31] = [
+const ELSEWHERE: [&str; 32] = [
     "resources.instance_count",
     "resources.instance_type",
     "resources.shm_size",
@@ -33,6 +33,7 @@ const ELSEWHERE: [&str; 31] = [
     "x-muster.devices",
     "x-muster.preemptible",
     "x-muster.estimate",
+    "x-muster.keep_telemetry_for",
     "x-muster.group",
     "x-muster.away_from",
     "x-muster.secrets",

@@ -59,6 +59,7 @@ pub fn job_spec(wire: v1::JobSpec) -> Result<JobSpec, InvalidMessage> {
         constraints: constraints(wire.constraints.unwrap_or_default(), &mut faults),
         preemptible: !wire.not_preemptible,
         estimate: (wire.estimate_ms > 0).then_some(Millis(wire.estimate_ms)),
+        keep_telemetry: (wire.keep_telemetry_ms > 0).then_some(Millis(wire.keep_telemetry_ms)),
     };
     if faults.is_empty() { Ok(spec) } else { Err(InvalidMessage(faults)) }
 }
@@ -136,6 +137,7 @@ fn check_amounts(wire: &v1::JobSpec, faults: &mut Vec<String>) {
     for (what, value, max) in [
         ("timeout_ms", wire.timeout_ms, Limits::TIMEOUT_MS_MAX),
         ("estimate_ms", wire.estimate_ms, Limits::TIMEOUT_MS_MAX),
+        ("keep_telemetry_ms", wire.keep_telemetry_ms, Limits::TIMEOUT_MS_MAX),
         ("grace_ms", wire.grace_ms, Limits::WAIT_MS_MAX),
         ("restart_backoff_ms", wire.restart_backoff_ms, Limits::WAIT_MS_MAX),
         ("max_restarts", wire.max_restarts.into(), Limits::RESTARTS_MAX.into()),
@@ -300,6 +302,7 @@ pub fn wire_job_spec(spec: &JobSpec) -> v1::JobSpec {
         constraints: (spec.constraints != Constraints::default()).then(|| wire_constraints(&spec.constraints)),
         not_preemptible: !spec.preemptible,
         estimate_ms: spec.estimate.map_or(0, |estimate| estimate.0),
+        keep_telemetry_ms: spec.keep_telemetry.map_or(0, |kept| kept.0),
     }
 }
 

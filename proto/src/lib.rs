@@ -21,7 +21,7 @@ pub mod internal {
 pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/muster.bin"));
 
 /// Version of the internal protocol; both sides of a worker session must have the same.
-pub const PROTOCOL: u32 = 14;
+pub const PROTOCOL: u32 = 15;
 
 /// What is signed of a head of the audit trail.
 pub fn audit_head_text(head: &v1::SignedAuditHead) -> String {

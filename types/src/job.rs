@@ -50,6 +50,8 @@ pub struct JobSpec {
     pub preemptible: bool,
     /// The submitter's guess of its running time.
     pub estimate: Option<Millis>,
+    /// What its ranks write is kept so long after its end, whatever age the cluster has for others; none = as those.
+    pub keep_telemetry: Option<Millis>,
 }
 
 impl JobSpec {

@@ -61,6 +61,7 @@ pub(crate) fn spec(command: &str, instances: u32) -> JobSpec {
         constraints: types::Constraints::default(),
         preemptible: true,
         estimate: None,
+        keep_telemetry: None,
     }
 }
 

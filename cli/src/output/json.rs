@@ -79,6 +79,7 @@ pub fn spec(spec: &v1::JobSpec) -> Value {
         "restart_backoff_ms": spec.restart_backoff_ms,
         "preemptible": !spec.not_preemptible,
         "estimate_ms": spec.estimate_ms,
+        "keep_telemetry_ms": spec.keep_telemetry_ms,
         "constraints": constraints(&spec.constraints.clone().unwrap_or_default()),
     })
 }

@@ -61,6 +61,7 @@ fn spec(instances: u32, ranks: u32, gpus: u32, max_restarts: u32) -> Arc<JobSpec
         constraints: types::Constraints::default(),
         preemptible: true,
         estimate: None,
+        keep_telemetry: None,
     })
 }
 

@@ -171,3 +171,37 @@ async fn coordinators_die_while_ranks_log_and_every_line_is_read_once_in_order()
     })
     .await;
 }
+
+#[tokio::test]
+async fn a_job_says_itself_how_long_what_its_ranks_write_is_kept() {
+    alone(shape(3, &[]), async |cluster| {
+        add_worker(cluster, "w", 4, &[])?;
+        cluster.until_ready(1).await?;
+        let kept = cluster.client().submit(&spec("echo kept")).await?;
+        cluster.ended(kept).await?;
+        for (seconds, dies) in [("0.5", false), ("2", true)] {
+            let file = format!("command: echo brief\nx-muster: {{keep_telemetry_for: {seconds}}}\n");
+            let brief = cluster.submit("brief/job.yml", &file).await?;
+            cluster.ended(brief).await?;
+            if dies {
+                for id in 1..=3 {
+                    cluster.coordinator(id)?.kill()?;
+                }
+                for id in 1..=3 {
+                    cluster.restart_coordinator(id).await?;
+                }
+            }
+            for id in 1..=3 {
+                until("no file of it", PATIENCE, async || files(cluster, id, brief).is_empty().then_some(())).await?;
+            }
+            let told = cluster.muster(&["logs", &brief.to_string()]).await?;
+            assert!(told.code == 3 && told.stderr.contains("was forgotten by retention on 20"), "{}", told.stderr);
+            assert_eq!(log_of(cluster, 1, kept).await?, b"kept\n");
+        }
+        let file = cluster.write("wrong/job.yml", "command: echo\nx-muster: {keep_telemetry_for: soon}\n")?;
+        let refused = cluster.muster(&["submit", &file.display().to_string()]).await?;
+        assert!(refused.code == 2 && refused.stderr.contains("keep_telemetry_for"), "{}", refused.stderr);
+        Ok(())
+    })
+    .await;
+}

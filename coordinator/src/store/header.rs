@@ -18,7 +18,7 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 use types::ClusterId;
 
 /// Format of everything under the Raft folder, and of the streams beside it.
-pub(crate) const FORMAT: u32 = 17;
+pub(crate) const FORMAT: u32 = 18;
 const HEADER_MAGIC: [u8; 8] = *b"MUSTHEAD";
 const MARK_MAGIC: [u8; 8] = *b"MUSTMARK";
 /// The mark is rewritten in place: it stays inside one sector, so that it is written whole or not at all.

@@ -20,7 +20,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-pub(crate) const FORMAT: u32 = 15;
+pub(crate) const FORMAT: u32 = 16;
 const MAGIC: &[u8; 8] = b"MUSTSNAP";
 const END: &[u8; 8] = b"SNAPSEND";
 const HEAD_BYTES: usize = 12;

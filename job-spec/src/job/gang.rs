@@ -9,7 +9,7 @@ use types::{Constraints, Distribution, GangSpec, Limits, Millis, RankResources, 
 const RESOURCES: [&str; 7] =
     ["instance_count", "instance_type", "shm_size", "docker_args", "locations", "max_instance_count", "properties"];
 
-const EXTRAS: [&str; 22] = [
+const EXTRAS: [&str; 23] = [
     "gpus_per_rank",
     "cpus_per_rank",
     "memory_per_rank",
@@ -26,6 +26,7 @@ const EXTRAS: [&str; 22] = [
     "devices",
     "preemptible",
     "estimate",
+    "keep_telemetry_for",
     "min_instances",
     "tolerations",
     "group",
@@ -58,6 +59,7 @@ pub(super) struct Extras {
     pub(super) constraints: Constraints,
     pub(super) preemptible: bool,
     pub(super) estimate: Option<Millis>,
+    pub(super) keep_telemetry: Option<Millis>,
     pub(super) secrets: BTreeMap<String, String>,
     pub(super) secret_files: BTreeSet<String>,
     pub(super) workspace: Option<Workspace>,
@@ -73,6 +75,7 @@ impl Default for Extras {
             constraints: Constraints::default(),
             preemptible: true,
             estimate: None,
+            keep_telemetry: None,
             secrets: BTreeMap::new(),
             secret_files: BTreeSet::new(),
             workspace: None,
@@ -195,6 +198,9 @@ impl Reader<'_> {
         }
         if let Some(estimate) = fields.get(&mut self.report, "estimate") {
             extras.estimate = estimate.milliseconds(&mut self.report, 1..=Limits::TIMEOUT_MS_MAX).map(Millis);
+        }
+        if let Some(kept) = fields.get(&mut self.report, "keep_telemetry_for") {
+            extras.keep_telemetry = kept.milliseconds(&mut self.report, 1..=Limits::TIMEOUT_MS_MAX).map(Millis);
         }
         extras
     }

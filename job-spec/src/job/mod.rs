@@ -138,6 +138,7 @@ impl Reader<'_> {
             constraints: extras.constraints,
             preemptible: extras.preemptible,
             estimate: extras.estimate,
+            keep_telemetry: extras.keep_telemetry,
         };
         self.check_size(&spec, &data);
         Some(Draft { file: file.to_owned(), spec, code, data, warnings: Vec::new() })

@@ -71,10 +71,6 @@ pub(super) fn launch(
     for ((placed, sockets), processors) in supervised(wish).iter().zip(sockets).zip(processors) {
         let environment = environment::of_rank(&shared, placed).map_err(|error| Fault::job(error.to_string()))?;
         let folder = layout.rank(placed.rank);
-        let (groups, lacking) = context.driver.plan(wish.key, placed.rank, limits(context, wish), &processors);
-        if !lacking.is_empty() {
-            tracing::warn!(job_id = %wish.key.job, rank = %placed.rank, ?lacking, "limits are not enforced here");
-        }
         let spec = ShimSpec {
             rank: placed.rank,
             command: command(context, wish, &prepared.command),
@@ -86,7 +82,7 @@ pub(super) fn launch(
             grace_ms: wish.spec.grace.0,
             secret_files: wish.spec.secret_files.iter().cloned().collect(),
             spool_bytes_max: context.spool_bytes_max,
-            groups,
+            groups: groups(context, wish, placed.rank, &processors),
             processors,
             listens: true,
             silence: silence(wish),
@@ -260,6 +256,14 @@ fn otlp(wish: &Wish) -> OtlpOffer {
             if all { OtlpOffer::BySignal } else { OtlpOffer::Nothing }
         }
     }
+}
+
+fn groups(context: &Context, wish: &Wish, rank: RankIndex, processors: &[u32]) -> cgroup::Groups {
+    let (groups, lacking) = context.driver.plan(wish.key, rank, limits(context, wish), processors);
+    if !lacking.is_empty() {
+        tracing::warn!(job_id = %wish.key.job, rank = %rank, ?lacking, "limits are not enforced here");
+    }
+    groups
 }
 
 /// Ranks that stand below one supervisor.

@@ -8,7 +8,7 @@ use crate::output::{Cell, Column, Output, Table, json, style, text};
 use clap::Args;
 use client::{Client, v1};
 use std::fmt::Write as _;
-use types::{JobId, JobPhase};
+use types::{JobId, JobPhase, Millis};
 
 /// `muster jobs show`
 #[derive(Args, Debug)]
@@ -113,6 +113,11 @@ fn head(page: &mut String, job: &v1::JobSummary, spec: &v1::JobSpec, by: &str, o
     }
     if job.kept {
         line("kept", "its logs and metrics, whatever retention says");
+    } else if spec.keep_telemetry_ms > 0 && job.forgotten_ms == 0 {
+        line(
+            "kept",
+            &format!("its logs and metrics, for {} after its end", text::short(Millis(spec.keep_telemetry_ms))),
+        );
     }
     if job.forgotten_ms > 0 {
         line("forgotten", &format!("its logs and metrics, by retention, on {}", text::instant(job.forgotten_ms)));

@@ -1,14 +1,14 @@
 //! Ten times as many callers as bring a cluster to its peak, and a crowd that watches.
 
 use super::{Struck, World};
-use crate::Cluster;
-use client::{Client, Patience, Retry};
+use crate::{Cluster, PATIENCE};
+use client::{Client, Patience, Retry, v1};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
-use types::RankResources;
+use types::{JobId, RankResources};
 
 /// Clients that bring a cluster to its peak on a machine of two processors, and ten times as many.
 const PEAK: usize = 32;
@@ -19,6 +19,8 @@ const WATCHERS: usize = 1_000;
 const SPAN: Duration = Duration::from_secs(8);
 /// Of the peak, in percent.
 const GOODPUT_MIN: u64 = 80;
+/// Of the jobs.
+const NAME: &str = "in-the-crush";
 /// Watchers that share connections.
 const SHARED: usize = 50;
 
@@ -51,6 +53,7 @@ pub(super) async fn crush(world: &mut World) -> anyhow::Result<Struck> {
     if wrong > 0 {
         struck.violations.push(format!("{wrong} calls in the crush were answered by an error that no retry helps"));
     }
+    clear(&world.cluster).await?;
     // How long until everybody else is served as before.
     world.history.answers.flow(super::BEFORE).await?;
     struck.times.push(at.elapsed().saturating_sub(2 * SPAN));
@@ -89,9 +92,26 @@ async fn measure(cluster: &Cluster, clients: usize, watchers: usize) -> anyhow::
     Ok(Arc::new(counted))
 }
 
+/// A submit without an answer may have made a job all the same: none is left to wait for ever.
+async fn clear(cluster: &Cluster) -> anyhow::Result<()> {
+    let client = cluster.client().with_patience(Patience { in_all: PATIENCE, ..Patience::default() });
+    loop {
+        let request =
+            v1::ListJobsRequest { name_contains: NAME.into(), phases: vec!["Queued".into()], ..Default::default() };
+        let left = client.list(request).await?.jobs;
+        if left.is_empty() {
+            return Ok(());
+        }
+        for job in left {
+            client.cancel(JobId(job.id)).await?;
+        }
+    }
+}
+
 /// Jobs for which no worker has what they need: they cost the coordinators what any job does, and the machine no process.
 async fn submit_and_cancel(client: Client, stop: Arc<AtomicBool>, told: Arc<Told>) {
     let mut spec = crate::spec("true");
+    spec.display_name = NAME.into();
     spec.gang.per_rank = RankResources { gpus: 1, ..spec.gang.per_rank };
     let patient = client.clone().with_patience(Patience::default());
     while !stop.load(Relaxed) {

@@ -43,6 +43,8 @@ const PROVEN_BYTES_MAX: u64 = 10 << 20;
 pub(crate) struct Keeper {
     context: Context,
     retention: Retention,
+    /// A job has said how long what its ranks write is kept.
+    job_says: bool,
     /// Up to which entry changed jobs are among `todo`.
     looked: LogIndex,
     /// Jobs to visit now, the newest first.
@@ -55,7 +57,15 @@ pub(crate) struct Keeper {
 
 impl Keeper {
     pub(crate) fn new(context: Context, retention: Retention) -> Self {
-        Self { context, retention, looked: LogIndex(0), todo: BTreeSet::new(), later: BTreeMap::new(), proven: None }
+        Self {
+            context,
+            retention,
+            job_says: false,
+            looked: LogIndex(0),
+            todo: BTreeSet::new(),
+            later: BTreeMap::new(),
+            proven: None,
+        }
     }
 
     /// Runs until this coordinator stops.
@@ -93,7 +103,8 @@ impl Keeper {
                 let Some(job) = self.todo.pop_last() else { break };
                 self.visit(&state, job).await;
             }
-            if ticked && self.retention.is_asked_for() && self.context.node.leadership().borrow().leading {
+            let is_asked_for = self.job_says || self.retention.is_asked_for();
+            if ticked && is_asked_for && self.context.node.leadership().borrow().leading {
                 self.retain().await;
             }
         }
@@ -109,7 +120,12 @@ impl Keeper {
             .into_iter()
             .filter_map(|(job, usage)| {
                 let known = state.job(job).filter(|known| known.forgotten.is_none())?;
-                Some(Holder { job, bytes: usage.stored, ended: known.may_be_forgotten() })
+                Some(Holder {
+                    job,
+                    bytes: usage.stored,
+                    ended: known.may_be_forgotten(),
+                    span: known.spec.keep_telemetry,
+                })
             })
             .collect();
         let jobs = self.retention.due(&holders, daemon::clock::now());
@@ -124,7 +140,10 @@ impl Keeper {
 
     /// What there is to visit: jobs that changed, that are due, and that write.
     fn find(&mut self, state: &State, now: Timestamp) {
-        self.todo.extend(state.changed_after(self.looked).map(|(_, job)| job.id));
+        for (_, job) in state.changed_after(self.looked) {
+            self.job_says |= job.spec.keep_telemetry.is_some();
+            self.todo.insert(job.id);
+        }
         self.looked = state.applied();
         let due: Vec<JobId> = self.later.iter().filter(|(_, at)| **at <= now).map(|(job, _)| *job).collect();
         for job in due {

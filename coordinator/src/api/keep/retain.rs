@@ -8,7 +8,7 @@ const AT_ONCE_MAX: usize = 1_000;
 /// How long, and how much, of what ranks wrote is kept.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Retention {
-    /// After the end of a job; none = for ever.
+    /// After the end of a job that says nothing else; none = for ever.
     pub(crate) span: Option<Millis>,
     /// Of all jobs' files, on the leader's disk; none = without a bound.
     pub(crate) bytes_max: Option<u64>,
@@ -22,25 +22,32 @@ pub(super) struct Holder {
     pub(super) bytes: u64,
     /// When it ended, if its streams may be forgotten.
     pub(super) ended: Option<Timestamp>,
+    /// How long after that, where the job says so itself.
+    pub(super) span: Option<Millis>,
 }
 
 impl Retention {
-    /// Is anything to be forgotten ever?
+    /// Is anything to be forgotten ever, of jobs that do not say so themselves?
     pub(super) fn is_asked_for(&self) -> bool {
         self.span.is_some() || self.bytes_max.is_some()
     }
 
-    /// Whose streams are to be forgotten now, the longest ended first.
+    /// Whose streams are to be forgotten now: those past their age, and of the others the longest ended, until the rest fits.
     pub(super) fn due(&self, holders: &[Holder], now: Timestamp) -> Vec<JobId> {
         let mut held: u64 = holders.iter().map(|holder| holder.bytes).sum();
-        let mut ended: Vec<(Timestamp, Holder)> =
-            holders.iter().filter_map(|holder| Some((holder.ended?, *holder))).collect();
-        ended.sort_unstable_by_key(|(ended, holder)| (*ended, holder.job));
+        let mut ended: Vec<(bool, Timestamp, Holder)> = holders
+            .iter()
+            .filter_map(|holder| {
+                let ended = holder.ended?;
+                let is_old = holder.span.or(self.span).is_some_and(|span| ended.plus(span) <= now);
+                Some((!is_old, ended, *holder))
+            })
+            .collect();
+        ended.sort_unstable_by_key(|(is_young, ended, holder)| (*is_young, *ended, holder.job));
         let mut due = Vec::new();
-        for (ended, holder) in ended {
-            let is_old = self.span.is_some_and(|span| ended.plus(span) <= now);
+        for (is_young, _, holder) in ended {
             let is_too_much = self.bytes_max.is_some_and(|max| held > max);
-            if due.len() >= AT_ONCE_MAX || !(is_old || is_too_much) {
+            if due.len() >= AT_ONCE_MAX || (is_young && !is_too_much) {
                 break;
             }
             held -= holder.bytes;
@@ -55,7 +62,7 @@ mod tests {
     use super::*;
 
     fn holder(job: u64, bytes: u64, ended: Option<u64>) -> Holder {
-        Holder { job: JobId(job), bytes, ended: ended.map(Timestamp) }
+        Holder { job: JobId(job), bytes, ended: ended.map(Timestamp), span: None }
     }
 
     fn due(span: Option<u64>, bytes_max: Option<u64>, holders: &[Holder]) -> Vec<u64> {
@@ -76,6 +83,21 @@ mod tests {
         assert_eq!(due(None, Some(89), &holders), [3, 4]);
         assert_eq!(due(None, Some(0), &holders), [3, 4, 2], "more cannot go");
         assert_eq!(due(Some(900), Some(70), &holders), [3, 4], "either bound suffices");
+    }
+
+    #[test]
+    fn a_job_that_says_how_long_is_kept_so_long_whatever_the_others_have() {
+        let own = |span, holder| Holder { span: Some(Millis(span)), ..holder };
+        let holders = [
+            holder(1, 10, Some(100)),
+            own(5_000, holder(2, 10, Some(200))),
+            own(50, holder(3, 10, Some(900))),
+            own(500, holder(4, 10, Some(900))),
+        ];
+        assert_eq!(due(None, None, &holders), [3], "also where the cluster has no age");
+        assert_eq!(due(Some(500), None, &holders), [1, 3]);
+        assert_eq!(due(None, Some(20), &holders), [3, 1], "for room the oldest goes, however long it was to be kept");
+        assert_eq!(due(None, Some(10), &holders), [3, 1, 2]);
     }
 
     #[test]

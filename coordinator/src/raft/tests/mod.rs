@@ -235,6 +235,7 @@ pub(crate) fn submit(number: u64) -> Command {
         constraints: types::Constraints::default(),
         preemptible: true,
         estimate: None,
+        keep_telemetry: None,
     };
     Command::SubmitJob { request: RequestId(request), spec: Arc::new(spec) }
 }
