@@ -147,8 +147,7 @@ impl Cluster {
         let (from, mut arguments) = (original.data().to_owned(), std::mem::take(original.arguments_mut()));
         original.arguments_mut().clone_from(&arguments);
         let mut daemon = Daemon::new(&self.folder, &self.program, &format!("{name}-copy"));
-        let status = std::process::Command::new("cp").arg("-a").arg(&from).arg(daemon.data()).status()?;
-        anyhow::ensure!(status.success(), "cannot copy {}", from.display());
+        self.worker(name)?.copy_data(daemon.data())?;
         for argument in arguments.iter_mut().filter(|argument| **argument == from.as_os_str()) {
             daemon.data().as_os_str().clone_into(argument);
         }

@@ -2,7 +2,7 @@
 
 use crate::janitor;
 use anyhow::Context as _;
-use rustix::process::{Pid, Signal};
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, waitid};
 use std::ffi::OsString;
 use std::fs::OpenOptions;
 use std::path::{Path, PathBuf};
@@ -91,6 +91,19 @@ impl Daemon {
     pub fn signal(&self, signal: Signal) -> anyhow::Result<()> {
         let pid = self.pid().and_then(Pid::from_raw).with_context(|| format!("{} does not run", self.name))?;
         rustix::process::kill_process(pid, signal).with_context(|| format!("cannot signal {}", self.name))
+    }
+
+    /// Copies its folder as it is at one moment: the daemon stands still meanwhile, for a file that goes would be missed.
+    pub(crate) fn copy_data(&self, to: &Path) -> anyhow::Result<()> {
+        self.signal(Signal::STOP)?;
+        let stopped = self.pid().and_then(Pid::from_raw).map(WaitId::Pid);
+        // None = it does not run, which the signal would have said.
+        let stopped = stopped.map(|pid| waitid(pid, WaitIdOptions::STOPPED | WaitIdOptions::NOWAIT)).transpose();
+        let copied = Command::new("cp").arg("-a").arg(&self.data).arg(to).status();
+        self.signal(Signal::CONT)?;
+        stopped?;
+        anyhow::ensure!(copied?.success(), "cannot copy {}", self.data.display());
+        Ok(())
     }
 
     /// How it ended, once it did.
