@@ -97,7 +97,7 @@ pub struct CoordinatorArgs {
     #[arg(long, value_name = "RECORDS", default_value_t = 1_024)]
     sign_audit_every: u64,
     /// Send the spans of each job's way from its submission to its first step there, by OTLP over HTTP (path /v1/traces unless it
-    /// has one); https, or http on this machine. Give all coordinators the same
+    /// has one), and signed heads of the audit trail (to /v1/logs beside it); https, or http on this machine. Give all coordinators the same
     #[arg(long, value_name = "URL")]
     otlp_url: Option<String>,
     /// A file of header fields for that collector, a line `name: value` each (authorization: Bearer ...), mode 600; read again when the

@@ -38,6 +38,8 @@ pub struct Outcome {
     pub leaders: usize,
     /// Attempts of the job: one, unless the machine was so busy that the worker was lost.
     pub attempts: u32,
+    /// Lines of all attempts that the follower saw, each in its place.
+    pub followed: u64,
     /// Lines that the ranks of the last one wrote.
     pub lines: u64,
     /// Bytes of them.
@@ -104,13 +106,23 @@ pub async fn kill_while_ranks_log(cluster: &mut Cluster, ranks: u32, kills: usiz
     ensure!(ended.phase == "Completed", "the job: {} {}", ended.phase, ended.reason);
     let took = begun.elapsed();
     let followed = tokio::time::timeout(PATIENCE, follower).await.context("the follower does not end")??;
-    let counts = followed.context("what the follower saw")?.finish(ranks)?;
+    let followed = followed.context("what the follower saw")?;
+    let counts = followed.finish(ranks)?;
     for id in 1..=3 {
         let read = read_whole(cluster, id, job).await.with_context(|| format!("from coordinator {id}"))?;
         ensure!(read.finish(ranks)? == counts, "coordinator {id} has other lines than were followed");
     }
     let Counts { attempt, lines, bytes } = counts;
-    Ok(Outcome { kills, leaders: failovers.len(), attempts: attempt, lines, bytes, took, failovers })
+    Ok(Outcome {
+        kills,
+        leaders: failovers.len(),
+        attempts: attempt,
+        followed: followed.lines(),
+        lines,
+        bytes,
+        took,
+        failovers,
+    })
 }
 
 /// Ranks that write until the file is there: each looks for it every hundred lines, and says last how many it wrote.

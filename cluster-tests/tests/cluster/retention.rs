@@ -166,9 +166,7 @@ async fn coordinators_die_while_ranks_log_and_every_line_is_read_once_in_order()
         // processors.
         let outcome = kill_while_ranks_log(cluster, 2, 4).await?;
         println!("{outcome:?}");
-        // On a machine so busy that leases end, a later attempt may begin when the ranks are already told to stop. Its lines are those that
-        // are counted; those before were followed, and between two kills there must have been some.
-        assert!(outcome.leaders >= 2 && (outcome.lines > 100 || outcome.attempts > 1), "{outcome:?}");
+        assert!(outcome.leaders >= 2 && outcome.followed > 100, "{outcome:?}");
         Ok(())
     })
     .await;
