@@ -1,15 +1,11 @@
 //! Who is who and who may do what: users, tokens, nodes that join, the audit trail.
 
-use crate::call::{Patience, request, timed};
-use crate::error::{Error, broke_off};
+use crate::call::{Patience, timed};
+use crate::error::Error;
 use crate::pool::{Channel, Client};
 use crate::v1;
 use proto::v1::access_client::AccessClient;
-use std::time::Duration;
-use tonic::{Request, Response, Status, Streaming};
-
-/// For the next record of the audit trail, unless it is followed.
-const RECORD_MAX: Duration = Duration::from_secs(10);
+use tonic::{Request, Response, Status};
 
 impl Client {
     async fn access<Q, A, F, Fut>(&self, patience: Patience, question: Q, send: F) -> Result<A, Error>
@@ -229,51 +225,5 @@ impl Client {
             access.audit_head(request).await
         })
         .await
-    }
-
-    /// The audit trail past the record `after`, oldest first; with `follow` it goes on with what comes.
-    pub async fn audit(&self, after: u64, follow: bool) -> Result<Audit, Error> {
-        let opened = self
-            .attempt_until(self.patience, |_, channel| {
-                let asked = request(v1::AuditRequest { after, follow });
-                async move { AccessClient::new(channel).audit(asked).await.map(Response::into_inner) }
-            })
-            .await?;
-        let address = self.preferred_address().unwrap_or_default();
-        Ok(Audit { records: opened, address, follow })
-    }
-
-    /// Heads of the trail past the record `after` that the cluster signed by itself; as `audit`.
-    pub async fn audit_heads(&self, after: u64, follow: bool) -> Result<Audit<v1::SignedAuditHead>, Error> {
-        let opened = self
-            .attempt_until(self.patience, |_, channel| {
-                let asked = request(v1::AuditHeadsRequest { after, follow });
-                async move { AccessClient::new(channel).audit_heads(asked).await.map(Response::into_inner) }
-            })
-            .await?;
-        let address = self.preferred_address().unwrap_or_default();
-        Ok(Audit { records: opened, address, follow })
-    }
-}
-
-/// Records, or signed heads, as they come.
-#[derive(Debug)]
-pub struct Audit<T = v1::AuditRecord> {
-    records: Streaming<T>,
-    address: String,
-    follow: bool,
-}
-
-impl<T> Audit<T> {
-    /// The next one; none at the end.
-    pub async fn next(&mut self) -> Result<Option<T>, Error> {
-        let next = self.records.message();
-        let next = if self.follow { Ok(next.await) } else { tokio::time::timeout(RECORD_MAX, next).await };
-        let status = match next {
-            Ok(Ok(record)) => return Ok(record),
-            Ok(Err(status)) => status,
-            Err(_) => Status::unavailable(format!("no record within {RECORD_MAX:?}")),
-        };
-        Err(broke_off(&self.address, &status))
     }
 }

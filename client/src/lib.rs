@@ -10,6 +10,7 @@
 //! Messages are those of `muster.v1` (`client::v1`); ids and hashes are `types`.
 
 mod access;
+mod audit;
 mod backup;
 mod call;
 mod cluster;
@@ -28,7 +29,7 @@ mod testing;
 mod upload;
 mod watch;
 
-pub use access::Audit;
+pub use audit::Audit;
 pub use backup::Backup;
 pub use call::Patience;
 pub use download::Downloaded;

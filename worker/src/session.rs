@@ -7,9 +7,12 @@
 //!    '── lost: no word for most of a lease, or the stream broke
 //! ```
 //!
+//! A coordinator that stands still must not cost the lease: while one is silent, the others are asked who leads (`dialling`).
+//!
 //! `LEASE-1`: an acknowledged heartbeat moves the lease to the moment when it was *sent*, plus the lease.
 
-use crate::dial;
+mod dialling;
+
 use crate::error::Error;
 use crate::held::Held;
 use crate::layout::Layout;
@@ -17,21 +20,16 @@ use crate::lease::Lease;
 use crate::life;
 use crate::reconciler::{self, News, Subscription};
 use daemon::clock::{self, boot_time};
-use proto::internal::worker_session_client::WorkerSessionClient;
+use dialling::{Dialling, Opened};
 use proto::internal::{CheckpointSaved, Figures, FromWorker, Heartbeat, Hello, Statuses, ToWorker, Welcome};
 use proto::internal::{from_worker, to_worker};
 use std::collections::VecDeque;
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
-use tokio_stream::wrappers::ReceiverStream;
 use tonic::Streaming;
-use types::{ClusterId, Limits, MemberKey, WorkerRegistration};
+use types::{ClusterId, MemberKey, WorkerRegistration};
 
-/// Messages on their way to the leader.
-const OUTBOX: usize = 64;
-/// From dialling to the leader's answer.
-const ANSWER_MAX: Duration = Duration::from_secs(5);
 /// For the stream to take one message.
 const SEND_MAX: Duration = Duration::from_secs(2);
 /// Pauses between two tries: short first, because a gang's lease runs while no leader is found.
@@ -118,6 +116,9 @@ impl Session {
                         tracing::debug!(%address, why, "no session");
                     }
                     next += 1;
+                    if lived && candidates[next % candidates.len()] == address {
+                        next += 1;
+                    }
                     sleep(pause).await;
                     // A whole round without success: slower.
                     if next.is_multiple_of(candidates.len()) {
@@ -143,13 +144,16 @@ impl Session {
         let Some(subscription) = self.reconciler.subscribe().await else {
             return Ended::Fatal(Error::ActorDied("reconciler"));
         };
-        let opened = timeout(ANSWER_MAX, self.open(address, &subscription)).await;
-        let (outbox, mut incoming, welcome) = match opened {
-            Ok(Ok(opened)) => opened,
-            Ok(Err(ended)) => return ended,
-            Err(_) => return lost("no answer in time"),
+        let hello = match self.hello(&subscription) {
+            Ok(hello) => hello,
+            Err(ended) => return ended,
         };
-        if let Err(error) = self.welcomed(address, &welcome).await {
+        let dialling = Dialling { dialer: &self.dialer, hello, candidates: self.candidates() };
+        let (address, Opened { outbox, mut incoming, welcome }) = match dialling.open(address).await {
+            Ok(opened) => opened,
+            Err(ended) => return ended,
+        };
+        if let Err(error) = self.welcomed(&address, &welcome).await {
             return Ended::Fatal(error);
         }
         match self.relay(&outbox, &mut incoming, &welcome, subscription.news).await {
@@ -158,37 +162,15 @@ impl Session {
         }
     }
 
-    async fn open(
-        &mut self,
-        address: &str,
-        subscription: &Subscription,
-    ) -> Result<(mpsc::Sender<FromWorker>, Streaming<ToWorker>, Welcome), Ended> {
-        let registration = self.registration.borrow_and_update().clone();
-        let hello = Hello {
+    fn hello(&mut self, subscription: &Subscription) -> Result<Hello, Ended> {
+        Ok(Hello {
             protocol: proto::PROTOCOL,
             cluster_id: self.cluster.map(|id| id.0.to_vec()).unwrap_or_default().into(),
-            registration: encode(&registration)?,
+            registration: encode(&*self.registration.borrow_and_update())?,
             statuses: encode(&subscription.statuses)?,
             now_ms: clock::now().0,
             start: self.start,
-        };
-        let channel = dial::connect(&self.dialer, address).await;
-        let channel = channel.map_err(|error| lost(format!("cannot connect: {}", identity::chain_of(&error))))?;
-        let mut client = WorkerSessionClient::new(channel).max_decoding_message_size(Limits::SESSION_MESSAGE_BYTES_MAX);
-        let (outbox, outgoing) = mpsc::channel(OUTBOX);
-        let first = FromWorker { message: Some(from_worker::Message::Hello(hello)) };
-        outbox.try_send(first).map_err(|_| lost("the stream takes nothing"))?;
-        let response = client.open(ReceiverStream::new(outgoing)).await;
-        let mut incoming = response.map_err(|status| lost(status.to_string()))?.into_inner();
-        let answer = incoming.message().await.map_err(|status| lost(status.to_string()))?;
-        match answer.and_then(|answer| answer.message) {
-            Some(to_worker::Message::Welcome(welcome)) => Ok((outbox, incoming, welcome)),
-            Some(to_worker::Message::Redirect(redirect)) => Err(Ended::Redirected(redirect.leader)),
-            Some(to_worker::Message::Refused(refused)) => Err(Ended::Fatal(Error::Refused(refused.reason))),
-            Some(to_worker::Message::HeldOff(held)) => Err(Ended::HeldOff(held.reason)),
-            Some(_) => Err(lost("the first answer makes no sense")),
-            None => Err(lost("the stream ended without an answer")),
-        }
+        })
     }
 
     async fn welcomed(&mut self, address: &str, welcome: &Welcome) -> Result<(), Error> {

@@ -189,7 +189,7 @@ pub async fn run(command: AuditCommand, client: &Client, session: &Session) -> a
     match command {
         AuditCommand::List(args) => list(&args, client, session).await?,
         AuditCommand::Export(args) => {
-            let mut records = client.audit(args.after, args.follow).await?;
+            let mut records = client.audit(args.after, args.follow);
             while let Some(record) = records.next().await? {
                 write_stdout(format!("{}\n", serde_json::to_string(&Line::from(&record))?).as_bytes())?;
             }
@@ -199,14 +199,14 @@ pub async fn run(command: AuditCommand, client: &Client, session: &Session) -> a
             write_stdout(format!("{}\n", serde_json::to_string(&head)?).as_bytes())?;
         }
         AuditCommand::Heads(args) => {
-            let mut heads = client.audit_heads(args.after, args.follow).await?;
+            let mut heads = client.audit_heads(args.after, args.follow);
             while let Some(head) = heads.next().await? {
                 write_stdout(format!("{}\n", serde_json::to_string(&heads::HeadLine::from(head))?).as_bytes())?;
             }
         }
         AuditCommand::Verify(args) => {
             let mut chain = Chain { heads: heads::read(&args, session)?, ..Chain::default() };
-            let mut records = client.audit(0, false).await?;
+            let mut records = client.audit(0, false);
             while let Some(record) = records.next().await? {
                 chain.check(&Line::from(&record)).map_err(broken)?;
             }
@@ -219,7 +219,7 @@ pub async fn run(command: AuditCommand, client: &Client, session: &Session) -> a
 
 async fn list(args: &ListArgs, client: &Client, session: &Session) -> anyhow::Result<()> {
     let mut newest = std::collections::VecDeque::new();
-    let mut records = client.audit(0, false).await?;
+    let mut records = client.audit(0, false);
     while let Some(record) = records.next().await? {
         let line = Line::from(&record);
         let texts = [&line.who, &line.action, &line.object, &line.result];

@@ -1,5 +1,5 @@
 //! What a job notices of its neighbours on one machine that start processes without an end, take twice their memory, or fill the
-//! disk: the times of a small periodic work, alone and beside each. As root, for jobs have users of their own (`--rank-user`).
+//! disk: the times of a small periodic work and of a training's steps, beside one that behaves and beside each. As root, for jobs have users of their own (`--rank-user`).
 //!
 //! A neighbour that is ended for what it does is submitted again until the measurement is over.
 
@@ -9,7 +9,7 @@ use crate::{Cluster, PATIENCE, Shape, WorkerShape, spec, until};
 use anyhow::Context as _;
 use rustix::fs::{Mode, chmod};
 use rustix::process::Pid;
-use rustix::thread::{CpuSet, sched_setaffinity};
+use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use std::time::Duration;
 use types::JobSpec;
 
@@ -32,6 +32,27 @@ for turn in range(turns):
 for pair in done:
     print(*pair)
 '"#;
+/// Steps as a training has them: some 10 ms of arithmetic without a rest, then 4 KiB into a file. Prints their times as above.
+const STEPS: &str = r#"exec python3 -c '
+import os, time
+done, file, page = [], os.open("file", os.O_CREAT | os.O_WRONLY), b"x" * 4096
+for step in range(400):
+    due = time.perf_counter()
+    sum(range(800_000))
+    begun = time.perf_counter()
+    os.pwrite(file, page, step % 64 * 4096)
+    end = time.perf_counter()
+    done.append((int((begun - due) * 1e6), int((end - begun) * 1e6)))
+for pair in done:
+    print(*pair)
+'"#;
+/// What is measured, and how its table calls it.
+const WORKS: [(&str, &str); 2] = [
+    ("half a millisecond of work each 10 ms, from when it is due", WORK),
+    ("steps of some 10 ms without a rest", STEPS),
+];
+/// Has its slot to itself, and all of it: what two jobs of one machine do to each other when both behave.
+const COMPUTER: &str = "exec python3 -c 'while True: sum(range(100_000))'";
 /// Every process of it starts others, and goes on when it can start no more.
 const BOMB: &str = r"exec python3 -c '
 import os
@@ -73,12 +94,16 @@ pub(super) async fn run(options: &Options, report: &mut Report) -> anyhow::Resul
         let arguments = ["--rank-user", RANGE].iter().chain(&BOUNDS).chain(flags).map(Into::into).collect();
         cluster.add_worker("worker-1", &WorkerShape { cpus: 2, arguments, ..WorkerShape::default() })?;
         cluster.until_ready(1).await?;
+        let here = sched_getaffinity(None)?;
         if flags.contains(&PINNED) {
             keep_to_the_first(cluster.processes().into_iter().chain([std::process::id().cast_signed()]))?;
         }
         let log = cluster.logs();
         log.lines().filter(|line| line.contains("cgroup")).take(2).for_each(|line| report.note(line));
-        report.table(compared(&cluster, options, how).await?);
+        for (what, work) in WORKS {
+            report.table(compared(&cluster, options, work, &format!("{what}, {how}")).await?);
+        }
+        sched_setaffinity(None, &here)?;
     }
     report.note("with --pin-cpus the daemons and this program run on the neighbour's processor");
     report.note(format!("the worker has 2 slots, one for each job, and the bounds {}", BOUNDS.join(" ")));
@@ -100,11 +125,12 @@ fn keep_to_the_first(processes: impl Iterator<Item = i32>) -> anyhow::Result<()>
 }
 
 /// All of them in turns on one worker.
-async fn compared(cluster: &Cluster, options: &Options, how: &str) -> anyhow::Result<Table> {
+async fn compared(cluster: &Cluster, options: &Options, work: &str, what: &str) -> anyhow::Result<Table> {
     let mut glutton = spec(GLUTTON);
     glutton.gang.per_rank.memory_bytes = GLUTTON_BYTES;
     let beside = [
         ("one that sleeps", spec("exec sleep 600")),
+        ("one that computes", spec(COMPUTER)),
         ("a fork bomb", spec(BOMB)),
         ("one that makes sessions", spec(BOMB_OF_SESSIONS)),
         ("twice its memory", glutton),
@@ -113,11 +139,10 @@ async fn compared(cluster: &Cluster, options: &Options, how: &str) -> anyhow::Re
     let mut found: Vec<Vec<[Times; 2]>> = vec![Vec::new(); beside.len()];
     for _ in 0..options.count.unwrap_or(ROUNDS) {
         for ((_, other), found) in beside.iter().zip(&mut found) {
-            found.push(measured(cluster, other).await?);
+            found.push(measured(cluster, other, work).await?);
         }
     }
-    let title =
-        format!("A work of half a millisecond each 10 ms, ms from when it is due; medians of rounds in turns; {how}");
+    let title = format!("In ms, medians of rounds in turns: {what}");
     let mut table = Table::new(&title, &["beside", "computed p50", "computed p99", "4 KiB written p50", "written p99"]);
     for ((who, _), rounds) in beside.iter().zip(found) {
         let middle = |of: usize, share: usize| {
@@ -129,7 +154,7 @@ async fn compared(cluster: &Cluster, options: &Options, how: &str) -> anyhow::Re
 }
 
 /// The times of the work: until it is computed, and of the writing.
-async fn measured(cluster: &Cluster, other: &JobSpec) -> anyhow::Result<[Times; 2]> {
+async fn measured(cluster: &Cluster, other: &JobSpec, work: &str) -> anyhow::Result<[Times; 2]> {
     let client = cluster.client();
     let working = async {
         until("the neighbour", PATIENCE, async || {
@@ -137,7 +162,7 @@ async fn measured(cluster: &Cluster, other: &JobSpec) -> anyhow::Result<[Times; 
             jobs.jobs.iter().any(|job| job.phase == "Running").then_some(())
         })
         .await?;
-        let job = client.submit(&spec(WORK)).await?;
+        let job = client.submit(&spec(work)).await?;
         let ended = cluster.ended(job).await?.summary.unwrap_or_default();
         anyhow::ensure!(ended.phase == "Completed", "{}: {}", ended.phase, ended.reason);
         let said = cluster.muster(&["logs", &job.to_string()]).await?.good()?.stdout;

@@ -237,3 +237,28 @@ async fn a_running_gang_does_not_notice_the_death_of_the_leader() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn a_running_gang_does_not_notice_leaders_that_stand_still() {
+    alone(Shape::new(3, 1).cpus(1), async |cluster| {
+        let folder = cluster.folder().display().to_string();
+        let command = format!("until [ -e {folder}/stop ]; do echo tick >>{folder}/ticks; sleep 0.05; done");
+        let job = cluster.client().submit(&spec(&command)).await?;
+        let ticks = || std::fs::read_to_string(format!("{folder}/ticks")).map_or(0, |ticks| ticks.lines().count());
+        for _ in 0..3 {
+            let leader = cluster.leader().await?;
+            cluster.coordinator(leader)?.signal(Signal::STOP)?;
+            // Longer than a lease, and until the worker is lost after it: who waited for the one that is silent would be by then.
+            let wanted = ticks() + 160;
+            let ticked = until("the rank to go on", PATIENCE, async || (ticks() >= wanted).then_some(())).await;
+            cluster.coordinator(leader)?.signal(Signal::CONT)?;
+            ticked?;
+            cluster.until_voters(3).await?;
+        }
+        std::fs::write(format!("{folder}/stop"), "")?;
+        let ended = cluster.ended(job).await?;
+        assert_eq!((ended.summary.unwrap_or_default().phase.as_str(), ended.attempts.len()), ("Completed", 1));
+        Ok(())
+    })
+    .await;
+}

@@ -6,6 +6,7 @@
 mod access;
 mod answers;
 mod api;
+mod audit;
 mod authority;
 mod backup;
 mod bad_input;
