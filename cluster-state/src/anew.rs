@@ -3,7 +3,7 @@
 
 use crate::audit::Deed;
 use crate::commands::{self, At};
-use crate::{Command, State};
+use crate::{Command, Job, State};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use types::{Caller, ContentHash, LogIndex, Timestamp, Workspace};
@@ -47,8 +47,17 @@ impl State {
 
     /// Hashes of all folders that jobs name (code, inputs, checkpoints, outputs), by the workspaces of these jobs.
     pub fn trees(&self) -> BTreeMap<Workspace, BTreeSet<ContentHash>> {
+        Self::trees_of(self.jobs.values())
+    }
+
+    /// The same of jobs that have not ended: their ranks fetch these.
+    pub fn trees_in_use(&self) -> BTreeMap<Workspace, BTreeSet<ContentHash>> {
+        Self::trees_of(self.jobs.values().filter(|job| !job.phase.is_final() || job.live_attempt().is_some()))
+    }
+
+    fn trees_of<'a>(jobs: impl Iterator<Item = &'a Arc<Job>>) -> BTreeMap<Workspace, BTreeSet<ContentHash>> {
         let mut trees = BTreeMap::<Workspace, BTreeSet<ContentHash>>::new();
-        for job in self.jobs.values() {
+        for job in jobs {
             let folders = job.folders();
             if folders.is_empty() {
                 continue;

@@ -70,6 +70,10 @@ pub struct Config {
     /// Files in the blob store that no job names are removed so long after that was first seen, and not before who was told of
     /// them has had that long to name them. Default 24 hours: longer than any upload.
     pub keep_unnamed_files_for: Duration,
+    /// An object store where files of jobs lie besides (`s3://`, `az://`, `gs://`, `file:///`). Default none.
+    pub object_store: Option<String>,
+    /// A file of options of that store, its user's alone. Default none.
+    pub object_store_options: Option<PathBuf>,
     /// The leader signs where the audit trail stands after so many records, or an hour after the first of them. Default 1,024.
     pub sign_audit_every: u64,
     /// Where spans of jobs are sent by OTLP over HTTP. Default nowhere.
@@ -106,6 +110,8 @@ impl Config {
             keep_telemetry_for: None,
             keep_telemetry_bytes: None,
             keep_unnamed_files_for: Duration::from_hours(24),
+            object_store: None,
+            object_store_options: None,
             sign_audit_every: 1_024,
             otlp_url: None,
             otlp_headers: None,
@@ -180,6 +186,9 @@ impl Config {
         let kept = cluster_state::AUDIT_KEPT as u64;
         if !(1..=kept).contains(&self.sign_audit_every) {
             faults.push(format!("the audit trail is signed after 1 to {kept} records, not {}", self.sign_audit_every));
+        }
+        if self.object_store.is_none() && self.object_store_options.is_some() {
+            faults.push("--object-store-options is for an object store: say which".to_owned());
         }
         for (flag, url) in [("--otlp-url", &self.otlp_url), ("--openlineage-url", &self.openlineage_url)] {
             let fault = url.as_deref().and_then(identity::https::address_fault);

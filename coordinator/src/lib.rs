@@ -9,6 +9,7 @@
 //! ```
 
 mod api;
+mod archive;
 pub mod backup;
 mod blocking;
 mod config;

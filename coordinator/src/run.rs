@@ -71,6 +71,9 @@ pub enum Error {
         #[source]
         source: std::io::Error,
     },
+    /// The object store outside cannot be used.
+    #[error("--object-store: {0}")]
+    ObjectStore(String),
     /// The blob store.
     #[error(transparent)]
     Blobs(#[from] BlobError),
@@ -104,6 +107,7 @@ pub enum Error {
 pub async fn run(config: Config, shutdown: Shutdown) -> Result<(), Error> {
     config.validate()?;
     crate::export::check(&config)?;
+    crate::archive::check(&config)?;
     let _lock = lock_folder(&config.data_dir)?;
     let file = config.data_dir.join(ADDRESSES);
     // What an earlier life left must not be taken for this one's.
@@ -171,6 +175,7 @@ struct Running {
 impl Running {
     async fn start(config: &Config, ports: Ports, identified: identify::Identified) -> Result<Self, Error> {
         let Stores { blobs, streams } = Stores::open(&config.data_dir).await?;
+        let archive = crate::archive::Archive::open(config).await.map_err(Error::ObjectStore)?;
         let started = Flusher::start(streams.clone(), FlusherOptions::default());
         let (flusher, thread) = started.map_err(|source| Error::Io { what: "start a thread".into(), source })?;
         let dialer = identity::Dialer::node(identified.node.clone());
@@ -189,6 +194,7 @@ impl Running {
             leader: handle.clone(),
             observed: observed.clone(),
             blobs,
+            archive: archive.clone(),
             streams,
             flusher,
             lease: config.lease,
@@ -213,6 +219,9 @@ impl Running {
         tokio::spawn(acts.run(ending.clone()));
         tokio::spawn(api::keep::Keeper::new(context.clone(), config.retention()).run());
         tokio::spawn(api::notary::Notary::new(context.clone(), config.sign_audit_every).run());
+        if let Some(archive) = archive {
+            tokio::spawn(api::archive::Archivist::new(context.clone(), archive).run());
+        }
         tokio::spawn(api::collect::Collector::new(context.clone(), config.keep_unnamed_files_for).run());
         let Ports { grpc, http, advertised } = ports;
         let connections = identity::Places::of_descriptors(descriptors::raise());

@@ -3,13 +3,14 @@
 use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HOST, HeaderName, TRANSFER_ENCODING};
 use http::{HeaderMap, HeaderValue, Uri};
+use http_body_util::combinators::BoxBody;
 use http_body_util::{BodyExt as _, Empty, Full, Limited};
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 use std::fmt::Write as _;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
 /// For one answer.
@@ -223,6 +224,62 @@ impl Poster {
     }
 }
 
+/// Why a request of [`Outgoing`] has no answer.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SendFault {
+    /// It was not sent: its address is none that may be.
+    #[error("{0}")]
+    Address(String),
+    /// It did not get there.
+    #[error("{0}")]
+    Connect(String),
+    /// It may have got there.
+    #[error("{0}")]
+    Broken(String),
+}
+
+/// What an answer of [`Outgoing`] holds.
+pub type Answered = BoxBody<Bytes, SendFault>;
+
+/// Sends requests of any kind, and gives answers as they come, over connections that are kept. Clones share these.
+#[derive(Clone, Debug)]
+pub struct Outgoing<B> {
+    client: Client<HttpsConnector<HttpConnector>, B>,
+}
+
+impl<B> Outgoing<B>
+where
+    B: http_body::Body<Data = Bytes, Error: std::error::Error + Send + Sync> + Send + Unpin + 'static,
+{
+    /// Nothing is sent yet.
+    pub async fn new() -> Result<Self, String> {
+        Ok(Self { client: Client::builder(TokioExecutor::new()).build(connector().await?) })
+    }
+
+    /// Sends one, over https; over http only to this machine, and to where clouds tell a machine who it is (169.254.0.0/16). Its caller
+    /// bounds the time.
+    pub async fn send(&self, request: http::Request<B>) -> Result<http::Response<Answered>, SendFault> {
+        if let Some(fault) = destination_fault(request.uri()) {
+            return Err(SendFault::Address(fault));
+        }
+        let answer = self.client.request(request).await.map_err(|error| match error.is_connect() {
+            true => SendFault::Connect(deepest(&error)),
+            false => SendFault::Broken(deepest(&error)),
+        })?;
+        Ok(answer.map(|body| body.map_err(|error| SendFault::Broken(error.to_string())).boxed()))
+    }
+}
+
+fn destination_fault(uri: &Uri) -> Option<String> {
+    let host = uri.host().unwrap_or_default();
+    let is_of_the_cloud = host.parse::<Ipv4Addr>().is_ok_and(|ip| ip.is_link_local());
+    let here = uri.scheme_str() == Some("http") && is_of_the_cloud;
+    // Never the whole address: its query may prove who asks.
+    let plain =
+        || format!("{}://{}/", uri.scheme_str().unwrap_or_default(), uri.authority().map_or("", |a| a.as_str()));
+    if here { None } else { address_fault(&plain()) }
+}
+
 fn deepest(error: &dyn std::error::Error) -> String {
     let mut last = error;
     while let Some(next) = last.source() {
@@ -259,6 +316,17 @@ mod tests {
         assert!(faults[3].starts_with("line 4") && !faults.join("").contains("cret"), "{faults:?}");
         let many = "x: y\n".repeat(HEADERS_MAX + 1);
         assert!(parse_headers(&many).unwrap_err()[0].contains("17"));
+    }
+
+    #[test]
+    fn what_is_sent_goes_over_https_or_stays_here_and_a_fault_shows_no_query() {
+        for good in ["https://b.example/x?sig=s3cret", "http://127.0.0.1:9000/b", "http://169.254.169.254/latest"] {
+            assert_eq!(destination_fault(&good.parse().unwrap()), None, "{good}");
+        }
+        for bad in ["http://b.example/x?sig=s3cret", "http://10.0.0.1/x?sig=s3cret", "/x?sig=s3cret"] {
+            let fault = destination_fault(&bad.parse().unwrap());
+            assert!(fault.is_some_and(|fault| !fault.contains("s3cret")), "{bad}");
+        }
     }
 
     #[test]

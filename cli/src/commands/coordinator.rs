@@ -90,9 +90,19 @@ pub struct CoordinatorArgs {
     /// [default: no bound]
     #[arg(long, value_name = "BYTES", value_parser = parse_bytes)]
     keep_telemetry_bytes: Option<u64>,
-    /// Remove files that no job names (uploads that no job followed, old checkpoints) so long after that was first seen
+    /// Remove files that no job names (uploads that no job followed, old checkpoints) so long after that was first seen; with
+    /// --object-store also files of ended jobs that are there
     #[arg(long, value_name = "SPAN", default_value = "24h", value_parser = parse_span)]
     keep_unnamed_files_for: u64,
+    /// Keep the files of jobs (code, inputs, checkpoints, outputs) in this object store too: s3://BUCKET/PREFIX, az://CONTAINER/PREFIX,
+    /// gs://BUCKET/PREFIX, or file:///FOLDER that all coordinators share. What is there goes from the coordinators' disks after its
+    /// jobs have ended (see --keep-unnamed-files-for), and comes back when it is asked for. Give all coordinators the same
+    #[arg(long, value_name = "URL")]
+    object_store: Option<String>,
+    /// A file of options of that store, a line `name = value` each (access_key_id, secret_access_key, region, endpoint; account_name,
+    /// account_key; service_account ...), mode 600
+    #[arg(long, value_name = "FILE", requires = "object_store")]
+    object_store_options: Option<PathBuf>,
     /// Sign where the audit trail stands after so many records, or an hour after the first of them, when this coordinator leads
     #[arg(long, value_name = "RECORDS", default_value_t = 1_024)]
     sign_audit_every: u64,
@@ -188,6 +198,8 @@ fn config(args: &CoordinatorArgs) -> anyhow::Result<Config> {
     config.keep_telemetry_for = args.keep_telemetry_for.map(Duration::from_millis);
     config.keep_telemetry_bytes = args.keep_telemetry_bytes;
     config.keep_unnamed_files_for = Duration::from_millis(args.keep_unnamed_files_for);
+    config.object_store.clone_from(&args.object_store);
+    config.object_store_options.clone_from(&args.object_store_options);
     config.sign_audit_every = args.sign_audit_every;
     config.otlp_url.clone_from(&args.otlp_url);
     config.openlineage_url.clone_from(&args.openlineage_url);

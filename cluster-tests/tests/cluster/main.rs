@@ -37,6 +37,7 @@ mod logs;
 mod logs_by_time;
 mod members;
 mod metrics;
+mod object_store;
 mod otlp;
 mod outsiders;
 mod pinned;

@@ -1,8 +1,9 @@
 //! Removes blobs from this coordinator's disk that nothing names: uploads that no job followed, checkpoints of which newer ones were
-//! kept, what an attempt left that had been replaced.
+//! kept, what an attempt left that had been replaced. With an object store also what only ended jobs name and is there.
 //!
 //! ```text
 //!  tables, confirmed by a majority ─> folders that jobs name ─> their lists of files ─┐
+//!       (but those that only ended jobs name and that the object store has)           │
 //!  blobs on this disk ────────────────────────────────────────────────────────────────┴─> not among them: marked;
 //!                                                                  after the grace, if nobody was told meanwhile: removed
 //! ```
@@ -12,6 +13,9 @@
 
 use super::blobs::blobs_of;
 use super::{Context, replicate};
+use crate::archive::Archive;
+use futures::StreamExt as _;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 use stores::blobs::{BlobError, BlobStore, Collected, Terms};
 use stores::trees::TreeBlobError;
@@ -22,21 +26,30 @@ use types::{ContentHash, Workspace};
 const EVERY_MAX: Duration = Duration::from_hours(1);
 /// Lists of files read before a rest.
 const BATCH: usize = 64;
+/// Folders that the object store is asked about at once.
+const ASKED_MAX: usize = 16;
+/// So long it counts that it said yes.
+const THERE_FOR_MAX: Duration = Duration::from_hours(24);
+
+/// Folders, by workspace.
+type Trees = BTreeMap<Workspace, BTreeSet<ContentHash>>;
 
 /// Owner of the clock that says how long a blob has had no name.
 pub(crate) struct Collector {
     context: Context,
     grace: Duration,
     begun: Instant,
+    /// Folders that the object store had, and when it said so.
+    there: BTreeMap<(Workspace, ContentHash), Instant>,
 }
 
 impl Collector {
     pub(crate) fn new(context: Context, grace: Duration) -> Self {
-        Self { context, grace, begun: Instant::now() }
+        Self { context, grace, begun: Instant::now(), there: BTreeMap::new() }
     }
 
     /// Runs until this coordinator stops.
-    pub(crate) async fn run(self) {
+    pub(crate) async fn run(mut self) {
         let shutdown = self.context.shutdown.clone();
         tokio::select! {
             () = shutdown.requested() => {}
@@ -44,7 +57,7 @@ impl Collector {
         }
     }
 
-    async fn turns(&self) {
+    async fn turns(&mut self) {
         let every = (self.grace / 4).min(EVERY_MAX);
         loop {
             tokio::time::sleep(every).await;
@@ -53,7 +66,7 @@ impl Collector {
                 Ok(Collected { seen, removed, bytes, waiting }) => {
                     self.context.observed.blobs_removed(removed, bytes);
                     if removed > 0 {
-                        tracing::info!(removed, bytes, seen, waiting, took = ?begun.elapsed(), "blobs that nothing names were removed");
+                        tracing::info!(removed, bytes, seen, waiting, took = ?begun.elapsed(), "blobs that are needed here no more were removed");
                     }
                 }
                 Err(why) => tracing::debug!(why, "nothing is removed: what is named is not known"),
@@ -61,15 +74,21 @@ impl Collector {
         }
     }
 
-    async fn turn(&self) -> Result<Collected, String> {
+    async fn turn(&mut self) -> Result<Collected, String> {
         let read = self.begun.elapsed();
         let state = self.context.read(false).await.map_err(|status| status.message().to_owned())?;
         let store = self.context.blobs.clone();
-        let asked = tokio::task::spawn_blocking(move || Ok::<_, BlobError>((state.trees(), store.places()?)));
-        let (mut trees, places) = asked.await.map_err(|error| error.to_string())?.map_err(|error| error.to_string())?;
+        let asked = tokio::task::spawn_blocking(move || {
+            Ok::<_, BlobError>((state.trees(), state.trees_in_use(), store.places()?))
+        });
+        let (mut trees, in_use, places) =
+            asked.await.map_err(|error| error.to_string())?.map_err(|error| error.to_string())?;
         // Where no job is any more something may lie.
         for place in places.into_iter().filter_map(|name| Workspace::new(name).ok()).chain([Workspace::default()]) {
             trees.entry(place).or_default();
+        }
+        if let Some(archive) = self.context.archive.clone() {
+            self.leave_out(&archive, &mut trees, &in_use).await;
         }
         let mut all = Collected::default();
         for (place, trees) in trees {
@@ -83,6 +102,34 @@ impl Collector {
             }
         }
         Ok(all)
+    }
+
+    /// Takes those out that only ended jobs name and that the object store has whole. While it does not answer, all are needed here.
+    async fn leave_out(&mut self, archive: &Archive, trees: &mut Trees, in_use: &Trees) {
+        self.there.retain(|(place, tree), since| {
+            since.elapsed() < THERE_FOR_MAX && trees.get(place).is_some_and(|trees| trees.contains(tree))
+        });
+        let is_used = |place: &Workspace, tree: &ContentHash| in_use.get(place).is_some_and(|used| used.contains(tree));
+        let unknown = trees.iter().flat_map(|(place, trees)| trees.iter().map(move |tree| (place.clone(), *tree)));
+        let unknown = unknown.filter(|key| !is_used(&key.0, &key.1) && !self.there.contains_key(key));
+        let unknown: Vec<_> = unknown.collect();
+        let asked = futures::stream::iter(unknown).map(async |key| {
+            let found = archive.bytes_of(&key.0, &key.1).await;
+            found.map(|bytes| bytes.map(|_| key))
+        });
+        let mut answers = std::pin::pin!(asked.buffer_unordered(ASKED_MAX));
+        while let Some(answer) = answers.next().await {
+            match answer {
+                Ok(found) => self.there.extend(found.map(|key| (key, Instant::now()))),
+                Err(why) => {
+                    tracing::debug!(why, "what the object store has is not known");
+                    break;
+                }
+            }
+        }
+        for (place, trees) in trees {
+            trees.retain(|tree| is_used(place, tree) || !self.there.contains_key(&(place.clone(), *tree)));
+        }
     }
 
     /// Looks at the blobs of one workspace.

@@ -4,6 +4,7 @@
 //! client tries again, here or elsewhere.
 
 mod access;
+pub(crate) mod archive;
 mod backup;
 mod blobs;
 mod cluster;
@@ -39,6 +40,7 @@ pub(crate) mod watch;
 mod window;
 pub(crate) mod wire;
 
+use crate::archive::Archive;
 use crate::gate::Gate;
 use crate::leader;
 use crate::observe::Observed;
@@ -58,6 +60,8 @@ pub(crate) struct Context {
     pub(crate) leader: leader::Handle,
     pub(crate) observed: Arc<Observed>,
     pub(crate) blobs: BlobStore,
+    /// Where files of jobs lie besides, if anywhere.
+    pub(crate) archive: Option<Archive>,
     pub(crate) streams: StreamStore,
     pub(crate) flusher: Flusher,
     pub(crate) lease: std::time::Duration,

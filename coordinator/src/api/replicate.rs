@@ -1,7 +1,7 @@
 //! Brings blobs to a majority of the coordinators, and fetches from the others what this one lacks.
 
-use super::Context;
 use super::blobs::blobs_of;
+use super::{Context, archive};
 use crate::raft;
 use futures::{FutureExt, StreamExt, TryStreamExt};
 use identity::Dialer;
@@ -178,8 +178,20 @@ pub(super) fn send_blob(
     }
 }
 
-/// Fetches a blob that this disk lacks from whoever has it. False when nobody does.
+/// Fetches a blob that this disk lacks from whoever has it: another coordinator, or the object store. False when nobody does.
 pub(super) async fn fetch(context: &Context, place: &Workspace, hash: ContentHash) -> Result<bool, Status> {
+    let from_others = from_others(context, place, hash).await;
+    if matches!(from_others, Ok(true)) {
+        return from_others;
+    }
+    match archive::fetch(context, place, hash).await {
+        Ok(false) => from_others,
+        fetched => fetched,
+    }
+}
+
+/// As `fetch`, from other coordinators alone.
+pub(super) async fn from_others(context: &Context, place: &Workspace, hash: ContentHash) -> Result<bool, Status> {
     let mut unreachable = Vec::new();
     for address in others_of_group(context)? {
         let fetched = tokio::time::timeout(PEER_TIMEOUT, fetch_from(context, &address, place, hash)).await;

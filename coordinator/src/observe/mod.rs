@@ -7,6 +7,7 @@
 //!  /metrics/workers       what the workers say of themselves                              `workers`
 //! ```
 
+mod archive;
 mod figures;
 mod held;
 mod leadership;
@@ -131,6 +132,7 @@ pub(crate) struct Observed {
     held: held::Held,
     blobs_removed: Counter,
     blobs_removed_bytes: Counter,
+    archive: archive::Archived,
     workers: workers::Workers,
     exported: Family<Exported, Counter>,
     export: Export,
@@ -162,6 +164,7 @@ impl Observed {
             held: held::Held::new(),
             blobs_removed: Counter::default(),
             blobs_removed_bytes: Counter::default(),
+            archive: archive::Archived::default(),
             workers: workers::Workers::default(),
             exported: Family::default(),
             export: Export::default(),
@@ -245,7 +248,12 @@ impl Observed {
         self.held.compacted(1, before, after);
     }
 
-    /// So many blobs that nothing names were removed here.
+    /// What is done with the object store.
+    pub(crate) fn archive(&self) -> &archive::Archived {
+        &self.archive
+    }
+
+    /// So many blobs that are needed here no more were removed.
     pub(crate) fn blobs_removed(&self, count: u64, bytes: u64) {
         self.blobs_removed.inc_by(count);
         self.blobs_removed_bytes.inc_by(bytes);
@@ -354,11 +362,12 @@ impl Observed {
         self.held.register(registry);
         registry.register(
             "blobs_removed",
-            "Blobs that nothing named and that were removed here",
+            "Blobs that nothing named, or that the object store has, and that were removed here",
             self.blobs_removed.clone(),
         );
         let bytes = "Bytes of blobs that were removed here";
         registry.register_with_unit("blobs_removed", bytes, Unit::Bytes, self.blobs_removed_bytes.clone());
+        self.archive.register(registry);
     }
 }
 
