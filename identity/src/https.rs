@@ -262,9 +262,9 @@ where
         if let Some(fault) = destination_fault(request.uri()) {
             return Err(SendFault::Address(fault));
         }
-        let answer = self.client.request(request).await.map_err(|error| match error.is_connect() {
-            true => SendFault::Connect(deepest(&error)),
-            false => SendFault::Broken(deepest(&error)),
+        let answer = self.client.request(request).await.map_err(|error| {
+            let fault = if error.is_connect() { SendFault::Connect } else { SendFault::Broken };
+            fault(deepest(&error))
         })?;
         Ok(answer.map(|body| body.map_err(|error| SendFault::Broken(error.to_string())).boxed()))
     }

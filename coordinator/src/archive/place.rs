@@ -35,7 +35,8 @@ pub(crate) fn check(config: &Config) -> Result<(), ConfigError> {
     };
     match config.object_store_options.as_deref().map(options).transpose() {
         Ok(options) => {
-            faults.extend(scheme.iter().flat_map(|scheme| unknown(scheme, options.as_deref().unwrap_or(&[]))))
+            let options = options.unwrap_or_default();
+            faults.extend(scheme.iter().flat_map(|scheme| unknown(scheme, &options)));
         }
         Err(fault) => faults.push(format!("--object-store-options: {fault}")),
     }

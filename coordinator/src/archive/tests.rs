@@ -1,7 +1,8 @@
+//! Blobs into a shared folder and back; what is damaged stays here.
+
 #![allow(clippy::unwrap_used)]
 
 use super::*;
-use futures::TryStreamExt as _;
 use stores::blobs::hash_of;
 
 async fn shared(folder: &std::path::Path) -> Archive {
