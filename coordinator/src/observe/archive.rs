@@ -12,12 +12,23 @@ struct Way {
 }
 
 /// See the module.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Archived {
     blobs: Family<Way, Counter>,
     bytes: Family<Way, Counter>,
     failed: Counter,
     waiting: Gauge,
+}
+
+impl Default for Archived {
+    fn default() -> Self {
+        let (blobs, bytes): (Family<Way, Counter>, Family<Way, Counter>) = Default::default();
+        for way in ["in", "out"] {
+            // A series that appears with its first event has no rise that a rule could see.
+            let _ = (blobs.get_or_create(&Way { way }), bytes.get_or_create(&Way { way }));
+        }
+        Self { blobs, bytes, failed: Counter::default(), waiting: Gauge::default() }
+    }
 }
 
 impl Archived {

@@ -19,7 +19,7 @@ const WATCHERS: usize = 1_000;
 const SPAN: Duration = Duration::from_secs(8);
 /// Of the peak, in percent.
 const GOODPUT_MIN: u64 = 80;
-/// Of the jobs.
+/// Of the jobs' experiment: those with a name of their own are looked for in the clients' history.
 const NAME: &str = "in-the-crush";
 /// Watchers that share connections.
 const SHARED: usize = 50;
@@ -97,7 +97,7 @@ async fn clear(cluster: &Cluster) -> anyhow::Result<()> {
     let client = cluster.client().with_patience(Patience { in_all: PATIENCE, ..Patience::default() });
     loop {
         let request =
-            v1::ListJobsRequest { name_contains: NAME.into(), phases: vec!["Queued".into()], ..Default::default() };
+            v1::ListJobsRequest { experiment_name: NAME.into(), phases: vec!["Queued".into()], ..Default::default() };
         let left = client.list(request).await?.jobs;
         if left.is_empty() {
             return Ok(());
@@ -111,7 +111,7 @@ async fn clear(cluster: &Cluster) -> anyhow::Result<()> {
 /// Jobs for which no worker has what they need: they cost the coordinators what any job does, and the machine no process.
 async fn submit_and_cancel(client: Client, stop: Arc<AtomicBool>, told: Arc<Told>) {
     let mut spec = crate::spec("true");
-    spec.display_name = NAME.into();
+    spec.experiment_name = NAME.into();
     spec.gang.per_rank = RankResources { gpus: 1, ..spec.gang.per_rank };
     let patient = client.clone().with_patience(Patience::default());
     while !stop.load(Relaxed) {
