@@ -249,7 +249,7 @@ async fn a_running_gang_does_not_notice_leaders_that_stand_still() {
             let leader = cluster.leader().await?;
             cluster.coordinator(leader)?.signal(Signal::STOP)?;
             // Longer than a lease, and until the worker is lost after it: who waited for the one that is silent would be by then.
-            let wanted = ticks() + 160;
+            let wanted = ticks() + 120;
             let ticked = until("the rank to go on", PATIENCE, async || (ticks() >= wanted).then_some(())).await;
             cluster.coordinator(leader)?.signal(Signal::CONT)?;
             ticked?;
