@@ -26,7 +26,7 @@ use proto::internal::{from_worker, to_worker};
 use std::collections::VecDeque;
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until, timeout};
 use tonic::Streaming;
 use types::{ClusterId, MemberKey, WorkerRegistration};
 
@@ -241,13 +241,8 @@ impl Session {
                     },
                     None => Some(lost("it fell behind")),
                 },
-                _ = beat.tick() => {
-                    if heard.elapsed() > silence_max {
-                        Some(lost("no heartbeat was answered"))
-                    } else {
-                        send(outbox, from_worker::Message::Heartbeat(beats.next())).await
-                    }
-                },
+                _ = beat.tick() => send(outbox, from_worker::Message::Heartbeat(beats.next())).await,
+                () = sleep_until(heard + silence_max) => Some(lost("no heartbeat was answered")),
                 changed = self.registration.changed() => changed.is_ok().then_some(Ended::Changed),
                 changed = self.figures.changed(), if self.figures.has_changed().is_ok() => {
                     let figures = changed.ok().and_then(|()| self.figures.borrow_and_update().clone());
