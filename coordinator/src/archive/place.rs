@@ -20,6 +20,9 @@ const REPEATED_FOR_MAX: Duration = Duration::from_secs(30);
 /// Lines of options.
 const OPTIONS_MAX: usize = 64;
 
+/// What an address may be.
+const KINDS: &str = "it is one of s3://BUCKET/PREFIX, az://CONTAINER/PREFIX, gs://BUCKET/PREFIX, file:///FOLDER";
+
 /// A store, and where in it.
 type Place = (Arc<dyn ObjectStore>, Path);
 
@@ -61,13 +64,11 @@ pub(super) async fn open(url: &str, file: Option<&FilePath>) -> Result<Place, St
 }
 
 fn parse_url(text: &str) -> Result<(Url, ObjectStoreScheme, Path), String> {
-    let url: Url = text.parse().map_err(|error| format!("{text:?} is no address: {error}"))?;
-    if !url.username().is_empty() || url.password().is_some() || url.query().is_some() {
-        // Not shown: it may prove who asks.
-        return Err(
-            "an address with a user, a password or a query: what proves who asks goes into --object-store-options"
-                .into(),
-        );
+    // Not shown before it is known to prove nothing.
+    let url: Url = text.parse().map_err(|error| format!("it is no address: {error}; {KINDS}"))?;
+    if !url.username().is_empty() || url.password().is_some() || url.query().is_some() || url.fragment().is_some() {
+        let why = "an address with a user, a password, a query or a fragment";
+        return Err(format!("{why}: what proves who asks goes into --object-store-options"));
     }
     let (scheme, path) = ObjectStoreScheme::parse(&url).map_err(|_| unknown_scheme(&url))?;
     match scheme {
@@ -80,10 +81,7 @@ fn parse_url(text: &str) -> Result<(Url, ObjectStoreScheme, Path), String> {
 }
 
 fn unknown_scheme(url: &Url) -> String {
-    format!(
-        "{:?} is none of s3://BUCKET/PREFIX, az://CONTAINER/PREFIX, gs://BUCKET/PREFIX, file:///FOLDER",
-        url.as_str()
-    )
+    format!("{:?} is none; {KINDS}", url.as_str())
 }
 
 /// Lines `name = value` of a file of its user's own. No value is in an error.
@@ -187,6 +185,9 @@ mod tests {
             "ftp://h/b",
             "memory:///x",
             "s3://key:s3cret@b/p",
+            "s3://key:s3cret@",
+            "s3cret",
+            "gs://b/p#s3cret",
             "az://c/p?sig=s3cret",
         ] {
             let fault = parse_url(bad).map(drop).unwrap_err();
